@@ -1,0 +1,544 @@
+//! The circuit breaker.
+//!
+//! ```text
+//!             a rule was met                    open_for has passed
+//!   CLOSED ────────────────────▶ OPEN ────────────────────────────▶ HALF-OPEN
+//!     ▲                            ▲                                 │     │
+//!     │                            └──── a probe failed: longer ─────┘     │
+//!     └───────────────────── enough probes succeeded ──────────────────────┘
+//! ```
+//!
+//! A call asks with [`Breaker::admit`], carries the [`Permit`] it gets, and ends with
+//! [`Breaker::record`]. What other breakers have got wrong, and what holds here:
+//!
+//! * **Stale results decide nothing.** Every transition starts a new generation; a permit names
+//!   the generation it was given in, and a result from an earlier one is dropped. A call that was
+//!   admitted while closed and fails while half-open opens nothing.
+//! * **A lost probe blocks nothing.** A probe's place is a lease: it is given back when the result
+//!   comes, whatever it is, and taken back when the lease has expired. A result that comes after
+//!   that still counts as long as its generation lasts: it is evidence, only its place was lost.
+//! * **The cap is on probes in flight**, not on probes finished.
+//! * **A call that says nothing about the service decides nothing** ([`Outcome::Neutral`]), but
+//!   gives its place back.
+//! * **Jitter is drawn once**, when the breaker opens, so that asking twice gives one answer.
+//!
+//! Every operation takes constant time and allocates nothing.
+
+use crate::backoff::{Backoff, Jitter};
+use crate::ratio::Ratio;
+use crate::time::Instant;
+use crate::window::{Counts, Window};
+use std::time::Duration;
+
+/// The most probes in flight that [`HalfOpen::max_in_flight`] may ask for.
+pub const MAX_PROBES: usize = 16;
+
+/// What a breaker does with what it decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Refuses calls while open.
+    #[default]
+    Enforce,
+    /// Goes through the same states but refuses nothing.
+    Shadow,
+    /// Admits every call and learns nothing.
+    Disabled,
+    /// Refuses every call.
+    ForcedOpen,
+    /// Admits every call and learns nothing; unlike `Disabled`, its calls are still counted.
+    ForcedClosed,
+}
+
+impl Mode {
+    /// Whether states change in this mode.
+    pub const fn learns(self) -> bool {
+        matches!(self, Self::Enforce | Self::Shadow)
+    }
+}
+
+/// Opens when failures are frequent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailureRate {
+    /// The share of failed calls that opens.
+    pub ratio: Ratio,
+    /// Fewer calls than this within the window decide nothing.
+    pub minimum_requests: u32,
+}
+
+/// Opens when slow calls are frequent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowCalls {
+    /// A call that took longer than this is slow. The caller compares: see [`Outcome`].
+    pub longer_than: Duration,
+    /// The share of slow calls that opens.
+    pub ratio: Ratio,
+    /// Fewer calls than this within the window decide nothing.
+    pub minimum_requests: u32,
+}
+
+/// How a service is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfOpen {
+    /// How many probes may be under way at once, 1 to [`MAX_PROBES`].
+    pub max_in_flight: u8,
+    /// How many of them must succeed, at least 1.
+    pub successes_to_close: u32,
+    /// How long a probe holds its place without a result.
+    pub lease: Duration,
+}
+
+/// What a breaker goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What is done with the decisions.
+    pub mode: Mode,
+    /// Opens after this many failures without a success between them. `None`: not by this rule.
+    pub consecutive_failures: Option<u32>,
+    /// Opens by the share of failures. `None`: not by this rule.
+    pub failure_rate: Option<FailureRate>,
+    /// Opens by the share of slow calls. `None`: not by this rule.
+    pub slow_calls: Option<SlowCalls>,
+    /// Length of the window that the two rates look at.
+    pub window: Duration,
+    /// How long the breaker stays open: first, on each re-opening in a row, at most.
+    pub open: Backoff,
+    /// How it is tried again.
+    pub half_open: HalfOpen,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            consecutive_failures: Some(5),
+            failure_rate: Some(FailureRate {
+                ratio: Ratio::percent(50),
+                minimum_requests: 20,
+            }),
+            slow_calls: None,
+            window: Duration::from_secs(10),
+            open: Backoff {
+                base: Duration::from_secs(30),
+                max: Duration::from_secs(300),
+                factor: 2,
+                jitter: Jitter::longer(Ratio::percent(10)),
+            },
+            half_open: HalfOpen {
+                max_in_flight: 3,
+                successes_to_close: 3,
+                lease: Duration::from_secs(15),
+            },
+        }
+    }
+}
+
+/// What a call's result says about the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered. `slow`: but took longer than [`SlowCalls::longer_than`].
+    Success {
+        /// Always false where the slow-call rule is off.
+        slow: bool,
+    },
+    /// It failed. `slow`: after longer than [`SlowCalls::longer_than`].
+    Failure {
+        /// Always false where the slow-call rule is off.
+        slow: bool,
+    },
+    /// Nothing: the client went away, something else refused the call, ...
+    Neutral,
+}
+
+impl Outcome {
+    /// An answer in good time.
+    pub const SUCCESS: Self = Self::Success { slow: false };
+    /// A failure in whatever time.
+    pub const FAILURE: Self = Self::Failure { slow: false };
+
+    pub(crate) const fn counts(self) -> Counts {
+        match self {
+            Self::Success { slow } => Counts {
+                total: 1,
+                failures: 0,
+                slow: slow as u32,
+            },
+            Self::Failure { slow } => Counts {
+                total: 1,
+                failures: 1,
+                slow: slow as u32,
+            },
+            Self::Neutral => Counts {
+                total: 0,
+                failures: 0,
+                slow: 0,
+            },
+        }
+    }
+}
+
+/// The number of a state's episode. A breaker starts in 1; 0 is none.
+pub(crate) type Generation = u32;
+
+/// What an admitted call holds until its result is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit {
+    pub(crate) generation: Generation,
+    pub(crate) probe: Option<ProbeId>,
+}
+
+impl Permit {
+    /// The permit of a call that is admitted without being asked about: its result decides nothing.
+    pub const UNTRACKED: Self = Self {
+        generation: 0,
+        probe: None,
+    };
+
+    /// Whether the call is a probe of a half-open breaker.
+    pub const fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+}
+
+/// The answer to a call that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may go out. Its result must be recorded with this permit.
+    Admit(Permit),
+    /// It would be refused if this were not [`Mode::Shadow`]. It may go out; its result decides
+    /// nothing.
+    WouldRefuse,
+    /// It must not go out.
+    Refuse {
+        /// When it is worth asking again. Zero where that can't be said: all probes are under way.
+        retry_after: Duration,
+    },
+}
+
+/// Where a breaker is, without the details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Phase {
+    /// Calls go out.
+    Closed = 0,
+    /// Calls are refused.
+    Open = 1,
+    /// Some calls go out, to see.
+    HalfOpen = 2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Closed,
+    Open { until: Instant },
+    HalfOpen,
+}
+
+impl State {
+    pub(crate) const fn phase(self) -> Phase {
+        match self {
+            Self::Closed => Phase::Closed,
+            Self::Open { .. } => Phase::Open,
+            Self::HalfOpen => Phase::HalfOpen,
+        }
+    }
+}
+
+/// Why a breaker changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// [`Settings::consecutive_failures`] was reached.
+    ConsecutiveFailures,
+    /// [`Settings::failure_rate`] was reached.
+    FailureRate,
+    /// [`Settings::slow_calls`] was reached.
+    SlowCalls,
+    /// The time to stay open has passed.
+    OpenTimePassed,
+    /// A probe failed.
+    ProbeFailed,
+    /// Enough probes succeeded.
+    ProbesSucceeded,
+}
+
+/// A change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Where the breaker was.
+    pub from: Phase,
+    /// Where it is now.
+    pub to: Phase,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// A circuit breaker: see the [module](self).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    pub(crate) state: State,
+    pub(crate) generation: Generation,
+    /// When the state began.
+    pub(crate) since: Instant,
+    /// How many times in a row half-open has ended in open.
+    pub(crate) failed_recoveries: u32,
+    pub(crate) consecutive_failures: u32,
+    pub(crate) window: Window,
+    pub(crate) probes: Probes,
+}
+
+impl Breaker {
+    /// A closed breaker.
+    pub fn new(settings: &Settings, now: Instant) -> Self {
+        Self {
+            state: State::Closed,
+            generation: 1,
+            since: now,
+            failed_recoveries: 0,
+            consecutive_failures: 0,
+            window: Window::new(settings.window),
+            probes: Probes::default(),
+        }
+    }
+
+    /// Where it is. An open breaker whose time has passed is open until somebody asks.
+    pub const fn phase(&self) -> Phase {
+        self.state.phase()
+    }
+
+    /// Since when it is there.
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How many probes have lost their place by holding it for too long, ever (wraps around).
+    pub const fn expired_leases(&self) -> u32 {
+        self.probes.expired
+    }
+
+    /// May a call go out at `now`?
+    pub fn admit(&mut self, settings: &Settings, now: Instant) -> (Verdict, Option<Transition>) {
+        if let Some(verdict) = fixed_verdict(settings) {
+            return (verdict, None);
+        }
+        let mut transition = None;
+        let refused_for = match self.state {
+            State::Closed => {
+                let permit = Permit {
+                    generation: self.generation,
+                    probe: None,
+                };
+                return (Verdict::Admit(permit), None);
+            }
+            State::Open { until } if now < until => until.since(now),
+            State::Open { .. } => {
+                transition = Some(self.change(State::HalfOpen, Cause::OpenTimePassed, now));
+                Duration::ZERO
+            }
+            State::HalfOpen => Duration::ZERO,
+        };
+        if self.state == State::HalfOpen
+            && let Some(probe) = self.probes.acquire(settings.half_open, now)
+        {
+            let permit = Permit {
+                generation: self.generation,
+                probe: Some(probe),
+            };
+            return (Verdict::Admit(permit), transition);
+        }
+        (refusal(settings.mode, refused_for), transition)
+    }
+
+    /// A call has ended. `random` (64 evenly distributed bits) is used if that opens the breaker.
+    pub fn record(
+        &mut self,
+        settings: &Settings,
+        permit: Permit,
+        outcome: Outcome,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        self.record_call(settings, permit, outcome, now, random)
+            .or_else(|| self.judge_rates(settings, now, random))
+    }
+
+    /// Like [`record`](Self::record), but leaves the rates unjudged.
+    pub(crate) fn record_call(
+        &mut self,
+        settings: &Settings,
+        permit: Permit,
+        outcome: Outcome,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        if permit.generation != self.generation {
+            return None;
+        }
+        if let Some(probe) = permit.probe {
+            self.probes.release(probe);
+        }
+        match (self.state, outcome) {
+            (_, Outcome::Neutral) | (State::Open { .. }, _) => None,
+            (State::Closed, Outcome::Success { .. }) => {
+                self.consecutive_failures = 0;
+                self.count(settings, outcome, now);
+                None
+            }
+            (State::Closed, Outcome::Failure { .. }) => {
+                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+                self.count(settings, outcome, now);
+                settings
+                    .consecutive_failures
+                    .is_some_and(|limit| self.consecutive_failures >= limit)
+                    .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
+            }
+            // A probe that is too slow would close the breaker only for the slow-call rule to open
+            // it again.
+            (State::HalfOpen, Outcome::Failure { .. } | Outcome::Success { slow: true }) => {
+                Some(self.open(settings, Cause::ProbeFailed, now, random))
+            }
+            (State::HalfOpen, Outcome::Success { slow: false }) => {
+                self.probes.successes = self.probes.successes.saturating_add(1);
+                (self.probes.successes >= settings.half_open.successes_to_close)
+                    .then(|| self.change(State::Closed, Cause::ProbesSucceeded, now))
+            }
+        }
+    }
+
+    /// Opens the breaker if the window at `now` says so.
+    pub(crate) fn judge_rates(
+        &mut self,
+        settings: &Settings,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        if self.state != State::Closed {
+            return None;
+        }
+        let counts = self.window.totals(now);
+        if counts.is_clean() {
+            return None;
+        }
+        let met = |ratio: Ratio, minimum_requests: u32, part: u32| {
+            part > 0 && counts.total >= minimum_requests && ratio.is_reached_by(part, counts.total)
+        };
+        let cause = if settings
+            .failure_rate
+            .is_some_and(|rule| met(rule.ratio, rule.minimum_requests, counts.failures))
+        {
+            Cause::FailureRate
+        } else if settings
+            .slow_calls
+            .is_some_and(|rule| met(rule.ratio, rule.minimum_requests, counts.slow))
+        {
+            Cause::SlowCalls
+        } else {
+            return None;
+        };
+        Some(self.open(settings, cause, now, random))
+    }
+
+    fn count(&mut self, settings: &Settings, outcome: Outcome, now: Instant) {
+        self.window.resize(settings.window);
+        self.window.add(now, outcome.counts());
+    }
+
+    fn open(&mut self, settings: &Settings, cause: Cause, now: Instant, random: u64) -> Transition {
+        self.failed_recoveries = match self.state {
+            State::HalfOpen => self.failed_recoveries.saturating_add(1),
+            State::Closed | State::Open { .. } => 0,
+        };
+        let until = now.after(settings.open.wait(self.failed_recoveries, random));
+        self.change(State::Open { until }, cause, now)
+    }
+
+    /// The one place where the state changes.
+    fn change(&mut self, to: State, cause: Cause, now: Instant) -> Transition {
+        let transition = Transition {
+            from: self.phase(),
+            to: to.phase(),
+            cause,
+        };
+        self.state = to;
+        self.since = now;
+        // 0 is the generation of untracked permits.
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        self.consecutive_failures = 0;
+        self.window.clear();
+        self.probes.clear();
+        transition
+    }
+}
+
+/// The answer of a mode that does not look at the state.
+pub(crate) const fn fixed_verdict(settings: &Settings) -> Option<Verdict> {
+    match settings.mode {
+        Mode::Enforce | Mode::Shadow => None,
+        Mode::Disabled | Mode::ForcedClosed => Some(Verdict::Admit(Permit::UNTRACKED)),
+        Mode::ForcedOpen => Some(Verdict::Refuse {
+            retry_after: settings.open.base,
+        }),
+    }
+}
+
+/// What a refusal amounts to in `mode`.
+pub(crate) const fn refusal(mode: Mode, retry_after: Duration) -> Verdict {
+    match mode {
+        Mode::Shadow => Verdict::WouldRefuse,
+        _ => Verdict::Refuse { retry_after },
+    }
+}
+
+/// Names a probe among those of its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProbeId(pub(crate) u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) probe: ProbeId,
+    pub(crate) expires: Instant,
+}
+
+/// The probes of a half-open breaker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probes {
+    pub(crate) leases: [Option<Lease>; MAX_PROBES],
+    /// How many probes have been admitted, ever (wraps around): names the next one.
+    pub(crate) admitted: u32,
+    pub(crate) expired: u32,
+    pub(crate) successes: u32,
+}
+
+impl Probes {
+    fn acquire(&mut self, limits: HalfOpen, now: Instant) -> Option<ProbeId> {
+        for place in &mut self.leases {
+            if place.is_some_and(|lease| lease.expires <= now) {
+                *place = None;
+                self.expired = self.expired.wrapping_add(1);
+            }
+        }
+        let held = self.leases.iter().flatten().count();
+        if held >= usize::from(limits.max_in_flight) {
+            return None;
+        }
+        let free = self.leases.iter_mut().find(|place| place.is_none())?;
+        let probe = ProbeId(self.admitted);
+        self.admitted = self.admitted.wrapping_add(1);
+        *free = Some(Lease {
+            probe,
+            expires: now.after(limits.lease),
+        });
+        Some(probe)
+    }
+
+    fn release(&mut self, probe: ProbeId) {
+        for place in &mut self.leases {
+            if place.is_some_and(|lease| lease.probe == probe) {
+                *place = None;
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.leases = [None; MAX_PROBES];
+        self.successes = 0;
+    }
+}

@@ -1,0 +1,211 @@
+//! A breaker that several workers share, and that costs nothing while all is well.
+//!
+//! The [`Breaker`] itself is kept where all workers reach it, at a price (shared memory behind a
+//! lock, a compare-and-swap). Each worker holds a [`Replica`]: what it last knew of the state, and
+//! the calls that it has not yet told anybody about. While the service is well, a worker admits
+//! calls and counts successes without looking at anything else. It goes to the shared breaker
+//!
+//! * for every failure, every probe, and every call once an open breaker's time has passed;
+//! * for the first success after it heard of a failure, since that breaks a row of failures;
+//! * now and then ([`Replica::wants_sync`]) while failures are in the window, so that the rates see
+//!   everybody's calls.
+//!
+//! A worker that changes what the others need to know is told so ([`Synced::tell_others`]), tells
+//! them, and they sync.
+//!
+//! The row of failures is thus counted over all workers and exactly: the fifth failure opens the
+//! breaker whichever worker it falls on. The rates are judged when workers sync, not before those
+//! that were just told of a failure had a moment ([`GRACE`]) to hand in their successes: otherwise
+//! one worker with a failing client would speak for all.
+
+use crate::breaker::{
+    Breaker, Generation, Outcome, Permit, Phase, Settings, State, Transition, Verdict,
+    fixed_verdict, refusal,
+};
+use crate::time::Instant;
+use crate::window::Window;
+use std::time::Duration;
+
+/// How long after the first failure in a clean window the rates are left unjudged, so that other
+/// workers can hand in what they have counted.
+pub const GRACE: Duration = Duration::from_millis(50);
+
+/// A worker's view of a shared [`Breaker`].
+#[derive(Clone, Debug)]
+pub struct Replica {
+    generation: Generation,
+    state: State,
+    /// Failures in a row are on record: the next success must clear them.
+    row: bool,
+    /// Since when failures (or slow calls) are in the window.
+    troubled_since: Option<Instant>,
+    /// Calls that succeeded here and are not in the shared window yet.
+    unsynced: Window,
+}
+
+/// What a visit to the shared breaker came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Synced {
+    /// The change of state that this visit made.
+    pub transition: Option<Transition>,
+    /// Whether the other workers should sync soon.
+    pub tell_others: bool,
+}
+
+/// What a worker goes to the shared breaker with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// To hand in what it has and to see what is new.
+    Sync,
+    /// To ask for a call.
+    Admit,
+    /// With the result of a call.
+    Record(Permit, Outcome),
+}
+
+impl Replica {
+    /// The view of a worker that has just read `breaker`.
+    pub fn new(settings: &Settings, breaker: &Breaker, now: Instant) -> Self {
+        let mut replica = Self {
+            generation: breaker.generation,
+            state: breaker.state,
+            row: false,
+            troubled_since: None,
+            unsynced: Window::new(settings.window),
+        };
+        replica.adopt(breaker, now);
+        replica
+    }
+
+    /// Where the breaker was when this worker last looked.
+    pub const fn phase(&self) -> Phase {
+        self.state.phase()
+    }
+
+    /// May a call go out? `None`: the shared breaker must be asked ([`Visit::Admit`]).
+    ///
+    /// `now` is used only to see whether an open breaker's time has passed, and may lag.
+    #[inline]
+    pub fn admit(&self, settings: &Settings, now: Instant) -> Option<Verdict> {
+        if let Some(verdict) = fixed_verdict(settings) {
+            return Some(verdict);
+        }
+        match self.state {
+            State::Closed => Some(Verdict::Admit(Permit {
+                generation: self.generation,
+                probe: None,
+            })),
+            State::Open { until } if now < until => Some(refusal(settings.mode, until.since(now))),
+            State::Open { .. } | State::HalfOpen => None,
+        }
+    }
+
+    /// A call has ended. False: the shared breaker must be told ([`Visit::Record`]).
+    ///
+    /// `now` tells the bucket of the window, and may lag by less than one.
+    #[inline]
+    pub fn record(&mut self, permit: Permit, outcome: Outcome, now: Instant) -> bool {
+        if permit.generation != self.generation {
+            // This worker gave the permit, and has heard of a later generation since: it is stale.
+            return true;
+        }
+        match outcome {
+            Outcome::Neutral => !permit.is_probe(),
+            Outcome::Success { slow: false } if !permit.is_probe() && !self.row => {
+                self.unsynced.add(now, outcome.counts());
+                true
+            }
+            Outcome::Success { .. } | Outcome::Failure { .. } => false,
+        }
+    }
+
+    /// Whether this worker should visit with [`Visit::Sync`] though nobody called: failures are
+    /// in the window, or the breaker is not closed.
+    pub const fn wants_sync(&self) -> bool {
+        self.troubled_since.is_some() || !matches!(self.state, State::Closed)
+    }
+
+    /// Visits the shared breaker: changes `breaker`, and says what comes of it. This view stays as
+    /// it is until [`adopt`](Self::adopt), so that a visit can be repeated on a newer `breaker`
+    /// when writing this one back failed.
+    pub fn visit(
+        &self,
+        settings: &Settings,
+        breaker: &mut Breaker,
+        visit: Visit,
+        now: Instant,
+        random: u64,
+    ) -> (Option<Verdict>, Synced) {
+        if breaker.state == State::Closed {
+            breaker.window.resize(settings.window);
+            breaker.window.totals(now);
+        }
+        let before = News::of(breaker);
+        if breaker.state == State::Closed && breaker.generation == self.generation {
+            breaker.window.absorb(&self.unsynced);
+        }
+        let (verdict, transition) = match visit {
+            Visit::Sync => (None, None),
+            Visit::Admit => {
+                let (verdict, transition) = breaker.admit(settings, now);
+                (Some(verdict), transition)
+            }
+            Visit::Record(permit, outcome) => (
+                None,
+                breaker.record_call(settings, permit, outcome, now, random),
+            ),
+        };
+        let transition = transition.or_else(|| {
+            self.troubled_since
+                .is_some_and(|since| now.since(since) >= GRACE)
+                .then(|| breaker.judge_rates(settings, now, random))
+                .flatten()
+        });
+        (
+            verdict,
+            Synced {
+                transition,
+                tell_others: News::of(breaker).tells_more_than(before),
+            },
+        )
+    }
+
+    /// Takes over what `breaker` says, once what this worker handed in is part of it.
+    pub fn adopt(&mut self, breaker: &Breaker, now: Instant) {
+        self.generation = breaker.generation;
+        self.state = breaker.state;
+        self.row = breaker.consecutive_failures > 0;
+        let mut window = breaker.window.clone();
+        self.troubled_since = if window.totals(now).is_clean() {
+            None
+        } else {
+            Some(self.troubled_since.unwrap_or(now))
+        };
+        self.unsynced.clear();
+    }
+}
+
+/// What the other workers go by.
+#[derive(Clone, Copy)]
+struct News {
+    generation: Generation,
+    row: bool,
+    troubled: bool,
+}
+
+impl News {
+    fn of(breaker: &Breaker) -> Self {
+        Self {
+            generation: breaker.generation,
+            row: breaker.consecutive_failures > 0,
+            troubled: !breaker.window.sum().is_clean(),
+        }
+    }
+
+    const fn tells_more_than(self, before: Self) -> bool {
+        self.generation != before.generation
+            || (self.row && !before.row)
+            || (self.troubled && !before.troubled)
+    }
+}

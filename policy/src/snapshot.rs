@@ -1,0 +1,154 @@
+//! A [`Breaker`] as bytes, to be kept in a store that others read.
+
+use crate::breaker::{Breaker, Lease, MAX_PROBES, ProbeId, Probes, State};
+use crate::time::Instant;
+use crate::window::{BUCKETS, Counts, Window};
+
+/// The first byte. It changes with the layout; a breaker of another layout is not read.
+const LAYOUT: u8 = 1;
+
+const CLOSED: u8 = 0;
+const OPEN: u8 = 1;
+const HALF_OPEN: u8 = 2;
+
+/// How many bytes a breaker takes.
+pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, state, until, ..., row
+    + 8 + 8 + BUCKETS * 12 // window
+    + 4 + 4 + 4 + MAX_PROBES * 13; // probes
+
+impl Breaker {
+    /// All that this breaker knows, in a layout of fixed length, little-endian, with a version.
+    pub fn to_bytes(&self) -> [u8; SNAPSHOT_LEN] {
+        let mut bytes = [0; SNAPSHOT_LEN];
+        let mut out = Writer { rest: &mut bytes };
+        out.u8(LAYOUT);
+        let (state, until) = match self.state {
+            State::Closed => (CLOSED, Instant::default()),
+            State::Open { until } => (OPEN, until),
+            State::HalfOpen => (HALF_OPEN, Instant::default()),
+        };
+        out.u8(state);
+        out.u64(until.as_nanos());
+        out.u32(self.generation);
+        out.u64(self.since.as_nanos());
+        out.u32(self.failed_recoveries);
+        out.u32(self.consecutive_failures);
+        let (width, newest, buckets) = self.window.parts();
+        out.u64(width);
+        out.u64(newest);
+        for counts in buckets {
+            out.u32(counts.total);
+            out.u32(counts.failures);
+            out.u32(counts.slow);
+        }
+        out.u32(self.probes.admitted);
+        out.u32(self.probes.expired);
+        out.u32(self.probes.successes);
+        for lease in self.probes.leases {
+            out.u8(u8::from(lease.is_some()));
+            let lease = lease.unwrap_or(Lease {
+                probe: ProbeId(0),
+                expires: Instant::default(),
+            });
+            out.u32(lease.probe.0);
+            out.u64(lease.expires.as_nanos());
+        }
+        debug_assert!(out.rest.is_empty());
+        bytes
+    }
+
+    /// The breaker that `bytes` describe, or `None` if they are not of this layout.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != SNAPSHOT_LEN {
+            return None;
+        }
+        let mut input = Reader { rest: bytes };
+        if input.u8()? != LAYOUT {
+            return None;
+        }
+        let state = input.u8()?;
+        let until = Instant::from_nanos(input.u64()?);
+        let state = match state {
+            CLOSED => State::Closed,
+            OPEN => State::Open { until },
+            HALF_OPEN => State::HalfOpen,
+            _ => return None,
+        };
+        let generation = input.u32()?;
+        let since = Instant::from_nanos(input.u64()?);
+        let failed_recoveries = input.u32()?;
+        let consecutive_failures = input.u32()?;
+        let (width, newest) = (input.u64()?, input.u64()?);
+        let mut buckets = [Counts::default(); BUCKETS];
+        for counts in &mut buckets {
+            *counts = Counts {
+                total: input.u32()?,
+                failures: input.u32()?,
+                slow: input.u32()?,
+            };
+        }
+        let mut probes = Probes {
+            admitted: input.u32()?,
+            expired: input.u32()?,
+            successes: input.u32()?,
+            ..Probes::default()
+        };
+        for place in &mut probes.leases {
+            let held = input.u8()? == 1;
+            let probe = ProbeId(input.u32()?);
+            let expires = Instant::from_nanos(input.u64()?);
+            *place = held.then_some(Lease { probe, expires });
+        }
+        Some(Self {
+            state,
+            generation: generation.max(1),
+            since,
+            failed_recoveries,
+            consecutive_failures,
+            window: Window::from_parts(width, newest, buckets),
+            probes,
+        })
+    }
+}
+
+struct Writer<'a> {
+    rest: &'a mut [u8],
+}
+
+impl Writer<'_> {
+    fn put<const N: usize>(&mut self, value: [u8; N]) {
+        let (head, rest) = std::mem::take(&mut self.rest).split_at_mut(N);
+        head.copy_from_slice(&value);
+        self.rest = rest;
+    }
+    fn u8(&mut self, value: u8) {
+        self.put([value]);
+    }
+    fn u32(&mut self, value: u32) {
+        self.put(value.to_le_bytes());
+    }
+    fn u64(&mut self, value: u64) {
+        self.put(value.to_le_bytes());
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*head)
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(u8::from_le_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}

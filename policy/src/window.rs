@@ -1,0 +1,241 @@
+//! Counts of the last seconds.
+
+use crate::time::{Instant, nanos};
+use std::time::Duration;
+
+/// Into how many buckets a window is cut. What it counts is exact to a tenth of its length: calls
+/// leave it bucket by bucket.
+pub const BUCKETS: usize = 10;
+
+/// Numbers of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All calls that had a result (neutral ones are not among them).
+    pub total: u32,
+    /// Those that failed.
+    pub failures: u32,
+    /// Those that took too long, failed or not.
+    pub slow: u32,
+}
+
+impl Counts {
+    /// Whether there is nothing here that could open a breaker.
+    pub const fn is_clean(&self) -> bool {
+        self.failures == 0 && self.slow == 0
+    }
+
+    fn add(&mut self, other: Self) {
+        self.total = self.total.saturating_add(other.total);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.slow = self.slow.saturating_add(other.slow);
+    }
+}
+
+/// A sliding window over counts: a ring of [`BUCKETS`] buckets, addressed by absolute time, so
+/// that windows filled apart can be added up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Length of a bucket in nanoseconds, at least 1.
+    width: u64,
+    /// Number of the newest bucket: its start divided by `width`.
+    newest: u64,
+    /// Bucket `n` stands at `n % BUCKETS`.
+    buckets: [Counts; BUCKETS],
+}
+
+impl Window {
+    /// An empty window over `length`.
+    pub fn new(length: Duration) -> Self {
+        Self {
+            width: (nanos(length) / BUCKETS as u64).max(1),
+            newest: 0,
+            buckets: [Counts::default(); BUCKETS],
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.buckets = [Counts::default(); BUCKETS];
+    }
+
+    /// Adds `counts` at `now`. If `now` is before what was already seen, they count as newest: a
+    /// clock that goes back loses nothing.
+    pub fn add(&mut self, now: Instant, counts: Counts) {
+        self.advance(now);
+        self.buckets[Self::place(self.newest)].add(counts);
+    }
+
+    /// What the window holds at `now`.
+    pub fn totals(&mut self, now: Instant) -> Counts {
+        self.advance(now);
+        self.sum()
+    }
+
+    /// What the window held when it was last touched.
+    pub fn sum(&self) -> Counts {
+        let mut sum = Counts::default();
+        for bucket in self.buckets {
+            sum.add(bucket);
+        }
+        sum
+    }
+
+    /// Adds what `other` holds, each bucket at its own time; what is too old for this window is
+    /// left out. A window of another length can't be added: nothing happens then.
+    pub fn absorb(&mut self, other: &Self) {
+        if self.width != other.width {
+            return;
+        }
+        self.advance_to(other.newest);
+        let oldest = (self.newest + 1).saturating_sub(BUCKETS as u64);
+        let first = (other.newest + 1)
+            .saturating_sub(BUCKETS as u64)
+            .max(oldest);
+        for number in first..=other.newest {
+            self.buckets[Self::place(number)].add(other.buckets[Self::place(number)]);
+        }
+    }
+
+    /// Makes this a window over `length`, empty if it was one over another length.
+    pub fn resize(&mut self, length: Duration) {
+        let resized = Self::new(length);
+        if resized.width != self.width {
+            *self = resized;
+        }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.advance_to(now.as_nanos() / self.width);
+    }
+
+    fn advance_to(&mut self, number: u64) {
+        if number <= self.newest {
+            return;
+        }
+        let passed = (number - self.newest).min(BUCKETS as u64);
+        for emptied in (number + 1 - passed)..=number {
+            self.buckets[Self::place(emptied)] = Counts::default();
+        }
+        self.newest = number;
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // less than BUCKETS
+    const fn place(number: u64) -> usize {
+        (number % BUCKETS as u64) as usize
+    }
+
+    pub(crate) const fn parts(&self) -> (u64, u64, &[Counts; BUCKETS]) {
+        (self.width, self.newest, &self.buckets)
+    }
+
+    pub(crate) fn from_parts(width: u64, newest: u64, buckets: [Counts; BUCKETS]) -> Self {
+        // `newest + 1` must not overflow, whatever the bytes said that this was read from.
+        Self {
+            width: width.max(1),
+            newest: newest.min(u64::MAX - 1),
+            buckets,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const FAILURE: Counts = Counts {
+        total: 1,
+        failures: 1,
+        slow: 0,
+    };
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    fn ten_seconds() -> Window {
+        Window::new(Duration::from_secs(10))
+    }
+
+    #[test]
+    fn calls_leave_after_the_windows_length() {
+        let mut window = ten_seconds();
+        window.add(at(500), FAILURE);
+        assert_eq!(window.totals(at(9_999)).failures, 1);
+        assert_eq!(window.totals(at(10_000)).failures, 0);
+    }
+
+    #[test]
+    fn a_long_silence_empties_it() {
+        let mut window = ten_seconds();
+        for second in 0..10 {
+            window.add(at(second * 1000), FAILURE);
+        }
+        assert_eq!(window.totals(at(9_500)).failures, 10);
+        assert_eq!(window.totals(at(10_000_000)).total, 0);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_loses_nothing() {
+        let mut window = ten_seconds();
+        window.add(at(50_000), FAILURE);
+        window.add(at(3_000), FAILURE);
+        assert_eq!(window.totals(at(50_000)).failures, 2);
+    }
+
+    #[test]
+    fn counts_saturate() {
+        let mut window = ten_seconds();
+        window.add(
+            at(0),
+            Counts {
+                total: u32::MAX,
+                failures: 0,
+                slow: 0,
+            },
+        );
+        window.add(at(0), FAILURE);
+        assert_eq!(window.totals(at(0)).total, u32::MAX);
+    }
+
+    /// The same in the simplest words: a list of calls, and those of the last ten buckets.
+    fn model(calls: &[u64], now: u64) -> u32 {
+        let oldest = (now / 1000 + 1).saturating_sub(BUCKETS as u64);
+        let inside = calls.iter().filter(|call| **call / 1000 >= oldest);
+        u32::try_from(inside.count()).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn it_counts_what_a_list_counts(steps in prop::collection::vec(0_u64..4_000, 1..60)) {
+            let mut window = ten_seconds();
+            let mut calls = Vec::new();
+            let mut now = 0;
+            for step in steps {
+                now += step;
+                window.add(at(now), FAILURE);
+                calls.push(now);
+                prop_assert_eq!(window.totals(at(now)).total, model(&calls, now));
+            }
+        }
+
+        #[test]
+        fn windows_filled_apart_add_up(
+            calls in prop::collection::vec((0_u64..4_000, any::<bool>()), 1..60),
+        ) {
+            let (mut whole, mut left, mut right) = (ten_seconds(), ten_seconds(), ten_seconds());
+            let mut now = 0;
+            for (step, goes_left) in calls {
+                now += step;
+                whole.add(at(now), FAILURE);
+                let part = if goes_left { &mut left } else { &mut right };
+                part.add(at(now), FAILURE);
+            }
+            left.absorb(&right);
+            prop_assert_eq!(left.totals(at(now)), whole.totals(at(now)));
+        }
+    }
+}
