@@ -119,7 +119,7 @@ impl Default for Settings {
             window: Duration::from_secs(10),
             open: Backoff {
                 base: Duration::from_secs(30),
-                max: Duration::from_secs(300),
+                max: Duration::from_mins(5),
                 factor: 2,
                 jitter: Jitter::longer(Ratio::percent(10)),
             },

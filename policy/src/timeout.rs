@@ -39,8 +39,8 @@ impl Default for Classes {
             short: Duration::from_secs(5),
             medium: Duration::from_secs(10),
             default: Duration::from_secs(30),
-            long: Duration::from_secs(60),
-            very_long: Duration::from_secs(300),
+            long: Duration::from_mins(1),
+            very_long: Duration::from_mins(5),
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
         let shorter = limits.shortened_to(Duration::from_secs(2));
         assert_eq!(shorter.whole, Duration::from_secs(2));
         assert_eq!(shorter.response_header, Duration::from_secs(2));
-        assert_eq!(limits.shortened_to(Duration::from_secs(600)), limits);
+        assert_eq!(limits.shortened_to(Duration::from_mins(10)), limits);
     }
 
     #[test]
