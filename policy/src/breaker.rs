@@ -54,6 +54,15 @@ impl Mode {
     pub const fn learns(self) -> bool {
         matches!(self, Self::Enforce | Self::Shadow)
     }
+
+    /// Where a breaker in this mode stands whatever its calls do. `None`: where they bring it.
+    pub const fn fixed_phase(self) -> Option<Phase> {
+        match self {
+            Self::Enforce | Self::Shadow => None,
+            Self::Disabled | Self::ForcedClosed => Some(Phase::Closed),
+            Self::ForcedOpen => Some(Phase::Open),
+        }
+    }
 }
 
 /// Opens when failures are frequent.

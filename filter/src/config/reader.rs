@@ -1,0 +1,363 @@
+//! Reading JSON field by field, so that one mistake does not hide the next.
+//!
+//! A [`Section`] hands out its fields by name and type. What is of the wrong type or out of range
+//! is noted and counts as absent; what nobody asked for is noted at the end.
+
+use super::ConfigError;
+use levee_policy::ratio::Ratio;
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The longest text that a field may hold, in bytes.
+const MAX_TEXT: usize = 64 * 1024;
+
+/// Reads `value` by `read`; the result counts only if there were no mistakes.
+pub(super) fn read<T>(
+    value: &Value,
+    read: impl FnOnce(&mut Section<'_>) -> T,
+) -> Result<T, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let result = visit(Some(value), String::new(), &mut errors, read);
+    if errors.is_empty() {
+        Ok(result)
+    } else {
+        Err(errors)
+    }
+}
+
+fn visit<T>(
+    value: Option<&Value>,
+    path: String,
+    errors: &mut Vec<ConfigError>,
+    read: impl FnOnce(&mut Section<'_>) -> T,
+) -> T {
+    let nothing = Map::new();
+    let fields = match value {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(fields)) => Some(fields),
+        Some(other) => {
+            let message = format!("is {}; it must be an object {{...}}", describe(other));
+            errors.push(ConfigError {
+                path: path.clone(),
+                message,
+            });
+            None
+        }
+    };
+    let mut section = Section {
+        path,
+        is_absent: fields.is_none(),
+        fields: fields.unwrap_or(&nothing),
+        asked: Vec::new(),
+        errors,
+    };
+    let result = read(&mut section);
+    section.finish();
+    result
+}
+
+/// An object of the configuration.
+pub(super) struct Section<'a> {
+    path: String,
+    is_absent: bool,
+    fields: &'a Map<String, Value>,
+    asked: Vec<&'static str>,
+    errors: &'a mut Vec<ConfigError>,
+}
+
+impl Section<'_> {
+    /// Whether the configuration does not have it.
+    pub(super) const fn is_absent(&self) -> bool {
+        self.is_absent
+    }
+
+    /// Notes a mistake at `field`, or in the section itself where that is empty.
+    pub(super) fn error(&mut self, field: &str, message: &str) {
+        let path = if field.is_empty() {
+            self.path.clone()
+        } else {
+            self.path_of(field)
+        };
+        self.errors.push(ConfigError {
+            path,
+            message: message.to_owned(),
+        });
+    }
+
+    /// Notes a mistake if `field` is not there.
+    pub(super) fn require(&mut self, field: &str, what: &str) {
+        if !self.fields.contains_key(field) {
+            self.error(field, &format!("is missing: {what}"));
+        }
+    }
+
+    /// An object within this one. `read` is called even where there is none.
+    pub(super) fn section<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        self.asked.push(field);
+        let path = self.path_of(field);
+        visit(self.fields.get(field), path, self.errors, read)
+    }
+
+    /// An object whose keys are names and whose values are objects.
+    pub(super) fn entries<T>(
+        &mut self,
+        field: &'static str,
+        mut read: impl FnMut(&mut Section<'_>) -> T,
+    ) -> HashMap<String, T> {
+        let Some(entries) = self.object(field) else {
+            return HashMap::new();
+        };
+        let path = self.path_of(field);
+        entries
+            .iter()
+            .map(|(name, value)| {
+                let path = format!("{path}.{name}");
+                (
+                    name.clone(),
+                    visit(Some(value), path, self.errors, &mut read),
+                )
+            })
+            .collect()
+    }
+
+    /// A list of objects.
+    pub(super) fn list<T>(
+        &mut self,
+        field: &'static str,
+        mut read: impl FnMut(&mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        let items = match self.get(field) {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(field, other, "a list [...]");
+                return Vec::new();
+            }
+        };
+        let path = self.path_of(field);
+        items
+            .iter()
+            .enumerate()
+            .map(|(place, item)| {
+                visit(
+                    Some(item),
+                    format!("{path}[{place}]"),
+                    self.errors,
+                    &mut read,
+                )
+            })
+            .collect()
+    }
+
+    /// An object whose values are texts.
+    pub(super) fn texts(&mut self, field: &'static str) -> Vec<(String, String)> {
+        let Some(entries) = self.object(field) else {
+            return Vec::new();
+        };
+        let mut texts = Vec::with_capacity(entries.len());
+        for (name, value) in entries {
+            if let Some(text) = self.check_text(&format!("{field}.{name}"), value) {
+                texts.push((name.clone(), text));
+            }
+        }
+        texts
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&mut self, field: &'static str) -> Option<String> {
+        let value = self.get(field)?;
+        self.check_text(field, value)
+    }
+
+    /// A text that may be empty.
+    pub(super) fn text_or_empty(&mut self, field: &'static str) -> Option<String> {
+        match self.get(field)? {
+            Value::String(text) if text.is_empty() => Some(String::new()),
+            value => self.check_text(field, value),
+        }
+    }
+
+    /// The name of a header, in lower case.
+    pub(super) fn header_name(&mut self, field: &'static str) -> Option<String> {
+        let name = self.text(field)?.to_ascii_lowercase();
+        if super::is_header_name(&name) {
+            return Some(name);
+        }
+        self.error(
+            field,
+            &format!("{name:?} is not a header name: use letters, digits and '-'"),
+        );
+        None
+    }
+
+    /// A duration with its unit.
+    pub(super) fn duration(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        const RIGHT: &str = "a duration with its unit such as \"250ms\", \"5s\" or \"1h\"";
+        let value = self.get(field)?;
+        let Value::String(text) = value else {
+            self.wrong(field, value, RIGHT);
+            return None;
+        };
+        let Ok(duration) = humantime::parse_duration(text) else {
+            self.error(field, &format!("{text:?} is not {RIGHT}"));
+            return None;
+        };
+        if range.contains(&duration) {
+            return Some(duration);
+        }
+        let (least, most) = (range.start(), range.end());
+        let message = format!(
+            "{text:?} is out of range; it must be from {} to {}",
+            humantime::format_duration(*least),
+            humantime::format_duration(*most)
+        );
+        self.error(field, &message);
+        None
+    }
+
+    /// A whole number. Envoy turns every number into floating point: 5.0 is 5.
+    pub(super) fn integer(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let value = self.get(field)?;
+        let right = format!("a whole number from {} to {}", range.start(), range.end());
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked to be one
+        let number = match value {
+            Value::Number(number) => number
+                .as_f64()
+                .filter(|n| n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(n))
+                .map(|n| n as u32),
+            _ => None,
+        };
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => Some(number),
+            None => {
+                self.wrong(field, value, &right);
+                None
+            }
+        }
+    }
+
+    /// A number of things.
+    pub(super) fn size(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u32>,
+    ) -> Option<usize> {
+        self.integer(field, range)
+            .and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// A share.
+    pub(super) fn ratio(&mut self, field: &'static str) -> Option<Ratio> {
+        let value = self.get(field)?;
+        let ratio = value.as_f64().and_then(Ratio::new);
+        if ratio.is_none() {
+            self.wrong(field, value, "a number from 0 (off) to 1, such as 0.5");
+        }
+        ratio
+    }
+
+    /// One of several words.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        field: &'static str,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let value = self.get(field)?;
+        let found = words.iter().find(|(word, _)| value.as_str() == Some(word));
+        if found.is_none() {
+            let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            self.wrong(field, value, &format!("one of {}", all.join(", ")));
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    fn path_of(&self, field: &str) -> String {
+        if self.path.is_empty() {
+            field.to_owned()
+        } else {
+            format!("{}.{field}", self.path)
+        }
+    }
+
+    fn wrong(&mut self, field: &str, value: &Value, right: &str) {
+        self.error(
+            field,
+            &format!("is {}; it must be {right}", describe(value)),
+        );
+    }
+
+    fn check_text(&mut self, field: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) if !text.is_empty() && text.len() <= MAX_TEXT => Some(text.clone()),
+            Value::String(text) if text.is_empty() => {
+                self.error(field, "is empty");
+                None
+            }
+            Value::String(_) => {
+                self.error(field, &format!("is longer than {MAX_TEXT} bytes"));
+                None
+            }
+            other => {
+                self.wrong(field, other, "a text \"...\"");
+                None
+            }
+        }
+    }
+
+    fn finish(self) {
+        for field in self.fields.keys() {
+            if self.asked.iter().any(|asked| asked == field) {
+                continue;
+            }
+            let mut known = self.asked.clone();
+            known.sort_unstable();
+            let message = format!("is not known here; known are: {}", known.join(", "));
+            let path = self.path_of(field);
+            self.errors.push(ConfigError { path, message });
+        }
+    }
+}
+
+impl<'a> Section<'a> {
+    fn get(&mut self, field: &'static str) -> Option<&'a Value> {
+        self.asked.push(field);
+        self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    fn object(&mut self, field: &'static str) -> Option<&'a Map<String, Value>> {
+        match self.get(field)? {
+            Value::Object(entries) => Some(entries),
+            other => {
+                self.wrong(field, other, "an object {...}");
+                None
+            }
+        }
+    }
+}
+
+/// A value in an error message: short, whatever was written.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => {
+            format!("{:?}...", text.chars().take(40).collect::<String>())
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,122 @@
+//! The names of the filter's metrics, all of them here.
+//!
+//! Envoy puts `wasmcustom.` before a name. Labels are made from it by the `stats_tags` of the
+//! bootstrap (see `envoy/gateway.yaml`); the service comes last, since its name may have dots.
+
+use crate::outcome::TimeoutKind;
+use levee_policy::breaker::Phase;
+
+/// Gauge by service: 0 closed, 1 open, 2 half-open.
+pub const STATE: &str = "circuit_breaker_state";
+/// Counter by service: requests that failed.
+pub const FAILURES: &str = "circuit_breaker_failures_total";
+/// Counter by service and outcome: all requests.
+pub const REQUESTS: &str = "circuit_breaker_requests_total";
+/// Counter by service and new state: changes of state.
+pub const TRANSITIONS: &str = "circuit_breaker_transitions_total";
+/// Counter by service: requests that mode `shadow` let pass though the breaker was open.
+pub const SHADOW_REJECTED: &str = "circuit_breaker_shadow_rejected_total";
+/// Counter by service: probes that had no result when their lease ended.
+pub const LEASES_EXPIRED: &str = "circuit_breaker_probe_leases_expired_total";
+/// Counter by service and kind: requests that ran out of time.
+pub const TIMEOUTS: &str = "proxy_request_timeout_total";
+/// Counter: clusters that were met when there were breakers for `max_services` already.
+pub const SERVICES_OVER_LIMIT: &str = "circuit_breaker_services_over_limit_total";
+
+/// What a finished request is counted as in [`REQUESTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestLabel {
+    /// The service answered.
+    Success,
+    /// The service failed.
+    Failure,
+    /// It says nothing about the service.
+    Neutral,
+    /// The breaker refused it.
+    Rejected,
+}
+
+/// One of a service's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// [`REQUESTS`]
+    Requests(RequestLabel),
+    /// [`FAILURES`]
+    Failures,
+    /// [`TRANSITIONS`]
+    Transitions(Phase),
+    /// [`SHADOW_REJECTED`]
+    ShadowRejected,
+    /// [`LEASES_EXPIRED`]
+    LeasesExpired,
+    /// [`TIMEOUTS`]
+    Timeouts(TimeoutKind),
+}
+
+impl Counter {
+    /// All of them, each at its [`index`](Self::index).
+    pub const ALL: [Self; 13] = [
+        Self::Requests(RequestLabel::Success),
+        Self::Requests(RequestLabel::Failure),
+        Self::Requests(RequestLabel::Neutral),
+        Self::Requests(RequestLabel::Rejected),
+        Self::Failures,
+        Self::Transitions(Phase::Closed),
+        Self::Transitions(Phase::Open),
+        Self::Transitions(Phase::HalfOpen),
+        Self::ShadowRejected,
+        Self::LeasesExpired,
+        Self::Timeouts(TimeoutKind::Request),
+        Self::Timeouts(TimeoutKind::ResponseHeader),
+        Self::Timeouts(TimeoutKind::Connect),
+    ];
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Requests(label) => label as usize,
+            Self::Failures => 4,
+            Self::Transitions(to) => 5 + to as usize,
+            Self::ShadowRejected => 8,
+            Self::LeasesExpired => 9,
+            Self::Timeouts(kind) => 10 + kind as usize,
+        }
+    }
+
+    /// The name of this counter for `service`.
+    pub fn name(self, service: &str) -> String {
+        let (metric, label) = match self {
+            Self::Requests(RequestLabel::Success) => (REQUESTS, ".outcome.success"),
+            Self::Requests(RequestLabel::Failure) => (REQUESTS, ".outcome.failure"),
+            Self::Requests(RequestLabel::Neutral) => (REQUESTS, ".outcome.neutral"),
+            Self::Requests(RequestLabel::Rejected) => (REQUESTS, ".outcome.rejected"),
+            Self::Failures => (FAILURES, ""),
+            Self::Transitions(Phase::Closed) => (TRANSITIONS, ".to.closed"),
+            Self::Transitions(Phase::Open) => (TRANSITIONS, ".to.open"),
+            Self::Transitions(Phase::HalfOpen) => (TRANSITIONS, ".to.half_open"),
+            Self::ShadowRejected => (SHADOW_REJECTED, ""),
+            Self::LeasesExpired => (LEASES_EXPIRED, ""),
+            Self::Timeouts(TimeoutKind::Request) => (TIMEOUTS, ".kind.request"),
+            Self::Timeouts(TimeoutKind::ResponseHeader) => (TIMEOUTS, ".kind.response_header"),
+            Self::Timeouts(TimeoutKind::Connect) => (TIMEOUTS, ".kind.connect"),
+        };
+        format!("{metric}{label}.service.{service}")
+    }
+}
+
+/// The name of the [`STATE`] gauge for `service`.
+pub fn state_name(service: &str) -> String {
+    format!("{STATE}.service.{service}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_stands_at_its_index() {
+        for (place, counter) in Counter::ALL.into_iter().enumerate() {
+            assert_eq!(counter.index(), place, "{counter:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! One service, as one worker knows it.
+
+use crate::config::{Fallback, ServiceConfig};
+use crate::deadline::Deadlines;
+use crate::host::{Host, LocalReply, MetricId};
+use crate::metrics::{Counter, state_name};
+use crate::shared::BreakerId;
+use levee_policy::breaker::{Breaker, Phase, Settings};
+use levee_policy::replica::Replica;
+use levee_policy::time::Instant;
+use std::time::Duration;
+
+/// The response code details of refused requests.
+pub const DETAILS: &str = "levee_circuit_open";
+/// The response header that says why Levee answered.
+pub const REASON_HEADER: &str = "x-levee-reason";
+const REASON: &str = "circuit_open";
+/// gRPC's UNAVAILABLE.
+const GRPC_UNAVAILABLE: u32 = 14;
+/// The longest label value. A longer name is cut.
+const MAX_LABEL: usize = 128;
+
+/// A service that this worker has met.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name: the cluster's, or what `aliases` makes of it.
+    pub name: String,
+    /// Where its breaker is kept.
+    pub breaker_id: BreakerId,
+    /// What the breaker goes by.
+    pub settings: Settings,
+    /// This worker's view of the breaker.
+    pub replica: Replica,
+    /// Its time limits.
+    pub deadlines: Deadlines,
+    /// What refused requests get.
+    pub fallback: Fallback,
+    /// Whether it is on the list of services to look after at the next tick.
+    pub is_touched: bool,
+    counts: [u32; Counter::ALL.len()],
+    counters: [Option<MetricId>; Counter::ALL.len()],
+    state: Option<MetricId>,
+    shown: Option<Phase>,
+}
+
+impl Service {
+    /// The service `name`, with its metrics.
+    pub fn new<H: Host>(
+        host: &H,
+        name: &str,
+        config: &ServiceConfig,
+        breaker_id: BreakerId,
+        breaker: &Breaker,
+        now: Instant,
+    ) -> Self {
+        let label = label(name);
+        let mut service = Self {
+            name: name.to_owned(),
+            breaker_id,
+            settings: config.breaker,
+            replica: Replica::new(&config.breaker, breaker, now),
+            deadlines: Deadlines::new(&config.timeouts),
+            fallback: config.fallback.clone(),
+            is_touched: false,
+            counts: [0; Counter::ALL.len()],
+            counters: Counter::ALL.map(|counter| host.define_counter(&counter.name(&label))),
+            state: host.define_gauge(&state_name(&label)),
+            shown: None,
+        };
+        service.show_phase(host);
+        service
+    }
+
+    /// Counts one more. It is shown at the next tick.
+    #[inline]
+    pub fn count(&mut self, counter: Counter) {
+        self.count_many(counter, 1);
+    }
+
+    /// Counts `amount` more.
+    #[inline]
+    pub fn count_many(&mut self, counter: Counter, amount: u32) {
+        let count = &mut self.counts[counter.index()];
+        *count = count.saturating_add(amount);
+    }
+
+    /// Hands what was counted to Envoy.
+    pub fn flush<H: Host>(&mut self, host: &H) {
+        for (count, counter) in self.counts.iter_mut().zip(self.counters) {
+            let amount = std::mem::take(count);
+            if amount > 0
+                && let Some(counter) = counter
+            {
+                host.add(counter, amount);
+            }
+        }
+    }
+
+    /// Sets the gauge to what is known, if that has changed. The last worker that hears of a change
+    /// sets it last, to the newest state.
+    pub fn show_phase<H: Host>(&mut self, host: &H) {
+        let phase = self
+            .settings
+            .mode
+            .fixed_phase()
+            .unwrap_or(self.replica.phase());
+        if self.shown != Some(phase)
+            && let Some(gauge) = self.state
+        {
+            self.shown = Some(phase);
+            host.set(gauge, phase as u32);
+        }
+    }
+
+    /// Refuses the current request, worth repeating after `retry_after`.
+    pub fn refuse<H: Host>(&self, host: &H, retry_after: Duration) {
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        let seconds = seconds.max(1).to_string();
+        let mut headers = vec![("retry-after", seconds.as_str()), (REASON_HEADER, REASON)];
+        let body;
+        let (status, body) = match &self.fallback {
+            Fallback::Answer {
+                status,
+                headers: own,
+                body,
+            } => {
+                headers.extend(
+                    own.iter()
+                        .map(|(name, value)| (name.as_str(), value.as_str())),
+                );
+                (*status, body.as_bytes())
+            }
+            Fallback::Refusal | Fallback::Route(_) => {
+                headers.push(("content-type", "application/json"));
+                let name = serde_json::Value::from(self.name.as_str());
+                body = format!(
+                    r#"{{"error":"{REASON}","service":{name},"retry_after_seconds":{seconds}}}"#
+                );
+                (503, body.as_bytes())
+            }
+        };
+        host.reply(LocalReply {
+            status,
+            details: DETAILS,
+            headers: &headers,
+            body,
+            grpc_status: GRPC_UNAVAILABLE,
+        });
+    }
+}
+
+/// `name` as a label value: no blanks, quotes or control characters, and not too long.
+fn label(name: &str) -> String {
+    name.chars()
+        .take(MAX_LABEL)
+        .map(|c| {
+            if c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\') {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
+}
