@@ -1,0 +1,479 @@
+//! The breaker in the filter: one worker and several, against a fake Envoy.
+#![allow(missing_docs)]
+
+mod fake;
+
+use fake::{Call, End, Gateway, Stream};
+use std::time::Duration;
+
+const OPEN_FOR: Duration = Duration::from_secs(33); // 30 s and the most jitter
+
+fn open(gateway: &mut Gateway) {
+    for _ in 0..5 {
+        assert!(gateway.request(0, "auth", End::Status(500)));
+    }
+    assert_eq!(gateway.state("auth"), 1);
+}
+
+#[test]
+fn the_sixth_request_after_five_failures_is_refused_and_says_why() {
+    let mut gateway = Gateway::new(1, "");
+    open(&mut gateway);
+    let call = gateway.begin(0, "auth");
+    assert!(call.was_refused);
+    let reply = gateway.stream(call).reply.unwrap();
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.details, "levee_circuit_open");
+    assert_eq!(reply.grpc_status, 14);
+    assert_eq!(reply.header("x-levee-reason"), Some("circuit_open"));
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    let seconds: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((30..=40).contains(&seconds), "{seconds}");
+    let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(body["error"], "circuit_open");
+    assert_eq!(body["service"], "auth");
+    assert_eq!(body["retry_after_seconds"], seconds);
+}
+
+#[test]
+fn refused_clients_are_told_different_times() {
+    let mut gateway = Gateway::new(1, "");
+    open(&mut gateway);
+    let told: std::collections::BTreeSet<String> = (0..50)
+        .map(|_| {
+            let call = gateway.begin(0, "auth");
+            let reply = gateway.stream(call).reply.unwrap();
+            reply.header("retry-after").unwrap().to_owned()
+        })
+        .collect();
+    assert!(told.len() >= 3, "{told:?}");
+}
+
+#[test]
+fn other_services_are_untouched() {
+    let mut gateway = Gateway::new(2, "");
+    gateway.request(0, "chat", End::Status(200));
+    open(&mut gateway);
+    for worker in 0..2 {
+        assert!(gateway.request(worker, "chat", End::Status(200)));
+        assert!(!gateway.request(worker, "auth", End::Status(200)));
+    }
+    assert_eq!(gateway.state("chat"), 0);
+}
+
+#[test]
+fn five_failures_open_however_they_fall_on_four_workers() {
+    for spread in [
+        [0, 1, 2, 3, 0],
+        [3, 3, 2, 2, 1],
+        [0, 0, 0, 0, 1],
+        [1, 2, 3, 0, 1],
+    ] {
+        let mut gateway = Gateway::new(4, "");
+        for worker in 0..4 {
+            gateway.request(worker, "auth", End::Status(200));
+        }
+        for worker in spread {
+            assert!(
+                gateway.request(worker, "auth", End::Status(500)),
+                "{spread:?}"
+            );
+        }
+        for worker in 0..4 {
+            assert!(
+                !gateway.request(worker, "auth", End::Status(200)),
+                "{spread:?} {worker}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_success_on_any_worker_ends_the_row_of_failures() {
+    let mut gateway = Gateway::new(4, "");
+    for worker in 0..4 {
+        gateway.request(worker, "auth", End::Status(200));
+    }
+    for _ in 0..4 {
+        for failing in 0..4 {
+            assert!(gateway.request(failing, "auth", End::Status(500)));
+        }
+        assert!(gateway.request(2, "auth", End::Status(200)));
+        gateway.pass(Duration::from_secs(11)); // so that the rate says nothing
+    }
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn workers_that_heard_nothing_are_still_stopped_when_they_fail() {
+    let mut gateway = Gateway::new(2, "");
+    gateway.request(0, "auth", End::Status(200));
+    gateway.request(1, "auth", End::Status(200));
+    // Admitted by a worker that does not know yet that the breaker is open: its failure is stale.
+    let late = gateway.begin(1, "auth");
+    open(&mut gateway);
+    gateway.end(late, End::Status(500));
+    assert_eq!(gateway.state("auth"), 1);
+    gateway.pass(OPEN_FOR);
+    assert!(
+        gateway.request(1, "auth", End::Status(200)),
+        "not prolonged"
+    );
+}
+
+#[test]
+fn at_most_three_probes_are_in_flight_over_all_workers_and_three_successes_close() {
+    let mut gateway = Gateway::new(4, "");
+    for worker in 0..4 {
+        gateway.request(worker, "auth", End::Status(200));
+    }
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    let calls: Vec<Call> = (0..8).map(|n| gateway.begin(n % 4, "auth")).collect();
+    let let_through: Vec<Call> = calls.into_iter().filter(|call| !call.was_refused).collect();
+    assert_eq!(let_through.len(), 3);
+    assert_eq!(gateway.state("auth"), 2);
+    for call in let_through {
+        assert_eq!(gateway.state("auth"), 2);
+        gateway.end(call, End::Status(200));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    for worker in 0..4 {
+        assert!(gateway.request(worker, "auth", End::Status(200)));
+    }
+}
+
+#[test]
+fn a_failed_probe_opens_again_for_longer() {
+    let mut gateway = Gateway::new(2, "");
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    assert!(gateway.request(1, "auth", End::Reset));
+    assert_eq!(gateway.state("auth"), 1);
+    gateway.pass(OPEN_FOR);
+    assert!(
+        !gateway.request(0, "auth", End::Status(200)),
+        "60 s this time"
+    );
+    gateway.pass(OPEN_FOR);
+    assert!(gateway.request(0, "auth", End::Status(200)));
+}
+
+#[test]
+fn a_call_admitted_while_closed_that_fails_while_half_open_decides_nothing() {
+    let mut gateway = Gateway::new(2, "");
+    let early = gateway.begin(1, "auth");
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    let probe = gateway.begin(0, "auth");
+    assert_eq!(gateway.state("auth"), 2);
+    gateway.end(early, End::Status(500));
+    assert_eq!(gateway.state("auth"), 2);
+    gateway.end(probe, End::Status(200));
+    assert!(gateway.request(0, "auth", End::Status(200)));
+    assert!(gateway.request(1, "auth", End::Status(200)));
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn a_cancelled_probe_gives_its_permit_back() {
+    let mut gateway = Gateway::new(2, "");
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    let probes: Vec<Call> = (0..3).map(|_| gateway.begin(0, "auth")).collect();
+    assert!(gateway.begin(1, "auth").was_refused);
+    gateway.end(probes[0], End::ClientGone);
+    gateway.abandon(probes[1]);
+    assert_eq!(gateway.state("auth"), 2);
+    assert!(!gateway.begin(1, "auth").was_refused);
+    assert!(!gateway.begin(1, "auth").was_refused);
+    assert!(gateway.begin(1, "auth").was_refused);
+}
+
+#[test]
+fn a_probe_that_is_lost_with_its_worker_blocks_nothing() {
+    let mut gateway = Gateway::new(2, "");
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    for _ in 0..3 {
+        assert!(!gateway.begin(1, "auth").was_refused);
+    }
+    gateway.workers.truncate(1);
+    assert!(gateway.begin(0, "auth").was_refused);
+    gateway.pass(Duration::from_secs(16));
+    for _ in 0..3 {
+        assert!(gateway.request(0, "auth", End::Status(200)));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    gateway.pass(Duration::from_millis(100));
+    assert_eq!(
+        gateway.metric("circuit_breaker_probe_leases_expired_total.service.auth"),
+        3
+    );
+}
+
+#[test]
+fn an_upgraded_probe_has_succeeded_at_once() {
+    let mut gateway = Gateway::new(1, "");
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    let probes: Vec<Call> = (0..3).map(|_| gateway.begin(0, "auth")).collect();
+    for probe in &probes {
+        gateway.change(*probe, |stream| stream.code = Some(101));
+    }
+    gateway.pass(Duration::from_millis(100));
+    assert_eq!(gateway.state("auth"), 0);
+    // Hours later the connection ends; that was counted once and decides nothing.
+    gateway.end(probes[0], End::Reset);
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn a_probe_whose_response_goes_on_is_judged_by_its_headers_when_its_lease_ends() {
+    for (code, expected) in [(200, 0), (503, 1)] {
+        let mut gateway = Gateway::new(1, "");
+        open(&mut gateway);
+        gateway.pass(OPEN_FOR);
+        for _ in 0..3 {
+            let probe = gateway.begin(0, "auth");
+            gateway.change(probe, |stream| stream.code = Some(code));
+        }
+        gateway.pass(Duration::from_secs(14));
+        assert_eq!(gateway.state("auth"), 2);
+        gateway.pass(Duration::from_secs(2));
+        assert_eq!(gateway.state("auth"), expected);
+    }
+}
+
+#[test]
+fn sixty_percent_of_errors_never_five_in_a_row_open_by_the_rate() {
+    let mut gateway = Gateway::new(4, "");
+    let mut sent = 0;
+    'sending: loop {
+        for ok in [false, false, false, true, true] {
+            let end = End::Status(if ok { 200 } else { 500 });
+            if !gateway.request(sent % 4, "auth", end) {
+                break 'sending;
+            }
+            sent += 1;
+            gateway.pass(Duration::from_millis(20));
+        }
+        assert!(sent < 60, "it should have opened");
+    }
+    assert!(sent >= 20, "{sent}: fewer than the minimum");
+}
+
+#[test]
+fn a_failing_client_on_one_worker_does_not_speak_for_all() {
+    let mut gateway = Gateway::new(4, r#"{"breaker": {"consecutive_failures": 0}}"#);
+    for _ in 0..50 {
+        for worker in 1..4 {
+            for _ in 0..10 {
+                assert!(gateway.request(worker, "auth", End::Status(200)));
+            }
+        }
+        assert!(gateway.request(0, "auth", End::Status(500)));
+        gateway.pass(Duration::from_millis(100));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn one_failure_among_fewer_requests_than_the_minimum_opens_nothing() {
+    let configuration = r#"{"breaker": {"failure_rate": {"ratio": 0.05, "minimum_requests": 20}}}"#;
+    let mut gateway = Gateway::new(2, configuration);
+    for n in 0..19 {
+        assert!(gateway.request(n % 2, "auth", End::Status(if n == 3 { 500 } else { 200 })));
+        gateway.pass(Duration::from_millis(100));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn thirty_clients_that_disconnect_open_nothing() {
+    let mut gateway = Gateway::new(2, "");
+    let calls: Vec<Call> = (0..30).map(|n| gateway.begin(n % 2, "auth")).collect();
+    for call in calls {
+        gateway.end(call, End::ClientGone);
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    assert_eq!(gateway.outcome("auth", "neutral"), 30);
+    assert!(gateway.request(0, "auth", End::Status(200)));
+}
+
+#[test]
+fn shadow_decides_and_counts_and_refuses_nothing() {
+    let mut gateway = Gateway::new(2, r#"{"breaker": {"mode": "shadow"}}"#);
+    for n in 0..10 {
+        assert!(gateway.request(n % 2, "auth", End::Status(500)));
+    }
+    assert_eq!(gateway.state("auth"), 1);
+    assert_eq!(gateway.outcome("auth", "failure"), 10);
+    assert_eq!(gateway.outcome("auth", "rejected"), 0);
+    assert_eq!(
+        gateway.metric("circuit_breaker_shadow_rejected_total.service.auth"),
+        5
+    );
+}
+
+#[test]
+fn the_other_modes_do_as_they_are_told() {
+    for (mode, passes, state, counted) in [
+        ("disabled", true, 0, 0),
+        ("forced_closed", true, 0, 10),
+        ("forced_open", false, 1, 0),
+    ] {
+        let mut gateway = Gateway::new(1, &format!(r#"{{"breaker": {{"mode": "{mode}"}}}}"#));
+        for _ in 0..10 {
+            assert_eq!(
+                gateway.request(0, "auth", End::Status(500)),
+                passes,
+                "{mode}"
+            );
+        }
+        assert_eq!(gateway.state("auth"), state, "{mode}");
+        assert_eq!(gateway.outcome("auth", "failure"), counted, "{mode}");
+    }
+}
+
+#[test]
+fn a_fixed_answer_takes_the_place_of_the_refusal() {
+    let configuration = r#"{"services": {"auth": {"fallback":
+        {"status": 200, "headers": {"x-stale": "1"}, "body": "[]"}}}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    open(&mut gateway);
+    let call = gateway.begin(0, "auth");
+    let reply = gateway.stream(call).reply.unwrap();
+    assert_eq!((reply.status, reply.body.as_str()), (200, "[]"));
+    assert_eq!(reply.header("x-stale"), Some("1"));
+    assert_eq!(reply.header("x-levee-reason"), Some("circuit_open"));
+    assert_eq!(reply.details, "levee_circuit_open");
+}
+
+#[test]
+fn another_route_takes_the_place_of_the_refusal_and_no_client_can_ask_for_it() {
+    let configuration = r#"{"services": {"auth": {"fallback": {"route": "maintenance"}}}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    let cheat = Stream {
+        cluster: b"auth".to_vec(),
+        request_headers: vec![("x-levee-fallback".to_owned(), b"maintenance".to_vec())],
+        ..Stream::default()
+    };
+    let call = gateway.begin_stream(0, cheat.clone());
+    assert_eq!(gateway.stream(call).header("x-levee-fallback"), None);
+    gateway.end(call, End::Status(200));
+    open(&mut gateway);
+    let call = gateway.begin_stream(0, cheat);
+    assert!(!call.was_refused);
+    let stream = gateway.stream(call);
+    assert_eq!(
+        stream.header("x-levee-fallback"),
+        Some(b"maintenance".as_slice())
+    );
+    assert!(stream.route_was_cleared);
+    assert!(stream.header("x-envoy-upstream-rq-timeout-ms").is_some());
+    // How the other route does says nothing about the service.
+    gateway.end(call, End::Status(200));
+    assert_eq!(gateway.outcome("auth", "rejected"), 1);
+    assert_eq!(gateway.outcome("auth", "success"), 1);
+}
+
+#[test]
+fn clusters_with_the_same_alias_share_a_breaker() {
+    let configuration = r#"{"aliases": {"outbound|8080||auth.ns": "auth", "auth-canary": "auth"}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    for cluster in [
+        "outbound|8080||auth.ns",
+        "auth",
+        "auth-canary",
+        "auth",
+        "auth",
+    ] {
+        assert!(gateway.request(0, cluster, End::Status(500)));
+    }
+    assert!(!gateway.request(0, "auth-canary", End::Status(200)));
+    assert_eq!(gateway.state("auth"), 1);
+}
+
+#[test]
+fn beyond_max_services_there_are_limits_but_no_breaker() {
+    let mut gateway = Gateway::new(2, r#"{"max_services": 2}"#);
+    assert!(gateway.request(0, "one", End::Status(200)));
+    assert!(gateway.request(1, "two", End::Status(200)));
+    for _ in 0..10 {
+        let call = gateway.begin(0, "three");
+        assert!(!call.was_refused);
+        assert!(
+            gateway
+                .stream(call)
+                .header("x-envoy-upstream-rq-timeout-ms")
+                .is_some()
+        );
+        gateway.end(call, End::Status(500));
+    }
+    assert_eq!(
+        gateway.metric("circuit_breaker_services_over_limit_total"),
+        1
+    );
+    assert!(
+        gateway.request(1, "one", End::Status(200)),
+        "the list is one for all workers"
+    );
+}
+
+#[test]
+fn a_worker_that_starts_later_knows_that_the_breaker_is_open() {
+    let mut gateway = Gateway::new(1, "");
+    open(&mut gateway);
+    gateway.add_worker("");
+    assert!(!gateway.request(1, "auth", End::Status(200)));
+}
+
+#[test]
+fn a_worker_that_was_stalled_catches_up_at_its_next_tick() {
+    let mut gateway = Gateway::new(2, "");
+    gateway.request(0, "auth", End::Status(200));
+    gateway.request(1, "auth", End::Status(200));
+    // Worker 1 stands still for so long that it gets no more messages.
+    for _ in 0..150 {
+        gateway.pass_without_ticks(Duration::from_millis(100));
+        gateway.workers[0].plugin.on_tick();
+    }
+    for _ in 0..5 {
+        let stream = Stream {
+            cluster: b"auth".to_vec(),
+            ..Stream::default()
+        };
+        let call = gateway.begin_quietly(0, stream);
+        gateway.end(call, End::Status(500));
+    }
+    gateway.workers[1].plugin.on_tick();
+    assert!(!gateway.request(1, "auth", End::Status(200)));
+}
+
+#[test]
+fn slow_calls_open_where_the_rule_is_on() {
+    let configuration = r#"{"breaker": {"slow_calls": {"longer_than": "1s", "ratio": 0.5}}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    let mut sent = 0;
+    loop {
+        let call = gateway.begin(0, "auth");
+        if call.was_refused {
+            break;
+        }
+        sent += 1;
+        assert!(sent < 40);
+        gateway.change(call, |stream| stream.backend_latency = Some(1_500_000_000));
+        gateway.end(call, End::Status(200));
+        gateway.pass(Duration::from_millis(100));
+    }
+    assert!(sent >= 20);
+}
+
+#[test]
+fn a_request_without_a_cluster_is_left_alone() {
+    let mut gateway = Gateway::new(1, "");
+    let call = gateway.begin_stream(0, Stream::default());
+    assert!(!call.was_refused && call.in_flight.is_none());
+    assert!(gateway.stream(call).request_headers.is_empty());
+}

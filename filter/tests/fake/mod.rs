@@ -1,0 +1,531 @@
+//! A fake Envoy: one process with shared data and queues, and workers that call the filter as
+//! Envoy would. Every host call is counted.
+#![allow(dead_code, missing_docs)] // each test program uses a part of it
+
+use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};
+use levee_filter::plugin::{InFlight, Next, Plugin};
+use levee_policy::random::SplitMix64;
+use levee_policy::time::Instant;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What all workers share.
+pub struct Process {
+    now: Instant,
+    random: SplitMix64,
+    shared: HashMap<String, Versioned>,
+    version: u32,
+    queues: Vec<(String, VecDeque<Vec<u8>>)>,
+    metrics: Vec<String>,
+    values: BTreeMap<String, u64>,
+    pub has_cel: bool,
+}
+
+/// One worker's host.
+#[derive(Clone)]
+pub struct FakeHost {
+    process: Rc<RefCell<Process>>,
+    state: Rc<RefCell<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<&'static str>,
+    streams: HashMap<u32, Stream>,
+    current: u32,
+    queue: Option<u32>,
+}
+
+/// A request as Envoy knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Stream {
+    pub cluster: Vec<u8>,
+    pub route: Vec<u8>,
+    pub request_headers: Vec<(String, Vec<u8>)>,
+    pub code: Option<u64>,
+    pub flags: u64,
+    pub details: Vec<u8>,
+    pub grpc_status: Option<u64>,
+    pub backend_latency: Option<u64>,
+    pub reply: Option<Reply>,
+    pub route_was_cleared: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub details: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+    pub grpc_status: u32,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl Stream {
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.request_headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_slice())
+    }
+
+    fn is_grpc(&self) -> bool {
+        self.header("content-type")
+            .is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
+}
+
+impl FakeHost {
+    fn call(&self, name: &'static str) {
+        self.state.borrow_mut().calls.push(name);
+    }
+
+    pub fn shared_keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.process.borrow().shared.keys().cloned().collect();
+        keys.sort();
+        keys
+    }
+
+    fn stream<T>(&self, read: impl FnOnce(&mut Stream) -> T) -> Option<T> {
+        let mut state = self.state.borrow_mut();
+        let current = state.current;
+        state.streams.get_mut(&current).map(read)
+    }
+}
+
+impl Host for FakeHost {
+    fn now(&self) -> Instant {
+        self.call("now");
+        self.process.borrow().now
+    }
+
+    fn random(&self) -> u64 {
+        self.call("random");
+        self.process.borrow_mut().random.next_u64()
+    }
+
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        self.call("property");
+        self.stream(|stream| {
+            let number = |value: u64| value.to_le_bytes().to_vec();
+            match path {
+                property::CLUSTER => Some(stream.cluster.clone()).filter(|name| !name.is_empty()),
+                property::ROUTE => Some(stream.route.clone()),
+                property::RESPONSE_CODE => stream.code.map(number),
+                property::RESPONSE_FLAGS => Some(number(stream.flags)),
+                property::RESPONSE_CODE_DETAILS => Some(stream.details.clone()),
+                property::GRPC_STATUS => stream.grpc_status.map(number),
+                property::BACKEND_LATENCY => stream.backend_latency.map(number),
+                other => panic!("no such property: {other:?}"),
+            }
+        })
+        .flatten()
+    }
+
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.call("request_header");
+        self.stream(|stream| stream.header(name).map(<[u8]>::to_vec))
+            .flatten()
+    }
+
+    fn set_request_header(&self, name: &str, value: &str) {
+        self.call("set_request_header");
+        self.stream(|stream| {
+            stream.request_headers.retain(|(n, _)| n != name);
+            stream
+                .request_headers
+                .push((name.to_owned(), value.as_bytes().to_vec()));
+        });
+    }
+
+    fn remove_request_header(&self, name: &str) {
+        self.call("remove_request_header");
+        self.stream(|stream| stream.request_headers.retain(|(n, _)| n != name));
+    }
+
+    fn clear_route_cache(&self) {
+        self.call("clear_route_cache");
+        self.stream(|stream| stream.route_was_cleared = true);
+    }
+
+    fn reply(&self, reply: LocalReply<'_>) {
+        self.call("reply");
+        let headers = reply
+            .headers
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        let reply = Reply {
+            status: reply.status,
+            details: reply.details.to_owned(),
+            headers: headers.collect(),
+            body: String::from_utf8(reply.body.to_vec()).unwrap(),
+            grpc_status: reply.grpc_status,
+        };
+        self.stream(|stream| {
+            assert!(stream.reply.is_none(), "a second local reply");
+            stream.reply = Some(reply);
+        });
+    }
+
+    fn enter_request(&self, context_id: u32) {
+        self.call("enter_request");
+        self.state.borrow_mut().current = context_id;
+    }
+
+    fn compile(&self, _expression: &str) -> Option<u32> {
+        self.process.borrow().has_cel.then_some(0)
+    }
+
+    /// What CEL makes of the expression: written out again here, since the fake has no CEL. The
+    /// end-to-end tests hold the two together.
+    fn holds(&self, _expression: u32) -> Option<bool> {
+        self.call("holds");
+        self.stream(|stream| {
+            stream.code.map(|code| {
+                stream.flags == 0
+                    && code < 500
+                    && code != 429
+                    && stream.details == b"via_upstream"
+                    && (!stream.is_grpc() || stream.grpc_status == Some(0))
+            })
+        })
+        .flatten()
+    }
+
+    fn shared(&self, key: &str) -> Option<Versioned> {
+        self.call("shared");
+        self.process.borrow().shared.get(key).cloned()
+    }
+
+    fn set_shared(&self, key: &str, value: &[u8], version: u32) -> bool {
+        self.call("set_shared");
+        let mut process = self.process.borrow_mut();
+        if let Some((_, existing)) = process.shared.get(key)
+            && version != 0
+            && *existing != version
+        {
+            return false;
+        }
+        process.version += 1;
+        let version = process.version;
+        process
+            .shared
+            .insert(key.to_owned(), (value.to_vec(), version));
+        true
+    }
+
+    fn register_queue(&self, name: &str) -> Option<u32> {
+        self.call("register_queue");
+        let mut process = self.process.borrow_mut();
+        process.queues.push((name.to_owned(), VecDeque::new()));
+        let queue = u32::try_from(process.queues.len()).unwrap();
+        self.state.borrow_mut().queue = Some(queue);
+        Some(queue)
+    }
+
+    fn enqueue(&self, queue: u32, message: &[u8]) -> bool {
+        self.call("enqueue");
+        let mut process = self.process.borrow_mut();
+        match process.queues.get_mut(queue as usize - 1) {
+            Some((_, messages)) => {
+                messages.push_back(message.to_vec());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn dequeue(&self, queue: u32) -> Option<Vec<u8>> {
+        self.call("dequeue");
+        self.process
+            .borrow_mut()
+            .queues
+            .get_mut(queue as usize - 1)?
+            .1
+            .pop_front()
+    }
+
+    fn define_counter(&self, name: &str) -> Option<MetricId> {
+        self.call("define_metric");
+        let mut process = self.process.borrow_mut();
+        let place = process
+            .metrics
+            .iter()
+            .position(|known| known == name)
+            .unwrap_or_else(|| {
+                process.metrics.push(name.to_owned());
+                process.metrics.len() - 1
+            });
+        Some(MetricId(u32::try_from(place).unwrap()))
+    }
+
+    fn define_gauge(&self, name: &str) -> Option<MetricId> {
+        self.define_counter(name)
+    }
+
+    fn add(&self, counter: MetricId, amount: u32) {
+        self.call("add");
+        assert!(amount > 0, "Envoy refuses to add nothing");
+        let mut process = self.process.borrow_mut();
+        let name = process.metrics[counter.0 as usize].clone();
+        *process.values.entry(name).or_default() += u64::from(amount);
+    }
+
+    fn set(&self, gauge: MetricId, value: u32) {
+        self.call("set");
+        let mut process = self.process.borrow_mut();
+        let name = process.metrics[gauge.0 as usize].clone();
+        process.values.insert(name, u64::from(value));
+    }
+
+    fn tick_every(&self, _period: Duration) {}
+}
+
+/// A worker with the filter in it.
+pub struct Worker {
+    pub host: FakeHost,
+    pub plugin: Plugin<FakeHost>,
+    next_context: u32,
+}
+
+/// A process with workers.
+pub struct Gateway {
+    process: Rc<RefCell<Process>>,
+    pub workers: Vec<Worker>,
+}
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// The upstream answers with this status.
+    Status(u64),
+    /// The client goes away.
+    ClientGone,
+    /// The upstream resets the connection before or in the response.
+    Reset,
+}
+
+/// A request that is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub worker: usize,
+    pub context: u32,
+    pub in_flight: Option<InFlight>,
+    pub was_refused: bool,
+}
+
+impl Gateway {
+    pub fn new(workers: usize, configuration: &str) -> Self {
+        Self::with_cel(workers, configuration, true)
+    }
+
+    pub fn with_cel(workers: usize, configuration: &str, has_cel: bool) -> Self {
+        let process = Rc::new(RefCell::new(Process {
+            now: Instant::from_nanos(1_000_000_000_000),
+            random: SplitMix64::new(42),
+            shared: HashMap::new(),
+            version: 0,
+            queues: Vec::new(),
+            metrics: Vec::new(),
+            values: BTreeMap::new(),
+            has_cel,
+        }));
+        let mut gateway = Self {
+            process,
+            workers: Vec::new(),
+        };
+        for _ in 0..workers {
+            gateway.add_worker(configuration);
+        }
+        gateway
+    }
+
+    pub fn add_worker(&mut self, configuration: &str) {
+        let host = FakeHost {
+            process: self.process.clone(),
+            state: Rc::default(),
+        };
+        let plugin = Plugin::new(host.clone(), configuration.as_bytes())
+            .unwrap_or_else(|errors| panic!("{errors:#?}"));
+        self.workers.push(Worker {
+            host,
+            plugin,
+            next_context: 0,
+        });
+    }
+
+    /// Time passes, with every worker's ticks.
+    pub fn pass(&mut self, duration: Duration) {
+        let tick = levee_filter::plugin::TICK;
+        let mut left = duration;
+        while left > Duration::ZERO {
+            let step = left.min(tick);
+            left -= step;
+            self.pass_without_ticks(step);
+            for worker in 0..self.workers.len() {
+                self.workers[worker].plugin.on_tick();
+                self.deliver();
+            }
+        }
+    }
+
+    pub fn pass_without_ticks(&mut self, duration: Duration) {
+        let mut process = self.process.borrow_mut();
+        process.now = process.now.after(duration);
+    }
+
+    /// All messages reach their workers.
+    pub fn deliver(&mut self) {
+        loop {
+            let waiting: Vec<usize> = (0..self.workers.len())
+                .filter(|worker| {
+                    let queue = self.workers[*worker].host.state.borrow().queue;
+                    queue.is_some_and(|queue| {
+                        !self.process.borrow().queues[queue as usize - 1]
+                            .1
+                            .is_empty()
+                    })
+                })
+                .collect();
+            if waiting.is_empty() {
+                return;
+            }
+            for worker in waiting {
+                self.workers[worker].plugin.on_news();
+            }
+        }
+    }
+
+    /// A request to `cluster` comes to `worker`.
+    pub fn begin(&mut self, worker: usize, cluster: &str) -> Call {
+        let stream = Stream {
+            cluster: cluster.as_bytes().to_vec(),
+            ..Stream::default()
+        };
+        self.begin_stream(worker, stream)
+    }
+
+    pub fn begin_stream(&mut self, worker: usize, stream: Stream) -> Call {
+        let call = self.begin_quietly(worker, stream);
+        self.deliver();
+        call
+    }
+
+    /// Without delivering messages.
+    pub fn begin_quietly(&mut self, place: usize, stream: Stream) -> Call {
+        let worker = &mut self.workers[place];
+        worker.next_context += 1;
+        let context = worker.next_context;
+        {
+            let mut state = worker.host.state.borrow_mut();
+            state.streams.insert(context, stream);
+            state.current = context;
+        }
+        let next = worker.plugin.on_request(context);
+        let (in_flight, was_refused) = match next {
+            Next::Continue(in_flight) => (in_flight, false),
+            Next::Stop => (None, true),
+        };
+        Call {
+            worker: place,
+            context,
+            in_flight,
+            was_refused,
+        }
+    }
+
+    pub fn end(&mut self, call: Call, end: End) {
+        self.change(call, |stream| {
+            (stream.code, stream.flags, stream.details) = match end {
+                End::Status(code) => (Some(code), 0, b"via_upstream".to_vec()),
+                End::ClientGone => (None, 1 << 14, b"downstream_remote_disconnect".to_vec()),
+                End::Reset => (Some(503), 1 << 6, b"upstream_reset".to_vec()),
+            };
+        });
+        self.finish(call);
+    }
+
+    /// The request's context is logged and deleted.
+    pub fn finish(&mut self, call: Call) {
+        let worker = &mut self.workers[call.worker];
+        worker.host.state.borrow_mut().current = call.context;
+        if let Some(in_flight) = call.in_flight {
+            worker.plugin.on_end(call.context, in_flight);
+        }
+        worker.host.state.borrow_mut().streams.remove(&call.context);
+        self.deliver();
+    }
+
+    /// The request's context is deleted without being logged.
+    pub fn abandon(&mut self, call: Call) {
+        let worker = &mut self.workers[call.worker];
+        if let Some(in_flight) = call.in_flight {
+            worker.plugin.on_abandoned(call.context, in_flight);
+        }
+        worker.host.state.borrow_mut().streams.remove(&call.context);
+        self.deliver();
+    }
+
+    pub fn change(&mut self, call: Call, change: impl FnOnce(&mut Stream)) {
+        let mut state = self.workers[call.worker].host.state.borrow_mut();
+        change(
+            state
+                .streams
+                .get_mut(&call.context)
+                .expect("the request is under way"),
+        );
+    }
+
+    pub fn stream(&self, call: Call) -> Stream {
+        self.workers[call.worker].host.state.borrow().streams[&call.context].clone()
+    }
+
+    /// A whole request. True if it was let through.
+    pub fn request(&mut self, worker: usize, cluster: &str, end: End) -> bool {
+        let call = self.begin(worker, cluster);
+        if call.was_refused {
+            return false;
+        }
+        self.end(call, end);
+        true
+    }
+
+    /// The host calls of `worker` since they were last taken.
+    pub fn take_calls(&mut self, worker: usize) -> Vec<&'static str> {
+        std::mem::take(&mut self.workers[worker].host.state.borrow_mut().calls)
+    }
+
+    pub fn metric(&self, name: &str) -> u64 {
+        let process = self.process.borrow();
+        assert!(
+            process.metrics.iter().any(|known| known == name),
+            "no metric {name}"
+        );
+        process.values.get(name).copied().unwrap_or(0)
+    }
+
+    pub fn outcome(&mut self, service: &str, outcome: &str) -> u64 {
+        self.pass(levee_filter::plugin::TICK);
+        self.metric(&format!(
+            "circuit_breaker_requests_total.outcome.{outcome}.service.{service}"
+        ))
+    }
+
+    pub fn state(&self, service: &str) -> u64 {
+        self.metric(&format!("circuit_breaker_state.service.{service}"))
+    }
+
+    pub fn metric_names(&self) -> Vec<String> {
+        self.process.borrow().metrics.clone()
+    }
+}
