@@ -134,8 +134,8 @@ fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     let amount = parse_digits(digits, 8)?;
     Some(match unit {
-        b'H' => Duration::from_secs(amount * 3600),
-        b'M' => Duration::from_secs(amount * 60),
+        b'H' => Duration::from_hours(amount),
+        b'M' => Duration::from_mins(amount),
         b'S' => Duration::from_secs(amount),
         b'm' => Duration::from_millis(amount),
         b'u' => Duration::from_micros(amount),
@@ -164,7 +164,7 @@ mod tests {
             ("100m", Some(Duration::from_millis(100))),
             ("5u", Some(Duration::from_micros(5))),
             ("99999999n", Some(Duration::from_nanos(99_999_999))),
-            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("99999999H", Some(Duration::from_hours(99_999_999))),
             ("999999999m", None),
             ("", None),
             ("m", None),

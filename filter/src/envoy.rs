@@ -12,7 +12,7 @@ use levee_policy::time::Instant;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel};
 use std::cell::RefCell;
-use std::ptr::null_mut;
+use std::ptr::{null_mut, slice_from_raw_parts_mut};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -286,9 +286,9 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8
     let value = if data.is_null() {
         Vec::new()
     } else {
-        // SAFETY: Envoy allocated it by the SDK's `proxy_on_memory_allocate`, which makes a vector
-        // of just this capacity, and has given it away.
-        unsafe { Vec::from_raw_parts(data, size, size) }
+        // SAFETY: Envoy allocated it by the SDK's `proxy_on_memory_allocate`, which makes a boxed
+        // slice of just this size, and has given it away.
+        unsafe { Box::from_raw(slice_from_raw_parts_mut(data, size)) }.into_vec()
     };
     (status == OK).then_some(value)
 }

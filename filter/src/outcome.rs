@@ -420,6 +420,7 @@ mod tests {
 
     #[test]
     fn timeouts_are_told_apart() {
+        use flag::*;
         let kind = |flags, details: &'static str| {
             classify(Evidence {
                 code: Some(504),
@@ -429,7 +430,6 @@ mod tests {
             })
             .timeout
         };
-        use flag::*;
         assert_eq!(
             kind(UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
             Some(TimeoutKind::ResponseHeader)

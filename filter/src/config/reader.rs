@@ -241,13 +241,11 @@ impl Section<'_> {
                 .map(|n| n as u32),
             _ => None,
         };
-        match number.filter(|number| range.contains(number)) {
-            Some(number) => Some(number),
-            None => {
-                self.wrong(field, value, &right);
-                None
-            }
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            self.wrong(field, value, &right);
         }
+        number
     }
 
     /// A number of things.
