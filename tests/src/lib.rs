@@ -1,1 +1,36 @@
-//! The test harness.
+//! The end-to-end harness: a real Envoy, scripted backends, clients, and readers for what Envoy reports.
+//!
+//! | module | the one thing in it |
+//! |---|---|
+//! | [`envoy`] | an Envoy under test, started by func-e, and one that is expected not to start |
+//! | [`envoy_config`] | `envoy/*.yaml`, loaded and changed for a test |
+//! | [`backend`] | an HTTP/1.1 service that does as it is told |
+//! | [`grpc`] | a gRPC service that does as it is told, and a client for it |
+//! | [`client`] | HTTP requests, on one connection or on new ones |
+//! | [`raw`] | bytes on a TCP connection, and crowds of clients that leave |
+//! | [`metrics`] | the Prometheus text format |
+//! | [`access_log`] | Envoy's JSON access log |
+//! | [`certificate`] | a self-made certificate |
+//! | [`wait`] | waiting for a condition, with a bound |
+//! | [`clock`] | the only place that reads a clock |
+//! | [`process`] | child processes that never outlive their parent |
+//!
+//! It panics where a test can't go on, and says what it saw last.
+
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "a harness that can't do its part ends the test, and says why in the panic's message"
+)]
+
+pub mod access_log;
+pub mod backend;
+pub mod certificate;
+pub mod client;
+pub mod clock;
+pub mod envoy;
+pub mod envoy_config;
+pub mod grpc;
+pub mod metrics;
+pub mod process;
+pub mod raw;
+pub mod wait;

@@ -1,0 +1,375 @@
+//! HTTP requests, each on a connection of its own or several on one.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body_util::channel::Channel;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::clock::Stopwatch;
+
+/// How long a request may take unless it says otherwise: no test hangs for ever.
+const BOUND: Duration = Duration::from_mins(1);
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// A request that can be sent any number of times.
+#[derive(Debug, Clone)]
+pub struct Request {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Upload,
+    bound: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Upload {
+    Whole(Bytes),
+    Slow {
+        chunk: Bytes,
+        chunks: usize,
+        pause: Duration,
+    },
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as far as it came.
+    pub body: Bytes,
+    /// Trailers, where there were any.
+    pub trailers: Option<HeaderMap>,
+    /// Why the body ended before it was complete; none where it was.
+    pub broken: Option<String>,
+    /// From sending to the headers.
+    pub until_headers: Duration,
+    /// From sending to the end.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// A header as text; empty where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The id by which Envoy logs it.
+    pub fn request_id(&self) -> &str {
+        self.header("x-request-id")
+    }
+}
+
+/// Why nothing came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// No connection.
+    NotConnected(String),
+    /// The connection ended before the headers of an answer.
+    Ended(String),
+    /// Nothing within the request's bound.
+    TooLate(Duration),
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConnected(why) => write!(f, "no connection: {why}"),
+            Self::Ended(why) => write!(f, "the connection ended without an answer: {why}"),
+            Self::TooLate(bound) => write!(f, "no answer within {bound:?}"),
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl Request {
+    /// A request with this method and path.
+    pub fn new(method: Method, path: &str) -> Self {
+        Self {
+            method,
+            path: path.to_string(),
+            headers: HeaderMap::new(),
+            body: Upload::Whole(Bytes::new()),
+            bound: BOUND,
+        }
+    }
+
+    /// GET.
+    pub fn get(path: &str) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// POST with a body.
+    pub fn post(path: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            body: Upload::Whole(body.into()),
+            ..Self::new(Method::POST, path)
+        }
+    }
+
+    /// Adds a header. Its value may be any bytes that HTTP allows; for others see [`crate::raw`].
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let name: HeaderName = name.parse().expect("a header name");
+        self.headers.append(
+            name,
+            HeaderValue::from_bytes(value.as_ref()).expect("a header value"),
+        );
+        self
+    }
+
+    /// Uploads so many chunks, with a pause before each but the first.
+    #[must_use]
+    pub fn slow_body(mut self, chunk: impl Into<Bytes>, chunks: usize, pause: Duration) -> Self {
+        self.body = Upload::Slow {
+            chunk: chunk.into(),
+            chunks,
+            pause,
+        };
+        self
+    }
+
+    /// How long it may take in all.
+    #[must_use]
+    pub fn bound(mut self, bound: Duration) -> Self {
+        self.bound = bound;
+        self
+    }
+
+    /// Sends it on a connection of its own, HTTP/1.1.
+    pub async fn send(&self, to: SocketAddr) -> Result<Answer, NoAnswer> {
+        Connection::open(to).await?.send(self).await
+    }
+
+    fn build(&self, authority: &str, http2: bool) -> http::Request<Body> {
+        let target = if http2 {
+            format!("http://{authority}{}", self.path)
+        } else {
+            self.path.clone()
+        };
+        let mut request = http::Request::new(self.body.start());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = target
+            .parse()
+            .unwrap_or_else(|error| panic!("{target}: {error}"));
+        *request.headers_mut() = self.headers.clone();
+        if !http2 {
+            let host = HeaderValue::from_str(authority).expect("an address is a header value");
+            request.headers_mut().entry("host").or_insert(host);
+        }
+        request
+    }
+}
+
+impl Upload {
+    fn start(&self) -> Body {
+        match self {
+            Self::Whole(bytes) => Full::new(bytes.clone()).boxed(),
+            Self::Slow {
+                chunk,
+                chunks,
+                pause,
+            } => {
+                let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+                let (chunk, chunks, pause) = (chunk.clone(), *chunks, *pause);
+                tokio::spawn(async move {
+                    for number in 0..chunks {
+                        if number > 0 {
+                            tokio::time::sleep(pause).await;
+                        }
+                        if sender.send_data(chunk.clone()).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+                body.boxed()
+            }
+        }
+    }
+}
+
+/// One connection: all its requests go to one of Envoy's workers.
+#[derive(Debug)]
+pub struct Connection {
+    sender: Sender,
+    authority: String,
+    protocol: Option<String>,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Connection {
+    /// HTTP/1.1.
+    pub async fn open(to: SocketAddr) -> Result<Self, NoAnswer> {
+        Self::http1(connect(to).await?, to.to_string()).await
+    }
+
+    /// HTTP/2 without TLS, known beforehand.
+    pub async fn open_http2(to: SocketAddr) -> Result<Self, NoAnswer> {
+        Self::http2(connect(to).await?, to.to_string()).await
+    }
+
+    /// TLS, with HTTP/2 where both want it.
+    pub async fn open_tls(to: SocketAddr, config: Arc<ClientConfig>) -> Result<Self, NoAnswer> {
+        let stream = connect(to).await?;
+        let name = ServerName::try_from("localhost").expect("a DNS name");
+        let stream = TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(|error| NoAnswer::NotConnected(format!("TLS: {error}")))?;
+        let protocol = stream
+            .get_ref()
+            .1
+            .alpn_protocol()
+            .map(|name| String::from_utf8_lossy(name).into_owned());
+        let authority = format!("localhost:{}", to.port());
+        let mut connection = if protocol.as_deref() == Some("h2") {
+            Self::http2(stream, authority).await?
+        } else {
+            Self::http1(stream, authority).await?
+        };
+        connection.protocol = protocol;
+        Ok(connection)
+    }
+
+    async fn http1(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        authority: String,
+    ) -> Result<Self, NoAnswer> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| ended(&e))?;
+        tokio::spawn(connection);
+        Ok(Self {
+            sender: Sender::Http1(sender),
+            authority,
+            protocol: None,
+        })
+    }
+
+    async fn http2(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        authority: String,
+    ) -> Result<Self, NoAnswer> {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|e| ended(&e))?;
+        tokio::spawn(connection);
+        Ok(Self {
+            sender: Sender::Http2(sender),
+            authority,
+            protocol: None,
+        })
+    }
+
+    /// What ALPN chose.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    /// Sends a request and waits for the end of its answer.
+    pub async fn send(&mut self, request: &Request) -> Result<Answer, NoAnswer> {
+        tokio::time::timeout(request.bound, self.exchange(request))
+            .await
+            .unwrap_or(Err(NoAnswer::TooLate(request.bound)))
+    }
+
+    async fn exchange(&mut self, request: &Request) -> Result<Answer, NoAnswer> {
+        let watch = Stopwatch::start();
+        let response = match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await.map_err(|error| ended(&error))?;
+                sender
+                    .send_request(request.build(&self.authority, false))
+                    .await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await.map_err(|error| ended(&error))?;
+                sender
+                    .send_request(request.build(&self.authority, true))
+                    .await
+            }
+        }
+        .map_err(|error| ended(&error))?;
+        let until_headers = watch.elapsed();
+        let (head, mut incoming) = response.into_parts();
+        let mut body = Vec::new();
+        let mut trailers = None;
+        let mut broken = None;
+        while let Some(frame) = incoming.frame().await {
+            match frame {
+                Ok(frame) if frame.is_trailers() => trailers = frame.into_trailers().ok(),
+                Ok(frame) => body.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Err(error) => {
+                    broken = Some(describe(&error));
+                    break;
+                }
+            }
+        }
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.into(),
+            trailers,
+            broken,
+            until_headers,
+            took: watch.elapsed(),
+        })
+    }
+}
+
+async fn connect(to: SocketAddr) -> Result<TcpStream, NoAnswer> {
+    let stream = TcpStream::connect(to)
+        .await
+        .map_err(|error| NoAnswer::NotConnected(error.to_string()))?;
+    // Small requests one after the other would wait for acknowledgements.
+    stream
+        .set_nodelay(true)
+        .map_err(|error| NoAnswer::NotConnected(error.to_string()))?;
+    Ok(stream)
+}
+
+fn ended(error: &hyper::Error) -> NoAnswer {
+    NoAnswer::Ended(describe(error))
+}
+
+/// An error with its causes: hyper's own texts leave them out.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

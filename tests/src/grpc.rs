@@ -1,0 +1,247 @@
+//! A gRPC service that does as it is told, and a client for it. Messages are bytes; their meaning is nobody's business
+//! here.
+//!
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue};
+use http_body_util::channel::Channel;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::client::{Answer, Connection, NoAnswer, Request};
+
+/// The numbers of the statuses that tests ask for.
+pub mod status {
+    #![allow(missing_docs, reason = "the names are gRPC's own")]
+    pub const OK: u32 = 0;
+    pub const UNKNOWN: u32 = 2;
+    pub const DEADLINE_EXCEEDED: u32 = 4;
+    pub const NOT_FOUND: u32 = 5;
+    pub const RESOURCE_EXHAUSTED: u32 = 8;
+    pub const INTERNAL: u32 = 13;
+    pub const UNAVAILABLE: u32 = 14;
+    pub const DATA_LOSS: u32 = 15;
+}
+
+/// What is done with one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcBehaviour {
+    /// A message, then this status in the trailers.
+    Trailers(u32),
+    /// No message: the status is in the headers ("trailers-only").
+    TrailersOnly(u32),
+    /// Never answers.
+    Stall,
+    /// Headers and a message, but never the trailers.
+    StallInStream,
+}
+
+/// What a gRPC backend has seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct GrpcSeen {
+    /// Calls that came.
+    pub calls: usize,
+    /// Calls that are not answered yet.
+    pub in_flight: usize,
+    /// Calls whose stream was reset before the answer began.
+    pub cancelled: usize,
+    /// The headers of the last call.
+    pub last_headers: HeaderMap,
+}
+
+struct Shared {
+    behaviour: Mutex<GrpcBehaviour>,
+    seen: Mutex<GrpcSeen>,
+}
+
+/// The service. Dropping it closes its port and all connections.
+#[derive(Debug)]
+pub struct GrpcBackend {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _serving: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+type Body = BoxBody<Bytes, Infallible>;
+
+impl GrpcBackend {
+    /// Starts one that answers OK.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("bind a port on 127.0.0.1");
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let behaviour = Mutex::new(GrpcBehaviour::Trailers(status::OK));
+        let shared = Arc::new(Shared {
+            behaviour,
+            seen: Mutex::default(),
+        });
+        let mut serving = JoinSet::new();
+        let for_task = Arc::clone(&shared);
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
+                while connections.try_join_next().is_some() {}
+                let shared = Arc::clone(&for_task);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
+                    // Its end is the other side's business.
+                    let _ = http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Self {
+            address,
+            shared,
+            _serving: serving,
+        }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// For all calls from now on.
+    pub fn always(&self, behaviour: GrpcBehaviour) {
+        *lock(&self.shared.behaviour) = behaviour;
+    }
+
+    /// Everything it saw so far.
+    pub fn seen(&self) -> GrpcSeen {
+        lock(&self.shared.seen).clone()
+    }
+}
+
+/// Counts a call as under way; dropped before `done`, as cancelled.
+struct InFlight {
+    shared: Arc<Shared>,
+    done: bool,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut seen = lock(&self.shared.seen);
+        seen.in_flight -= 1;
+        seen.cancelled += usize::from(!self.done);
+    }
+}
+
+async fn answer(
+    request: http::Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<http::Response<Body>, Infallible> {
+    {
+        let mut seen = lock(&shared.seen);
+        seen.calls += 1;
+        seen.in_flight += 1;
+        seen.last_headers = request.headers().clone();
+    }
+    let behaviour = *lock(&shared.behaviour);
+    let mut in_flight = InFlight {
+        shared,
+        done: false,
+    };
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    let response = http::Response::builder().header("content-type", "application/grpc");
+    let response = match behaviour {
+        GrpcBehaviour::Stall => std::future::pending().await,
+        GrpcBehaviour::TrailersOnly(status) => response
+            .header("grpc-status", status)
+            .body(Empty::new().boxed()),
+        GrpcBehaviour::Trailers(status) => {
+            let (mut sender, channel) = Channel::<Bytes, Infallible>::new(2);
+            let _ = sender
+                .send_data(if body.is_empty() { message(b"") } else { body })
+                .await;
+            let trailers = HeaderMap::from_iter([(
+                "grpc-status".parse().expect("a name"),
+                HeaderValue::from(status),
+            )]);
+            let _ = sender.send_trailers(trailers).await;
+            response.body(channel.boxed())
+        }
+        GrpcBehaviour::StallInStream => {
+            let (mut sender, channel) = Channel::<Bytes, Infallible>::new(2);
+            let _ = sender.send_data(message(b"first")).await;
+            tokio::spawn(async move {
+                // Keeps the stream open for as long as somebody reads it, within a bound.
+                let _ = tokio::time::timeout(std::time::Duration::from_mins(2), async {
+                    while sender.send_data(Bytes::new()).await.is_ok() {
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    }
+                })
+                .await;
+            });
+            response.body(channel.boxed())
+        }
+    };
+    in_flight.done = true;
+    Ok(response.expect("a valid answer"))
+}
+
+/// A gRPC message as it goes over the wire: not compressed, with its length.
+pub fn message(content: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(5 + content.len());
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(content.len()).expect("a message under 4 GiB"));
+    bytes.extend_from_slice(content);
+    bytes.freeze()
+}
+
+/// A unary call of `path`, such as `/v1/auth/levee.Demo/Call`.
+pub fn call(path: &str) -> Request {
+    Request::post(path, message(b"ping"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+}
+
+/// Makes a unary call on a connection of its own.
+pub async fn send(call: &Request, to: SocketAddr) -> Result<Answer, NoAnswer> {
+    Connection::open_http2(to).await?.send(call).await
+}
+
+/// The status of a call: from the trailers, or from the headers of a "trailers-only" answer.
+pub fn status_of(answer: &Answer) -> Option<u32> {
+    let from = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+    answer
+        .trailers
+        .as_ref()
+        .and_then(from)
+        .or_else(|| from(&answer.headers))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
