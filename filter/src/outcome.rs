@@ -6,7 +6,14 @@ use std::time::Duration;
 
 /// True for a request that the upstream answered well: the whole question in one host call.
 ///
-/// It is true only where [`classify`] says success; the order is from cheap and telling to
+/// It is true only where [`classify`] says success, and for nearly all of those: where it is false
+/// or has no value, the single properties are read.
+pub const ANSWERED_WELL: &str = "response.flags == 0 \
+     && response.code_details == 'via_upstream' \
+     && response.code < 429 \
+     && (!('content-type' in request.headers) \
+         || !request.headers['content-type'].startsWith('application/grpc') \
+         || response.grpc_status == 0)"; the order is from cheap and telling to
 /// expensive. Where it is false or has no value, the single properties are read.
 pub const ANSWERED_WELL: &str = "response.flags == 0 \
      && response.code < 500 && response.code != 429 \

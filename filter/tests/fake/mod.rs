@@ -193,8 +193,7 @@ impl Host for FakeHost {
         self.stream(|stream| {
             stream.code.map(|code| {
                 stream.flags == 0
-                    && code < 500
-                    && code != 429
+                    && code < 429
                     && stream.details == b"via_upstream"
                     && (!stream.is_grpc() || stream.grpc_status == Some(0))
             })
