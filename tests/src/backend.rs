@@ -1,27 +1,26 @@
 //! An HTTP/1.1 service on 127.0.0.1 that does as it is told, and remembers what it saw.
 //!
 //! ```no_run
-//! # async fn example() {
 //! use levee_tests::backend::{Backend, Behaviour};
 //!
-//! let auth = Backend::start().await;                       // answers 200
+//! let auth = Backend::start();                       // answers 200
 //! auth.next([Behaviour::status(500), Behaviour::Stall]);   // the next two requests
 //! auth.always(Behaviour::status(204));                     // all after them
 //! assert_eq!(auth.requests(), 0);
-//! # }
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -221,11 +220,9 @@ impl fmt::Debug for Backend {
 
 impl Backend {
     /// Starts one that answers every request with 200.
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         let backend = Self::start_refusing();
         backend.accept();
-        // The listener is ready when `accept` returns; nothing to wait for. Async so that it runs in a runtime.
-        tokio::task::yield_now().await;
         backend
     }
 
@@ -320,17 +317,20 @@ impl Backend {
         let listener = listen(self.address);
         let shared = Arc::clone(&self.shared);
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    continue;
-                };
-                while connections.try_join_next().is_some() {}
-                lock(&shared.seen).connections += 1;
-                connections.spawn(each(stream, Arc::clone(&shared)));
-            }
-        });
+        tasks.spawn_on(
+            async move {
+                let mut connections = JoinSet::new();
+                loop {
+                    let Ok((stream, _)) = listener.accept().await else {
+                        continue;
+                    };
+                    while connections.try_join_next().is_some() {}
+                    lock(&shared.seen).connections += 1;
+                    connections.spawn(each(stream, Arc::clone(&shared)));
+                }
+            },
+            runtime().handle(),
+        );
         *serving = Some(tasks);
     }
 
@@ -396,8 +396,9 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen(address: SocketAddr) -> TcpListener {
-    // A task that held the old listener may need a moment to be dropped by another thread.
+pub(crate) fn listen(address: SocketAddr) -> TcpListener {
+    let _context = runtime().enter();
+    // The task that held the old listener is dropped by another thread, which may take a moment.
     let mut last = None;
     for _ in 0..200 {
         match bind(address).and_then(|socket| {
@@ -411,6 +412,19 @@ fn listen(address: SocketAddr) -> TcpListener {
         std::thread::sleep(Duration::from_millis(5));
     }
     panic!("listen on {address}: {last:?}");
+}
+
+/// All backends run apart from the tests' own runtimes, so that neither can hold up the other.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("backends")
+            .enable_all()
+            .build()
+            .expect("start the backends' runtime")
+    })
 }
 
 /// One connection with the bytes that were read ahead.

@@ -16,9 +16,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::backend::{listen, runtime};
 use crate::client::{Answer, Connection, NoAnswer, Request};
 
 /// The numbers of the statuses that tests ask for.
@@ -85,10 +85,8 @@ type Body = BoxBody<Bytes, Infallible>;
 
 impl GrpcBackend {
     /// Starts one that answers OK.
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("bind a port on 127.0.0.1");
+    pub fn start() -> Self {
+        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
@@ -99,23 +97,27 @@ impl GrpcBackend {
         });
         let mut serving = JoinSet::new();
         let for_task = Arc::clone(&shared);
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    continue;
-                };
-                while connections.try_join_next().is_some() {}
-                let shared = Arc::clone(&for_task);
-                connections.spawn(async move {
-                    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
-                    // Its end is the other side's business.
-                    let _ = http2::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
+        serving.spawn_on(
+            async move {
+                let mut connections = JoinSet::new();
+                loop {
+                    let Ok((stream, _)) = listener.accept().await else {
+                        continue;
+                    };
+                    while connections.try_join_next().is_some() {}
+                    let shared = Arc::clone(&for_task);
+                    connections.spawn(async move {
+                        let service =
+                            service_fn(move |request| answer(request, Arc::clone(&shared)));
+                        // Its end is the other side's business.
+                        let _ = http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
+                    });
+                }
+            },
+            runtime().handle(),
+        );
         Self {
             address,
             shared,
