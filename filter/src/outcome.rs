@@ -13,13 +13,6 @@ pub const ANSWERED_WELL: &str = "response.flags == 0 \
      && response.code < 429 \
      && (!('content-type' in request.headers) \
          || !request.headers['content-type'].startsWith('application/grpc') \
-         || response.grpc_status == 0)"; the order is from cheap and telling to
-/// expensive. Where it is false or has no value, the single properties are read.
-pub const ANSWERED_WELL: &str = "response.flags == 0 \
-     && response.code < 500 && response.code != 429 \
-     && response.code_details == 'via_upstream' \
-     && (!('content-type' in request.headers) \
-         || !request.headers['content-type'].startsWith('application/grpc') \
          || response.grpc_status == 0)";
 
 /// Which limit a request overran.
