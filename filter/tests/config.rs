@@ -190,6 +190,50 @@ fn each_of_these_is_a_mistake() {
 }
 
 #[test]
+fn a_struct_is_read_as_envoy_encodes_it() {
+    use prost::Message;
+    use prost_types::{ListValue, Struct, Value, value::Kind};
+    let object = |fields: Vec<(&str, Kind)>| Struct {
+        fields: fields
+            .into_iter()
+            .map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }))
+            .collect(),
+    };
+    let text = |text: &str| Kind::StringValue(text.to_owned());
+    let breaker = |open_for| {
+        Kind::StructValue(object(vec![
+            ("open_for", text(open_for)),
+            ("consecutive_failures", Kind::NumberValue(7.0)),
+            ("mode", Kind::NullValue(0)),
+        ]))
+    };
+    let rule = object(vec![("path_prefix", text("/v1")), ("class", text("long"))]);
+    let rules = ListValue {
+        values: vec![Value {
+            kind: Some(Kind::StructValue(rule)),
+        }],
+    };
+    let timeouts = Kind::StructValue(object(vec![("rules", Kind::ListValue(rules))]));
+    let encoded = object(vec![("breaker", breaker("10s")), ("timeouts", timeouts)]).encode_to_vec();
+    let config = Config::parse(&encoded).unwrap();
+    assert_eq!(config.general.breaker.consecutive_failures, Some(7));
+    assert_eq!(config.general.breaker.open.base, Duration::from_secs(10));
+    assert_eq!(config.general.timeouts.rules[0].class, Class::Long);
+
+    let encoded = object(vec![("breaker", breaker("ten"))]).encode_to_vec();
+    assert_eq!(
+        Config::parse(&encoded).unwrap_err()[0].path,
+        "breaker.open_for"
+    );
+    let cut = &encoded[..encoded.len() - 3];
+    assert!(
+        Config::parse(cut).unwrap_err()[0]
+            .message
+            .starts_with("not valid JSON")
+    );
+}
+
+#[test]
 fn rules_can_be_switched_off_one_by_one() {
     let config = Config::parse(
         br#"{"breaker": {"failure_rate": {"ratio": 0}},

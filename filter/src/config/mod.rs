@@ -3,6 +3,7 @@
 //! Every field has a default; an empty configuration is valid. A service's own section is read on
 //! top of the general one, so that it says only what differs.
 
+mod protobuf;
 mod reader;
 
 use levee_policy::breaker::{FailureRate, MAX_PROBES, Mode, Settings, SlowCalls};
@@ -157,20 +158,24 @@ impl Default for ServiceConfig {
 }
 
 impl Config {
-    /// Reads a configuration as Envoy hands it over: JSON, or nothing.
+    /// Reads a configuration as Envoy hands it over: nothing, JSON (from a `StringValue` or a
+    /// `BytesValue`), or a `Struct` as protobuf has it.
     ///
     /// # Errors
     /// All mistakes, in the order in which they were met.
-    pub fn parse(json: &[u8]) -> Result<Self, Vec<ConfigError>> {
-        if json.trim_ascii().is_empty() {
+    pub fn parse(bytes: &[u8]) -> Result<Self, Vec<ConfigError>> {
+        if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let value = serde_json::from_slice(json).map_err(|error| {
-            vec![ConfigError {
-                path: String::new(),
-                message: format!("not valid JSON: {error}"),
-            }]
-        })?;
+        let value = serde_json::from_slice(bytes)
+            .or_else(|error| protobuf::decode(bytes).ok_or(error))
+            .map_err(|error| {
+                let message = format!("not valid JSON: {error}");
+                vec![ConfigError {
+                    path: String::new(),
+                    message,
+                }]
+            })?;
         reader::read(&value, Self::read)
     }
 
