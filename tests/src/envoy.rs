@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -33,7 +33,7 @@ const SHOWN_LOG_LINES: usize = 60;
 pub struct Envoy {
     process: Process,
     admin: SocketAddr,
-    listeners: BTreeMap<String, SocketAddr>,
+    listeners: Listeners,
     files: Files,
 }
 
@@ -165,7 +165,7 @@ impl Envoy {
         let mut envoy = Self {
             process,
             admin: unknown,
-            listeners: BTreeMap::new(),
+            listeners: Listeners::new(),
             files,
         };
         envoy.wait_until_ready().await;
@@ -190,49 +190,7 @@ impl Envoy {
     }
 
     async fn readiness(&mut self) -> Result<(), String> {
-        let text = fs::read_to_string(self.files.at("admin-address"))
-            .map_err(|_| "no admin address yet")?;
-        self.admin = text
-            .trim()
-            .parse()
-            .map_err(|_| format!("not an address: {text}"))?;
-        let ready = Request::get("/ready")
-            .send(self.admin)
-            .await
-            .map_err(|error| error.to_string())?;
-        if ready.status != 200 {
-            return Err(format!("/ready says {}", ready.text()));
-        }
-        self.read_listeners().await
-    }
-
-    async fn read_listeners(&mut self) -> Result<(), String> {
-        let page = Request::get("/listeners?format=json")
-            .send(self.admin)
-            .await
-            .map_err(|e| e.to_string())?;
-        let page: Value = serde_json::from_slice(&page.body).map_err(|error| error.to_string())?;
-        let statuses = page["listener_statuses"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        if statuses.is_empty() {
-            return Err("no listener yet".into());
-        }
-        for status in &statuses {
-            let at = &status["local_address"]["socket_address"];
-            let text = format!(
-                "{}:{}",
-                at["address"].as_str().unwrap_or_default(),
-                at["port_value"]
-            );
-            let name = status["name"].as_str().unwrap_or_default().to_string();
-            self.listeners.insert(
-                name,
-                text.parse()
-                    .map_err(|_| format!("listener without an address: {status}"))?,
-            );
-        }
+        (self.admin, self.listeners) = ready(&self.files.at("admin-address")).await?;
         Ok(())
     }
 
@@ -341,6 +299,53 @@ impl Drop for Envoy {
             eprintln!("--- its access log ends with:\n{}", last_lines(&access, 10));
         }
     }
+}
+
+/// Where Envoy listens.
+pub type Listeners = BTreeMap<String, SocketAddr>;
+
+/// Asks an Envoy whether it is ready. `admin_address` is the file that it was told to write its admin address to.
+///
+/// The answer is the admin interface's address and the listeners' by name; the error says what is still missing.
+pub async fn ready(admin_address: &Path) -> Result<(SocketAddr, Listeners), String> {
+    let text = fs::read_to_string(admin_address).map_err(|_| "no admin address yet")?;
+    let admin: SocketAddr = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("not an address: {text}"))?;
+    let ready = Request::get("/ready")
+        .send(admin)
+        .await
+        .map_err(|error| error.to_string())?;
+    if ready.status != 200 {
+        return Err(format!("/ready says {}", ready.text().trim()));
+    }
+    let page = Request::get("/listeners?format=json")
+        .send(admin)
+        .await
+        .map_err(|e| e.to_string())?;
+    let page: Value = serde_json::from_slice(&page.body).map_err(|error| error.to_string())?;
+    let mut listeners = Listeners::new();
+    for status in page["listener_statuses"].as_array().into_iter().flatten() {
+        let at = &status["local_address"]["socket_address"];
+        let host: IpAddr = at["address"]
+            .as_str()
+            .unwrap_or_default()
+            .parse()
+            .map_err(|_| format!("{at}"))?;
+        let port = at["port_value"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok())
+            .ok_or(format!("{at}"))?;
+        listeners.insert(
+            status["name"].as_str().unwrap_or_default().to_string(),
+            (host, port).into(),
+        );
+    }
+    if listeners.is_empty() {
+        return Err("no listener yet".into());
+    }
+    Ok((admin, listeners))
 }
 
 /// What became of an Envoy that was expected not to start.

@@ -204,12 +204,10 @@ impl EnvoyConfig {
             .collect();
         *self.routes_mut() = routes;
         *self.clusters_mut() = clusters;
-        if let Some(overrides) = self
-            .plugin_mut()
-            .get_mut("services")
-            .and_then(Value::as_object_mut)
-        {
+        let mut plugin = self.plugin_configuration();
+        if let Some(overrides) = plugin["services"].as_object_mut() {
             overrides.retain(|service, _| kept.iter().any(|name| name == service));
+            self = self.plugin_exactly(&plugin);
         }
         self
     }
@@ -241,24 +239,34 @@ impl EnvoyConfig {
 
     /// Merges into the filter's configuration: objects key by key, anything else replaces, null takes out.
     #[must_use]
-    pub fn plugin(mut self, patch: &Value) -> Self {
-        merge(self.plugin_mut(), patch);
-        self
+    pub fn plugin(self, patch: &Value) -> Self {
+        let mut configuration = self.plugin_configuration();
+        merge(&mut configuration, patch);
+        self.plugin_exactly(&configuration)
     }
 
     /// Replaces the filter's configuration.
     #[must_use]
-    pub fn plugin_exactly(mut self, configuration: Value) -> Self {
-        *self.plugin_mut() = configuration;
-        self
+    pub fn plugin_exactly(self, configuration: &Value) -> Self {
+        self.plugin_text(&format!("{configuration:#}"))
     }
 
-    /// Hands the filter's configuration over as text, the other form that Envoy knows.
+    /// Replaces the filter's configuration by any text.
     #[must_use]
-    pub fn plugin_as_text(mut self, text: &str) -> Self {
+    pub fn plugin_text(mut self, text: &str) -> Self {
         self.filter_mut()["configuration"] =
             json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text});
         self
+    }
+
+    /// The filter's configuration. An absent one is empty.
+    pub fn plugin_configuration(&self) -> Value {
+        let mut copy = self.clone();
+        match copy.filter_mut()["configuration"]["value"].as_str() {
+            Some(text) => serde_json::from_str(text)
+                .unwrap_or_else(|error| panic!("the filter's configuration is not JSON: {error}")),
+            None => json!({}),
+        }
     }
 
     // --- services ----------------------------------------------------------------------------------------------
@@ -455,10 +463,6 @@ impl EnvoyConfig {
             .expect("a filter named `levee`");
         &mut filter["typed_config"]["config"]
     }
-
-    fn plugin_mut(&mut self) -> &mut Value {
-        &mut self.filter_mut()["configuration"]["value"]
-    }
 }
 
 /// A duration as Envoy writes it: `0.250s`.
@@ -564,6 +568,9 @@ mod tests {
             "60s",
             "the file's own route is kept"
         );
-        assert_eq!(config.plugin_mut()["services"], json!({"billing": {}}));
+        assert_eq!(
+            config.plugin_configuration()["services"],
+            json!({"billing": {}})
+        );
     }
 }

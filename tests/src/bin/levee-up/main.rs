@@ -1,2 +1,57 @@
-//! Under construction.
-fn main() {}
+//! Runs the gateway of `envoy/gateway.yaml`, with Levee's filter, in front of small demonstration services or of the
+//! user's own, until Ctrl-C. `cargo xtask up` builds the filter and starts this.
+
+mod args;
+mod demo;
+mod failure;
+mod gateway;
+mod guide;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::Args;
+use demo::Demo;
+use failure::Failure;
+use gateway::Gateway;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+async fn run(args: &Args) -> Result<(), Failure> {
+    // From the first moment on, so that an early Ctrl-C cleans up too.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::other)?;
+    tokio::select! {
+        result = serve(args) => result,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hang_up.recv() => Ok(()),
+    }
+}
+
+/// Returns only when something fails. Dropping it ends all that it started.
+async fn serve(args: &Args) -> Result<(), Failure> {
+    let demo = if args.upstreams.is_empty() {
+        Some(Demo::start().await?)
+    } else {
+        None
+    };
+    let services = demo
+        .as_ref()
+        .map_or_else(|| args.upstreams.clone(), Demo::upstreams);
+    let mut gateway = Gateway::start(args, &services).await?;
+    print!("{}", guide::text(&gateway, &services, demo.is_some()));
+    gateway.until_it_ends().await
+}

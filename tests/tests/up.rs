@@ -1,0 +1,307 @@
+//! `levee-up`, what `cargo xtask up` runs: starts, serves, ends, and leaves nothing behind.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use levee_tests::backend::{Backend, Behaviour};
+use levee_tests::client::Request;
+use levee_tests::metrics::Metrics;
+use levee_tests::process::{self, Process, Signal};
+use levee_tests::wait;
+use tempfile::TempDir;
+
+/// A `levee-up` with its output in files, and a folder for temporary files that must be empty at the end.
+struct Up {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Up {
+    fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, |_| {})
+    }
+
+    fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let temporary = folder.path().join("tmp");
+        fs::create_dir(&temporary).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_levee-up"));
+        let output = |name| fs::File::create(folder.path().join(name)).unwrap();
+        command
+            .args(arguments)
+            .env("TMPDIR", temporary)
+            .stdin(Stdio::null())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"));
+        change(&mut command);
+        Self {
+            process: Process::spawn(command, Signal::Terminate).unwrap(),
+            folder,
+        }
+    }
+
+    fn output(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap()
+    }
+
+    /// The address that follows `label` in what was printed.
+    async fn address(&self, label: &str) -> SocketAddr {
+        wait::until_now(
+            &format!("`{label}` to be printed"),
+            Duration::from_secs(60),
+            || {
+                let text = self.output("stdout");
+                text.split_once(label)
+                    .and_then(|(_, rest)| rest.split(['/', '\n', ' ']).next()?.parse().ok())
+                    .ok_or_else(|| format!("{text}{}", self.output("stderr")))
+            },
+        )
+        .await
+    }
+
+    fn wait(&mut self) -> i32 {
+        let exit = self.process.wait(Duration::from_secs(60));
+        exit.and_then(|exit| exit.code())
+            .unwrap_or_else(|| panic!("{exit:?}\n{}", self.output("stderr")))
+    }
+
+    fn left_behind(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.folder.path().join("tmp"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    }
+}
+
+const FREE_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+
+fn free_ports_and<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&FREE_PORTS[..], more].concat()
+}
+
+#[tokio::test]
+async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves_nothing() {
+    let mut up = Up::start(&free_ports_and(&["--open-for", "1s", "--concurrency", "2"]));
+    let gateway = up.address("gateway   http://").await;
+    let admin = up.address("metrics   http://").await;
+    let auth = up.address("/v1/auth -> ").await;
+    for service in ["auth", "chat", "video", "storage"] {
+        let answer = Request::get(&format!("/v1/{service}/hello"))
+            .send(gateway)
+            .await
+            .unwrap();
+        assert_eq!(answer.status, 200);
+        assert!(
+            answer
+                .text()
+                .contains(&format!("\"service\":\"{service}\"")),
+            "{}",
+            answer.text()
+        );
+    }
+
+    assert_eq!(
+        Request::post("/demo/fail", "")
+            .send(auth)
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    wait::until("a refusal", wait::GENEROUS, || async {
+        let answer = Request::get("/v1/auth/hello").send(gateway).await.unwrap();
+        if answer.header("x-levee-reason") == "circuit_open" {
+            Ok(())
+        } else {
+            Err(answer.status)
+        }
+    })
+    .await;
+    assert_eq!(
+        Request::get("/v1/chat/hello")
+            .send(gateway)
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    wait_for_state(admin, "auth", 1.0).await;
+    assert_eq!(
+        Request::post("/demo/recover", "")
+            .send(auth)
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    wait::until("the breaker to close", wait::GENEROUS, || async {
+        let _ = Request::get("/v1/auth/hello").send(gateway).await;
+        let state = state(admin, "auth").await;
+        if state == Some(0.0) {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
+    })
+    .await;
+
+    let children = up.process.children();
+    assert_eq!(children.len(), 1, "Envoy");
+    up.process.signal(Signal::Interrupt);
+    assert_eq!(up.wait(), 0, "{}", up.output("stderr"));
+    assert!(!process::is_running(children[0]));
+    assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+    assert!(TcpListener::bind(gateway).is_ok(), "the port is free again");
+}
+
+async fn state(admin: SocketAddr, service: &str) -> Option<f64> {
+    let page = Request::get("/stats/prometheus").send(admin).await.unwrap();
+    Metrics::parse(&page.text())
+        .unwrap()
+        .get("circuit_breaker_state", &[("service", service)])
+}
+
+async fn wait_for_state(admin: SocketAddr, service: &str, wanted: f64) {
+    wait::until("the breaker's state", wait::GENEROUS, || async {
+        let state = state(admin, service).await;
+        if state == Some(wanted) {
+            Ok(())
+        } else {
+            Err(format!("{state:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn own_services_are_put_behind_the_gateway_and_no_others() {
+    let billing = Backend::start();
+    billing.always(Behaviour::status(204));
+    let upstream = format!("billing=localhost:{}", billing.address().port());
+    let mut up = Up::start(&free_ports_and(&[
+        "--upstream",
+        &upstream,
+        "--timeout-class",
+        "billing=medium",
+        "--consecutive-failures",
+        "2",
+    ]));
+    let gateway = up.address("gateway   http://").await;
+    assert_eq!(
+        Request::get("/v1/billing/x")
+            .send(gateway)
+            .await
+            .unwrap()
+            .status,
+        204
+    );
+    let limit = billing
+        .last_request()
+        .header("x-envoy-expected-rq-timeout-ms")
+        .map(<[u8]>::to_vec);
+    assert_eq!(limit.as_deref(), Some(&b"10000"[..]));
+    assert_eq!(
+        Request::get("/v1/auth/x")
+            .send(gateway)
+            .await
+            .unwrap()
+            .status,
+        404
+    );
+    billing.always(Behaviour::status(500));
+    for wanted in [500, 500, 503] {
+        assert_eq!(
+            Request::get("/v1/billing/x")
+                .send(gateway)
+                .await
+                .unwrap()
+                .status,
+            wanted
+        );
+    }
+    up.process.signal(Signal::Terminate);
+    assert_eq!(up.wait(), 0);
+    assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn when_it_is_killed_envoy_ends_too() {
+    let mut up = Up::start(&free_ports_and(&[]));
+    up.address("gateway   http://").await;
+    let children = up.process.children();
+    up.process.signal(Signal::Kill);
+    wait::until_now("Envoy to end", wait::GENEROUS, || {
+        if process::is_running(children[0]) {
+            Err("still running")
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
+#[test]
+fn a_port_in_use_is_named_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (option, other) in [("--listen", "--admin"), ("--admin", "--listen")] {
+        let mut up = Up::start(&[option, &address, other, "127.0.0.1:0"]);
+        assert_eq!(up.wait(), 5);
+        let error = up.output("stderr");
+        assert!(
+            error.contains(&address) && error.contains("in use") && error.contains(option),
+            "{error}"
+        );
+        assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+fn a_mistake_on_the_command_line_says_what_is_right() {
+    for (arguments, wanted) in [
+        (&["--upstream", "auth"][..], "NAME=HOST:PORT"),
+        (&["--upstream", "auth=here"][..], "not HOST:PORT"),
+        (&["--open-for", "5"][..], "500ms"),
+        (&["--timeout-class", "auth=quick"][..], "very_long"),
+        (
+            &["--timeout-class", "nobody=short"][..],
+            "auth, chat, video, storage",
+        ),
+        (&["--upstream", "a=h:1", "--upstream", "a=h:2"][..], "twice"),
+    ] {
+        let mut up = Up::start(&free_ports_and(arguments));
+        assert_eq!(up.wait(), 2, "{arguments:?}");
+        let error = up.output("stderr");
+        assert!(error.contains(wanted), "{arguments:?}: {error}");
+        assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+fn an_envoy_that_does_not_start_is_quoted() {
+    let mut up = Up::start_with(&free_ports_and(&[]), |command| {
+        // No wasm module: Envoy refuses its configuration.
+        command.env(
+            "LEVEE_FILTER_WASM",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        );
+    });
+    assert_eq!(up.wait(), 1);
+    let error = up.output("stderr");
+    assert!(
+        error.contains("Envoy didn't start") && error.contains("wasm"),
+        "{error}"
+    );
+    assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn the_filters_own_errors_are_quoted() {
+    let mut up = Up::start(&free_ports_and(&["--open-for", "30days"]));
+    assert_eq!(up.wait(), 1);
+    let error = up.output("stderr");
+    assert!(error.contains("breaker.open_for"), "{error}");
+}
