@@ -18,6 +18,11 @@ const TLS: &str = include_str!("../../envoy/tls.yaml");
 
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// For the whole request, in milliseconds.
+pub const SEEN_WHOLE_LIMIT: &str = "seen-whole-limit-ms";
+/// For the headers of the answer, in milliseconds.
+pub const SEEN_HEADER_LIMIT: &str = "seen-header-limit-ms";
+
 /// An Envoy configuration that can be changed before it is written.
 #[derive(Debug, Clone)]
 pub struct EnvoyConfig {
@@ -267,6 +272,29 @@ impl EnvoyConfig {
                 .unwrap_or_else(|error| panic!("the filter's configuration is not JSON: {error}")),
             None => json!({}),
         }
+    }
+
+    /// Lets backends see the limits that the filter set, in headers named by [`SEEN_WHOLE_LIMIT`] and
+    /// [`SEEN_HEADER_LIMIT`]: Envoy's router takes the real ones away, from the access log too.
+    #[must_use]
+    pub fn show_limits_to_backends(mut self) -> Self {
+        let copy =
+            |name: &str, value: &str| json!({"append": {"header": {"key": name, "value": value}}});
+        let filter = json!({
+            "name": "show-limits",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                "mutations": {"request_mutations": [
+                    copy(SEEN_WHOLE_LIMIT, "%REQ(X-ENVOY-UPSTREAM-RQ-TIMEOUT-MS)%"),
+                    copy(SEEN_HEADER_LIMIT, "%REQ(X-ENVOY-UPSTREAM-RQ-PER-TRY-TIMEOUT-MS)%"),
+                ]},
+            },
+        });
+        for filters in self.http_filter_lists_mut() {
+            let before_the_router = filters.len() - 1;
+            filters.insert(before_the_router, filter.clone());
+        }
+        self
     }
 
     // --- services ----------------------------------------------------------------------------------------------
