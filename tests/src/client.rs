@@ -79,6 +79,11 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Whether Levee's breaker refused the request.
+    pub fn is_refusal(&self) -> bool {
+        self.header("x-levee-reason") == "circuit_open"
+    }
+
     /// The id by which Envoy logs it.
     pub fn request_id(&self) -> &str {
         self.header("x-request-id")

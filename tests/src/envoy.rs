@@ -212,6 +212,14 @@ impl Envoy {
         self.admin
     }
 
+    /// Asks the gateway, on a connection of its own. No answer at all ends the test.
+    pub async fn get(&self, path: &str) -> Answer {
+        Request::get(path)
+            .send(self.address())
+            .await
+            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
     /// Asks the admin interface.
     pub async fn ask_admin(&self, path: &str) -> Answer {
         Request::get(path)

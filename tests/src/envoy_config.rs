@@ -252,11 +252,13 @@ impl EnvoyConfig {
 
     /// Replaces the filter's configuration.
     #[must_use]
-    pub fn plugin_exactly(self, configuration: &Value) -> Self {
-        self.plugin_text(&format!("{configuration:#}"))
+    pub fn plugin_exactly(mut self, configuration: &Value) -> Self {
+        self.filter_mut()["configuration"] =
+            json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": configuration});
+        self
     }
 
-    /// Replaces the filter's configuration by any text.
+    /// Replaces the filter's configuration by text, the other form in which Envoy hands it over.
     #[must_use]
     pub fn plugin_text(mut self, text: &str) -> Self {
         self.filter_mut()["configuration"] =
@@ -264,13 +266,13 @@ impl EnvoyConfig {
         self
     }
 
-    /// The filter's configuration. An absent one is empty.
+    /// The filter's configuration, where it isn't text. An absent one is empty.
     pub fn plugin_configuration(&self) -> Value {
         let mut copy = self.clone();
-        match copy.filter_mut()["configuration"]["value"].as_str() {
-            Some(text) => serde_json::from_str(text)
-                .unwrap_or_else(|error| panic!("the filter's configuration is not JSON: {error}")),
-            None => json!({}),
+        match copy.filter_mut()["configuration"]["value"].take() {
+            Value::Null => json!({}),
+            Value::String(text) => panic!("the filter's configuration is text: {text}"),
+            configuration => configuration,
         }
     }
 

@@ -158,6 +158,22 @@ async fn a_configuration_with_four_mistakes_is_refused_and_all_four_are_named() 
 }
 
 #[tokio::test]
+async fn the_filters_configuration_may_be_a_struct_or_text() {
+    let configuration = json!({"breaker": {"consecutive_failures": 1}, "services": {"auth": {"fallback": {"status": 418}}}});
+    for config in [
+        EnvoyConfig::gateway().plugin_exactly(&configuration),
+        EnvoyConfig::gateway().plugin_text(&configuration.to_string()),
+    ] {
+        let auth = Backend::start();
+        auth.always(Behaviour::status(500));
+        let envoy = Envoy::start(config.upstream("auth", auth.address())).await;
+        for wanted in [500, 418] {
+            assert_eq!(envoy.get("/v1/auth/x").await.status, wanted);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_json_is_refused() {
     let refused = start_that_fails(EnvoyConfig::gateway().plugin_text("{\"breaker\":")).await;
     assert!(refused.log.contains("not valid JSON"), "{}", refused.log);

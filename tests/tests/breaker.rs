@@ -1,0 +1,527 @@
+//! The breaker in a real gateway: opens, refuses, probes, closes; and what must not move it.
+
+use std::time::Duration;
+
+use levee_tests::backend::{Backend, Behaviour, Gate, Response};
+use levee_tests::client::{Answer, Connection, Request};
+use levee_tests::clock::Stopwatch;
+use levee_tests::envoy::Envoy;
+use levee_tests::envoy_config::EnvoyConfig;
+use levee_tests::grpc::{self, GrpcBackend, GrpcBehaviour, status};
+use levee_tests::raw::Crowd;
+use levee_tests::wait;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+const VIDEO: &str = "/v1/video/x";
+
+async fn gateway(video: &Backend, plugin: Value) -> Envoy {
+    Envoy::start(
+        EnvoyConfig::gateway()
+            .upstream("video", video.address())
+            .plugin(&plugin),
+    )
+    .await
+}
+
+/// Fails until the breaker refuses.
+async fn open_the_breaker(envoy: &Envoy, video: &Backend) {
+    video.always(Behaviour::status(500));
+    wait::until("the breaker to open", wait::GENEROUS, || async {
+        let answer = envoy.get(VIDEO).await;
+        if answer.is_refusal() {
+            Ok(())
+        } else {
+            Err(answer.status)
+        }
+    })
+    .await;
+}
+
+/// Asks until a request is let through, and gives its answer.
+async fn first_let_through(envoy: &Envoy) -> Answer {
+    wait::until("a request to be let through", wait::GENEROUS, || async {
+        let answer = envoy.get(VIDEO).await;
+        if answer.is_refusal() {
+            Err("refused")
+        } else {
+            Ok(answer)
+        }
+    })
+    .await
+}
+
+async fn transitions(envoy: &Envoy, to: &str, wanted: f64) {
+    let labels = [("service", "video"), ("to", to)];
+    envoy
+        .wait_for_metric("circuit_breaker_transitions_total", &labels, wanted)
+        .await;
+}
+
+/// Sends a request that nobody waits for yet.
+fn send_in_background(envoy: &Envoy, requests: &mut JoinSet<Answer>) {
+    let address = envoy.address();
+    requests.spawn(async move { Request::get(VIDEO).send(address).await.unwrap() });
+}
+
+#[tokio::test]
+async fn the_sixth_request_to_a_failing_service_is_refused_without_touching_it() {
+    let (video, chat) = (Backend::start(), Backend::start());
+    video.always(Behaviour::status(500));
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .upstream("chat", chat.address())
+        .plugin_exactly(&json!({}));
+    let envoy = Envoy::start(config).await;
+    for _ in 0..5 {
+        assert_eq!(envoy.get(VIDEO).await.status, 500);
+        assert_eq!(envoy.get("/v1/chat/x").await.status, 200);
+    }
+    let mut connection = Connection::open(envoy.address()).await.unwrap();
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let refused = connection.send(&Request::get(VIDEO)).await.unwrap();
+        fastest = fastest.min(refused.took);
+        assert_eq!(
+            (refused.status, refused.header("x-levee-reason")),
+            (503, "circuit_open")
+        );
+        let retry_after: u64 = refused.header("retry-after").parse().unwrap();
+        assert!(
+            (29..=60).contains(&retry_after),
+            "open for about 30 s: {retry_after}"
+        );
+        assert_eq!(refused.header("content-type"), "application/json");
+        assert!(
+            serde_json::from_slice::<Value>(&refused.body).is_ok(),
+            "{}",
+            refused.text()
+        );
+        let line = envoy.access_log().of_request(refused.request_id()).await;
+        assert_eq!(
+            (
+                line.text("details"),
+                line.text("service"),
+                line.text("upstream")
+            ),
+            ("levee_circuit_open", "video", "")
+        );
+        assert_eq!(
+            envoy.get("/v1/chat/x").await.status,
+            200,
+            "others are untouched"
+        );
+    }
+    assert!(fastest < Duration::from_millis(50), "{fastest:?}");
+    assert_eq!(video.requests(), 5);
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "video")], 1.0)
+        .await;
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "chat")], 0.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_opens_its_breaker_and_closes_it_when_it_is_back() {
+    let video = Backend::start_refusing();
+    let envoy = gateway(&video, json!({"breaker": {"open_for": "500ms"}})).await;
+    for _ in 0..5 {
+        let answer = envoy.get(VIDEO).await;
+        assert_eq!((answer.status, answer.is_refusal()), (503, false));
+        assert_eq!(
+            envoy
+                .access_log()
+                .of_request(answer.request_id())
+                .await
+                .text("flags"),
+            "UF"
+        );
+    }
+    assert!(envoy.get(VIDEO).await.is_refusal());
+    video.accept();
+    for _ in 0..3 {
+        assert_eq!(first_let_through(&envoy).await.status, 200);
+    }
+    transitions(&envoy, "closed", 1.0).await;
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "video")], 0.0)
+        .await;
+}
+
+#[tokio::test]
+async fn half_open_lets_three_through_at_once_and_closes_after_three_successes() {
+    let video = Backend::start();
+    let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
+    open_the_breaker(&envoy, &video).await;
+    let before = video.requests();
+    let gate = Gate::closed();
+    video.always(Behaviour::Hold(gate.clone(), Response::status(200)));
+    // Requests are sent until three are held; the others must be refused.
+    let mut requests = JoinSet::new();
+    wait::until_now("three probes in flight", wait::GENEROUS, || {
+        send_in_background(&envoy, &mut requests);
+        if video.seen().in_flight == 3 {
+            Ok(())
+        } else {
+            Err(video.seen().in_flight)
+        }
+    })
+    .await;
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "video")], 2.0)
+        .await;
+    for _ in 0..10 {
+        assert!(envoy.get(VIDEO).await.is_refusal(), "the places are taken");
+    }
+    assert_eq!(video.requests(), before + 3);
+    gate.open();
+    let answers = requests.join_all().await;
+    assert_eq!(
+        answers.iter().filter(|answer| answer.status == 200).count(),
+        3
+    );
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == 200 || answer.is_refusal())
+    );
+    assert_eq!(video.seen().most_in_flight, 3);
+    for _ in 0..10 {
+        assert_eq!(envoy.get(VIDEO).await.status, 200, "closed");
+    }
+    transitions(&envoy, "closed", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_failed_probe_opens_it_again_for_longer() {
+    let video = Backend::start();
+    let envoy = gateway(&video, json!({"breaker": {"open_for": "500ms"}})).await;
+    open_the_breaker(&envoy, &video).await;
+    let mut open_for = Vec::new();
+    for _ in 0..3 {
+        let watch = Stopwatch::start();
+        assert_eq!(
+            first_let_through(&envoy).await.status,
+            500,
+            "the probe fails"
+        );
+        open_for.push(watch.elapsed());
+    }
+    // The first was under way already when it was measured. Each is twice the one before, and at most a tenth more.
+    assert!(open_for[1] >= Duration::from_millis(950), "{open_for:?}");
+    assert!(open_for[2] >= Duration::from_millis(1950), "{open_for:?}");
+    transitions(&envoy, "half_open", 3.0).await;
+    transitions(&envoy, "open", 4.0).await;
+}
+
+#[tokio::test]
+async fn a_call_from_before_that_fails_while_half_open_decides_nothing() {
+    let video = Backend::start();
+    let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
+    let mut requests = JoinSet::new();
+    // Two calls are admitted while closed.
+    let (fails, succeeds) = (Gate::closed(), Gate::closed());
+    video.next([Behaviour::Hold(fails.clone(), Response::status(500))]);
+    send_in_background(&envoy, &mut requests);
+    video.wait_in_flight(1).await;
+    video.next([Behaviour::Hold(succeeds.clone(), Response::status(200))]);
+    send_in_background(&envoy, &mut requests);
+    video.wait_in_flight(2).await;
+
+    open_the_breaker(&envoy, &video).await;
+    video.always(Behaviour::status(200));
+    assert_eq!(
+        first_let_through(&envoy).await.status,
+        200,
+        "one probe of three has succeeded"
+    );
+    fails.open();
+    video.wait_in_flight(1).await;
+    assert_eq!(requests.join_next().await.unwrap().unwrap().status, 500);
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "video")], 2.0)
+        .await;
+    succeeds.open();
+    assert_eq!(requests.join_next().await.unwrap().unwrap().status, 200);
+    // The success from before doesn't count either: it still takes two more.
+    assert_eq!(envoy.get(VIDEO).await.status, 200);
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "video")], 2.0)
+        .await;
+    transitions(&envoy, "closed", 0.0).await;
+    assert_eq!(envoy.get(VIDEO).await.status, 200);
+    transitions(&envoy, "closed", 1.0).await;
+    transitions(&envoy, "open", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_probe_whose_client_leaves_gives_its_permit_back() {
+    let video = Backend::start();
+    let breaker =
+        json!({"breaker": {"open_for": "300ms", "half_open": {"max_in_flight": 1, "lease": "1h"}}});
+    let envoy = gateway(&video, breaker).await;
+    open_the_breaker(&envoy, &video).await;
+    video.always(Behaviour::Stall);
+    let probe = wait::until("a probe to be held", wait::GENEROUS, || async {
+        let probe = Crowd::ask(envoy.address(), VIDEO, 1).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if video.seen().in_flight == 1 {
+            Ok(probe)
+        } else {
+            Err("refused")
+        }
+    })
+    .await;
+    assert!(
+        envoy.get(VIDEO).await.is_refusal(),
+        "the only place is taken"
+    );
+    video.always(Behaviour::status(200));
+    probe.leave();
+    video
+        .wait_until("the cancellation", |seen| seen.cancelled == 1)
+        .await;
+    assert_eq!(first_let_through(&envoy).await.status, 200);
+    transitions(&envoy, "open", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_frees_its_place_when_its_lease_ends() {
+    let video = Backend::start();
+    let plugin = json!({
+        "breaker": {"open_for": "300ms", "half_open": {"max_in_flight": 1, "lease": "500ms"}},
+        "timeouts": {"response_header": "20s"},
+    });
+    let envoy = gateway(&video, plugin).await;
+    open_the_breaker(&envoy, &video).await;
+    let gate = Gate::closed();
+    video.next([Behaviour::Hold(gate.clone(), Response::status(200))]);
+    video.always(Behaviour::status(200));
+    let mut requests = JoinSet::new();
+    wait::until_now("the hanging probe", wait::GENEROUS, || {
+        if video.seen().in_flight == 1 {
+            return Ok(());
+        }
+        send_in_background(&envoy, &mut requests);
+        Err("refused")
+    })
+    .await;
+    assert_eq!(
+        first_let_through(&envoy).await.status,
+        200,
+        "another probe while the first still hangs"
+    );
+    assert_eq!(video.seen().in_flight, 1);
+    envoy
+        .wait_for_metric(
+            "circuit_breaker_probe_leases_expired_total",
+            &[("service", "video")],
+            1.0,
+        )
+        .await;
+    gate.open();
+}
+
+#[tokio::test]
+async fn clients_that_leave_open_nothing_and_the_service_sees_it() {
+    let video = Backend::start();
+    video.always(Behaviour::Stall);
+    let envoy = gateway(&video, json!({})).await;
+    for vanish in [false, true] {
+        let crowd = Crowd::ask(envoy.address(), VIDEO, 30).await.unwrap();
+        video.wait_in_flight(30).await;
+        if vanish {
+            crowd.vanish()
+        } else {
+            crowd.leave()
+        }
+        video.wait_in_flight(0).await;
+    }
+    assert_eq!(video.seen().cancelled, 60);
+    let neutral = [("service", "video"), ("outcome", "neutral")];
+    envoy
+        .wait_for_metric("circuit_breaker_requests_total", &neutral, 60.0)
+        .await;
+    envoy
+        .wait_for_metric(
+            "circuit_breaker_failures_total",
+            &[("service", "video")],
+            0.0,
+        )
+        .await;
+    video.always(Behaviour::status(200));
+    assert_eq!(envoy.get(VIDEO).await.status, 200);
+    transitions(&envoy, "open", 0.0).await;
+}
+
+/// Sends so many requests over a few connections and tells whether any was refused.
+async fn is_any_refused(envoy: &Envoy, count: usize) -> bool {
+    let mut connection = Connection::open(envoy.address()).await.unwrap();
+    for _ in 0..count {
+        if connection
+            .send(&Request::get(VIDEO))
+            .await
+            .unwrap()
+            .is_refusal()
+        {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn ten_percent_errors_open_it_where_five_are_allowed() {
+    let video = Backend::start();
+    video.fail_per_thousand(100);
+    let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05}}});
+    let envoy = gateway(&video, rate).await;
+    assert!(is_any_refused(&envoy, 2000).await);
+}
+
+#[tokio::test]
+async fn one_error_in_a_thousand_never_opens_it() {
+    let video = Backend::start();
+    video.fail_per_thousand(1);
+    let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05}}});
+    let envoy = gateway(&video, rate).await;
+    assert!(!is_any_refused(&envoy, 5000).await);
+    envoy
+        .wait_for_metric(
+            "circuit_breaker_failures_total",
+            &[("service", "video")],
+            5.0,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn one_failure_among_fewer_requests_than_the_minimum_never_opens_it() {
+    let video = Backend::start();
+    video.next([Behaviour::status(500)]);
+    let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05, "minimum_requests": 20}}});
+    let envoy = gateway(&video, rate).await;
+    assert!(!is_any_refused(&envoy, 18).await);
+    transitions(&envoy, "open", 0.0).await;
+}
+
+#[tokio::test]
+async fn sixty_percent_errors_open_it_with_the_defaults_though_never_five_in_a_row() {
+    let video = Backend::start();
+    video.fail_per_thousand(600);
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .plugin_exactly(&json!({}));
+    let envoy = Envoy::start(config).await;
+    assert!(is_any_refused(&envoy, 500).await);
+}
+
+#[tokio::test]
+async fn modes_do_what_they_say() {
+    for (mode, refused_when_well, refused_when_failing) in [
+        ("shadow", false, false),
+        ("disabled", false, false),
+        ("forced_closed", false, false),
+        ("forced_open", true, true),
+    ] {
+        let video = Backend::start();
+        let envoy = gateway(
+            &video,
+            json!({"services": {"video": {"breaker": {"mode": mode}}}}),
+        )
+        .await;
+        assert_eq!(
+            is_any_refused(&envoy, 10).await,
+            refused_when_well,
+            "{mode}"
+        );
+        video.always(Behaviour::status(500));
+        assert_eq!(
+            is_any_refused(&envoy, 10).await,
+            refused_when_failing,
+            "{mode}"
+        );
+        if mode == "shadow" {
+            let shadow = [("service", "video")];
+            envoy
+                .wait_for_metric("circuit_breaker_shadow_rejected_total", &shadow, 5.0)
+                .await;
+            transitions(&envoy, "open", 1.0).await;
+        }
+        if refused_when_well {
+            assert_eq!(video.requests(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_fallback_answers_in_place_of_the_refusal() {
+    let video = Backend::start();
+    let fallback = json!({"services": {"video": {"fallback": {
+        "status": 200, "headers": {"content-type": "text/plain", "x-stale": "yes"}, "body": "as of yesterday",
+    }}}});
+    let envoy = gateway(&video, fallback).await;
+    video.always(Behaviour::status(500));
+    for _ in 0..5 {
+        assert_eq!(envoy.get(VIDEO).await.status, 500);
+    }
+    let answer = envoy.get(VIDEO).await;
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (200, "as of yesterday")
+    );
+    assert_eq!(
+        (answer.header("content-type"), answer.header("x-stale")),
+        ("text/plain", "yes")
+    );
+    assert_eq!(video.requests(), 5);
+}
+
+#[tokio::test]
+async fn a_fallback_route_takes_the_refused_requests_and_has_its_own_breaker() {
+    let (video, storage) = (Backend::start(), Backend::start());
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .upstream("storage", storage.address())
+        .first_route(json!({
+            "name": "fallback",
+            "match": {"prefix": "/", "headers": [{"name": "x-levee-fallback", "string_match": {"exact": "copies"}}]},
+            "route": {"cluster": "storage"},
+        }))
+        .plugin(&json!({"services": {"video": {"fallback": {"route": "copies"}}}}));
+    let envoy = Envoy::start(config).await;
+    video.always(Behaviour::status(500));
+    for _ in 0..5 {
+        assert_eq!(envoy.get(VIDEO).await.status, 500);
+    }
+    storage.always(Behaviour::status(203));
+    assert_eq!(envoy.get(VIDEO).await.status, 203);
+    assert_eq!((video.requests(), storage.requests()), (5, 1));
+    // Only the filter may choose it.
+    let steering = Request::get("/v1/chat/x").header("x-levee-fallback", "copies");
+    assert_ne!(steering.send(envoy.address()).await.unwrap().status, 203);
+}
+
+#[tokio::test]
+async fn grpc_clients_are_refused_with_unavailable() {
+    let auth = GrpcBackend::start();
+    auth.always(GrpcBehaviour::TrailersOnly(status::INTERNAL));
+    let config = EnvoyConfig::gateway()
+        .upstream("auth", auth.address())
+        .upstream_http2("auth");
+    let envoy = Envoy::start(config).await;
+    let call = grpc::call("/v1/auth/levee.Demo/Call");
+    for wanted in [status::INTERNAL; 5]
+        .into_iter()
+        .chain([status::UNAVAILABLE; 2])
+    {
+        let answer = grpc::send(&call, envoy.address()).await.unwrap();
+        assert_eq!(
+            (answer.status, grpc::status_of(&answer)),
+            (200, Some(wanted)),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(auth.seen().calls, 5);
+}

@@ -1,0 +1,199 @@
+//! The metrics at Envoy's `/stats/prometheus`: exactly the names, types and labels that are promised.
+
+use std::collections::BTreeMap;
+
+use levee_tests::backend::{Backend, Behaviour};
+use levee_tests::client::Request;
+use levee_tests::envoy::Envoy;
+use levee_tests::envoy_config::EnvoyConfig;
+use levee_tests::wait;
+use serde_json::json;
+
+#[tokio::test]
+async fn the_metrics_have_exactly_the_promised_names_types_and_labels() {
+    let video = Backend::start();
+    let envoy = Envoy::start(EnvoyConfig::gateway().upstream("video", video.address())).await;
+    video.next([200, 200, 404, 429, 500, 500, 500, 500, 500].map(Behaviour::status));
+    for _ in 0..12 {
+        envoy.get("/v1/video/x").await;
+    }
+    let video_and =
+        |label: &'static str, value: &'static str| vec![("service", "video"), (label, value)];
+    for (name, labels, wanted) in [
+        ("circuit_breaker_state", vec![("service", "video")], 1.0),
+        (
+            "circuit_breaker_failures_total",
+            vec![("service", "video")],
+            5.0,
+        ),
+        (
+            "circuit_breaker_requests_total",
+            video_and("outcome", "success"),
+            3.0,
+        ),
+        (
+            "circuit_breaker_requests_total",
+            video_and("outcome", "failure"),
+            5.0,
+        ),
+        (
+            "circuit_breaker_requests_total",
+            video_and("outcome", "neutral"),
+            1.0,
+        ),
+        (
+            "circuit_breaker_requests_total",
+            video_and("outcome", "rejected"),
+            3.0,
+        ),
+        (
+            "circuit_breaker_transitions_total",
+            video_and("to", "open"),
+            1.0,
+        ),
+        (
+            "circuit_breaker_transitions_total",
+            video_and("to", "half_open"),
+            0.0,
+        ),
+        (
+            "circuit_breaker_transitions_total",
+            video_and("to", "closed"),
+            0.0,
+        ),
+        (
+            "circuit_breaker_shadow_rejected_total",
+            vec![("service", "video")],
+            0.0,
+        ),
+        (
+            "circuit_breaker_probe_leases_expired_total",
+            vec![("service", "video")],
+            0.0,
+        ),
+        (
+            "proxy_request_timeout_total",
+            video_and("kind", "request"),
+            0.0,
+        ),
+        (
+            "proxy_request_timeout_total",
+            video_and("kind", "response_header"),
+            0.0,
+        ),
+        (
+            "proxy_request_timeout_total",
+            video_and("kind", "connect"),
+            0.0,
+        ),
+    ] {
+        envoy.wait_for_metric(name, &labels, wanted).await;
+    }
+    let metrics = envoy.metrics().await;
+    let own = |name: &str| {
+        ["circuit_breaker", "proxy_request", "wasmcustom"]
+            .iter()
+            .any(|own| name.starts_with(own))
+    };
+    let mut kinds = BTreeMap::new();
+    for series in metrics.all().iter().filter(|series| own(&series.name)) {
+        kinds.insert(
+            series.name.as_str(),
+            metrics.kind(&series.name).unwrap_or_default(),
+        );
+        for label in series.labels.keys() {
+            assert!(
+                ["service", "outcome", "to", "kind"].contains(&label.as_str()),
+                "{series}"
+            );
+        }
+    }
+    let wanted = BTreeMap::from([
+        ("circuit_breaker_failures_total", "counter"),
+        ("circuit_breaker_probe_leases_expired_total", "counter"),
+        ("circuit_breaker_requests_total", "counter"),
+        ("circuit_breaker_shadow_rejected_total", "counter"),
+        ("circuit_breaker_state", "gauge"),
+        ("circuit_breaker_transitions_total", "counter"),
+        ("proxy_request_timeout_total", "counter"),
+    ]);
+    assert_eq!(kinds, wanted);
+}
+
+#[tokio::test]
+async fn service_names_with_dots_and_bars_stay_whole_and_aliases_shorten_them() {
+    let names = [
+        "outbound|8080||auth.default.svc.cluster.local",
+        "a.service.b",
+        "outbound|80||chat.svc",
+    ];
+    let backend = Backend::start();
+    let mut config = EnvoyConfig::gateway()
+        .only_services(names)
+        .plugin(&json!({"aliases": {names[2]: "chat"}}));
+    for (number, name) in names.iter().enumerate() {
+        let route = json!({"match": {"prefix": format!("/{number}")}, "route": {"cluster": name}});
+        config = config.upstream(name, backend.address()).first_route(route);
+    }
+    let envoy = Envoy::start(config).await;
+    for path in ["/0", "/1", "/2"] {
+        assert_eq!(envoy.get(path).await.status, 200);
+    }
+    for service in [names[0], names[1], "chat"] {
+        envoy
+            .wait_for_metric("circuit_breaker_state", &[("service", service)], 0.0)
+            .await;
+        let success = [("service", service), ("outcome", "success")];
+        envoy
+            .wait_for_metric("circuit_breaker_requests_total", &success, 1.0)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn services_over_the_limit_are_counted_and_still_served() {
+    let backend = Backend::start();
+    let config = ["auth", "chat", "video"]
+        .iter()
+        .fold(EnvoyConfig::gateway(), |config, name| {
+            config.upstream(name, backend.address())
+        })
+        .plugin(&json!({"max_services": 1}));
+    let envoy = Envoy::start(config).await;
+    for name in ["auth", "chat", "video", "auth"] {
+        assert_eq!(
+            envoy.get(&format!("/v1/{name}/x")).await.status,
+            200,
+            "{name}"
+        );
+    }
+    wait::until("the limit to be counted", wait::GENEROUS, || async {
+        let metrics = envoy.metrics().await;
+        let over = metrics.sum("circuit_breaker_services_over_limit_total", &[]);
+        if over > 0.0 {
+            Ok(())
+        } else {
+            Err(metrics.show("circuit_breaker"))
+        }
+    })
+    .await;
+}
+
+/// Envoy's own histogram of upstream times is there for each service: the sidecar makes
+/// `proxy_request_duration_seconds` of it.
+#[tokio::test]
+async fn envoys_histogram_of_upstream_times_is_there_for_each_service() {
+    let auth = Backend::start();
+    let envoy = Envoy::start(EnvoyConfig::gateway().upstream("auth", auth.address())).await;
+    Request::get("/v1/auth/x")
+        .send(envoy.address())
+        .await
+        .unwrap();
+    envoy
+        .wait_for_metric(
+            "envoy_cluster_upstream_rq_time_count",
+            &[("envoy_cluster_name", "auth")],
+            1.0,
+        )
+        .await;
+}

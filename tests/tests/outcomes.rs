@@ -1,0 +1,252 @@
+//! What counts as a failure, a success, or as nothing.
+
+use std::time::Duration;
+
+use levee_tests::backend::{Backend, Behaviour, Response};
+use levee_tests::client::Request;
+use levee_tests::envoy::Envoy;
+use levee_tests::envoy_config::EnvoyConfig;
+use levee_tests::grpc::{self, GrpcBackend, GrpcBehaviour, status};
+use levee_tests::raw::Crowd;
+use levee_tests::wait;
+use serde_json::{Value, json};
+
+const SUCCESS: [f64; 3] = [1.0, 0.0, 0.0];
+const FAILURE: [f64; 3] = [0.0, 1.0, 0.0];
+const NEUTRAL: [f64; 3] = [0.0, 0.0, 1.0];
+
+/// A breaker that counts and never opens, with a short header limit.
+fn counting() -> Value {
+    json!({
+        "breaker": {"consecutive_failures": 1_000_000, "failure_rate": {"ratio": 1.0, "minimum_requests": 1_000_000}},
+        "timeouts": {"class": "default", "response_header": "300ms", "classes": {"default": "600ms"}},
+    })
+}
+
+async fn counted(envoy: &Envoy, service: &str) -> [f64; 3] {
+    let metrics = envoy.metrics().await;
+    ["success", "failure", "neutral"].map(|outcome| {
+        metrics.sum(
+            "circuit_breaker_requests_total",
+            &[("service", service), ("outcome", outcome)],
+        )
+    })
+}
+
+/// Waits until exactly `change` was counted since `before`.
+async fn counts(envoy: &Envoy, service: &str, before: [f64; 3], change: [f64; 3], what: &str) {
+    let wanted: Vec<f64> = before
+        .iter()
+        .zip(change)
+        .map(|(before, change)| before + change)
+        .collect();
+    wait::until(
+        &format!("{what} to be counted as {change:?}"),
+        wait::GENEROUS,
+        || async {
+            let now = counted(envoy, service).await;
+            if now.as_slice() == wanted {
+                Ok(())
+            } else {
+                Err(format!("{before:?} became {now:?}"))
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn each_end_of_a_request_is_counted_as_what_it_is() {
+    let video = Backend::start();
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .plugin(&counting());
+    let envoy = Envoy::start(config).await;
+    let cases = [
+        ("200", Behaviour::status(200), SUCCESS),
+        ("302", Behaviour::status(302), SUCCESS),
+        ("400", Behaviour::status(400), SUCCESS),
+        ("404", Behaviour::status(404), SUCCESS),
+        ("429", Behaviour::status(429), NEUTRAL),
+        ("500", Behaviour::status(500), FAILURE),
+        ("501", Behaviour::status(501), FAILURE),
+        ("502", Behaviour::status(502), FAILURE),
+        ("503", Behaviour::status(503), FAILURE),
+        ("504", Behaviour::status(504), FAILURE),
+        (
+            "a delay within the limits",
+            Behaviour::Delay(Duration::from_millis(100), Response::status(200)),
+            SUCCESS,
+        ),
+        ("a reset before the headers", Behaviour::Reset, FAILURE),
+        (
+            "a reset in the body",
+            Behaviour::ResetInBody("part".into()),
+            FAILURE,
+        ),
+        ("a close before the headers", Behaviour::Close, FAILURE),
+        ("a stall before the headers", Behaviour::Stall, FAILURE),
+        (
+            "a stall in the body",
+            Behaviour::StallInBody("part".into()),
+            FAILURE,
+        ),
+    ];
+    for (what, behaviour, change) in cases {
+        let before = counted(&envoy, "video").await;
+        video.always(behaviour);
+        envoy.get("/v1/video/x").await;
+        counts(&envoy, "video", before, change, what).await;
+    }
+    let before = counted(&envoy, "video").await;
+    video.refuse();
+    envoy.get("/v1/video/x").await;
+    counts(&envoy, "video", before, FAILURE, "a refused connection").await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_body_is_neutral() {
+    let video = Backend::start();
+    video.always(Behaviour::StallInBody("part".into()));
+    let timeouts = json!({"timeouts": {"response_header": "10s", "classes": {"default": "30s"}}});
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .plugin(&timeouts);
+    let envoy = Envoy::start(config).await;
+    let crowd = Crowd::ask(envoy.address(), "/v1/video/x", 1).await.unwrap();
+    let mut client = crowd.into_clients().remove(0);
+    assert_eq!(client.read_status(wait::GENEROUS).await, Ok(200));
+    drop(client);
+    counts(&envoy, "video", [0.0; 3], NEUTRAL, "a client that left").await;
+    video
+        .wait_until("the cancellation", |seen| seen.cancelled == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_service_without_hosts_fails() {
+    let mut config = EnvoyConfig::gateway().plugin(&counting());
+    let clusters = &mut config.value_mut()["static_resources"]["clusters"];
+    assert_eq!(clusters[2]["name"], "video");
+    clusters[2]["load_assignment"]["endpoints"] = json!([]);
+    let envoy = Envoy::start(config).await;
+    let answer = envoy.get("/v1/video/x").await;
+    assert_eq!(
+        envoy
+            .access_log()
+            .of_request(answer.request_id())
+            .await
+            .text("flags"),
+        "UH"
+    );
+    counts(&envoy, "video", [0.0; 3], FAILURE, "no healthy host").await;
+}
+
+#[tokio::test]
+async fn envoys_own_overflow_is_neutral() {
+    let video = Backend::start();
+    video.always(Behaviour::Stall);
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .cluster(
+            "video",
+            &json!({"circuit_breakers": {"thresholds": [
+                {"max_connections": 1, "max_pending_requests": 1, "max_requests": 1},
+            ]}}),
+        );
+    let envoy = Envoy::start(config).await;
+    let held = Crowd::ask(envoy.address(), "/v1/video/x", 1).await.unwrap();
+    video.wait_in_flight(1).await;
+    let waiting = Crowd::ask(envoy.address(), "/v1/video/x", 1).await.unwrap();
+    let overflows = wait::until("an overflow", wait::GENEROUS, || async {
+        let answer = Request::get("/v1/video/x")
+            .bound(Duration::from_millis(500))
+            .send(envoy.address())
+            .await;
+        match answer {
+            Ok(answer) if answer.header("x-envoy-overloaded") == "true" => Ok(answer),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(
+        envoy
+            .access_log()
+            .of_request(overflows.request_id())
+            .await
+            .text("flags"),
+        "UO"
+    );
+    counts(&envoy, "video", [0.0; 3], NEUTRAL, "an overflow").await;
+    held.leave();
+    waiting.leave();
+}
+
+#[tokio::test]
+async fn another_filters_answer_is_neutral() {
+    let video = Backend::start();
+    let mut config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .plugin(&counting());
+    let manager =
+        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+    let filters = config
+        .value_mut()
+        .pointer_mut(manager)
+        .unwrap()
+        .as_array_mut()
+        .unwrap();
+    // After Levee's: it has admitted the request by then.
+    filters.insert(
+        1,
+        json!({"name": "fault", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+            "abort": {"http_status": 503, "percentage": {"numerator": 100}},
+            "headers": [{"name": "please-fail", "present_match": true}],
+        }}),
+    );
+    let envoy = Envoy::start(config).await;
+    let aborted = Request::get("/v1/video/x").header("please-fail", "1");
+    assert_eq!(aborted.send(envoy.address()).await.unwrap().status, 503);
+    counts(&envoy, "video", [0.0; 3], NEUTRAL, "another filter's 503").await;
+    assert_eq!(video.requests(), 0);
+}
+
+#[tokio::test]
+async fn grpc_statuses_are_counted_as_what_they_are() {
+    let auth = GrpcBackend::start();
+    let config = EnvoyConfig::gateway()
+        .upstream("auth", auth.address())
+        .upstream_http2("auth")
+        .plugin(&counting())
+        .plugin(&json!({"services": {"auth": {"timeouts": {"class": "default"}}}}));
+    let envoy = Envoy::start(config).await;
+    let call = grpc::call("/v1/auth/levee.Demo/Call");
+    let statuses = [
+        (status::OK, SUCCESS),
+        (status::NOT_FOUND, SUCCESS),
+        (status::RESOURCE_EXHAUSTED, NEUTRAL),
+        (status::UNKNOWN, FAILURE),
+        (status::DEADLINE_EXCEEDED, FAILURE),
+        (status::INTERNAL, FAILURE),
+        (status::UNAVAILABLE, FAILURE),
+        (status::DATA_LOSS, FAILURE),
+    ];
+    let of_status = statuses.iter().flat_map(|&(status, change)| {
+        [
+            (GrpcBehaviour::Trailers(status), change),
+            (GrpcBehaviour::TrailersOnly(status), change),
+        ]
+    });
+    let stalls = [
+        (GrpcBehaviour::Stall, FAILURE),
+        (GrpcBehaviour::StallInStream, FAILURE),
+    ];
+    for (behaviour, change) in of_status.chain(stalls) {
+        let before = counted(&envoy, "auth").await;
+        auth.always(behaviour);
+        // A cut stream may end in an error; what matters here is how it is counted.
+        let _ = grpc::send(&call, envoy.address()).await;
+        counts(&envoy, "auth", before, change, &format!("{behaviour:?}")).await;
+    }
+}

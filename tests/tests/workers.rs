@@ -1,0 +1,201 @@
+//! One breaker for the whole process, however many workers Envoy has.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use levee_tests::backend::{Backend, Behaviour};
+use levee_tests::client::{Connection, Request};
+use levee_tests::clock::Stopwatch;
+use levee_tests::envoy::{Envoy, Start};
+use levee_tests::envoy_config::EnvoyConfig;
+use levee_tests::wait;
+use serde_json::{Value, json};
+
+const VIDEO: &str = "/v1/video/x";
+const WORKERS: u32 = 4;
+/// With the default of 1 ms or less between workers, this is an eternity; the machine may be busy.
+const SOON: Duration = Duration::from_secs(1);
+
+async fn gateway(video: &Backend, plugin: Value) -> Envoy {
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .plugin(&plugin);
+    Envoy::start_with(
+        config,
+        &Start {
+            concurrency: WORKERS,
+            ..Start::default()
+        },
+    )
+    .await
+}
+
+/// Opens connections until each worker has one, and gives one for each worker.
+async fn one_for_each_worker(envoy: &Envoy) -> Vec<Connection> {
+    let mut connections: Vec<Connection> = Vec::new();
+    let mut known: BTreeSet<String> = workers_with_connections(envoy).await;
+    assert!(known.is_empty(), "no connection was made before: {known:?}");
+    for _ in 0..200 {
+        let mut connection = Connection::open(envoy.address()).await.unwrap();
+        // A route that no service has: the connection is served for certain, and no breaker sees it.
+        assert_eq!(
+            connection
+                .send(&Request::get("/nowhere"))
+                .await
+                .unwrap()
+                .status,
+            404
+        );
+        let now = workers_with_connections(envoy).await;
+        if now.len() > known.len() {
+            known = now;
+            connections.push(connection);
+        }
+        if known.len() == WORKERS as usize {
+            return connections;
+        }
+    }
+    panic!("200 connections reached only these workers: {known:?}");
+}
+
+async fn workers_with_connections(envoy: &Envoy) -> BTreeSet<String> {
+    let metrics = envoy.metrics().await;
+    metrics
+        .named("envoy_listener_worker_downstream_cx_total")
+        .filter(|series| series.value > 0.0)
+        .map(|series| series.labels["envoy_worker_id"].clone())
+        .collect()
+}
+
+#[tokio::test]
+async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
+    // How the failures fall on the workers.
+    for pattern in [[0, 0, 0, 0, 0], [0, 1, 2, 3, 0], [3, 3, 1, 1, 2]] {
+        let video = Backend::start();
+        video.always(Behaviour::status(500));
+        let envoy = gateway(&video, json!({})).await;
+        let mut connections = one_for_each_worker(&envoy).await;
+        for worker in pattern {
+            let answer = connections[worker]
+                .send(&Request::get(VIDEO))
+                .await
+                .unwrap();
+            assert_eq!(answer.status, 500, "not yet open");
+        }
+        let opened = Stopwatch::start();
+        let mut slipped_through = 0;
+        for connection in &mut connections {
+            while !connection
+                .send(&Request::get(VIDEO))
+                .await
+                .unwrap()
+                .is_refusal()
+            {
+                slipped_through += 1;
+                assert!(
+                    opened.elapsed() < SOON,
+                    "a worker still lets requests through"
+                );
+            }
+        }
+        println!(
+            "{pattern:?}: all refused after {:?}, {slipped_through} slipped through",
+            opened.elapsed()
+        );
+        assert_eq!(video.requests(), 5 + slipped_through);
+        let rejected = [("service", "video"), ("outcome", "rejected")];
+        envoy
+            .wait_for_metric("circuit_breaker_requests_total", &rejected, 4.0)
+            .await;
+        let to_open = [("service", "video"), ("to", "open")];
+        envoy
+            .wait_for_metric("circuit_breaker_transitions_total", &to_open, 1.0)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_success_on_one_worker_ends_a_row_of_failures_on_another() {
+    let video = Backend::start();
+    let envoy = gateway(
+        &video,
+        json!({"breaker": {"failure_rate": {"ratio": 1.0, "minimum_requests": 1000}}}),
+    )
+    .await;
+    let mut connections = one_for_each_worker(&envoy).await;
+    for round in 0..3 {
+        video.next([500, 500, 500, 500, 200].map(Behaviour::status));
+        for worker in [0, 0, 1, 1] {
+            let answer = connections[worker]
+                .send(&Request::get(VIDEO))
+                .await
+                .unwrap();
+            assert_eq!(answer.status, 500, "round {round}");
+        }
+        // The worker must have heard of the row before its success can end it.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(
+            connections[2]
+                .send(&Request::get(VIDEO))
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+    }
+    let to_open = [("service", "video"), ("to", "open")];
+    envoy
+        .wait_for_metric("circuit_breaker_transitions_total", &to_open, 0.0)
+        .await;
+}
+
+#[tokio::test]
+async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
+    let video = Backend::start();
+    video.always(Behaviour::status(500));
+    let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
+    let mut connections = one_for_each_worker(&envoy).await;
+    for worker in [0, 1, 2, 3, 0] {
+        connections[worker]
+            .send(&Request::get(VIDEO))
+            .await
+            .unwrap();
+    }
+    let before = video.requests();
+    video.always(Behaviour::Stall);
+    // Many clients on all workers, again and again: never more than three at the backend.
+    let crowds = wait::until("three probes in flight", wait::GENEROUS, || async {
+        let crowd = levee_tests::raw::Crowd::ask(envoy.address(), VIDEO, 20)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if video.seen().in_flight == 3 {
+            Ok(crowd)
+        } else {
+            Err(video.seen().in_flight)
+        }
+    })
+    .await;
+    assert_eq!(
+        (video.seen().most_in_flight, video.requests()),
+        (3, before + 3)
+    );
+    video.always(Behaviour::status(200));
+    crowds.leave();
+    video.wait_in_flight(0).await;
+    for (worker, connection) in connections.iter_mut().enumerate() {
+        let what = format!("worker {worker} to let requests through");
+        let waited = Stopwatch::start();
+        while connection
+            .send(&Request::get(VIDEO))
+            .await
+            .unwrap()
+            .is_refusal()
+        {
+            assert!(waited.elapsed() < wait::GENEROUS, "{what}");
+        }
+    }
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "video")], 0.0)
+        .await;
+}
