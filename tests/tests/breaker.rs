@@ -332,9 +332,9 @@ async fn clients_that_leave_open_nothing_and_the_service_sees_it() {
         let crowd = Crowd::ask(envoy.address(), VIDEO, 30).await.unwrap();
         video.wait_in_flight(30).await;
         if vanish {
-            crowd.vanish()
+            crowd.vanish();
         } else {
-            crowd.leave()
+            crowd.leave();
         }
         video.wait_in_flight(0).await;
     }

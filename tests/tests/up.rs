@@ -51,7 +51,7 @@ impl Up {
     async fn address(&self, label: &str) -> SocketAddr {
         wait::until_now(
             &format!("`{label}` to be printed"),
-            Duration::from_secs(60),
+            Duration::from_mins(1),
             || {
                 let text = self.output("stdout");
                 text.split_once(label)
@@ -63,7 +63,7 @@ impl Up {
     }
 
     fn wait(&mut self) -> i32 {
-        let exit = self.process.wait(Duration::from_secs(60));
+        let exit = self.process.wait(Duration::from_mins(1));
         exit.and_then(|exit| exit.code())
             .unwrap_or_else(|| panic!("{exit:?}\n{}", self.output("stderr")))
     }

@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub response_header: Option<Duration>,
 
-    /// The timeout class of a service; may be repeated. short 5s, medium 10s, default 30s, long 1m, very_long 5m.
+    /// The timeout class of a service: short, medium, default, long or `very_long`; may be repeated.
     #[arg(long = "timeout-class", value_name = "NAME=CLASS")]
     pub timeout_classes: Vec<ServiceClass>,
 

@@ -24,7 +24,7 @@ use crate::failure::Failure;
 const NAMES: [&str; 4] = ["auth", "chat", "video", "storage"];
 
 /// No request is held longer, whatever it asks for.
-const LONGEST_DELAY: Duration = Duration::from_secs(600);
+const LONGEST_DELAY: Duration = Duration::from_mins(10);
 
 /// All demonstration services. Dropping it ends them.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Asked {
                 "delay" => {
                     asked.delay = humantime::parse_duration(value)
                         .unwrap_or_default()
-                        .min(LONGEST_DELAY)
+                        .min(LONGEST_DELAY);
                 }
                 _ => {}
             }

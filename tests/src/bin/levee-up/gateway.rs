@@ -21,7 +21,7 @@ use crate::args::{Args, Upstream};
 use crate::failure::Failure;
 
 /// From Envoy's start until it serves. Host names that don't resolve take a few seconds of it.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -165,10 +165,8 @@ impl Gateway {
         } else {
             errors.join("\n")
         };
-        last_lines(&telling, 20)
-            .lines()
-            .map(|line| format!("  {line}\n"))
-            .collect()
+        let lines = last_lines(&telling, 20);
+        format!("  {}", lines.replace('\n', "\n  "))
     }
 }
 
