@@ -357,9 +357,7 @@ impl<H: Host> Plugin<H> {
         {
             worker.tell_others(&self.host, service.breaker_id, now);
         }
-        if expired > 0 || synced.transition.is_some() || service.replica.wants_sync() {
-            self.touch(index);
-        }
+        self.touch(index);
         verdict
     }
 

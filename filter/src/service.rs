@@ -114,8 +114,7 @@ impl Service {
 
     /// Refuses the current request, worth repeating after `retry_after`.
     pub fn refuse<H: Host>(&self, host: &H, retry_after: Duration) {
-        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-        let seconds = seconds.max(1).to_string();
+        let seconds = whole_seconds(retry_after).to_string();
         let mut headers = vec![("retry-after", seconds.as_str()), (REASON_HEADER, REASON)];
         let body;
         let (status, body) = match &self.fallback {
@@ -149,6 +148,12 @@ impl Service {
     }
 }
 
+/// `wait` in the unit of `retry-after` (RFC 9110, section 10.2.3): rounded up, and at least one.
+fn whole_seconds(wait: Duration) -> u64 {
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    (wait.as_secs() + begun).max(1)
+}
+
 /// `name` as a label value: no blanks, quotes or control characters, and not too long.
 fn label(name: &str) -> String {
     name.chars()
@@ -161,4 +166,34 @@ fn label(name: &str) -> String {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up_to_whole_seconds() {
+        for (millis, seconds) in [
+            (0, 1),
+            (1, 1),
+            (1000, 1),
+            (1001, 2),
+            (29_999, 30),
+            (30_000, 30),
+        ] {
+            assert_eq!(
+                whole_seconds(Duration::from_millis(millis)),
+                seconds,
+                "{millis} ms"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_have_no_quotes_or_blanks_and_are_bounded() {
+        assert_eq!(label("outbound|8080||auth.ns"), "outbound|8080||auth.ns");
+        assert_eq!(label("a b\"c\\d\ne'f\u{e9}"), "a_b_c_d_e_f_");
+        assert_eq!(label(&"x".repeat(1000)).len(), MAX_LABEL);
+    }
 }

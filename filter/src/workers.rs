@@ -56,11 +56,6 @@ impl Worker {
         })
     }
 
-    /// The queue whose messages are for this worker.
-    pub const fn queue(&self) -> u32 {
-        self.queue
-    }
-
     /// Keeps this worker's entry alive. True if the others had given it up: messages were missed.
     pub fn renew<H: Host>(&mut self, host: &H, now: Instant) -> bool {
         if now.since(self.renewed) < RENEW_EVERY {

@@ -477,3 +477,31 @@ fn a_request_without_a_cluster_is_left_alone() {
     assert!(!call.was_refused && call.in_flight.is_none());
     assert!(gateway.stream(call).request_headers.is_empty());
 }
+
+#[test]
+fn what_was_counted_is_not_lost_with_the_plugin() {
+    let mut gateway = Gateway::new(1, "");
+    gateway.request(0, "auth", End::Status(200));
+    let name = "circuit_breaker_requests_total.outcome.success.service.auth";
+    assert_eq!(gateway.metric(name), 0, "shown by the tick");
+    gateway.workers[0].plugin.flush();
+    assert_eq!(gateway.metric(name), 1);
+}
+
+#[test]
+fn workers_that_are_gone_get_no_more_messages() {
+    let mut gateway = Gateway::new(2, "");
+    gateway.request(0, "auth", End::Status(200));
+    gateway.request(1, "auth", End::Status(200));
+    gateway.workers.truncate(1);
+    gateway.take_calls(0);
+    let told = |gateway: &mut Gateway| {
+        gateway.request(0, "auth", End::Status(500));
+        gateway.request(0, "auth", End::Status(200));
+        let calls = gateway.take_calls(0);
+        calls.iter().filter(|call| **call == "enqueue").count()
+    };
+    assert!(told(&mut gateway) > 0, "it may still be there");
+    gateway.pass(Duration::from_secs(11));
+    assert_eq!(told(&mut gateway), 0);
+}

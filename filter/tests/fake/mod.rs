@@ -36,7 +36,11 @@ struct State {
     streams: HashMap<u32, Stream>,
     current: u32,
     queue: Option<u32>,
+    interruption: Option<Interruption>,
 }
+
+/// What another worker does just before this one writes a key.
+type Interruption = (&'static str, Box<dyn FnOnce()>);
 
 /// A request as Envoy knows it.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +92,11 @@ impl Stream {
 impl FakeHost {
     fn call(&self, name: &'static str) {
         self.state.borrow_mut().calls.push(name);
+    }
+
+    /// Another worker does something just before this one next writes `key`.
+    pub fn interrupt_before_writing(&self, key: &'static str, what: impl FnOnce() + 'static) {
+        self.state.borrow_mut().interruption = Some((key, Box::new(what)));
     }
 
     pub fn shared_keys(&self) -> Vec<String> {
@@ -208,6 +217,16 @@ impl Host for FakeHost {
 
     fn set_shared(&self, key: &str, value: &[u8], version: u32) -> bool {
         self.call("set_shared");
+        let is_interrupted = self
+            .state
+            .borrow()
+            .interruption
+            .as_ref()
+            .is_some_and(|(at, _)| *at == key);
+        if is_interrupted {
+            let interruption = self.state.borrow_mut().interruption.take();
+            interruption.expect("there is one").1();
+        }
         let mut process = self.process.borrow_mut();
         if let Some((_, existing)) = process.shared.get(key)
             && version != 0

@@ -1,0 +1,85 @@
+//! Breakers in shared data, where workers meet.
+#![allow(missing_docs)]
+
+mod fake;
+
+use fake::Gateway;
+use levee_filter::host::Host;
+use levee_filter::shared::{change, find_or_create, read};
+use levee_policy::breaker::{Breaker, Outcome, Settings, Verdict};
+use levee_policy::time::Instant;
+
+const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
+
+fn fail_once(breaker: &mut Breaker) {
+    let settings = Settings::default();
+    let (Verdict::Admit(permit), _) = breaker.admit(&settings, NOW) else {
+        return;
+    };
+    breaker.record(&settings, permit, Outcome::FAILURE, NOW, 0);
+}
+
+#[test]
+fn workers_that_meet_a_service_at_once_find_one_breaker_and_lose_nothing() {
+    let gateway = Gateway::new(2, "");
+    let settings = Settings::default();
+    let (first, second) = (
+        gateway.workers[0].host.clone(),
+        gateway.workers[1].host.clone(),
+    );
+    first.interrupt_before_writing("levee/1/services", move || {
+        let id = find_or_create(&second, "auth", &settings, 10, NOW).unwrap();
+        change(&second, id, &settings, NOW, fail_once).unwrap();
+    });
+    let id = find_or_create(&first, "auth", &settings, 10, NOW).unwrap();
+    let second = &gateway.workers[1].host;
+    assert_eq!(find_or_create(second, "auth", &settings, 10, NOW), Some(id));
+    let mut expected = Breaker::new(&settings, NOW);
+    fail_once(&mut expected);
+    assert_eq!(read(&first, id, &settings, NOW), expected);
+}
+
+#[test]
+fn a_change_that_was_overtaken_is_made_again_on_the_newer_breaker() {
+    let gateway = Gateway::new(2, "");
+    let settings = Settings::default();
+    let (first, second) = (
+        gateway.workers[0].host.clone(),
+        gateway.workers[1].host.clone(),
+    );
+    let id = find_or_create(&first, "auth", &settings, 10, NOW).unwrap();
+    let keys = first.shared_keys();
+    let key: &'static str = keys
+        .into_iter()
+        .find(|key| key.starts_with("levee/1/breaker/"))
+        .unwrap()
+        .leak();
+    first.interrupt_before_writing(key, move || {
+        change(&second, id, &settings, NOW, fail_once).unwrap();
+    });
+    change(&first, id, &settings, NOW, fail_once).unwrap();
+    let mut expected = Breaker::new(&settings, NOW);
+    fail_once(&mut expected);
+    fail_once(&mut expected);
+    assert_eq!(read(&first, id, &settings, NOW), expected);
+}
+
+#[test]
+fn nothing_is_written_where_nothing_changed() {
+    let mut gateway = Gateway::new(1, "");
+    let settings = Settings::default();
+    let host = gateway.workers[0].host.clone();
+    let id = find_or_create(&host, "auth", &settings, 10, NOW).unwrap();
+    gateway.take_calls(0);
+    change(&host, id, &settings, NOW, |_| ()).unwrap();
+    assert_eq!(gateway.take_calls(0), ["shared"]);
+}
+
+#[test]
+fn the_lists_are_there_before_there_are_workers() {
+    // A key that does not exist is written without comparing, so these must exist.
+    let gateway = Gateway::new(1, "");
+    let host = &gateway.workers[0].host;
+    assert!(host.shared("levee/1/services").is_some());
+    assert!(host.shared("levee/1/workers").is_some());
+}
