@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 const VIDEO: &str = "/v1/video/x";
 const WORKERS: u32 = 4;
-/// With the default of 1 ms or less between workers, this is an eternity; the machine may be busy.
-const SOON: Duration = Duration::from_secs(1);
+/// How long after the fifth failure every worker must refuse. What is measured is a hundredth of it.
+const SOON: Duration = Duration::from_millis(500);
 
 async fn gateway(video: &Backend, plugin: Value) -> Envoy {
     let config = EnvoyConfig::gateway()
@@ -82,27 +82,15 @@ async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
                 .unwrap();
             assert_eq!(answer.status, 500, "not yet open");
         }
-        let opened = Stopwatch::start();
-        let mut slipped_through = 0;
-        for connection in &mut connections {
-            while !connection
-                .send(&Request::get(VIDEO))
-                .await
-                .unwrap()
-                .is_refusal()
-            {
-                slipped_through += 1;
-                assert!(
-                    opened.elapsed() < SOON,
-                    "a worker still lets requests through"
-                );
-            }
+        tokio::time::sleep(SOON).await;
+        for (worker, connection) in connections.iter_mut().enumerate() {
+            let answer = connection.send(&Request::get(VIDEO)).await.unwrap();
+            assert!(
+                answer.is_refusal(),
+                "{pattern:?}: worker {worker} let a request through"
+            );
         }
-        println!(
-            "{pattern:?}: all refused after {:?}, {slipped_through} slipped through",
-            opened.elapsed()
-        );
-        assert_eq!(video.requests(), 5 + slipped_through);
+        assert_eq!(video.requests(), 5);
         let rejected = [("service", "video"), ("outcome", "rejected")];
         envoy
             .wait_for_metric("circuit_breaker_requests_total", &rejected, 4.0)
@@ -112,6 +100,37 @@ async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
             .wait_for_metric("circuit_breaker_transitions_total", &to_open, 1.0)
             .await;
     }
+}
+
+/// How soon, measured on an idle machine: after 1 to 2 ms, which is what the four requests themselves take.
+#[tokio::test]
+async fn after_the_fifth_failure_workers_let_through_few_requests_if_any() {
+    let video = Backend::start();
+    video.always(Behaviour::status(500));
+    let envoy = gateway(&video, json!({})).await;
+    let mut connections = one_for_each_worker(&envoy).await;
+    for _ in 0..5 {
+        connections[0].send(&Request::get(VIDEO)).await.unwrap();
+    }
+    let opened = Stopwatch::start();
+    for connection in &mut connections {
+        while !connection
+            .send(&Request::get(VIDEO))
+            .await
+            .unwrap()
+            .is_refusal()
+        {
+            assert!(
+                opened.elapsed() < SOON,
+                "a worker still lets requests through"
+            );
+        }
+    }
+    println!(
+        "all workers refused after {:?}; {} slipped through",
+        opened.elapsed(),
+        video.requests() - 5
+    );
 }
 
 #[tokio::test]
