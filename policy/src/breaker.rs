@@ -365,8 +365,12 @@ impl Breaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        self.record_call(settings, permit, outcome, now, random)
-            .or_else(|| self.judge_rates(settings, now, random))
+        let is_counted = permit.generation == self.generation && outcome != Outcome::Neutral;
+        let transition = self.record_call(settings, permit, outcome, now, random);
+        if transition.is_none() && is_counted {
+            return self.judge_rates(settings, now, random);
+        }
+        transition
     }
 
     /// Like [`record`](Self::record), but leaves the rates unjudged.

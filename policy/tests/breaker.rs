@@ -1,0 +1,450 @@
+//! What the breaker promises, one example each.
+#![allow(missing_docs)]
+
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker::{
+    Breaker, Cause, FailureRate, HalfOpen, Mode, Outcome, Permit, Phase, Settings, SlowCalls,
+    Transition, Verdict,
+};
+use levee_policy::ratio::Ratio;
+use levee_policy::time::Instant;
+use std::time::Duration;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// A breaker with a clock beside it.
+struct Bench {
+    settings: Settings,
+    breaker: Breaker,
+    now: Instant,
+    random: u64,
+}
+
+fn exact() -> Settings {
+    let open = Backoff {
+        jitter: Jitter::NONE,
+        ..Settings::default().open
+    };
+    Settings {
+        open,
+        ..Settings::default()
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl Bench {
+    fn new(settings: Settings) -> Self {
+        let now = Instant::from_nanos(1_000_000_000_000);
+        Self {
+            settings,
+            breaker: Breaker::new(&settings, now),
+            now,
+            random: 0,
+        }
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        self.now = self.now.after(duration);
+    }
+
+    fn ask(&mut self) -> Verdict {
+        self.breaker.admit(&self.settings, self.now).0
+    }
+
+    fn permit(&mut self) -> Permit {
+        match self.ask() {
+            Verdict::Admit(permit) => permit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn end(&mut self, permit: Permit, outcome: Outcome) -> Option<Transition> {
+        self.breaker
+            .record(&self.settings, permit, outcome, self.now, self.random)
+    }
+
+    fn call(&mut self, outcome: Outcome) -> Option<Transition> {
+        let permit = self.permit();
+        self.end(permit, outcome)
+    }
+
+    fn retry_after(&mut self) -> Option<Duration> {
+        match self.ask() {
+            Verdict::Refuse { retry_after } => Some(retry_after),
+            _ => None,
+        }
+    }
+
+    fn open(&mut self) {
+        while self.breaker.phase() != Phase::Open {
+            self.call(Outcome::FAILURE);
+        }
+    }
+
+    fn half_open(&mut self) -> Permit {
+        self.open();
+        self.pass(seconds(30));
+        self.permit()
+    }
+}
+
+#[test]
+fn the_fifth_failure_in_a_row_opens() {
+    let mut bench = Bench::new(exact());
+    for _ in 0..4 {
+        assert_eq!(bench.call(Outcome::FAILURE), None);
+    }
+    let transition = bench.call(Outcome::FAILURE).unwrap();
+    assert_eq!(transition.to, Phase::Open);
+    assert_eq!(transition.cause, Cause::ConsecutiveFailures);
+    assert_eq!(bench.retry_after(), Some(seconds(30)));
+}
+
+#[test]
+fn a_success_ends_the_row_and_a_neutral_call_does_not() {
+    let mut bench = Bench::new(Settings {
+        failure_rate: None,
+        ..exact()
+    });
+    for _ in 0..100 {
+        for _ in 0..4 {
+            bench.call(Outcome::FAILURE);
+            bench.call(Outcome::Neutral);
+        }
+        bench.call(Outcome::SUCCESS);
+    }
+    assert_eq!(bench.breaker.phase(), Phase::Closed);
+    for _ in 0..4 {
+        bench.call(Outcome::FAILURE);
+        bench.call(Outcome::Neutral);
+    }
+    assert!(bench.call(Outcome::FAILURE).is_some());
+}
+
+#[test]
+fn half_of_twenty_within_the_window_open_and_of_nineteen_do_not() {
+    let mut bench = Bench::new(Settings {
+        consecutive_failures: None,
+        ..exact()
+    });
+    for _ in 0..9 {
+        assert_eq!(bench.call(Outcome::FAILURE), None);
+        assert_eq!(bench.call(Outcome::SUCCESS), None);
+    }
+    assert_eq!(bench.call(Outcome::SUCCESS), None);
+    assert_eq!(
+        bench.call(Outcome::FAILURE).unwrap().cause,
+        Cause::FailureRate
+    );
+}
+
+#[test]
+fn calls_that_left_the_window_count_no_more() {
+    let mut bench = Bench::new(Settings {
+        consecutive_failures: None,
+        ..exact()
+    });
+    for _ in 0..19 {
+        bench.call(Outcome::FAILURE);
+    }
+    bench.pass(seconds(10));
+    for _ in 0..19 {
+        assert_eq!(bench.call(Outcome::FAILURE), None);
+    }
+    assert!(bench.call(Outcome::FAILURE).is_some());
+}
+
+#[test]
+fn a_neutral_call_opens_nothing_though_the_rate_has_risen_by_itself() {
+    let mut bench = Bench::new(Settings {
+        consecutive_failures: None,
+        ..exact()
+    });
+    for _ in 0..30 {
+        bench.call(Outcome::SUCCESS);
+    }
+    bench.pass(seconds(5));
+    for _ in 0..20 {
+        assert_eq!(bench.call(Outcome::FAILURE), None);
+    }
+    bench.pass(seconds(6)); // the successes have left the window
+    assert_eq!(bench.call(Outcome::Neutral), None);
+    assert_eq!(
+        bench.call(Outcome::SUCCESS).unwrap().cause,
+        Cause::FailureRate
+    );
+}
+
+#[test]
+fn ten_percent_of_errors_never_five_in_a_row_open_at_five_percent() {
+    let rule = FailureRate {
+        ratio: Ratio::percent(5),
+        minimum_requests: 20,
+    };
+    let mut bench = Bench::new(Settings {
+        failure_rate: Some(rule),
+        ..exact()
+    });
+    let mut sent = 0;
+    while bench.breaker.phase() == Phase::Closed {
+        sent += 1;
+        assert!(sent < 100);
+        bench.call(if sent % 10 == 0 {
+            Outcome::FAILURE
+        } else {
+            Outcome::SUCCESS
+        });
+        bench.pass(Duration::from_millis(1));
+    }
+    assert_eq!(sent, 20);
+}
+
+#[test]
+fn one_in_a_thousand_never_opens_at_five_percent() {
+    let rule = FailureRate {
+        ratio: Ratio::percent(5),
+        minimum_requests: 20,
+    };
+    let mut bench = Bench::new(Settings {
+        failure_rate: Some(rule),
+        ..exact()
+    });
+    for sent in 1..=100_000 {
+        bench.call(if sent % 1000 == 0 {
+            Outcome::FAILURE
+        } else {
+            Outcome::SUCCESS
+        });
+        bench.pass(Duration::from_millis(1));
+    }
+    assert_eq!(bench.breaker.phase(), Phase::Closed);
+}
+
+#[test]
+fn slow_calls_open_where_the_rule_is_on_and_a_slow_probe_has_failed() {
+    let rule = SlowCalls {
+        longer_than: seconds(1),
+        ratio: Ratio::percent(50),
+        minimum_requests: 20,
+    };
+    let mut bench = Bench::new(Settings {
+        slow_calls: Some(rule),
+        ..exact()
+    });
+    for _ in 0..19 {
+        assert_eq!(bench.call(Outcome::Success { slow: true }), None);
+    }
+    let transition = bench.call(Outcome::Success { slow: true }).unwrap();
+    assert_eq!(transition.cause, Cause::SlowCalls);
+    bench.pass(seconds(30));
+    assert_eq!(
+        bench.call(Outcome::Success { slow: true }).unwrap().cause,
+        Cause::ProbeFailed
+    );
+}
+
+#[test]
+fn an_open_breaker_refuses_until_its_time_has_passed_and_a_late_failure_never_prolongs_it() {
+    let mut bench = Bench::new(exact());
+    let late = bench.permit();
+    bench.open();
+    bench.pass(seconds(20));
+    assert_eq!(bench.end(late, Outcome::FAILURE), None);
+    bench.pass(Duration::from_nanos(9_999_999_999));
+    assert_eq!(bench.retry_after(), Some(Duration::from_nanos(1)));
+    bench.pass(Duration::from_nanos(1));
+    assert!(bench.permit().is_probe());
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen);
+}
+
+#[test]
+fn each_reopening_in_a_row_lasts_twice_as_long_up_to_the_most() {
+    let mut bench = Bench::new(exact());
+    bench.open();
+    for expected in [30, 60, 120, 240, 300, 300, 300] {
+        assert_eq!(bench.retry_after(), Some(seconds(expected)));
+        bench.pass(seconds(expected));
+        let probe = bench.permit();
+        assert_eq!(
+            bench.end(probe, Outcome::FAILURE).unwrap().cause,
+            Cause::ProbeFailed
+        );
+    }
+    bench.pass(seconds(300));
+    for _ in 0..3 {
+        bench.call(Outcome::SUCCESS);
+    }
+    assert_eq!(bench.breaker.phase(), Phase::Closed);
+    bench.open();
+    assert_eq!(bench.retry_after(), Some(seconds(30)), "it begins anew");
+}
+
+#[test]
+fn jitter_adds_up_to_a_tenth_and_is_drawn_once() {
+    for (random, longest) in [(0, 30.0), (u64::MAX / 2, 31.5), (u64::MAX, 33.0)] {
+        let mut bench = Bench::new(Settings::default());
+        bench.random = random;
+        bench.open();
+        let first = bench.retry_after().unwrap();
+        assert!((first.as_secs_f64() - longest).abs() < 0.001, "{first:?}");
+        bench.random = 12_345;
+        bench.pass(seconds(1));
+        assert_eq!(
+            bench.retry_after(),
+            Some(first.checked_sub(seconds(1)).unwrap())
+        );
+    }
+}
+
+#[test]
+fn the_cap_is_on_probes_in_flight_not_on_those_finished() {
+    let mut bench = Bench::new(Settings {
+        half_open: HalfOpen {
+            successes_to_close: 10,
+            ..exact().half_open
+        },
+        ..exact()
+    });
+    let first = bench.half_open();
+    let second = bench.permit();
+    bench.permit();
+    assert!(bench.retry_after().is_some());
+    bench.end(first, Outcome::SUCCESS);
+    bench.permit();
+    assert!(bench.retry_after().is_some());
+    bench.end(second, Outcome::Neutral);
+    bench.permit();
+    assert!(bench.retry_after().is_some());
+}
+
+#[test]
+fn three_successes_close_and_neutral_ones_do_not() {
+    let mut bench = Bench::new(exact());
+    let probe = bench.half_open();
+    bench.end(probe, Outcome::Neutral);
+    for _ in 0..5 {
+        assert_eq!(bench.call(Outcome::Neutral), None);
+    }
+    assert_eq!(bench.call(Outcome::SUCCESS), None);
+    assert_eq!(bench.call(Outcome::SUCCESS), None);
+    assert_eq!(
+        bench.call(Outcome::SUCCESS).unwrap().cause,
+        Cause::ProbesSucceeded
+    );
+}
+
+#[test]
+fn a_lost_probe_frees_its_place_when_its_lease_ends() {
+    let mut bench = Bench::new(exact());
+    bench.half_open();
+    bench.permit();
+    bench.permit();
+    bench.pass(Duration::from_nanos(14_999_999_999));
+    assert!(bench.retry_after().is_some());
+    assert_eq!(bench.breaker.expired_leases(), 0);
+    bench.pass(Duration::from_nanos(1));
+    bench.permit();
+    assert_eq!(bench.breaker.expired_leases(), 3);
+}
+
+#[test]
+fn a_result_after_the_lease_still_counts_while_its_generation_lasts() {
+    let mut bench = Bench::new(exact());
+    let slow = bench.half_open();
+    bench.pass(seconds(20));
+    bench.permit();
+    assert_eq!(bench.end(slow, Outcome::FAILURE).unwrap().to, Phase::Open);
+}
+
+#[test]
+fn a_late_result_does_not_free_the_place_of_another_probe() {
+    let mut bench = Bench::new(exact());
+    let slow = bench.half_open();
+    bench.pass(seconds(15));
+    for _ in 0..3 {
+        bench.permit();
+    }
+    bench.end(slow, Outcome::Neutral);
+    assert!(bench.retry_after().is_some());
+}
+
+#[test]
+fn a_probe_of_an_earlier_half_open_decides_nothing_in_a_later_one() {
+    let mut bench = Bench::new(exact());
+    let early = bench.half_open();
+    bench.call(Outcome::FAILURE);
+    bench.pass(seconds(60));
+    bench.permit();
+    bench.permit();
+    bench.permit();
+    assert_eq!(bench.end(early, Outcome::FAILURE), None);
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen);
+    assert!(bench.retry_after().is_some(), "nor does it free a place");
+}
+
+#[test]
+fn a_call_admitted_while_closed_decides_nothing_while_half_open() {
+    let mut bench = Bench::new(exact());
+    let early = bench.permit();
+    bench.half_open();
+    for outcome in [Outcome::FAILURE, Outcome::SUCCESS, Outcome::Neutral] {
+        assert_eq!(bench.end(early, outcome), None);
+    }
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen);
+    bench.call(Outcome::SUCCESS);
+    bench.call(Outcome::SUCCESS);
+    assert_eq!(
+        bench.breaker.phase(),
+        Phase::HalfOpen,
+        "the stale success was not one of three"
+    );
+}
+
+#[test]
+fn shadow_goes_through_the_states_and_refuses_nothing() {
+    let mut bench = Bench::new(Settings {
+        mode: Mode::Shadow,
+        ..exact()
+    });
+    bench.open();
+    assert_eq!(bench.ask(), Verdict::WouldRefuse);
+    bench.pass(seconds(30));
+    for _ in 0..3 {
+        assert!(bench.permit().is_probe());
+    }
+    assert_eq!(bench.ask(), Verdict::WouldRefuse);
+}
+
+#[test]
+fn the_other_modes_learn_nothing() {
+    for (mode, refuses) in [
+        (Mode::Disabled, false),
+        (Mode::ForcedClosed, false),
+        (Mode::ForcedOpen, true),
+    ] {
+        let mut bench = Bench::new(Settings { mode, ..exact() });
+        for _ in 0..10 {
+            assert_eq!(bench.retry_after().is_some(), refuses, "{mode:?}");
+            bench.end(Permit::UNTRACKED, Outcome::FAILURE);
+        }
+        assert_eq!(bench.breaker.phase(), Phase::Closed);
+    }
+}
+
+#[test]
+fn what_failed_before_it_opened_is_forgotten_when_it_closes() {
+    let mut bench = Bench::new(exact());
+    bench.half_open();
+    bench.call(Outcome::SUCCESS);
+    bench.call(Outcome::SUCCESS);
+    bench.pass(seconds(15));
+    bench.call(Outcome::SUCCESS);
+    assert_eq!(bench.breaker.phase(), Phase::Closed);
+    for _ in 0..4 {
+        assert_eq!(bench.call(Outcome::FAILURE), None);
+    }
+    assert!(bench.call(Outcome::FAILURE).is_some());
+}

@@ -1,0 +1,190 @@
+//! Random sequences of events, against a breaker written in the simplest words.
+#![allow(missing_docs)]
+
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Phase, Settings, Verdict};
+use levee_policy::ratio::Ratio;
+use levee_policy::time::Instant;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::time::Duration;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Pass(u64),
+    Begin,
+    /// The call at this place among those under way, modulo how many there are.
+    End(usize, Outcome),
+    /// It never ends.
+    Lose(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let outcome = prop_oneof![
+        3 => Just(Outcome::FAILURE), 3 => Just(Outcome::SUCCESS), 1 => Just(Outcome::Neutral)
+    ];
+    prop_oneof![
+        2 => (0_u64..2_000).prop_map(Event::Pass),
+        1 => (2_000_u64..40_000).prop_map(Event::Pass),
+        8 => Just(Event::Begin),
+        8 => (any::<usize>(), outcome).prop_map(|(place, outcome)| Event::End(place, outcome)),
+        1 => any::<usize>().prop_map(Event::Lose),
+    ]
+}
+
+/// 3 failures in a row, or 60 % of at least 8 in 10 s; open for 5 s, then 10 s, then 20 s; 2 probes
+/// with leases of 4 s, 2 successes.
+fn settings() -> Settings {
+    let mut settings = Settings {
+        consecutive_failures: Some(3),
+        failure_rate: Some(FailureRate {
+            ratio: Ratio::percent(60),
+            minimum_requests: 8,
+        }),
+        open: Backoff {
+            base: Duration::from_secs(5),
+            max: Duration::from_secs(20),
+            factor: 2,
+            jitter: Jitter::NONE,
+        },
+        ..Settings::default()
+    };
+    settings.half_open.max_in_flight = 2;
+    settings.half_open.successes_to_close = 2;
+    settings.half_open.lease = Duration::from_secs(4);
+    settings
+}
+
+/// The model: lists, and milliseconds.
+#[derive(Default)]
+struct Model {
+    phase: u8, // 0 closed, 1 open, 2 half-open
+    episode: u32,
+    until: u64,
+    reopened: u32,
+    row: u32,
+    results: Vec<(u64, bool)>,
+    leases: Vec<(u64, u64)>, // call, end
+    successes: u32,
+}
+
+impl Model {
+    fn enter(&mut self, phase: u8) {
+        *self = Self {
+            phase,
+            episode: self.episode + 1,
+            until: self.until,
+            reopened: if phase == 0 { 0 } else { self.reopened },
+            ..Self::default()
+        };
+    }
+
+    fn begin(&mut self, call: u64, now: u64) -> bool {
+        if self.phase == 1 && now >= self.until {
+            self.enter(2);
+        }
+        if self.phase == 2 {
+            self.leases.retain(|(_, end)| *end > now);
+            if self.leases.len() >= 2 {
+                return false;
+            }
+            self.leases.push((call, now + 4_000));
+        }
+        self.phase != 1
+    }
+
+    fn end(&mut self, call: u64, episode: u32, outcome: Outcome, now: u64) {
+        if episode != self.episode {
+            return;
+        }
+        self.leases.retain(|(holder, _)| *holder != call);
+        let failed = match outcome {
+            Outcome::Neutral => return,
+            outcome => outcome == Outcome::FAILURE,
+        };
+        let mut opens = false;
+        if self.phase == 2 {
+            self.successes += u32::from(!failed);
+            if self.successes == 2 {
+                self.enter(0);
+            }
+            opens = failed;
+            self.reopened += u32::from(failed);
+        } else {
+            self.row = if failed { self.row + 1 } else { 0 };
+            self.results.push((now, failed));
+            self.results.retain(|(at, _)| at / 1000 + 10 > now / 1000);
+            let failures = self.results.iter().filter(|(_, failed)| *failed).count();
+            let total = self.results.len();
+            opens |= self.row == 3 || (total >= 8 && failures * 10 >= total * 6);
+        }
+        if opens {
+            self.until = now + [5_000, 10_000, 20_000][self.reopened.min(2) as usize];
+            self.enter(1);
+        }
+    }
+}
+
+struct Call {
+    id: u64,
+    permit: Permit,
+    episode: u32,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+    #[test]
+    fn it_does_what_the_model_does(events in vec(event(), 1..200)) {
+        let settings = settings();
+        let mut millis = 1_000_000;
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        let mut breaker = Breaker::new(&settings, at(millis));
+        let mut model = Model::default();
+        let mut calls: Vec<Call> = Vec::new();
+        let mut next = 0;
+        for event in events {
+            match event {
+                Event::Pass(time) => millis += time,
+                Event::Begin => {
+                    next += 1;
+                    let expected = model.begin(next, millis);
+                    let (verdict, _) = breaker.admit(&settings, at(millis));
+                    match verdict {
+                        Verdict::Admit(permit) => {
+                            prop_assert!(expected, "it should have been refused");
+                            prop_assert_eq!(permit.is_probe(), model.phase == 2);
+                            calls.push(Call { id: next, permit, episode: model.episode });
+                        }
+                        Verdict::Refuse { retry_after } => {
+                            prop_assert!(!expected, "it should have been let through");
+                            let left = if model.phase == 1 { model.until - millis } else { 0 };
+                            prop_assert_eq!(retry_after, Duration::from_millis(left));
+                        }
+                        Verdict::WouldRefuse => prop_assert!(false, "not in shadow"),
+                    }
+                }
+                Event::End(place, outcome) if !calls.is_empty() => {
+                    let call = calls.swap_remove(place % calls.len());
+                    model.end(call.id, call.episode, outcome, millis);
+                    breaker.record(&settings, call.permit, outcome, at(millis), 0);
+                }
+                Event::Lose(place) if !calls.is_empty() => {
+                    calls.swap_remove(place % calls.len());
+                }
+                Event::End(..) | Event::Lose(_) => {}
+            }
+            let phase = [Phase::Closed, Phase::Open, Phase::HalfOpen][usize::from(model.phase)];
+            prop_assert_eq!(breaker.phase(), phase);
+        }
+        // From wherever this led, it closes when calls succeed again.
+        for _ in 0..20 {
+            millis += 5_000;
+            if let (Verdict::Admit(permit), _) = breaker.admit(&settings, at(millis)) {
+                breaker.record(&settings, permit, Outcome::SUCCESS, at(millis), 0);
+            }
+        }
+        prop_assert_eq!(breaker.phase(), Phase::Closed);
+    }
+}

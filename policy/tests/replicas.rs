@@ -1,0 +1,335 @@
+//! Workers that share a breaker decide as one.
+#![allow(missing_docs)]
+
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Phase, Settings, Verdict};
+use levee_policy::ratio::Ratio;
+use levee_policy::replica::{Replica, Visit};
+use levee_policy::time::Instant;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::time::Duration;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// Workers and the breaker they share.
+struct Workers {
+    settings: Settings,
+    shared: Breaker,
+    replicas: Vec<Replica>,
+    /// Which of them have been told that there is news.
+    told: Vec<bool>,
+    now: Instant,
+    visits: u32,
+}
+
+fn settings() -> Settings {
+    let open = Backoff {
+        factor: 1,
+        jitter: Jitter::NONE,
+        ..Settings::default().open
+    };
+    Settings {
+        open,
+        ..Settings::default()
+    }
+}
+
+impl Workers {
+    fn new(count: usize, settings: Settings) -> Self {
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let shared = Breaker::new(&settings, now);
+        let replicas = vec![Replica::new(&settings, &shared, now); count];
+        Self {
+            settings,
+            shared,
+            replicas,
+            told: vec![false; count],
+            now,
+            visits: 0,
+        }
+    }
+
+    /// As the filter does it: on a copy that is then written back. Now and then the copy is out of
+    /// date, and it is done again.
+    fn visit(&mut self, worker: usize, visit: Visit) -> Option<Verdict> {
+        self.visits += 1;
+        let replica = &self.replicas[worker];
+        if self.visits.is_multiple_of(3) {
+            let mut overtaken = self.shared.clone();
+            let _ = replica.visit(&self.settings, &mut overtaken, visit, self.now, 0);
+        }
+        let (verdict, synced) = replica.visit(&self.settings, &mut self.shared, visit, self.now, 0);
+        self.replicas[worker].adopt(&self.shared, self.now);
+        if synced.tell_others {
+            for other in (0..self.told.len()).filter(|other| *other != worker) {
+                self.told[other] = true;
+            }
+        }
+        verdict
+    }
+
+    fn deliver(&mut self) {
+        for worker in 0..self.told.len() {
+            if std::mem::take(&mut self.told[worker]) {
+                self.visit(worker, Visit::Sync);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        for worker in 0..self.replicas.len() {
+            if self.replicas[worker].wants_sync() {
+                self.visit(worker, Visit::Sync);
+            }
+        }
+        self.deliver();
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        self.now = self.now.after(duration);
+    }
+
+    fn begin(&mut self, worker: usize) -> Option<Permit> {
+        let verdict = match self.replicas[worker].admit(&self.settings, self.now) {
+            Some(verdict) => verdict,
+            None => self.visit(worker, Visit::Admit).expect("an answer"),
+        };
+        match verdict {
+            Verdict::Admit(permit) => Some(permit),
+            _ => None,
+        }
+    }
+
+    fn end(&mut self, worker: usize, permit: Permit, outcome: Outcome) {
+        if !self.replicas[worker].record(permit, outcome, self.now) {
+            self.visit(worker, Visit::Record(permit, outcome));
+        }
+    }
+
+    fn call(&mut self, worker: usize, outcome: Outcome) -> bool {
+        let permit = self.begin(worker);
+        if let Some(permit) = permit {
+            self.end(worker, permit, outcome);
+        }
+        self.deliver();
+        permit.is_some()
+    }
+}
+
+#[test]
+fn while_all_is_well_nobody_visits_the_shared_breaker() {
+    let mut workers = Workers::new(4, settings());
+    for call in 0..10_000 {
+        assert!(workers.call(call % 4, Outcome::SUCCESS));
+        workers.pass(Duration::from_millis(3));
+        workers.tick();
+    }
+    assert_eq!(workers.visits, 0);
+}
+
+#[test]
+fn after_a_failure_each_worker_visits_no_more_than_it_must() {
+    let mut workers = Workers::new(4, settings());
+    workers.call(0, Outcome::FAILURE);
+    // The failure, a sync for each other worker that was told, the first success of each.
+    for call in 0..1_000 {
+        workers.call(call % 4, Outcome::SUCCESS);
+    }
+    assert!(workers.visits <= 12, "{}", workers.visits);
+    workers.pass(Duration::from_secs(11));
+    workers.tick();
+    let visits = workers.visits;
+    for call in 0..1_000 {
+        workers.call(call % 4, Outcome::SUCCESS);
+        workers.tick();
+    }
+    assert_eq!(workers.visits, visits, "the failure has left the window");
+}
+
+#[test]
+fn a_failing_client_of_one_worker_does_not_open_what_works_for_all_others() {
+    let mut workers = Workers::new(
+        4,
+        Settings {
+            consecutive_failures: None,
+            ..settings()
+        },
+    );
+    for _ in 0..100 {
+        for worker in 1..4 {
+            for _ in 0..20 {
+                workers.call(worker, Outcome::SUCCESS);
+            }
+        }
+        workers.call(0, Outcome::FAILURE);
+        workers.call(0, Outcome::FAILURE);
+        workers.pass(Duration::from_millis(100));
+        workers.tick();
+    }
+    assert_eq!(workers.shared.phase(), Phase::Closed);
+}
+
+#[test]
+fn errors_spread_over_workers_open_by_the_rate() {
+    let rule = FailureRate {
+        ratio: Ratio::percent(5),
+        minimum_requests: 20,
+    };
+    let mut workers = Workers::new(
+        4,
+        Settings {
+            failure_rate: Some(rule),
+            ..settings()
+        },
+    );
+    let mut sent = 0;
+    while workers.shared.phase() == Phase::Closed {
+        sent += 1;
+        assert!(sent < 1_000);
+        let failed = sent % 10 == 0;
+        workers.call(
+            sent % 4,
+            if failed {
+                Outcome::FAILURE
+            } else {
+                Outcome::SUCCESS
+            },
+        );
+        if sent % 20 == 0 {
+            workers.pass(Duration::from_millis(100));
+            workers.tick();
+        }
+    }
+    for worker in 0..4 {
+        assert!(!workers.call(worker, Outcome::SUCCESS));
+    }
+}
+
+#[test]
+fn a_row_of_failures_goes_on_after_a_long_silence() {
+    let mut workers = Workers::new(2, settings());
+    for _ in 0..4 {
+        workers.call(0, Outcome::FAILURE);
+        workers.pass(Duration::from_mins(5));
+        workers.tick();
+    }
+    workers.call(1, Outcome::SUCCESS);
+    workers.call(0, Outcome::FAILURE);
+    assert_eq!(
+        workers.shared.phase(),
+        Phase::Closed,
+        "the success of the other ended the row"
+    );
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Begin(usize),
+    End(usize, Outcome),
+    Pass(u64),
+    Tick,
+    Deliver,
+}
+
+fn event(delayed: bool) -> impl Strategy<Value = Event> {
+    let outcome = prop_oneof![
+        3 => Just(Outcome::FAILURE), 2 => Just(Outcome::SUCCESS), 1 => Just(Outcome::Neutral)
+    ];
+    prop_oneof![
+        8 => any::<usize>().prop_map(Event::Begin),
+        8 => (any::<usize>(), outcome).prop_map(|(place, outcome)| Event::End(place, outcome)),
+        2 => (0_u64..20_000).prop_map(Event::Pass),
+        1 => Just(Event::Tick),
+        if delayed { 2 } else { 0 } => Just(Event::Deliver),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn told_at_once_they_are_one_breaker(
+        count in 1_usize..5, events in vec(event(false), 1..200),
+    ) {
+        // By the row alone: the rates are judged a little later by design.
+        let settings = Settings { failure_rate: None, ..settings() };
+        let mut workers = Workers::new(count, settings);
+        let mut one = Breaker::new(&settings, workers.now);
+        let mut calls: Vec<(usize, Permit, Permit)> = Vec::new();
+        for event in events {
+            match event {
+                Event::Begin(worker) => {
+                    let worker = worker % count;
+                    let verdict = one.admit(&settings, workers.now).0;
+                    let permit = workers.begin(worker);
+                    match (permit, verdict) {
+                        (Some(permit), Verdict::Admit(expected)) => {
+                            prop_assert_eq!(permit.is_probe(), expected.is_probe());
+                            calls.push((worker, permit, expected));
+                        }
+                        (None, Verdict::Refuse { .. }) => {}
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                }
+                Event::End(place, outcome) if !calls.is_empty() => {
+                    let (worker, permit, expected) = calls.swap_remove(place % calls.len());
+                    one.record(&settings, expected, outcome, workers.now, 0);
+                    workers.end(worker, permit, outcome);
+                }
+                Event::Pass(millis) => workers.pass(Duration::from_millis(millis)),
+                Event::Tick => workers.tick(),
+                Event::End(..) | Event::Deliver => {}
+            }
+            workers.deliver();
+            prop_assert_eq!(workers.shared.phase(), one.phase());
+            for replica in &workers.replicas {
+                prop_assert_eq!(replica.phase(), one.phase());
+            }
+        }
+    }
+
+    #[test]
+    fn told_late_they_still_keep_the_cap_and_agree_in_the_end(
+        count in 1_usize..5, events in vec(event(true), 1..200),
+    ) {
+        let settings = settings();
+        let mut workers = Workers::new(count, settings);
+        let mut calls: Vec<(usize, Permit, Instant)> = Vec::new();
+        for event in events {
+            match event {
+                Event::Begin(worker) => {
+                    let worker = worker % count;
+                    if let Some(permit) = workers.begin(worker) {
+                        calls.push((worker, permit, workers.now));
+                    }
+                }
+                Event::End(place, outcome) if !calls.is_empty() => {
+                    let (worker, permit, _) = calls.swap_remove(place % calls.len());
+                    let before = workers.shared.phase();
+                    workers.end(worker, permit, outcome);
+                    if outcome == Outcome::Neutral && before != Phase::Closed {
+                        prop_assert_eq!(workers.shared.phase(), before);
+                    }
+                }
+                Event::Pass(millis) => workers.pass(Duration::from_millis(millis)),
+                Event::Tick => workers.tick(),
+                Event::Deliver => workers.deliver(),
+                Event::End(..) => {}
+            }
+            let lease = settings.half_open.lease;
+            let newest = workers.shared.since();
+            let probes = calls.iter().filter(|(_, permit, begun)| {
+                permit.is_probe() && *begun >= newest && workers.now.since(*begun) < lease
+            });
+            if workers.shared.phase() == Phase::HalfOpen {
+                prop_assert!(probes.count() <= 3);
+            }
+        }
+        workers.tick();
+        workers.deliver();
+        for replica in &workers.replicas {
+            prop_assert_eq!(replica.phase(), workers.shared.phase());
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A breaker as bytes.
+#![allow(missing_docs)]
+
+use levee_policy::breaker::{Breaker, Outcome, Settings, Verdict};
+use levee_policy::replica::{Replica, Visit};
+use levee_policy::time::Instant;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::time::Duration;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+fn breaker_after(calls: &[(u32, u8)]) -> (Breaker, Instant) {
+    let settings = Settings::default();
+    let mut now = Instant::from_nanos(7);
+    let mut breaker = Breaker::new(&settings, now);
+    for (millis, outcome) in calls {
+        now = now.after(Duration::from_millis(u64::from(*millis)));
+        if let (Verdict::Admit(permit), _) = breaker.admit(&settings, now) {
+            let outcome = match outcome % 8 {
+                0..4 => Outcome::FAILURE,
+                4..6 => Outcome::Success { slow: true },
+                6 => Outcome::Neutral,
+                _ => continue, // lost
+            };
+            breaker.record(&settings, permit, outcome, now, u64::MAX);
+        }
+    }
+    (breaker, now)
+}
+
+#[test]
+fn another_layout_or_length_is_not_read() {
+    let (breaker, _) = breaker_after(&[]);
+    let bytes = breaker.to_bytes();
+    assert!(Breaker::from_bytes(&bytes).is_some());
+    for length in 0..bytes.len() {
+        assert_eq!(Breaker::from_bytes(&bytes[..length]), None);
+    }
+    assert_eq!(Breaker::from_bytes(&[&bytes[..], &[0]].concat()), None);
+    let mut other = bytes;
+    other[0] += 1;
+    assert_eq!(Breaker::from_bytes(&other), None);
+    let mut no_state = bytes;
+    no_state[1] = 3;
+    assert_eq!(Breaker::from_bytes(&no_state), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_comes_back_as_it_was(calls in vec((0_u32..20_000, any::<u8>()), 0..100)) {
+        let (breaker, _) = breaker_after(&calls);
+        prop_assert_eq!(Breaker::from_bytes(&breaker.to_bytes()), Some(breaker));
+    }
+
+    #[test]
+    fn whatever_the_bytes_say_nothing_panics(
+        bytes in vec(any::<u8>(), Breaker::new(&Settings::default(), Instant::default()).to_bytes().len()),
+        state in 0_u8..3,
+        now in any::<u64>(),
+        step in any::<u64>(),
+    ) {
+        let mut bytes = bytes;
+        (bytes[0], bytes[1]) = (1, state);
+        let Some(mut breaker) = Breaker::from_bytes(&bytes) else {
+            return Err(TestCaseError::fail("it has the right layout"));
+        };
+        let settings = Settings::default();
+        let mut now = Instant::from_nanos(now);
+        let mut replica = Replica::new(&settings, &breaker, now);
+        for outcome in [Outcome::SUCCESS, Outcome::FAILURE, Outcome::Neutral, Outcome::FAILURE] {
+            if let (Verdict::Admit(permit), _) = breaker.admit(&settings, now) {
+                breaker.record(&settings, permit, outcome, now, u64::MAX);
+            }
+            let (verdict, _) = replica.visit(&settings, &mut breaker, Visit::Admit, now, 0);
+            replica.adopt(&breaker, now);
+            if let Some(Verdict::Admit(permit)) = verdict
+                && !replica.record(permit, outcome, now)
+            {
+                let visit = Visit::Record(permit, outcome);
+                let _ = replica.visit(&settings, &mut breaker, visit, now, 0);
+                replica.adopt(&breaker, now);
+            }
+            now = now.after(Duration::from_nanos(step));
+        }
+    }
+}

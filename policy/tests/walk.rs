@@ -1,0 +1,303 @@
+//! Every event in every state, against a table.
+#![allow(missing_docs)]
+
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker::{Breaker, Mode, Outcome, Permit, Phase, Settings, Verdict};
+use levee_policy::time::Instant;
+use std::time::Duration;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// Where the walk begins. Each is reached by events alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Closed,
+    /// One failure short of opening.
+    ClosedOnTheBrink,
+    Open,
+    /// Open, and its time has passed.
+    OpenAndDue,
+    /// With one probe in flight.
+    HalfOpen,
+    /// One success short of closing, with one probe in flight.
+    HalfOpenOnTheBrink,
+    /// With as many probes in flight as there may be.
+    HalfOpenAndFull,
+    /// The same, and their leases have ended.
+    HalfOpenAndExpired,
+}
+
+const STARTS: [Start; 8] = [
+    Start::Closed,
+    Start::ClosedOnTheBrink,
+    Start::Open,
+    Start::OpenAndDue,
+    Start::HalfOpen,
+    Start::HalfOpenOnTheBrink,
+    Start::HalfOpenAndFull,
+    Start::HalfOpenAndExpired,
+];
+
+/// Whose result is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// A call admitted in the state that the walk begins in. Open states admit none.
+    Current,
+    /// A call admitted while closed, before the breaker first opened.
+    FromBefore,
+    /// A probe of an earlier half-open state.
+    EarlierProbe,
+    Untracked,
+}
+
+const ALL: [Whose; 4] = [
+    Whose::Current,
+    Whose::FromBefore,
+    Whose::EarlierProbe,
+    Whose::Untracked,
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Call,
+    Probe,
+    Refused,
+}
+
+struct Walk {
+    settings: Settings,
+    breaker: Breaker,
+    now: Instant,
+    current: Option<Permit>,
+    from_before: Permit,
+    earlier_probe: Permit,
+}
+
+impl Walk {
+    /// Every start but the closed ones comes after a failed recovery, so that there are stale
+    /// permits of both kinds; the closed ones come after a successful one.
+    fn to(start: Start, mode: Mode) -> Self {
+        let open = Backoff {
+            factor: 1,
+            jitter: Jitter::NONE,
+            ..Settings::default().open
+        };
+        let settings = Settings {
+            mode,
+            open,
+            failure_rate: None,
+            ..Settings::default()
+        };
+        let now = Instant::from_nanos(5_000_000_000_000);
+        let mut walk = Self {
+            settings,
+            breaker: Breaker::new(&settings, now),
+            now,
+            current: None,
+            from_before: Permit::UNTRACKED,
+            earlier_probe: Permit::UNTRACKED,
+        };
+        walk.from_before = walk.admitted();
+        walk.fail(5);
+        walk.pass(30);
+        walk.earlier_probe = walk.admitted();
+        walk.fail(1);
+        assert_eq!(walk.breaker.phase(), Phase::Open);
+        match start {
+            Start::Open => {}
+            Start::OpenAndDue => walk.pass(30),
+            Start::HalfOpen => {
+                walk.pass(30);
+                walk.current = Some(walk.admitted());
+            }
+            Start::HalfOpenOnTheBrink => {
+                walk.pass(30);
+                walk.succeed(2);
+                walk.current = Some(walk.admitted());
+            }
+            Start::HalfOpenAndFull | Start::HalfOpenAndExpired => {
+                walk.pass(30);
+                for _ in 0..3 {
+                    walk.current = Some(walk.admitted());
+                }
+                if start == Start::HalfOpenAndExpired {
+                    walk.pass(15);
+                }
+            }
+            Start::Closed | Start::ClosedOnTheBrink => {
+                walk.pass(30);
+                walk.succeed(3);
+                if start == Start::ClosedOnTheBrink {
+                    walk.fail(4);
+                }
+                walk.current = Some(walk.admitted());
+            }
+        }
+        walk
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+    }
+
+    fn admitted(&mut self) -> Permit {
+        match self.breaker.admit(&self.settings, self.now).0 {
+            Verdict::Admit(permit) => permit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn record(&mut self, permit: Permit, outcome: Outcome) {
+        self.breaker
+            .record(&self.settings, permit, outcome, self.now, 0);
+    }
+
+    fn fail(&mut self, times: u32) {
+        for _ in 0..times {
+            let permit = self.admitted();
+            self.record(permit, Outcome::FAILURE);
+        }
+    }
+
+    fn succeed(&mut self, times: u32) {
+        for _ in 0..times {
+            let permit = self.admitted();
+            self.record(permit, Outcome::SUCCESS);
+        }
+    }
+
+    fn permit(&self, whose: Whose) -> Option<Permit> {
+        match whose {
+            Whose::Current => self.current,
+            Whose::FromBefore => Some(self.from_before),
+            Whose::EarlierProbe => Some(self.earlier_probe),
+            Whose::Untracked => Some(Permit::UNTRACKED),
+        }
+    }
+}
+
+fn phase_of(start: Start) -> Phase {
+    match start {
+        Start::Closed | Start::ClosedOnTheBrink => Phase::Closed,
+        Start::Open | Start::OpenAndDue => Phase::Open,
+        _ => Phase::HalfOpen,
+    }
+}
+
+#[test]
+fn asking_in_every_state() {
+    let table = [
+        (Start::Closed, Answer::Call, Phase::Closed),
+        (Start::ClosedOnTheBrink, Answer::Call, Phase::Closed),
+        (Start::Open, Answer::Refused, Phase::Open),
+        (Start::OpenAndDue, Answer::Probe, Phase::HalfOpen),
+        (Start::HalfOpen, Answer::Probe, Phase::HalfOpen),
+        (Start::HalfOpenOnTheBrink, Answer::Probe, Phase::HalfOpen),
+        (Start::HalfOpenAndFull, Answer::Refused, Phase::HalfOpen),
+        (Start::HalfOpenAndExpired, Answer::Probe, Phase::HalfOpen),
+    ];
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        for (start, expected, phase) in table {
+            let mut walk = Walk::to(start, mode);
+            assert_eq!(walk.breaker.phase(), phase_of(start), "{start:?}");
+            let (verdict, transition) = walk.breaker.admit(&walk.settings, walk.now);
+            let answer = match verdict {
+                Verdict::Admit(permit) if permit.is_probe() => Answer::Probe,
+                Verdict::Admit(_) => Answer::Call,
+                Verdict::Refuse { .. } => {
+                    assert_eq!(mode, Mode::Enforce);
+                    Answer::Refused
+                }
+                Verdict::WouldRefuse => {
+                    assert_eq!(mode, Mode::Shadow);
+                    Answer::Refused
+                }
+            };
+            assert_eq!(answer, expected, "{start:?}");
+            assert_eq!(walk.breaker.phase(), phase, "{start:?}");
+            assert_eq!(transition.is_some(), phase != phase_of(start), "{start:?}");
+        }
+    }
+}
+
+#[test]
+fn every_result_in_every_state() {
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        for start in STARTS {
+            for whose in ALL {
+                for outcome in [
+                    Outcome::SUCCESS,
+                    Outcome::FAILURE,
+                    Outcome::Neutral,
+                    Outcome::Success { slow: true },
+                    Outcome::Failure { slow: true },
+                ] {
+                    check_result(mode, start, whose, outcome);
+                }
+            }
+        }
+    }
+}
+
+/// What must happen, in words: nothing, unless a call of the current state failed on the brink of
+/// opening, or a probe failed (or was slow), or succeeded on the brink of closing.
+fn check_result(mode: Mode, start: Start, whose: Whose, outcome: Outcome) {
+    let mut walk = Walk::to(start, mode);
+    let Some(permit) = walk.permit(whose) else {
+        return;
+    };
+    let before = walk.breaker.clone();
+    let transition = walk
+        .breaker
+        .record(&walk.settings, permit, outcome, walk.now, 0);
+    let failed = matches!(outcome, Outcome::Failure { .. });
+    let expected = if whose == Whose::Current {
+        match phase_of(start) {
+            Phase::Closed if failed && start == Start::ClosedOnTheBrink => Phase::Open,
+            Phase::HalfOpen if failed || outcome == (Outcome::Success { slow: true }) => {
+                Phase::Open
+            }
+            Phase::HalfOpen
+                if outcome == Outcome::SUCCESS && start == Start::HalfOpenOnTheBrink =>
+            {
+                Phase::Closed
+            }
+            same => same,
+        }
+    } else {
+        assert_eq!(
+            walk.breaker, before,
+            "{start:?} {whose:?} {outcome:?}: a stale result"
+        );
+        phase_of(start)
+    };
+    assert_eq!(
+        walk.breaker.phase(),
+        expected,
+        "{start:?} {whose:?} {outcome:?}"
+    );
+    assert_eq!(
+        transition.is_some(),
+        expected != phase_of(start),
+        "{start:?} {whose:?}"
+    );
+    // Whatever it was, a probe of the current state has given its place back.
+    if whose == Whose::Current && start == Start::HalfOpenAndFull && expected == Phase::HalfOpen {
+        assert!(walk.admitted().is_probe());
+    }
+}
+
+#[test]
+fn from_every_state_it_closes_when_calls_succeed_again() {
+    for start in STARTS {
+        let mut walk = Walk::to(start, Mode::Enforce);
+        for _ in 0..100 {
+            walk.pass(10);
+            let verdict = walk.breaker.admit(&walk.settings, walk.now).0;
+            if let Verdict::Admit(permit) = verdict {
+                walk.record(permit, Outcome::SUCCESS);
+            }
+        }
+        assert_eq!(walk.breaker.phase(), Phase::Closed, "{start:?}");
+    }
+}
