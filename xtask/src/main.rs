@@ -1,2 +1,64 @@
-//! The commands of the project.
-fn main() {}
+//! The commands of the project. `cargo xtask --help` lists them.
+
+mod clock;
+mod failure;
+mod machine;
+mod pins;
+mod project;
+mod run;
+mod test;
+mod tools;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The commands of Levee.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "\
+Exit codes: 1 a test or check failed; 2 the command line is wrong; 3 something is missing on this
+machine; 4 a download or installation failed; 5 a port is in use.
+
+Environment:
+  ENVOY_PATH        your own Envoy in place of the pinned one
+  LEVEE_ANY_ENVOY   set to 1 to use it though its version is another than the pinned one
+  FUNC_E_PATH       your own func-e in place of the pinned one
+  CARGO_TARGET_DIR  where builds go, as for cargo itself"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch everything that `up` and `test` need into .tools/
+    Setup,
+    /// Start Envoy with the filter in front of demonstration services, or of your own, until Ctrl-C
+    #[command(disable_help_flag = true)]
+    Up {
+        /// What `cargo xtask up --help` lists
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run all tests and checks
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let result = project::Project::find().and_then(|project| match command {
+        Command::Setup => tools::fetch_all(&project),
+        Command::Up { arguments } => run::up(&project, &arguments),
+        Command::Test(options) => test::test(&project, &options),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}

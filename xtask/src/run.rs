@@ -1,0 +1,63 @@
+//! Building the filter, and running what has it in Envoy.
+
+use crate::failure::Failure;
+use crate::project::Project;
+use crate::tools::{self, cargo};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Builds the filter for Envoy.
+pub fn build_filter(project: &Project) -> Result<(), Failure> {
+    tools::wasm_targets(project)?;
+    println!("==> building the filter");
+    let mut build = cargo();
+    build.current_dir(&project.root).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package=levee-filter",
+        "--target=wasm32-wasip1",
+    ]);
+    succeed(&mut build, "the filter could not be built")
+}
+
+/// Starts the gateway, and becomes it: Ctrl-C reaches it, its exit code is this command's.
+pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
+    let asks_only = arguments
+        .iter()
+        .any(|argument| matches!(argument.as_str(), "-h" | "--help" | "-V" | "--version"));
+    let mut up = Command::new(project.target().join("debug/levee-up"));
+    up.current_dir(&project.root).args(arguments);
+    if !asks_only {
+        up.env("ENVOY_PATH", tools::envoy(project)?)
+            .env("LEVEE_FILTER_WASM", project.filter());
+        build_filter(project)?;
+    }
+    println!("==> building the demonstration");
+    let mut build = cargo();
+    build.current_dir(&project.root).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--package=levee-tests",
+        "--bin=levee-up",
+    ]);
+    succeed(&mut build, "levee-up could not be built")?;
+    Err(Failure::Check(format!(
+        "levee-up could not be started: {}",
+        up.exec()
+    )))
+}
+
+/// Runs a program to its end.
+pub fn succeed(command: &mut Command, on_failure: &str) -> Result<(), Failure> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Check(format!("{on_failure} ({status})"))),
+        Err(error) => Err(Failure::Check(format!(
+            "{on_failure}: {}: {error}",
+            command.get_program().to_string_lossy()
+        ))),
+    }
+}
