@@ -479,7 +479,7 @@ async fn a_fixed_fallback_answers_in_place_of_the_refusal() {
 }
 
 #[tokio::test]
-async fn a_fallback_route_takes_the_refused_requests_and_has_its_own_breaker() {
+async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it() {
     let (video, storage) = (Backend::start(), Backend::start());
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())

@@ -13,7 +13,6 @@ pub fn build_filter(project: &Project) -> Result<(), Failure> {
     let mut build = cargo();
     build.current_dir(&project.root).args([
         "build",
-        "--quiet",
         "--locked",
         "--release",
         "--package=levee-filter",
@@ -38,7 +37,6 @@ pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
     let mut build = cargo();
     build.current_dir(&project.root).args([
         "build",
-        "--quiet",
         "--locked",
         "--package=levee-tests",
         "--bin=levee-up",
