@@ -119,8 +119,8 @@ impl<H: Host> Plugin<H> {
 
     /// The headers of a request have come.
     pub fn on_request(&mut self, context_id: u32) -> Next {
-        if self.has_fallback_routes {
-            self.host.remove_request_header(FALLBACK_HEADER);
+        if self.has_fallback_routes && self.host.request_header(FALLBACK_HEADER).is_some() {
+            return self.undo_steering();
         }
         // Without a cluster there is no service: a redirect, a direct response, no route.
         let Some(cluster) = self
@@ -153,6 +153,17 @@ impl<H: Host> Plugin<H> {
             }
             Verdict::Refuse { retry_after } => self.refuse(index, retry_after),
         }
+    }
+
+    /// A client has sent the header that is the filter's alone, and the route may have been chosen
+    /// by it. It is chosen anew, which happens too late for the filter to see: the request gets the
+    /// general limits and goes by no breaker. A gateway that removes the header before a route is
+    /// chosen, as `envoy/gateway.yaml` does, never comes here.
+    fn undo_steering(&self) -> Next {
+        self.host.remove_request_header(FALLBACK_HEADER);
+        self.host.clear_route_cache();
+        self.general.set(&self.host, self.client_deadline.as_ref());
+        Next::Continue(None)
     }
 
     fn let_go(&mut self, context_id: u32, index: usize, permit: Permit) -> InFlight {

@@ -351,19 +351,12 @@ fn a_fixed_answer_takes_the_place_of_the_refusal() {
 }
 
 #[test]
-fn another_route_takes_the_place_of_the_refusal_and_no_client_can_ask_for_it() {
+fn another_route_takes_the_place_of_the_refusal() {
     let configuration = r#"{"services": {"auth": {"fallback": {"route": "maintenance"}}}}"#;
     let mut gateway = Gateway::new(1, configuration);
-    let cheat = Stream {
-        cluster: b"auth".to_vec(),
-        request_headers: vec![("x-levee-fallback".to_owned(), b"maintenance".to_vec())],
-        ..Stream::default()
-    };
-    let call = gateway.begin_stream(0, cheat.clone());
-    assert_eq!(gateway.stream(call).header("x-levee-fallback"), None);
-    gateway.end(call, End::Status(200));
+    gateway.request(0, "auth", End::Status(200));
     open(&mut gateway);
-    let call = gateway.begin_stream(0, cheat);
+    let call = gateway.begin(0, "auth");
     assert!(!call.was_refused);
     let stream = gateway.stream(call);
     assert_eq!(
@@ -376,6 +369,29 @@ fn another_route_takes_the_place_of_the_refusal_and_no_client_can_ask_for_it() {
     gateway.end(call, End::Status(200));
     assert_eq!(gateway.outcome("auth", "rejected"), 1);
     assert_eq!(gateway.outcome("auth", "success"), 1);
+}
+
+#[test]
+fn a_client_that_asks_for_the_fallback_route_is_sent_where_it_belongs() {
+    let configuration = r#"{"services": {"auth": {"fallback": {"route": "maintenance"}}}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    // The route was chosen by the client's header, so the cluster is the fallback's.
+    let call = gateway.begin_stream(
+        0,
+        Stream {
+            cluster: b"maintenance".to_vec(),
+            request_headers: vec![("x-levee-fallback".to_owned(), b"\xff".to_vec())],
+            ..Stream::default()
+        },
+    );
+    let stream = gateway.stream(call);
+    assert_eq!(stream.header("x-levee-fallback"), None);
+    assert!(stream.route_was_cleared);
+    assert!(stream.header("x-envoy-upstream-rq-timeout-ms").is_some());
+    assert!(
+        call.in_flight.is_none(),
+        "its end is not taken for the fallback's"
+    );
 }
 
 #[test]
