@@ -46,6 +46,10 @@ async fn a_backend_answers_by_sequence_and_then_as_always() {
         connection.send(&Request::get("/a")).await.unwrap().status,
         204
     );
+    // A client has its answer before the backend has counted it.
+    backend
+        .wait_until("the third answer", |seen| seen.answered == 3)
+        .await;
     let seen = backend.seen();
     assert_eq!(
         (
