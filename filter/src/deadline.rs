@@ -75,14 +75,19 @@ impl Deadlines {
     }
 
     /// Sets the limits of the current request: two host calls, and one for each kind of condition
-    /// that the rules have, and one where clients may say how long they will wait.
-    pub fn set<H: Host>(&self, host: &H, client_deadline: Option<&ClientDeadline>) {
+    /// that the rules have, and one where clients may say how long they will wait. True if the
+    /// client's own deadline is shorter than the service's limit.
+    pub fn set<H: Host>(&self, host: &H, client_deadline: Option<&ClientDeadline>) -> bool {
         let prepared = &self.by_class[self.class_of_current_request(host) as usize];
         match client_deadline.and_then(|deadline| read_deadline(host, deadline)) {
             Some(deadline) if deadline < prepared.limits.whole => {
                 Prepared::new(prepared.limits.shortened_to(deadline)).set(host);
+                true
             }
-            _ => prepared.set(host),
+            _ => {
+                prepared.set(host);
+                false
+            }
         }
     }
 

@@ -16,8 +16,10 @@ pub mod property {
     pub const RESPONSE_FLAGS: &str = "response\0flags";
     /// Who made the response, and why.
     pub const RESPONSE_CODE_DETAILS: &str = "response\0code_details";
-    /// gRPC status, 64 bits little-endian; guessed from the HTTP status where there is none.
-    pub const GRPC_STATUS: &str = "response\0grpc_status";
+    /// The gRPC status that the upstream sent at the end, as digits.
+    pub const GRPC_STATUS_TRAILER: &str = "response\0trailers\0grpc-status";
+    /// The same where the response consists of headers only.
+    pub const GRPC_STATUS_HEADER: &str = "response\0headers\0grpc-status";
     /// From the first byte sent to the upstream to the last received, in nanoseconds, 64 bits
     /// little-endian.
     pub const BACKEND_LATENCY: &str = "response\0backend_latency";

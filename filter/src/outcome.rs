@@ -8,12 +8,14 @@ use std::time::Duration;
 ///
 /// It is true only where [`classify`] says success, and for nearly all of those: where it is false
 /// or has no value, the single properties are read.
+///
+/// gRPC is what the upstream answers with a `grpc-status`. Envoy's own `response.grpc_status` is no
+/// evidence of it: where there is none, it is guessed from the HTTP status, and never 0 then.
 pub const ANSWERED_WELL: &str = "response.flags == 0 \
      && response.code_details == 'via_upstream' \
      && response.code < 429 \
-     && (!('content-type' in request.headers) \
-         || !request.headers['content-type'].startsWith('application/grpc') \
-         || response.grpc_status == 0)";
+     && (response.grpc_status == 0 \
+         || !('grpc-status' in response.trailers) && !('grpc-status' in response.headers))";
 
 /// Which limit a request overran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +147,7 @@ pub struct Evidence<'a> {
     pub flags: u64,
     /// Envoy's response code details.
     pub details: &'a [u8],
-    /// The gRPC status, for gRPC requests only.
+    /// The `grpc-status` that the upstream sent. Nothing that a client says makes an answer gRPC.
     pub grpc_status: Option<u64>,
 }
 
@@ -230,18 +232,12 @@ pub fn of_current_request<H: Host>(
         let details = host
             .property(property::RESPONSE_CODE_DETAILS)
             .unwrap_or_default();
-        let is_grpc = host
-            .request_header("content-type")
-            .is_some_and(|value| value.starts_with(b"application/grpc"));
         classify(Evidence {
             code: number(host, property::RESPONSE_CODE),
             flags: number(host, property::RESPONSE_FLAGS).unwrap_or(0),
             details: &details,
-            grpc_status: if is_grpc {
-                number(host, property::GRPC_STATUS)
-            } else {
-                None
-            },
+            grpc_status: digits(host, property::GRPC_STATUS_TRAILER)
+                .or_else(|| digits(host, property::GRPC_STATUS_HEADER)),
         })
     };
     if let Some(rule) = slow_calls
@@ -253,30 +249,21 @@ pub fn of_current_request<H: Host>(
     ended
 }
 
-/// What the response headers of the current request say, while the response goes on: a probe must
-/// come to a result though its response may take hours. `None`: there are no headers yet.
-pub fn of_response_headers<H: Host>(host: &H) -> Option<ByHeaders> {
-    number(host, property::RESPONSE_CODE).map(|code| ByHeaders {
-        upgraded: code == SWITCHING_PROTOCOLS,
-        outcome: match code {
-            SERVER_ERROR.. => Outcome::FAILURE,
-            TOO_MANY_REQUESTS => Outcome::Neutral,
-            _ => Outcome::SUCCESS,
-        },
-    })
-}
-
-/// See [`of_response_headers`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByHeaders {
-    /// The connection is another protocol's now.
-    pub upgraded: bool,
-    /// What the status says.
-    pub outcome: Outcome,
+/// Whether the current request's connection has become another protocol's: a WebSocket that stays
+/// open for hours has succeeded already.
+pub fn is_upgraded<H: Host>(host: &H) -> bool {
+    number(host, property::RESPONSE_CODE) == Some(SWITCHING_PROTOCOLS)
 }
 
 fn number<H: Host>(host: &H, path: &str) -> Option<u64> {
     host.property(path)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+fn digits<H: Host>(host: &H, path: &str) -> Option<u64> {
+    std::str::from_utf8(&host.property(path)?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::Deadlines;
-use crate::host::{Host, MetricId, property};
+use crate::host::{Host, LocalReply, MetricId, property};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT};
 use crate::outcome::{self, ANSWERED_WELL, Ended};
 use crate::service::Service;
@@ -25,6 +25,10 @@ use std::time::Duration;
 pub const TICK: Duration = Duration::from_millis(100);
 /// The request header that leads to a fallback route.
 pub const FALLBACK_HEADER: &str = "x-levee-fallback";
+/// The response code details of requests that tried to use it.
+const STEERING_DETAILS: &str = "levee_fallback_header_refused";
+/// gRPC's `INVALID_ARGUMENT`.
+const GRPC_INVALID_ARGUMENT: u32 = 3;
 /// How far `retry-after` is spread, so that refused clients don't all come back at once.
 const RETRY_AFTER_JITTER: Jitter = Jitter::longer(Ratio::percent(20));
 /// Names of clusters are remembered for up to this many times as many as there may be services.
@@ -43,7 +47,20 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
     service: usize,
-    permit: Permit,
+    role: Role,
+}
+
+/// Why it went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// To the service.
+    Call {
+        permit: Permit,
+        /// The client's own deadline is shorter than the service's limit.
+        is_shortened: bool,
+    },
+    /// To a fallback route, in place of a refusal.
+    Fallback,
 }
 
 /// Where requests to a cluster belong.
@@ -58,8 +75,8 @@ enum Target {
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     context_id: u32,
-    in_flight: InFlight,
-    lease_ends: Instant,
+    service: usize,
+    permit: Permit,
 }
 
 /// The filter in one worker, for one configuration.
@@ -95,7 +112,7 @@ impl<H: Host> Plugin<H> {
         workers::create_list(&host);
         let answered_well = host.compile(ANSWERED_WELL);
         if answered_well.is_none() {
-            log::warn!("this Envoy has no CEL expressions: each request costs three more calls");
+            log::warn!("this Envoy has no CEL expressions: each request costs four more calls");
         }
         host.tick_every(TICK);
         Ok(Self {
@@ -120,7 +137,7 @@ impl<H: Host> Plugin<H> {
     /// The headers of a request have come.
     pub fn on_request(&mut self, context_id: u32) -> Next {
         if self.has_fallback_routes && self.host.request_header(FALLBACK_HEADER).is_some() {
-            return self.undo_steering();
+            return self.refuse_steering();
         }
         // Without a cluster there is no service: a redirect, a direct response, no route.
         let Some(cluster) = self
@@ -156,34 +173,36 @@ impl<H: Host> Plugin<H> {
     }
 
     /// A client has sent the header that is the filter's alone, and the route may have been chosen
-    /// by it. It is chosen anew, which happens too late for the filter to see: the request gets the
-    /// general limits and goes by no breaker. A gateway that removes the header before a route is
-    /// chosen, as `envoy/gateway.yaml` does, never comes here.
-    fn undo_steering(&self) -> Next {
-        self.host.remove_request_header(FALLBACK_HEADER);
-        self.host.clear_route_cache();
-        self.general.set(&self.host, self.client_deadline.as_ref());
-        Next::Continue(None)
+    /// by it. A gateway that removes the header before it chooses a route, as `envoy/gateway.yaml`
+    /// does, never comes here.
+    fn refuse_steering(&self) -> Next {
+        self.host.reply(LocalReply {
+            status: 400,
+            details: STEERING_DETAILS,
+            headers: &[("content-type", "application/json")],
+            body: br#"{"error":"x-levee-fallback is not for clients"}"#,
+            grpc_status: GRPC_INVALID_ARGUMENT,
+        });
+        Next::Stop
     }
 
     fn let_go(&mut self, context_id: u32, index: usize, permit: Permit) -> InFlight {
-        let service = &self.services[index];
-        service
-            .deadlines
-            .set(&self.host, self.client_deadline.as_ref());
-        let in_flight = InFlight {
-            service: index,
-            permit,
-        };
         if permit.is_probe() {
-            let lease_ends = self.now.after(service.settings.half_open.lease);
             self.probes.push(Probe {
                 context_id,
-                in_flight,
-                lease_ends,
+                service: index,
+                permit,
             });
         }
-        in_flight
+        let deadlines = &self.services[index].deadlines;
+        let is_shortened = deadlines.set(&self.host, self.client_deadline.as_ref());
+        InFlight {
+            service: index,
+            role: Role::Call {
+                permit,
+                is_shortened,
+            },
+        }
     }
 
     fn refuse(&mut self, index: usize, retry_after: Duration) -> Next {
@@ -195,7 +214,10 @@ impl<H: Host> Plugin<H> {
             service
                 .deadlines
                 .set(&self.host, self.client_deadline.as_ref());
-            return Next::Continue(None);
+            return Next::Continue(Some(InFlight {
+                service: index,
+                role: Role::Fallback,
+            }));
         }
         let retry_after = RETRY_AFTER_JITTER.apply(retry_after, self.random.next_u64());
         service.refuse(&self.host, retry_after);
@@ -206,14 +228,29 @@ impl<H: Host> Plugin<H> {
     pub fn on_end(&mut self, context_id: u32, in_flight: InFlight) {
         let InFlight {
             service: index,
-            permit,
+            role,
         } = in_flight;
+        let Role::Call {
+            permit,
+            is_shortened,
+        } = role
+        else {
+            self.check_fallback(index);
+            return;
+        };
         let service = &mut self.services[index];
-        let Ended { outcome, timeout } = outcome::of_current_request(
+        let Ended {
+            mut outcome,
+            timeout,
+        } = outcome::of_current_request(
             &self.host,
             self.answered_well,
             service.settings.slow_calls,
         );
+        if is_shortened && timeout.is_some() {
+            // The client gave up early, and the service had more time by its own limit.
+            outcome = Outcome::Neutral;
+        }
         if service.settings.mode != Mode::Disabled {
             service.count(Counter::Requests(match outcome {
                 Outcome::Success { .. } => RequestLabel::Success,
@@ -231,13 +268,30 @@ impl<H: Host> Plugin<H> {
         if permit.is_probe() {
             self.settle_probe(context_id, outcome);
         } else {
-            self.settle(in_flight, outcome);
+            self.settle(index, permit, outcome);
+        }
+    }
+
+    /// A fallback route that is missing, or leads back to the service, would switch its breaker
+    /// off: from the first request that shows it, the service's requests are refused instead.
+    fn check_fallback(&mut self, index: usize) {
+        let cluster = self.host.property(property::CLUSTER);
+        let target = cluster.and_then(|cluster| self.by_cluster.get(&cluster).copied());
+        let service = &mut self.services[index];
+        if matches!(target, Some(Target::Service(to)) if to == index)
+            && let Fallback::Route(route) = &service.fallback
+        {
+            log::error!(
+                "{}: no route for x-levee-fallback: {route} leads elsewhere; refusing instead",
+                service.name
+            );
+            service.fallback = Fallback::Refusal;
         }
     }
 
     /// A request is gone without having been logged: nothing is known of it.
     pub fn on_abandoned(&mut self, context_id: u32, in_flight: InFlight) {
-        if in_flight.permit.is_probe() {
+        if matches!(in_flight.role, Role::Call { permit, .. } if permit.is_probe()) {
             self.settle_probe(context_id, Outcome::Neutral);
         }
     }
@@ -286,21 +340,13 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// A probe must come to a result by the end of its lease, though its response may go on for
-    /// hours (a WebSocket, a stream): then its headers decide. A connection that was upgraded has
-    /// succeeded at once.
+    /// A probe whose connection was upgraded has succeeded, though it may stay open for hours. All
+    /// others come to an end by their time limit.
     fn look_at_probes(&mut self) {
-        for Probe {
-            context_id,
-            lease_ends,
-            ..
-        } in self.probes.clone()
-        {
-            self.host.enter_request(context_id);
-            if let Some(headers) = outcome::of_response_headers(&self.host)
-                && (headers.upgraded || self.now >= lease_ends)
-            {
-                self.settle_probe(context_id, headers.outcome);
+        for probe in self.probes.clone() {
+            self.host.enter_request(probe.context_id);
+            if outcome::is_upgraded(&self.host) {
+                self.settle_probe(probe.context_id, Outcome::SUCCESS);
             }
         }
     }
@@ -313,15 +359,11 @@ impl<H: Host> Plugin<H> {
             .position(|probe| probe.context_id == context_id);
         if let Some(place) = place {
             let probe = self.probes.swap_remove(place);
-            self.settle(probe.in_flight, outcome);
+            self.settle(probe.service, probe.permit, outcome);
         }
     }
 
-    fn settle(&mut self, in_flight: InFlight, outcome: Outcome) {
-        let InFlight {
-            service: index,
-            permit,
-        } = in_flight;
+    fn settle(&mut self, index: usize, permit: Permit, outcome: Outcome) {
         if !self.services[index]
             .replica
             .record(permit, outcome, self.now)
@@ -395,6 +437,9 @@ impl<H: Host> Plugin<H> {
                 now,
             ),
         };
+        if self.by_cluster.len() >= self.config.max_services * CLUSTERS_PER_SERVICE {
+            return target;
+        }
         if matches!(target, Target::OverLimit) {
             log::warn!(
                 "no breaker for {name}: there are {} already",
@@ -408,9 +453,7 @@ impl<H: Host> Plugin<H> {
                 self.host.add(counter, 1);
             }
         }
-        if self.by_cluster.len() < self.config.max_services * CLUSTERS_PER_SERVICE {
-            self.by_cluster.insert(cluster, target);
-        }
+        self.by_cluster.insert(cluster, target);
         target
     }
 

@@ -229,20 +229,86 @@ fn an_upgraded_probe_has_succeeded_at_once() {
 }
 
 #[test]
-fn a_probe_whose_response_goes_on_is_judged_by_its_headers_when_its_lease_ends() {
-    for (code, expected) in [(200, 0), (503, 1)] {
-        let mut gateway = Gateway::new(1, "");
-        open(&mut gateway);
-        gateway.pass(OPEN_FOR);
-        for _ in 0..3 {
-            let probe = gateway.begin(0, "auth");
-            gateway.change(probe, |stream| stream.code = Some(code));
-        }
-        gateway.pass(Duration::from_secs(14));
-        assert_eq!(gateway.state("auth"), 2);
-        gateway.pass(Duration::from_secs(2));
-        assert_eq!(gateway.state("auth"), expected);
+fn a_probe_that_stalls_in_the_body_closes_nothing_and_has_failed_when_it_is_cut() {
+    let mut gateway = Gateway::new(1, "");
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    let probes: Vec<Call> = (0..3).map(|_| gateway.begin(0, "auth")).collect();
+    for probe in &probes {
+        gateway.change(*probe, |stream| stream.code = Some(200));
     }
+    gateway.pass(Duration::from_secs(20));
+    assert_eq!(gateway.state("auth"), 2, "past the lease");
+    gateway.change(probes[0], |stream| {
+        (stream.flags, stream.details) = (1 << 2, b"response_timeout".to_vec());
+    });
+    gateway.finish(probes[0]);
+    assert_eq!(gateway.state("auth"), 1);
+}
+
+#[test]
+fn what_a_client_calls_grpc_is_judged_by_what_the_service_answers() {
+    // Envoy guesses UNKNOWN for an answer without a grpc-status.
+    let mut gateway = Gateway::new(1, "");
+    for code in [200, 400, 404, 415, 429] {
+        for _ in 0..10 {
+            let headers = vec![("content-type".to_owned(), b"application/grpc-web".to_vec())];
+            let stream = Stream {
+                cluster: b"auth".to_vec(),
+                request_headers: headers,
+                ..Stream::default()
+            };
+            let call = gateway.begin_stream(0, stream);
+            assert!(!call.was_refused, "{code}");
+            gateway.end(call, End::Status(code));
+        }
+    }
+    assert_eq!(gateway.outcome("auth", "failure"), 0);
+    assert_eq!(gateway.outcome("auth", "neutral"), 10);
+}
+
+#[test]
+fn a_grpc_status_decides_whether_it_comes_in_trailers_or_in_headers() {
+    for has_trailers in [true, false] {
+        let mut gateway = Gateway::new(1, "");
+        for _ in 0..5 {
+            let call = gateway.begin(0, "auth");
+            gateway.change(call, |stream| {
+                (stream.has_trailers, stream.grpc_status) = (has_trailers, Some(14));
+            });
+            gateway.end(call, End::Status(200));
+        }
+        assert_eq!(gateway.state("auth"), 1);
+    }
+}
+
+#[test]
+fn a_client_that_gives_up_early_by_its_own_deadline_opens_nothing() {
+    let mut gateway = Gateway::new(
+        1,
+        r#"{"timeouts": {"client_deadline_header": "grpc-timeout"}}"#,
+    );
+    for (deadline, expected) in [("20m", 0), ("1H", 1)] {
+        for _ in 0..5 {
+            let headers = vec![("grpc-timeout".to_owned(), deadline.as_bytes().to_vec())];
+            let stream = Stream {
+                cluster: b"auth".to_vec(),
+                request_headers: headers,
+                ..Stream::default()
+            };
+            let call = gateway.begin_stream(0, stream);
+            gateway.change(call, |stream| {
+                stream.code = Some(504);
+                stream.flags = 1 << 2;
+                stream.details = b"response_timeout".to_vec();
+            });
+            gateway.finish(call);
+        }
+        assert_eq!(gateway.state("auth"), expected, "{deadline}");
+    }
+    gateway.pass(Duration::from_millis(100));
+    let timeouts = gateway.metric("proxy_request_timeout_total.kind.request.service.auth");
+    assert_eq!(timeouts, 10, "counted all the same");
 }
 
 #[test]
@@ -350,48 +416,66 @@ fn a_fixed_answer_takes_the_place_of_the_refusal() {
     assert_eq!(reply.details, "levee_circuit_open");
 }
 
+fn to_auth_or_else(fallback: Option<&[u8]>) -> Stream {
+    Stream {
+        cluster: b"auth".to_vec(),
+        cluster_by_fallback: fallback.map(<[u8]>::to_vec),
+        ..Stream::default()
+    }
+}
+
 #[test]
 fn another_route_takes_the_place_of_the_refusal() {
     let configuration = r#"{"services": {"auth": {"fallback": {"route": "maintenance"}}}}"#;
     let mut gateway = Gateway::new(1, configuration);
     gateway.request(0, "auth", End::Status(200));
+    gateway.request(0, "maintenance", End::Status(200));
     open(&mut gateway);
-    let call = gateway.begin(0, "auth");
-    assert!(!call.was_refused);
-    let stream = gateway.stream(call);
-    assert_eq!(
-        stream.header("x-levee-fallback"),
-        Some(b"maintenance".as_slice())
-    );
-    assert!(stream.route_was_cleared);
-    assert!(stream.header("x-envoy-upstream-rq-timeout-ms").is_some());
-    // How the other route does says nothing about the service.
-    gateway.end(call, End::Status(200));
-    assert_eq!(gateway.outcome("auth", "rejected"), 1);
+    for _ in 0..3 {
+        let call = gateway.begin_stream(0, to_auth_or_else(Some(b"maintenance")));
+        assert!(!call.was_refused);
+        let stream = gateway.stream(call);
+        assert_eq!(
+            stream.header("x-levee-fallback"),
+            Some(b"maintenance".as_slice())
+        );
+        assert!(stream.route_was_cleared);
+        assert!(stream.header("x-envoy-upstream-rq-timeout-ms").is_some());
+        // How the other route does says nothing about the service.
+        gateway.end(call, End::Status(200));
+    }
+    assert_eq!(gateway.outcome("auth", "rejected"), 3);
     assert_eq!(gateway.outcome("auth", "success"), 1);
 }
 
 #[test]
-fn a_client_that_asks_for_the_fallback_route_is_sent_where_it_belongs() {
+fn a_fallback_route_that_leads_nowhere_else_does_not_switch_the_breaker_off() {
+    let configuration = r#"{"services": {"auth": {"fallback": {"route": "typo"}}}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    open(&mut gateway);
+    let call = gateway.begin_stream(0, to_auth_or_else(None));
+    assert!(!call.was_refused, "it can't be known before");
+    gateway.end(call, End::Status(500));
+    for _ in 0..3 {
+        assert!(gateway.begin_stream(0, to_auth_or_else(None)).was_refused);
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_the_fallback_route_is_refused() {
     let configuration = r#"{"services": {"auth": {"fallback": {"route": "maintenance"}}}}"#;
     let mut gateway = Gateway::new(1, configuration);
-    // The route was chosen by the client's header, so the cluster is the fallback's.
-    let call = gateway.begin_stream(
-        0,
-        Stream {
-            cluster: b"maintenance".to_vec(),
-            request_headers: vec![("x-levee-fallback".to_owned(), b"\xff".to_vec())],
-            ..Stream::default()
-        },
-    );
-    let stream = gateway.stream(call);
-    assert_eq!(stream.header("x-levee-fallback"), None);
-    assert!(stream.route_was_cleared);
-    assert!(stream.header("x-envoy-upstream-rq-timeout-ms").is_some());
-    assert!(
-        call.in_flight.is_none(),
-        "its end is not taken for the fallback's"
-    );
+    let headers = vec![("x-levee-fallback".to_owned(), b"\xff".to_vec())];
+    let stream = Stream {
+        request_headers: headers,
+        ..to_auth_or_else(None)
+    };
+    let call = gateway.begin_stream(0, stream.clone());
+    assert!(call.was_refused);
+    assert_eq!(gateway.stream(call).reply.unwrap().status, 400);
+    // Where there is no such route, the header means nothing.
+    let mut gateway = Gateway::new(1, "");
+    assert!(!gateway.begin_stream(0, stream).was_refused);
 }
 
 #[test]

@@ -117,12 +117,12 @@ fn without_failures_neither_requests_nor_ticks_touch_shared_data() {
 }
 
 #[test]
-fn without_cel_it_costs_seven_and_decides_the_same() {
+fn without_cel_it_costs_eight_and_decides_the_same() {
     let mut gateway = Gateway::with_cel(1, "", false);
     gateway.request(0, "auth", End::Status(200));
     gateway.take_calls(0);
     gateway.request(0, "auth", End::Status(200));
-    assert_eq!(gateway.take_calls(0).len(), 7);
+    assert_eq!(gateway.take_calls(0).len(), 8);
     for _ in 0..5 {
         assert!(gateway.request(0, "auth", End::Status(500)));
     }

@@ -121,9 +121,9 @@ impl Replica {
     }
 
     /// Whether this worker should visit with [`Visit::Sync`] though nobody called: failures are
-    /// in the window, or the breaker is not closed.
+    /// in the window, or probes are under way.
     pub const fn wants_sync(&self) -> bool {
-        self.troubled_since.is_some() || !matches!(self.state, State::Closed)
+        self.troubled_since.is_some() || matches!(self.state, State::HalfOpen)
     }
 
     /// Visits the shared breaker: changes `breaker`, and says what comes of it. This view stays as

@@ -114,6 +114,9 @@ impl fmt::Display for ConfigError {
 /// The longest time that any setting may name.
 const LONGEST: Duration = Duration::from_hours(24);
 
+/// The window has ten buckets, and time is told to a tenth of a second.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+
 const MODES: [(&str, Mode); 5] = [
     ("enforce", Mode::Enforce),
     ("shadow", Mode::Shadow),
@@ -250,7 +253,7 @@ fn read_breaker(section: &mut Section<'_>, base: Settings) -> Settings {
             s.ratio("ratio"),
             s.integer("minimum_requests", 1..=1_000_000),
         );
-        if let Some(window) = s.duration("window", Duration::from_millis(100)..=LONGEST) {
+        if let Some(window) = s.duration("window", SHORTEST_WINDOW..=LONGEST) {
             settings.window = window;
         }
         if let Some(mut rule) = base

@@ -51,10 +51,14 @@ pub struct Stream {
     pub code: Option<u64>,
     pub flags: u64,
     pub details: Vec<u8>,
+    /// Of the upstream, in trailers or (trailers-only) in headers.
     pub grpc_status: Option<u64>,
+    pub has_trailers: bool,
     pub backend_latency: Option<u64>,
     pub reply: Option<Reply>,
     pub route_was_cleared: bool,
+    /// The cluster of the route that the filter's fallback header leads to.
+    pub cluster_by_fallback: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +87,9 @@ impl Stream {
             .map(|(_, value)| value.as_slice())
     }
 
-    fn is_grpc(&self) -> bool {
-        self.header("content-type")
-            .is_some_and(|value| value.starts_with(b"application/grpc"))
+    fn grpc_digits(&self) -> Option<Vec<u8>> {
+        self.grpc_status
+            .map(|status| status.to_string().into_bytes())
     }
 }
 
@@ -133,7 +137,9 @@ impl Host for FakeHost {
                 property::RESPONSE_CODE => stream.code.map(number),
                 property::RESPONSE_FLAGS => Some(number(stream.flags)),
                 property::RESPONSE_CODE_DETAILS => Some(stream.details.clone()),
-                property::GRPC_STATUS => stream.grpc_status.map(number),
+                property::GRPC_STATUS_TRAILER if stream.has_trailers => stream.grpc_digits(),
+                property::GRPC_STATUS_HEADER if !stream.has_trailers => stream.grpc_digits(),
+                property::GRPC_STATUS_TRAILER | property::GRPC_STATUS_HEADER => None,
                 property::BACKEND_LATENCY => stream.backend_latency.map(number),
                 other => panic!("no such property: {other:?}"),
             }
@@ -164,7 +170,12 @@ impl Host for FakeHost {
 
     fn clear_route_cache(&self) {
         self.call("clear_route_cache");
-        self.stream(|stream| stream.route_was_cleared = true);
+        self.stream(|stream| {
+            stream.route_was_cleared = true;
+            if let Some(cluster) = stream.cluster_by_fallback.take() {
+                stream.cluster = cluster;
+            }
+        });
     }
 
     fn reply(&self, reply: LocalReply<'_>) {
@@ -204,7 +215,7 @@ impl Host for FakeHost {
                 stream.flags == 0
                     && code < 429
                     && stream.details == b"via_upstream"
-                    && (!stream.is_grpc() || stream.grpc_status == Some(0))
+                    && matches!(stream.grpc_status, None | Some(0))
             })
         })
         .flatten()
