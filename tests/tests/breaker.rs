@@ -496,11 +496,33 @@ async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it
         assert_eq!(envoy.get(VIDEO).await.status, 500);
     }
     storage.always(Behaviour::status(203));
-    assert_eq!(envoy.get(VIDEO).await.status, 203);
-    assert_eq!((video.requests(), storage.requests()), (5, 1));
+    for _ in 0..3 {
+        assert_eq!(envoy.get(VIDEO).await.status, 203);
+    }
+    assert_eq!((video.requests(), storage.requests()), (5, 3));
     // Only the filter may choose it.
     let steering = Request::get("/v1/chat/x").header("x-levee-fallback", "copies");
     assert_ne!(steering.send(envoy.address()).await.unwrap().status, 203);
+}
+
+#[tokio::test]
+async fn a_fallback_route_that_does_not_exist_does_not_switch_the_breaker_off() {
+    let video = Backend::start();
+    video.always(Behaviour::status(500));
+    let envoy = gateway(
+        &video,
+        json!({"services": {"video": {"fallback": {"route": "typo"}}}}),
+    )
+    .await;
+    for _ in 0..6 {
+        assert_eq!(envoy.get(VIDEO).await.status, 500);
+    }
+    envoy
+        .wait_for_log("no route for x-levee-fallback: typo")
+        .await;
+    let refused = envoy.get(VIDEO).await;
+    assert!(refused.is_refusal(), "{refused:?}");
+    assert_eq!(video.requests(), 6);
 }
 
 #[tokio::test]

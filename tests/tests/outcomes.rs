@@ -250,3 +250,49 @@ async fn grpc_statuses_are_counted_as_what_they_are() {
         counts(&envoy, "auth", before, change, &format!("{behaviour:?}")).await;
     }
 }
+
+#[tokio::test]
+async fn a_client_that_says_grpc_to_an_http_service_is_judged_by_what_the_service_answers() {
+    let video = Backend::start();
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .plugin(&counting());
+    let envoy = Envoy::start(config).await;
+    for kind in ["application/grpc", "application/grpc-web+proto"] {
+        for (code, expected) in [
+            (200, SUCCESS),
+            (415, SUCCESS),
+            (429, NEUTRAL),
+            (503, FAILURE),
+        ] {
+            video.always(Behaviour::status(code));
+            let before = counted(&envoy, "video").await;
+            let request = Request::post("/v1/video/x", "body").header("content-type", kind);
+            assert_eq!(request.send(envoy.address()).await.unwrap().status, code);
+            counts(&envoy, "video", before, expected, &format!("{kind} {code}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clients_own_shorter_deadline_is_neutral_and_counted_as_a_timeout() {
+    let video = Backend::start();
+    video.always(Behaviour::Stall);
+    let mut plugin = counting();
+    plugin["timeouts"]["client_deadline_header"] = json!("x-deadline-ms");
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .plugin(&plugin);
+    let envoy = Envoy::start(config).await;
+    for (deadline, expected) in [("50", NEUTRAL), ("60000", FAILURE)] {
+        let before = counted(&envoy, "video").await;
+        let request = Request::get("/v1/video/x").header("x-deadline-ms", deadline);
+        assert_eq!(request.send(envoy.address()).await.unwrap().status, 504);
+        counts(&envoy, "video", before, expected, deadline).await;
+    }
+    let timeouts = envoy
+        .metrics()
+        .await
+        .sum("proxy_request_timeout_total", &[("service", "video")]);
+    assert!((timeouts - 2.0).abs() < f64::EPSILON, "{timeouts}");
+}

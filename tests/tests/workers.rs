@@ -223,3 +223,27 @@ async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 0.0)
         .await;
 }
+
+#[tokio::test]
+async fn errors_spread_over_all_workers_open_by_the_rate() {
+    let video = Backend::start();
+    video.fail_per_thousand(100);
+    let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05}}});
+    let envoy = gateway(&video, rate).await;
+    let mut connections = one_for_each_worker(&envoy).await;
+    let mut sent = 0;
+    'sending: loop {
+        for connection in &mut connections {
+            let answer = connection.send(&Request::get(VIDEO)).await.unwrap();
+            if answer.is_refusal() {
+                break 'sending;
+            }
+            sent += 1;
+            assert!(sent < 10_000, "10 % errors should have opened it");
+        }
+    }
+    assert!(sent >= 20, "{sent}: fewer than the minimum");
+    envoy
+        .wait_for_log("video: Closed to Open, FailureRate")
+        .await;
+}

@@ -1,7 +1,10 @@
 //! Where things of the project are.
 
 use crate::failure::Failure;
+use crate::machine::output_of;
 use crate::pins::Pins;
+use crate::tools::cargo;
+use serde::Deserialize;
 use std::env;
 use std::path::PathBuf;
 
@@ -9,6 +12,12 @@ use std::path::PathBuf;
 pub struct Project {
     pub root: PathBuf,
     pub pins: Pins,
+}
+
+/// What is wanted of `cargo metadata`.
+#[derive(Deserialize)]
+struct Metadata {
+    target_directory: PathBuf,
 }
 
 impl Project {
@@ -33,18 +42,26 @@ impl Project {
         self.root.join(".tools")
     }
 
-    /// The folder for what is built.
-    pub fn target(&self) -> PathBuf {
-        match env::var_os("CARGO_TARGET_DIR") {
-            // Where it is relative, to the folder in which cargo is run: the root.
-            Some(folder) => self.root.join(folder),
-            None => self.root.join("target"),
-        }
+    /// The folder for what is built. Cargo knows: it may be set in several places.
+    pub fn target(&self) -> Result<PathBuf, Failure> {
+        let mut cargo = cargo();
+        cargo.current_dir(&self.root).args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version=1",
+        ]);
+        let said = output_of(&mut cargo)
+            .ok_or_else(|| Failure::Check("`cargo metadata` has failed".to_owned()))?;
+        let metadata: Metadata = serde_json::from_str(&said)
+            .map_err(|error| Failure::Check(format!("`cargo metadata`: {error}")))?;
+        Ok(metadata.target_directory)
     }
 
     /// The filter, once it is built.
-    pub fn filter(&self) -> PathBuf {
-        self.target()
-            .join("wasm32-wasip1/release/levee_filter.wasm")
+    pub fn filter(&self) -> Result<PathBuf, Failure> {
+        Ok(self
+            .target()?
+            .join("wasm32-wasip1/release/levee_filter.wasm"))
     }
 }

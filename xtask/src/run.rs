@@ -26,11 +26,11 @@ pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
     let asks_only = arguments
         .iter()
         .any(|argument| matches!(argument.as_str(), "-h" | "--help" | "-V" | "--version"));
-    let mut up = Command::new(project.target().join("debug/levee-up"));
+    let mut up = Command::new(project.target()?.join("debug/levee-up"));
     up.current_dir(&project.root).args(arguments);
     if !asks_only {
         up.env("ENVOY_PATH", tools::envoy(project)?)
-            .env("LEVEE_FILTER_WASM", project.filter());
+            .env("LEVEE_FILTER_WASM", project.filter()?);
         build_filter(project)?;
     }
     println!("==> building the demonstration");

@@ -259,7 +259,7 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
         .args(arguments)
         .env("ENVOY_PATH", envoy)
         .env("FUNC_E_PATH", func_e)
-        .env("LEVEE_FILTER_WASM", project.filter());
+        .env("LEVEE_FILTER_WASM", project.filter()?);
     succeed(&mut command, "end-to-end tests have failed")?;
     Ok(Outcome::Passed)
 }
