@@ -7,7 +7,7 @@ use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId, property};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT};
-use crate::outcome::{self, ANSWERED_WELL, Ended};
+use crate::outcome::{self, ANSWERED_WELL, Ended, TimeoutKind};
 use crate::service::Service;
 use crate::shared::{self, BreakerId};
 use crate::workers::{self, Worker};
@@ -247,8 +247,13 @@ impl<H: Host> Plugin<H> {
             self.answered_well,
             service.settings.slow_calls,
         );
-        if is_shortened && timeout.is_some() {
-            // The client gave up early, and the service had more time by its own limit.
+        if is_shortened
+            && matches!(
+                timeout,
+                Some(TimeoutKind::Request | TimeoutKind::ResponseHeader)
+            )
+        {
+            // As if the client had gone away: by its own limit the service had more time.
             outcome = Outcome::Neutral;
         }
         if service.settings.mode != Mode::Disabled {

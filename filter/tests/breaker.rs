@@ -416,6 +416,29 @@ fn a_fixed_answer_takes_the_place_of_the_refusal() {
     assert_eq!(reply.details, "levee_circuit_open");
 }
 
+#[test]
+fn a_client_with_a_deadline_of_its_own_does_not_hide_that_the_service_is_not_reached() {
+    let mut gateway = Gateway::new(
+        1,
+        r#"{"timeouts": {"client_deadline_header": "grpc-timeout"}}"#,
+    );
+    for _ in 0..5 {
+        let headers = vec![("grpc-timeout".to_owned(), b"10S".to_vec())];
+        let stream = Stream {
+            request_headers: headers,
+            ..to_auth_or_else(None)
+        };
+        let call = gateway.begin_stream(0, stream);
+        gateway.change(call, |stream| {
+            stream.code = Some(503);
+            stream.flags = 1 << 5;
+            stream.details = b"upstream_reset_before_response_started{connection_timeout}".to_vec();
+        });
+        gateway.finish(call);
+    }
+    assert_eq!(gateway.state("auth"), 1);
+}
+
 fn to_auth_or_else(fallback: Option<&[u8]>) -> Stream {
     Stream {
         cluster: b"auth".to_vec(),
