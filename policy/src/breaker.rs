@@ -388,6 +388,10 @@ impl Breaker {
         if let Some(probe) = permit.probe {
             self.probes.release(probe);
         }
+        if !settings.mode.learns() {
+            // The call went out under another configuration.
+            return None;
+        }
         match (self.state, outcome) {
             (_, Outcome::Neutral) | (State::Open { .. }, _) => None,
             (State::Closed, Outcome::Success { .. }) => {
@@ -423,7 +427,7 @@ impl Breaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        if self.state != State::Closed {
+        if self.state != State::Closed || !settings.mode.learns() {
             return None;
         }
         let counts = self.window.totals(now);
@@ -553,5 +557,93 @@ impl Probes {
     fn clear(&mut self) {
         self.leases = [None; MAX_PROBES];
         self.successes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
+
+    #[test]
+    fn the_generation_of_untracked_permits_is_never_reached() {
+        let settings = Settings::default();
+        let mut breaker = Breaker::new(&settings, NOW);
+        breaker.generation = Generation::MAX;
+        breaker.change(State::HalfOpen, Cause::OpenTimePassed, NOW);
+        assert_eq!(breaker.generation, 1);
+        breaker.record(&settings, Permit::UNTRACKED, Outcome::FAILURE, NOW, 0);
+        assert_eq!(breaker.phase(), Phase::HalfOpen);
+    }
+
+    #[test]
+    fn numbers_that_are_full_do_not_overflow() {
+        let settings = Settings {
+            consecutive_failures: None,
+            failure_rate: None,
+            ..Settings::default()
+        };
+        let mut breaker = Breaker::new(&settings, NOW);
+        breaker.consecutive_failures = u32::MAX;
+        let permit = Permit {
+            generation: breaker.generation,
+            probe: None,
+        };
+        breaker.record(&settings, permit, Outcome::FAILURE, NOW, 0);
+        assert_eq!(breaker.consecutive_failures, u32::MAX);
+
+        breaker.change(State::HalfOpen, Cause::OpenTimePassed, NOW);
+        breaker.failed_recoveries = u32::MAX;
+        breaker.probes.admitted = u32::MAX;
+        breaker.probes.expired = u32::MAX;
+        let (Verdict::Admit(_), _) = breaker.admit(&settings, NOW) else {
+            panic!("there is a place");
+        };
+        let later = NOW.after(settings.half_open.lease);
+        let (Verdict::Admit(probe), _) = breaker.admit(&settings, later) else {
+            panic!("there are two places");
+        };
+        assert_eq!((breaker.probes.admitted, breaker.probes.expired), (1, 0));
+        breaker.record(&settings, probe, Outcome::FAILURE, later, 0);
+        assert_eq!(breaker.failed_recoveries, u32::MAX);
+        let longest = later.after(settings.open.max);
+        assert_eq!(breaker.state, State::Open { until: longest });
+
+        breaker.change(State::HalfOpen, Cause::OpenTimePassed, longest);
+        breaker.probes.successes = u32::MAX;
+        let (Verdict::Admit(probe), _) = breaker.admit(&settings, longest) else {
+            panic!("there is a place");
+        };
+        breaker.record(&settings, probe, Outcome::SUCCESS, longest, 0);
+        assert_eq!(breaker.phase(), Phase::Closed);
+    }
+
+    #[test]
+    fn a_window_of_another_length_begins_empty() {
+        let mut settings = Settings {
+            consecutive_failures: None,
+            ..Settings::default()
+        };
+        let mut breaker = Breaker::new(&settings, NOW);
+        let permit = Permit {
+            generation: breaker.generation,
+            probe: None,
+        };
+        for _ in 0..19 {
+            breaker.record(&settings, permit, Outcome::FAILURE, NOW, 0);
+        }
+        settings.window = Duration::from_secs(20);
+        let after = breaker.record(&settings, permit, Outcome::FAILURE, NOW, 0);
+        assert_eq!(after, None);
+        assert_eq!(
+            breaker
+                .window
+                .totals(NOW.after(Duration::from_secs(15)))
+                .total,
+            1
+        );
     }
 }

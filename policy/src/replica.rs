@@ -209,3 +209,118 @@ impl News {
             || (self.troubled && !before.troubled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Counts;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Call(usize, Outcome),
+        Sync(usize),
+        Pass(u64),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let outcome = prop_oneof![
+            6 => Just(Outcome::SUCCESS),
+            1 => Just(Outcome::Success { slow: true }),
+            1 => Just(Outcome::FAILURE),
+            1 => Just(Outcome::Failure { slow: true }),
+            1 => Just(Outcome::Neutral),
+        ];
+        prop_oneof![
+            8 => (any::<usize>(), outcome).prop_map(|(worker, outcome)| Event::Call(worker, outcome)),
+            2 => any::<usize>().prop_map(Event::Sync),
+            2 => (0_u64..3_000).prop_map(Event::Pass),
+        ]
+    }
+
+    /// Visits an older breaker first, as when the compare-and-swap fails, then the newest.
+    fn visit(
+        replica: &mut Replica,
+        settings: &Settings,
+        history: &mut [Breaker; 2],
+        visit: Visit,
+        now: Instant,
+    ) {
+        let [older, newest] = history;
+        let before = newest.clone();
+        let _ = replica.visit(settings, older, visit, now, 0);
+        let _ = replica.visit(settings, newest, visit, now, 0);
+        replica.adopt(newest, now);
+        *older = before;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+        #[test]
+        fn no_call_is_lost_or_counted_twice(
+            count in 1_usize..5, events in vec(event(), 1..150),
+        ) {
+            // Nothing opens it, so all is in the window.
+            let settings = Settings {
+                consecutive_failures: None,
+                failure_rate: None,
+                ..Settings::default()
+            };
+            let mut now = Instant::from_nanos(1_000_000_000_000);
+            let mut history = [Breaker::new(&settings, now), Breaker::new(&settings, now)];
+            let mut replicas = vec![Replica::new(&settings, &history[1], now); count];
+            let mut calls: Vec<(u64, Counts)> = Vec::new();
+            let second = |now: Instant| now.as_nanos() / 1_000_000_000;
+            for event in events {
+                match event {
+                    Event::Call(worker, outcome) => {
+                        let replica = &mut replicas[worker % count];
+                        let Some(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
+                            return Err(TestCaseError::fail("it is closed"));
+                        };
+                        if !replica.record(permit, outcome, now) {
+                            let what = Visit::Record(permit, outcome);
+                            visit(replica, &settings, &mut history, what, now);
+                        }
+                        calls.push((second(now), outcome.counts()));
+                    }
+                    Event::Sync(worker) => {
+                        visit(&mut replicas[worker % count], &settings, &mut history, Visit::Sync, now);
+                    }
+                    Event::Pass(millis) => now = now.after(Duration::from_millis(millis)),
+                }
+            }
+            for replica in &mut replicas {
+                visit(replica, &settings, &mut history, Visit::Sync, now);
+            }
+            let mut expected = Counts::default();
+            for (at, counts) in calls {
+                if at + 10 > second(now) {
+                    expected.total += counts.total;
+                    expected.failures += counts.failures;
+                    expected.slow += counts.slow;
+                }
+            }
+            prop_assert_eq!(history[1].window.totals(now), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_counted_before_it_opened_is_not_handed_in_after_it_closed() {
+        let settings = Settings::default();
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let mut breaker = Breaker::new(&settings, now);
+        let mut replica = Replica::new(&settings, &breaker, now);
+        let Some(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
+            panic!("it is closed");
+        };
+        assert!(replica.record(permit, Outcome::SUCCESS, now));
+        breaker.generation += 3; // opened, tried and closed by others
+        let _ = replica.visit(&settings, &mut breaker, Visit::Sync, now, 0);
+        assert_eq!(breaker.window.totals(now), Counts::default());
+    }
+}

@@ -105,7 +105,8 @@ impl Window {
     }
 
     fn advance(&mut self, now: Instant) {
-        self.advance_to(now.as_nanos() / self.width);
+        // `newest + 1` must not overflow, at the end of time either.
+        self.advance_to((now.as_nanos() / self.width).min(u64::MAX - 1));
     }
 
     fn advance_to(&mut self, number: u64) {
@@ -198,6 +199,30 @@ mod tests {
         );
         window.add(at(0), FAILURE);
         assert_eq!(window.totals(at(0)).total, u32::MAX);
+    }
+
+    #[test]
+    fn nothing_overflows_at_the_end_of_time() {
+        let end = Instant::from_nanos(u64::MAX);
+        let mut window = Window::new(Duration::ZERO);
+        window.add(end, FAILURE);
+        assert_eq!(window.totals(end).failures, 1);
+        let other = window.clone();
+        window.absorb(&other);
+        assert_eq!(window.totals(end).failures, 2);
+        let mut read = Window::from_parts(0, u64::MAX, [Counts::default(); BUCKETS]);
+        read.absorb(&other);
+        read.add(end, FAILURE);
+        assert_eq!(read.totals(end).failures, 2);
+    }
+
+    #[test]
+    fn windows_of_other_lengths_are_not_added_up() {
+        let mut window = ten_seconds();
+        let mut longer = Window::new(Duration::from_secs(20));
+        longer.add(at(500), FAILURE);
+        window.absorb(&longer);
+        assert_eq!(window.sum(), Counts::default());
     }
 
     /// The same in the simplest words: a list of calls, and those of the last ten buckets.

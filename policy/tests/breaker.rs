@@ -448,3 +448,136 @@ fn what_failed_before_it_opened_is_forgotten_when_it_closes() {
     }
     assert!(bench.call(Outcome::FAILURE).is_some());
 }
+
+#[test]
+fn sixty_percent_of_errors_never_five_in_a_row_open_by_the_default_rate() {
+    let mut bench = Bench::new(exact());
+    let mut transition = None;
+    for sent in 0..20 {
+        assert_eq!(transition, None);
+        transition = bench.call(if sent % 5 < 3 {
+            Outcome::FAILURE
+        } else {
+            Outcome::SUCCESS
+        });
+    }
+    assert_eq!(transition.unwrap().cause, Cause::FailureRate);
+}
+
+#[test]
+fn a_rule_that_is_off_opens_nothing() {
+    let mut bench = Bench::new(Settings {
+        consecutive_failures: None,
+        failure_rate: None,
+        ..exact()
+    });
+    for _ in 0..100 {
+        assert_eq!(bench.call(Outcome::Failure { slow: true }), None);
+    }
+    let mut bench = Bench::new(exact());
+    for _ in 0..100 {
+        assert_eq!(bench.call(Outcome::Success { slow: true }), None);
+    }
+}
+
+#[test]
+fn a_slow_failure_is_slow_too() {
+    let mut bench = Bench::new(Settings {
+        consecutive_failures: None,
+        failure_rate: None,
+        slow_calls: Some(SlowCalls {
+            longer_than: seconds(1),
+            ratio: Ratio::percent(50),
+            minimum_requests: 20,
+        }),
+        ..exact()
+    });
+    for _ in 0..19 {
+        assert_eq!(bench.call(Outcome::Failure { slow: true }), None);
+    }
+    let transition = bench.call(Outcome::Failure { slow: true }).unwrap();
+    assert_eq!(transition.cause, Cause::SlowCalls);
+}
+
+#[test]
+fn each_episode_has_its_own_jitter() {
+    let mut bench = Bench::new(Settings::default());
+    bench.open();
+    assert_eq!(bench.retry_after(), Some(seconds(30)));
+    bench.pass(seconds(30));
+    bench.random = u64::MAX / 2 + 1;
+    bench.call(Outcome::FAILURE);
+    assert_eq!(bench.retry_after(), Some(seconds(63)));
+}
+
+#[test]
+fn it_knows_since_when_it_is_where_it_is() {
+    let mut bench = Bench::new(exact());
+    let begin = bench.now;
+    bench.pass(seconds(7));
+    bench.call(Outcome::FAILURE);
+    assert_eq!(bench.breaker.since(), begin);
+    bench.open();
+    assert_eq!(bench.breaker.since(), begin.after(seconds(7)));
+    bench.pass(seconds(31));
+    bench.permit();
+    assert_eq!(bench.breaker.since(), begin.after(seconds(38)));
+}
+
+#[test]
+fn no_more_probes_go_out_than_there_are_places() {
+    let mut bench = Bench::new(Settings {
+        half_open: HalfOpen {
+            max_in_flight: u8::MAX,
+            ..exact().half_open
+        },
+        ..exact()
+    });
+    bench.half_open();
+    for _ in 1..levee_policy::breaker::MAX_PROBES {
+        bench.permit();
+    }
+    assert_eq!(bench.retry_after(), Some(Duration::ZERO));
+}
+
+#[test]
+fn a_call_from_before_the_mode_was_fixed_teaches_nothing_but_gives_its_place_back() {
+    for mode in [Mode::Disabled, Mode::ForcedOpen, Mode::ForcedClosed] {
+        for outcome in [Outcome::FAILURE, Outcome::SUCCESS, Outcome::Neutral] {
+            let mut bench = Bench::new(exact());
+            let permits: Vec<Permit> = (0..30).map(|_| bench.permit()).collect();
+            bench.settings.mode = mode;
+            for permit in permits {
+                assert_eq!(bench.end(permit, outcome), None, "{mode:?} {outcome:?}");
+            }
+
+            let mut bench = Bench::new(exact());
+            let probes = [bench.half_open(), bench.permit(), bench.permit()];
+            bench.settings.mode = mode;
+            for probe in probes {
+                assert_eq!(bench.end(probe, outcome), None, "{mode:?} {outcome:?}");
+            }
+            bench.settings.mode = Mode::Enforce;
+            assert!(bench.permit().is_probe(), "{mode:?} {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn the_fixed_modes_say_where_they_stand_and_forced_open_when_to_ask_again() {
+    for (mode, learns, phase) in [
+        (Mode::Enforce, true, None),
+        (Mode::Shadow, true, None),
+        (Mode::Disabled, false, Some(Phase::Closed)),
+        (Mode::ForcedClosed, false, Some(Phase::Closed)),
+        (Mode::ForcedOpen, false, Some(Phase::Open)),
+    ] {
+        assert_eq!(mode.learns(), learns, "{mode:?}");
+        assert_eq!(mode.fixed_phase(), phase, "{mode:?}");
+    }
+    let mut bench = Bench::new(Settings {
+        mode: Mode::ForcedOpen,
+        ..exact()
+    });
+    assert_eq!(bench.retry_after(), Some(seconds(30)));
+}

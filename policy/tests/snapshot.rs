@@ -1,7 +1,7 @@
 //! A breaker as bytes.
 #![allow(missing_docs)]
 
-use levee_policy::breaker::{Breaker, Outcome, Settings, Verdict};
+use levee_policy::breaker::{Breaker, Outcome, Permit, Settings, Verdict};
 use levee_policy::replica::{Replica, Visit};
 use levee_policy::time::Instant;
 use proptest::collection::vec;
@@ -46,8 +46,43 @@ fn another_layout_or_length_is_not_read() {
     assert_eq!(Breaker::from_bytes(&no_state), None);
 }
 
+/// Numbers at the ends of their ranges, which evenly distributed bytes never hit.
+fn extreme_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let word = prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()];
+    let length = Breaker::new(&Settings::default(), Instant::default())
+        .to_bytes()
+        .len();
+    vec(word, length.div_ceil(4)).prop_map(move |words| {
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        // Numbers begin after the layout and the state.
+        bytes.rotate_right(2);
+        bytes.truncate(length);
+        bytes
+    })
+}
+
+fn extreme_number() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just(1), Just(u64::MAX), any::<u64>()]
+}
+
+#[test]
+fn no_bytes_make_a_call_without_a_permit_count() {
+    let settings = Settings::default();
+    let now = Instant::from_nanos(7);
+    let mut bytes = Breaker::new(&settings, now).to_bytes();
+    bytes[10..14].fill(0); // the generation
+    let mut breaker = Breaker::from_bytes(&bytes).unwrap();
+    for _ in 0..5 {
+        let untracked = Permit::UNTRACKED;
+        assert_eq!(
+            breaker.record(&settings, untracked, Outcome::FAILURE, now, 0),
+            None
+        );
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
     fn it_comes_back_as_it_was(calls in vec((0_u32..20_000, any::<u8>()), 0..100)) {
@@ -56,18 +91,27 @@ proptest! {
     }
 
     #[test]
+    fn bytes_of_any_length_are_read_or_refused(bytes in vec(any::<u8>(), 0..1_000)) {
+        let _ = Breaker::from_bytes(&bytes);
+    }
+
+    #[test]
     fn whatever_the_bytes_say_nothing_panics(
-        bytes in vec(any::<u8>(), Breaker::new(&Settings::default(), Instant::default()).to_bytes().len()),
+        bytes in extreme_bytes(),
         state in 0_u8..3,
-        now in any::<u64>(),
-        step in any::<u64>(),
+        window in extreme_number(),
+        now in extreme_number(),
+        step in extreme_number(),
     ) {
         let mut bytes = bytes;
         (bytes[0], bytes[1]) = (1, state);
         let Some(mut breaker) = Breaker::from_bytes(&bytes) else {
             return Err(TestCaseError::fail("it has the right layout"));
         };
-        let settings = Settings::default();
+        let settings = Settings {
+            window: Duration::from_nanos(window),
+            ..Settings::default()
+        };
         let mut now = Instant::from_nanos(now);
         let mut replica = Replica::new(&settings, &breaker, now);
         for outcome in [Outcome::SUCCESS, Outcome::FAILURE, Outcome::Neutral, Outcome::FAILURE] {

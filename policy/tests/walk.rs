@@ -301,3 +301,51 @@ fn from_every_state_it_closes_when_calls_succeed_again() {
         assert_eq!(walk.breaker.phase(), Phase::Closed, "{start:?}");
     }
 }
+
+/// In a mode that learns nothing the answer is always the same, and no result changes the state.
+#[test]
+fn every_event_in_every_state_once_the_mode_is_fixed() {
+    for mode in [Mode::Disabled, Mode::ForcedClosed, Mode::ForcedOpen] {
+        for start in STARTS {
+            let mut walk = Walk::to(start, Mode::Enforce);
+            walk.settings.mode = mode;
+            let before = walk.breaker.clone();
+            let (verdict, transition) = walk.breaker.admit(&walk.settings, walk.now);
+            let expected = if mode == Mode::ForcedOpen {
+                Verdict::Refuse {
+                    retry_after: walk.settings.open.base,
+                }
+            } else {
+                Verdict::Admit(Permit::UNTRACKED)
+            };
+            assert_eq!(
+                (verdict, transition),
+                (expected, None),
+                "{mode:?} {start:?}"
+            );
+            assert_eq!(walk.breaker, before, "{mode:?} {start:?}");
+            for whose in ALL {
+                for outcome in [
+                    Outcome::SUCCESS,
+                    Outcome::FAILURE,
+                    Outcome::Neutral,
+                    Outcome::Success { slow: true },
+                    Outcome::Failure { slow: true },
+                ] {
+                    let Some(permit) = walk.permit(whose) else {
+                        continue;
+                    };
+                    let before = walk.breaker.clone();
+                    let transition =
+                        walk.breaker
+                            .record(&walk.settings, permit, outcome, walk.now, 0);
+                    assert_eq!(transition, None, "{mode:?} {start:?} {whose:?} {outcome:?}");
+                    assert_eq!(walk.breaker.phase(), phase_of(start), "{mode:?} {start:?}");
+                    if whose != Whose::Current {
+                        assert_eq!(walk.breaker, before, "{mode:?} {start:?} {whose:?}");
+                    }
+                }
+            }
+        }
+    }
+}

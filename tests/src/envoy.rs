@@ -44,6 +44,8 @@ pub struct Start {
     pub concurrency: u32,
     /// `info` shows the filter's transitions; `debug` is for looking into a failure.
     pub log_level: &'static str,
+    /// Another module in the filter's place.
+    pub filter: Option<PathBuf>,
 }
 
 impl Default for Start {
@@ -51,6 +53,7 @@ impl Default for Start {
         Self {
             concurrency: 1,
             log_level: "info",
+            filter: None,
         }
     }
 }
@@ -125,7 +128,10 @@ impl Envoy {
     /// Starts `config` on free ports, with the filter where it has one.
     pub async fn start_with(config: EnvoyConfig, start: &Start) -> Self {
         let files = Files::new();
-        let config = prepared(config, &files);
+        let mut config = prepared(config, &files);
+        if let Some(filter) = &start.filter {
+            config = config.wasm_file(filter);
+        }
         let arguments = files.arguments(&config, start);
         Self::run(files, &arguments).await
     }
