@@ -310,6 +310,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_counted_with_a_new_window_is_handed_in_to_a_breaker_with_the_old() {
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let mut breaker = Breaker::new(&Settings::default(), now);
+        let settings = Settings {
+            window: Duration::from_secs(20),
+            ..Settings::default()
+        };
+        let mut replica = Replica::new(&settings, &breaker, now);
+        let Some(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
+            panic!("it is closed");
+        };
+        assert!(replica.record(permit, Outcome::SUCCESS, now));
+        let _ = replica.visit(&settings, &mut breaker, Visit::Sync, now, 0);
+        assert_eq!(breaker.window.totals(now).total, 1);
+    }
+
+    #[test]
     fn what_was_counted_before_it_opened_is_not_handed_in_after_it_closed() {
         let settings = Settings::default();
         let now = Instant::from_nanos(1_000_000_000_000);

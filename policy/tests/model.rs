@@ -23,7 +23,8 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let outcome = prop_oneof![
-        3 => Just(Outcome::FAILURE), 3 => Just(Outcome::SUCCESS), 1 => Just(Outcome::Neutral)
+        3 => Just(Outcome::FAILURE), 3 => Just(Outcome::SUCCESS), 1 => Just(Outcome::Neutral),
+        1 => Just(Outcome::Success { slow: true })
     ];
     prop_oneof![
         2 => (0_u64..2_000).prop_map(Event::Pass),
@@ -106,6 +107,7 @@ impl Model {
         };
         let mut opens = false;
         if self.phase == 2 {
+            let failed = failed || outcome == Outcome::Success { slow: true };
             self.successes += u32::from(!failed);
             if self.successes == 2 {
                 self.enter(0);
@@ -177,6 +179,16 @@ proptest! {
             }
             let phase = [Phase::Closed, Phase::Open, Phase::HalfOpen][usize::from(model.phase)];
             prop_assert_eq!(breaker.phase(), phase);
+            if phase == Phase::HalfOpen {
+                // What is in flight: the places there are, less those still to be had.
+                let mut asked = breaker.clone();
+                let free = (0..9)
+                    .take_while(|_| matches!(asked.admit(&settings, at(millis)).0, Verdict::Admit(_)))
+                    .count();
+                let held = model.leases.iter().filter(|(_, end)| *end > millis).count();
+                prop_assert!(held <= 2);
+                prop_assert_eq!(free, 2 - held);
+            }
         }
         // From wherever this led, it closes when calls succeed again.
         for _ in 0..20 {

@@ -47,6 +47,7 @@ fn no_decision_allocates() {
     let mut now = Instant::from_nanos(1);
     let mut breaker = Breaker::new(&settings, now);
     let mut replica = Replica::new(&settings, &breaker, now);
+    let mut met = [false; 3];
     let counted = allocations(|| {
         for round in 0..10_000_u64 {
             now = now.after(Duration::from_millis(round % 500));
@@ -72,8 +73,10 @@ fn no_decision_allocates() {
             if let (Verdict::Admit(permit), _) = breaker.admit(&settings, now) {
                 breaker.record(&settings, permit, outcome, now, round);
             }
+            met[breaker.phase() as usize] = true;
             breaker = Breaker::from_bytes(&breaker.to_bytes()).unwrap();
         }
     });
     assert_eq!(counted, 0);
+    assert_eq!(met, [true; 3], "closed, open and half-open");
 }

@@ -2,7 +2,9 @@
 #![allow(missing_docs)]
 
 use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Phase, Settings, Verdict};
+use levee_policy::breaker::{
+    Breaker, FailureRate, Mode, Outcome, Permit, Phase, Settings, SlowCalls, Verdict,
+};
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Replica, Visit};
 use levee_policy::time::Instant;
@@ -21,6 +23,11 @@ struct Workers {
     told: Vec<bool>,
     now: Instant,
     visits: u32,
+    /// The shared breaker before the last visit: what a worker that is overtaken has read.
+    older: Breaker,
+    /// How many transitions there were, and how many of them each worker knows.
+    episode: u32,
+    known: Vec<u32>,
 }
 
 fn settings() -> Settings {
@@ -47,6 +54,9 @@ impl Workers {
             told: vec![false; count],
             now,
             visits: 0,
+            older: Breaker::new(&settings, now),
+            episode: 0,
+            known: vec![0; count],
         }
     }
 
@@ -56,10 +66,13 @@ impl Workers {
         self.visits += 1;
         let replica = &self.replicas[worker];
         if self.visits.is_multiple_of(3) {
-            let mut overtaken = self.shared.clone();
+            let mut overtaken = self.older.clone();
             let _ = replica.visit(&self.settings, &mut overtaken, visit, self.now, 0);
         }
+        self.older = self.shared.clone();
         let (verdict, synced) = replica.visit(&self.settings, &mut self.shared, visit, self.now, 0);
+        self.episode += u32::from(synced.transition.is_some());
+        self.known[worker] = self.episode;
         self.replicas[worker].adopt(&self.shared, self.now);
         if synced.tell_others {
             for other in (0..self.told.len()).filter(|other| *other != worker) {
@@ -223,10 +236,196 @@ fn a_row_of_failures_goes_on_after_a_long_silence() {
     );
 }
 
+fn slow_calls_only() -> Settings {
+    Settings {
+        consecutive_failures: None,
+        failure_rate: None,
+        slow_calls: Some(SlowCalls {
+            longer_than: Duration::from_secs(1),
+            ratio: Ratio::percent(50),
+            minimum_requests: 20,
+        }),
+        ..settings()
+    }
+}
+
+const SLOW: Outcome = Outcome::Success { slow: true };
+
+fn by_rate_only() -> Settings {
+    Settings {
+        consecutive_failures: None,
+        ..settings()
+    }
+}
+
+#[test]
+fn sixty_percent_of_errors_spread_over_workers_open_by_the_default_rate() {
+    let mut workers = Workers::new(4, settings());
+    for sent in 0..100 {
+        let failed = sent % 5 < 3;
+        workers.call(
+            sent % 4,
+            if failed {
+                Outcome::FAILURE
+            } else {
+                Outcome::SUCCESS
+            },
+        );
+        workers.pass(Duration::from_millis(5));
+        if sent % 20 == 19 {
+            workers.tick();
+        }
+    }
+    assert_eq!(workers.shared.phase(), Phase::Open);
+}
+
+/// Here the news arrives a little later than the failures come.
+#[test]
+fn a_burst_on_one_worker_waits_for_what_the_others_have_counted() {
+    for (settings, outcome) in [
+        (by_rate_only(), Outcome::FAILURE),
+        (slow_calls_only(), SLOW),
+    ] {
+        let mut workers = Workers::new(4, settings);
+        for call in 0..300 {
+            workers.call(1 + call % 3, Outcome::SUCCESS);
+        }
+        assert_eq!(workers.visits, 0);
+        for _ in 0..40 {
+            let permit = workers.begin(0).expect("it is closed");
+            workers.end(0, permit, outcome);
+            workers.pass(Duration::from_millis(1));
+        }
+        workers.deliver();
+        workers.pass(Duration::from_millis(100));
+        workers.tick();
+        assert_eq!(workers.shared.phase(), Phase::Closed);
+    }
+}
+
+#[test]
+fn a_burst_opens_at_the_next_tick_though_no_call_follows() {
+    let mut workers = Workers::new(4, by_rate_only());
+    for _ in 0..20 {
+        workers.call(0, Outcome::FAILURE);
+    }
+    workers.pass(Duration::from_millis(100));
+    workers.tick();
+    for replica in &workers.replicas {
+        assert_eq!(replica.phase(), Phase::Open);
+    }
+}
+
+#[test]
+fn failures_that_do_not_stop_do_not_put_the_judgement_off() {
+    let mut workers = Workers::new(1, by_rate_only());
+    for _ in 0..30 {
+        workers.call(0, Outcome::FAILURE);
+        workers.pass(Duration::from_millis(10));
+    }
+    assert_eq!(workers.shared.phase(), Phase::Open);
+}
+
+#[test]
+fn trouble_is_told_again_after_it_had_left_the_window() {
+    let mut workers = Workers::new(2, slow_calls_only());
+    workers.call(0, SLOW);
+    assert!(workers.replicas[1].wants_sync());
+    workers.pass(Duration::from_secs(11));
+    workers.visit(1, Visit::Sync);
+    assert!(!workers.replicas[1].wants_sync());
+    workers.call(0, SLOW);
+    assert!(workers.replicas[1].wants_sync());
+}
+
+#[test]
+fn a_new_worker_does_not_worry_about_what_has_left_the_window() {
+    let mut workers = Workers::new(1, by_rate_only());
+    workers.call(0, Outcome::FAILURE);
+    let new = |now| Replica::new(&workers.settings, &workers.shared, now);
+    assert!(new(workers.now).wants_sync());
+    assert!(!new(workers.now.after(Duration::from_secs(11))).wants_sync());
+}
+
+#[test]
+fn a_worker_looks_after_a_half_open_breaker() {
+    let mut workers = Workers::new(2, settings());
+    for _ in 0..5 {
+        workers.call(0, Outcome::FAILURE);
+    }
+    assert!(!workers.replicas[1].wants_sync(), "open lasts by itself");
+    workers.pass(Duration::from_secs(30));
+    workers.begin(0).expect("a probe");
+    workers.deliver();
+    assert!(workers.replicas[1].wants_sync());
+}
+
+#[test]
+fn an_open_worker_refuses_until_exactly_the_end_and_asks_then() {
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        let mut workers = Workers::new(1, Settings { mode, ..settings() });
+        for _ in 0..5 {
+            workers.call(0, Outcome::FAILURE);
+        }
+        workers.pass(Duration::from_nanos(29_999_999_999));
+        let replica = &workers.replicas[0];
+        let left = Duration::from_nanos(1);
+        let refused = if mode == Mode::Shadow {
+            Verdict::WouldRefuse
+        } else {
+            Verdict::Refuse { retry_after: left }
+        };
+        assert_eq!(replica.admit(&workers.settings, workers.now), Some(refused));
+        let end = workers.now.after(left);
+        assert_eq!(replica.admit(&workers.settings, end), None);
+    }
+}
+
+#[test]
+fn a_worker_in_a_fixed_mode_neither_asks_nor_tells_nor_opens() {
+    let mut workers = Workers::new(1, settings());
+    for _ in 0..5 {
+        workers.call(0, Outcome::FAILURE);
+    }
+    for mode in [Mode::Disabled, Mode::ForcedClosed, Mode::ForcedOpen] {
+        workers.settings.mode = mode;
+        let visits = workers.visits;
+        assert_eq!(
+            workers.call(0, Outcome::FAILURE),
+            mode != Mode::ForcedOpen,
+            "{mode:?}"
+        );
+        assert_eq!(workers.visits, visits, "{mode:?}");
+    }
+
+    let mut workers = Workers::new(1, by_rate_only());
+    for _ in 0..30 {
+        workers.call(0, Outcome::FAILURE);
+    }
+    workers.settings.mode = Mode::Disabled;
+    workers.pass(Duration::from_secs(1));
+    workers.tick();
+    assert_eq!(workers.shared.phase(), Phase::Closed);
+}
+
+#[test]
+fn a_result_known_to_be_stale_costs_no_visit() {
+    let mut workers = Workers::new(1, settings());
+    let early = workers.begin(0).expect("it is closed");
+    for _ in 0..5 {
+        workers.call(0, Outcome::FAILURE);
+    }
+    let visits = workers.visits;
+    workers.end(0, early, Outcome::FAILURE);
+    assert_eq!(workers.visits, visits);
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Begin(usize),
     End(usize, Outcome),
+    /// A call that never ends.
+    Lose(usize),
     Pass(u64),
     Tick,
     Deliver,
@@ -240,6 +439,7 @@ fn event(delayed: bool) -> impl Strategy<Value = Event> {
         8 => any::<usize>().prop_map(Event::Begin),
         8 => (any::<usize>(), outcome).prop_map(|(place, outcome)| Event::End(place, outcome)),
         2 => (0_u64..20_000).prop_map(Event::Pass),
+        1 => any::<usize>().prop_map(Event::Lose),
         1 => Just(Event::Tick),
         if delayed { 2 } else { 0 } => Just(Event::Deliver),
     ]
@@ -279,7 +479,10 @@ proptest! {
                 }
                 Event::Pass(millis) => workers.pass(Duration::from_millis(millis)),
                 Event::Tick => workers.tick(),
-                Event::End(..) | Event::Deliver => {}
+                Event::Lose(place) if !calls.is_empty() => {
+                    calls.swap_remove(place % calls.len());
+                }
+                Event::End(..) | Event::Lose(_) | Event::Deliver => {}
             }
             workers.deliver();
             prop_assert_eq!(workers.shared.phase(), one.phase());
@@ -295,19 +498,30 @@ proptest! {
     ) {
         let settings = settings();
         let mut workers = Workers::new(count, settings);
-        let mut calls: Vec<(usize, Permit, Instant)> = Vec::new();
+        let mut calls: Vec<(usize, Permit, Instant, u32)> = Vec::new();
+        // Probes hold their places whether their calls end or are lost.
+        let mut lost: Vec<(Permit, Instant)> = Vec::new();
         for event in events {
             match event {
                 Event::Begin(worker) => {
                     let worker = worker % count;
                     if let Some(permit) = workers.begin(worker) {
-                        calls.push((worker, permit, workers.now));
+                        calls.push((worker, permit, workers.now, workers.known[worker]));
                     }
                 }
                 Event::End(place, outcome) if !calls.is_empty() => {
-                    let (worker, permit, _) = calls.swap_remove(place % calls.len());
+                    let (worker, permit, _, episode) = calls.swap_remove(place % calls.len());
                     let before = workers.shared.phase();
+                    // A stale result is worth no more than looking in.
+                    let untouched = workers.shared.clone();
+                    let mut looked_in = workers.shared.clone();
+                    let replica = &workers.replicas[worker];
+                    let _ = replica.visit(&settings, &mut looked_in, Visit::Sync, workers.now, 0);
+                    let is_stale = episode != workers.episode;
                     workers.end(worker, permit, outcome);
+                    if is_stale {
+                        prop_assert!(workers.shared == untouched || workers.shared == looked_in);
+                    }
                     if outcome == Outcome::Neutral && before != Phase::Closed {
                         prop_assert_eq!(workers.shared.phase(), before);
                     }
@@ -315,12 +529,18 @@ proptest! {
                 Event::Pass(millis) => workers.pass(Duration::from_millis(millis)),
                 Event::Tick => workers.tick(),
                 Event::Deliver => workers.deliver(),
-                Event::End(..) => {}
+                Event::Lose(place) if !calls.is_empty() => {
+                    let (_, permit, begun, _) = calls.swap_remove(place % calls.len());
+                    lost.push((permit, begun));
+                }
+                Event::End(..) | Event::Lose(_) => {}
             }
             let lease = settings.half_open.lease;
             let newest = workers.shared.since();
-            let probes = calls.iter().filter(|(_, permit, begun)| {
-                permit.is_probe() && *begun >= newest && workers.now.since(*begun) < lease
+            let under_way = calls.iter().map(|(_, permit, begun, _)| (permit, begun));
+            let lost = lost.iter().map(|(permit, begun)| (permit, begun));
+            let probes = under_way.chain(lost).filter(|(permit, begun)| {
+                permit.is_probe() && **begun >= newest && workers.now.since(**begun) < lease
             });
             if workers.shared.phase() == Phase::HalfOpen {
                 prop_assert!(probes.count() <= 3);
@@ -330,6 +550,8 @@ proptest! {
         workers.deliver();
         for replica in &workers.replicas {
             prop_assert_eq!(replica.phase(), workers.shared.phase());
+            let verdict = replica.admit(&settings, workers.now);
+            prop_assert_eq!(verdict, workers.replicas[0].admit(&settings, workers.now));
         }
     }
 }
