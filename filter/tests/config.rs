@@ -234,6 +234,17 @@ fn a_struct_is_read_as_envoy_encodes_it() {
 }
 
 #[test]
+fn a_fraction_may_be_a_text_since_envoys_yaml_makes_it_one() {
+    let config = Config::parse(br#"{"breaker": {"failure_rate": {"ratio": "0.25"}}}"#).unwrap();
+    let ratio = config.general.breaker.failure_rate.unwrap().ratio;
+    assert_eq!(ratio, levee_policy::ratio::Ratio::percent(25));
+    for bad in ["half", "1.5", "-0.1", "NaN", "inf", ""] {
+        let json = format!(r#"{{"breaker": {{"failure_rate": {{"ratio": "{bad}"}}}}}}"#);
+        assert_eq!(errors(&json).len(), 1, "{bad}");
+    }
+}
+
+#[test]
 fn rules_can_be_switched_off_one_by_one() {
     let config = Config::parse(
         br#"{"breaker": {"failure_rate": {"ratio": 0}},

@@ -84,8 +84,8 @@ impl Files {
 
     /// Writes the configuration and gives back Envoy's arguments.
     fn arguments(&self, config: &EnvoyConfig, start: &Start) -> Vec<String> {
-        let file = self.at("envoy.json");
-        fs::write(&file, config.to_json()).expect("write Envoy's configuration");
+        let file = self.at("envoy.yaml");
+        fs::write(&file, config.to_yaml()).expect("write Envoy's configuration");
         let text = |path: PathBuf| {
             path.to_str()
                 .expect("temporary paths are UTF-8")

@@ -126,9 +126,9 @@ impl EnvoyConfig {
         &mut self.value
     }
 
-    /// As JSON, which Envoy reads from files whose names end in `.json`.
-    pub fn to_json(&self) -> String {
-        format!("{:#}\n", self.value)
+    /// As YAML, as a user writes it: Envoy reads it otherwise than JSON (a fraction becomes a text).
+    pub fn to_yaml(&self) -> String {
+        serde_norway::to_string(&self.value).expect("what was read as YAML can be written so")
     }
 
     // --- addresses ---------------------------------------------------------------------------------------------

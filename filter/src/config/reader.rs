@@ -258,10 +258,13 @@ impl Section<'_> {
             .and_then(|number| usize::try_from(number).ok())
     }
 
-    /// A share.
+    /// A share. Envoy makes a text of a fraction when it reads YAML: "0.5" is 0.5.
     pub(super) fn ratio(&mut self, field: &'static str) -> Option<Ratio> {
         let value = self.get(field)?;
-        let ratio = value.as_f64().and_then(Ratio::new);
+        let number = value
+            .as_str()
+            .map_or_else(|| value.as_f64(), |text| text.parse().ok());
+        let ratio = number.and_then(Ratio::new);
         if ratio.is_none() {
             self.wrong(field, value, "a number from 0 (off) to 1, such as 0.5");
         }

@@ -68,8 +68,8 @@ impl Gateway {
         let config = configuration(args, services)?
             .wasm_file(&filter)
             .access_log(&access_log);
-        let config_file = files.path().join("envoy.json");
-        fs::write(&config_file, config.to_json()).map_err(Failure::other)?;
+        let config_file = files.path().join("envoy.yaml");
+        fs::write(&config_file, config.to_yaml()).map_err(Failure::other)?;
 
         let output = File::create(&log).map_err(Failure::other)?;
         let mut command = Command::new(envoy);
