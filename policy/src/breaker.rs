@@ -263,6 +263,8 @@ pub enum Cause {
     SlowCalls,
     /// The time to stay open has passed.
     OpenTimePassed,
+    /// Something else than a call has seen that the service answers: [`Breaker::hasten`].
+    HealthCheckPassed,
     /// A probe failed.
     ProbeFailed,
     /// Enough probes succeeded.
@@ -354,6 +356,13 @@ impl Breaker {
             return (Verdict::Admit(permit), transition);
         }
         (refusal(settings.mode, refused_for), transition)
+    }
+
+    /// A health check was answered: an open breaker lets probes through before its time has passed.
+    /// It takes calls to close it, since a service may answer checks and fail at all else.
+    pub fn hasten(&mut self, settings: &Settings, now: Instant) -> Option<Transition> {
+        let is_open = self.phase() == Phase::Open && settings.mode.learns();
+        is_open.then(|| self.change(State::HalfOpen, Cause::HealthCheckPassed, now))
     }
 
     /// A call has ended. `random` (64 evenly distributed bits) is used if that opens the breaker.

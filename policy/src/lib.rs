@@ -10,11 +10,13 @@
 //! | [`replica`] | the same for several workers that share one breaker and talk little |
 //! | [`window`] | how many calls failed in the last seconds |
 //! | [`backoff`] | how long to wait before the next attempt |
+//! | [`budget`] | how many further attempts there may be at all |
 //! | [`timeout`] | how long a request may take |
 //! | [`time`], [`ratio`], [`random`] | the units the others speak in |
 
 pub mod backoff;
 pub mod breaker;
+pub mod budget;
 pub mod random;
 pub mod ratio;
 pub mod replica;

@@ -1,5 +1,6 @@
 //! A [`Breaker`] as bytes, to be kept in a store that others read.
 
+use crate::breaker::Settings;
 use crate::breaker::{Breaker, Lease, MAX_PROBES, ProbeId, Probes, State};
 use crate::time::Instant;
 use crate::window::{BUCKETS, Counts, Window};
@@ -108,6 +109,24 @@ impl Breaker {
             window: Window::from_parts(width, newest, buckets),
             probes,
         })
+    }
+
+    /// Makes a breaker that a process left behind fit for the next one, whose clock may differ: its
+    /// probes are gone, nothing has happened after `now`, and it is open no longer than `settings`
+    /// allow from `now` on.
+    #[must_use]
+    pub fn resumed(mut self, settings: &Settings, now: Instant) -> Self {
+        self.probes.leases = [None; MAX_PROBES];
+        self.since = self.since.min(now);
+        if let State::Open { until } = &mut self.state {
+            let longest = settings.open.jitter.apply(settings.open.max, u64::MAX);
+            *until = (*until).min(now.after(longest));
+        }
+        let (width, newest, _) = self.window.parts();
+        if newest > now.as_nanos() / width {
+            self.window = Window::new(settings.window);
+        }
+        self
     }
 }
 

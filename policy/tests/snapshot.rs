@@ -126,3 +126,83 @@ proptest! {
         }
     }
 }
+
+/// An open breaker of another process, whose clock was `ahead` of the one that is used.
+fn open_and_ahead_by(ahead: Duration) -> (Breaker, Instant) {
+    let settings = Settings::default();
+    let now = Instant::from_nanos(1_000_000_000_000);
+    let theirs = now.after(ahead);
+    let mut breaker = Breaker::new(&settings, theirs);
+    for _ in 0..5 {
+        let (Verdict::Admit(permit), _) = breaker.admit(&settings, theirs) else {
+            panic!("closed");
+        };
+        breaker.record(&settings, permit, Outcome::FAILURE, theirs, 0);
+    }
+    (breaker, now)
+}
+
+#[test]
+fn a_breaker_that_is_resumed_is_open_for_as_long_as_it_was_to_be() {
+    let settings = Settings::default();
+    let (breaker, now) = open_and_ahead_by(Duration::ZERO);
+    let mut resumed = breaker.resumed(&settings, now);
+    let before = now.after(Duration::from_secs(29));
+    assert!(matches!(
+        resumed.admit(&settings, before).0,
+        Verdict::Refuse { .. }
+    ));
+    let after = now.after(Duration::from_secs(30));
+    assert!(matches!(resumed.admit(&settings, after).0, Verdict::Admit(probe) if probe.is_probe()));
+}
+
+#[test]
+fn a_clock_that_was_set_back_between_two_processes_keeps_no_breaker_open_for_ever() {
+    let settings = Settings::default();
+    let (breaker, now) = open_and_ahead_by(Duration::from_hours(1000));
+    let mut resumed = breaker.resumed(&settings, now);
+    assert_eq!(resumed.since(), now);
+    let longest = now.after(Duration::from_mins(5).mul_f64(1.1));
+    assert!(matches!(
+        resumed.admit(&settings, longest).0,
+        Verdict::Admit(_)
+    ));
+}
+
+#[test]
+fn probes_of_a_process_that_is_gone_hold_no_places() {
+    let settings = Settings::default();
+    let (mut breaker, now) = open_and_ahead_by(Duration::ZERO);
+    let due = now.after(Duration::from_secs(30));
+    for _ in 0..3 {
+        assert!(matches!(breaker.admit(&settings, due).0, Verdict::Admit(_)));
+    }
+    let mut resumed = breaker.clone().resumed(&settings, due);
+    assert!(matches!(
+        breaker.admit(&settings, due).0,
+        Verdict::Refuse { .. }
+    ));
+    assert!(matches!(resumed.admit(&settings, due).0, Verdict::Admit(_)));
+}
+
+#[test]
+fn calls_that_have_not_happened_yet_are_not_counted() {
+    let settings = Settings {
+        consecutive_failures: None,
+        ..Settings::default()
+    };
+    let now = Instant::from_nanos(1_000_000_000_000);
+    let theirs = now.after(Duration::from_hours(1));
+    let mut breaker = Breaker::new(&settings, theirs);
+    let (Verdict::Admit(permit), _) = breaker.admit(&settings, theirs) else {
+        panic!("closed");
+    };
+    for _ in 0..19 {
+        breaker.record(&settings, permit, Outcome::FAILURE, theirs, 0);
+    }
+    let mut resumed = breaker.resumed(&settings, now);
+    assert_eq!(
+        resumed.record(&settings, permit, Outcome::FAILURE, now, 0),
+        None
+    );
+}

@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::breaker::{Breaker, Mode, Outcome, Permit, Phase, Settings, Verdict};
+use levee_policy::breaker::{Breaker, Cause, Mode, Outcome, Permit, Phase, Settings, Verdict};
 use levee_policy::time::Instant;
 use std::time::Duration;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -347,5 +347,39 @@ fn every_event_in_every_state_once_the_mode_is_fixed() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_health_check_hastens_an_open_breaker_and_changes_no_other() {
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        for start in STARTS {
+            let mut walk = Walk::to(start, mode);
+            let before = walk.breaker.clone();
+            let transition = walk.breaker.hasten(&walk.settings, walk.now);
+            if phase_of(start) == Phase::Open {
+                let transition = transition.expect("it was open");
+                assert_eq!(transition.cause, Cause::HealthCheckPassed);
+                assert_eq!(walk.breaker.phase(), Phase::HalfOpen);
+                // It takes as many probes to close it as ever, and one failure opens it for longer.
+                walk.succeed(2);
+                assert_eq!(walk.breaker.phase(), Phase::HalfOpen);
+                walk.fail(1);
+                assert_eq!(walk.breaker.phase(), Phase::Open);
+            } else {
+                assert_eq!(transition, None, "{start:?}");
+                assert_eq!(walk.breaker, before, "{start:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_health_check_changes_nothing_in_a_mode_that_learns_nothing() {
+    for mode in [Mode::Disabled, Mode::ForcedOpen, Mode::ForcedClosed] {
+        let mut walk = Walk::to(Start::Open, Mode::Enforce);
+        walk.settings.mode = mode;
+        assert_eq!(walk.breaker.hasten(&walk.settings, walk.now), None);
+        assert_eq!(walk.breaker.phase(), Phase::Open);
     }
 }

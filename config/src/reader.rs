@@ -3,7 +3,7 @@
 //! A [`Section`] hands out its fields by name and type. What is of the wrong type or out of range
 //! is noted and counts as absent; what nobody asked for is noted at the end.
 
-use super::ConfigError;
+use crate::ConfigError;
 use levee_policy::ratio::Ratio;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use std::time::Duration;
 const MAX_TEXT: usize = 64 * 1024;
 
 /// Reads `value` by `read`; the result counts only if there were no mistakes.
-pub(super) fn read<T>(
+pub fn read<T>(
     value: &Value,
     read: impl FnOnce(&mut Section<'_>) -> T,
 ) -> Result<T, Vec<ConfigError>> {
@@ -59,7 +59,7 @@ fn visit<T>(
 }
 
 /// An object of the configuration.
-pub(super) struct Section<'a> {
+pub struct Section<'a> {
     path: String,
     is_absent: bool,
     fields: &'a Map<String, Value>,
@@ -69,12 +69,12 @@ pub(super) struct Section<'a> {
 
 impl Section<'_> {
     /// Whether the configuration does not have it.
-    pub(super) const fn is_absent(&self) -> bool {
+    pub const fn is_absent(&self) -> bool {
         self.is_absent
     }
 
     /// Notes a mistake at `field`, or in the section itself where that is empty.
-    pub(super) fn error(&mut self, field: &str, message: &str) {
+    pub fn error(&mut self, field: &str, message: &str) {
         let path = if field.is_empty() {
             self.path.clone()
         } else {
@@ -87,14 +87,14 @@ impl Section<'_> {
     }
 
     /// Notes a mistake if `field` is not there.
-    pub(super) fn require(&mut self, field: &str, what: &str) {
+    pub fn require(&mut self, field: &str, what: &str) {
         if !self.fields.contains_key(field) {
             self.error(field, &format!("is missing: {what}"));
         }
     }
 
     /// An object within this one. `read` is called even where there is none.
-    pub(super) fn section<T>(
+    pub fn section<T>(
         &mut self,
         field: &'static str,
         read: impl FnOnce(&mut Section<'_>) -> T,
@@ -105,7 +105,7 @@ impl Section<'_> {
     }
 
     /// An object whose keys are names and whose values are objects.
-    pub(super) fn entries<T>(
+    pub fn entries<T>(
         &mut self,
         field: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> T,
@@ -127,7 +127,7 @@ impl Section<'_> {
     }
 
     /// A list of objects.
-    pub(super) fn list<T>(
+    pub fn list<T>(
         &mut self,
         field: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> T,
@@ -156,7 +156,7 @@ impl Section<'_> {
     }
 
     /// An object whose values are texts.
-    pub(super) fn texts(&mut self, field: &'static str) -> Vec<(String, String)> {
+    pub fn texts(&mut self, field: &'static str) -> Vec<(String, String)> {
         let Some(entries) = self.object(field) else {
             return Vec::new();
         };
@@ -170,13 +170,13 @@ impl Section<'_> {
     }
 
     /// A text that is not empty.
-    pub(super) fn text(&mut self, field: &'static str) -> Option<String> {
+    pub fn text(&mut self, field: &'static str) -> Option<String> {
         let value = self.get(field)?;
         self.check_text(field, value)
     }
 
     /// A text that may be empty.
-    pub(super) fn text_or_empty(&mut self, field: &'static str) -> Option<String> {
+    pub fn text_or_empty(&mut self, field: &'static str) -> Option<String> {
         match self.get(field)? {
             Value::String(text) if text.is_empty() => Some(String::new()),
             value => self.check_text(field, value),
@@ -184,9 +184,9 @@ impl Section<'_> {
     }
 
     /// The name of a header, in lower case.
-    pub(super) fn header_name(&mut self, field: &'static str) -> Option<String> {
+    pub fn header_name(&mut self, field: &'static str) -> Option<String> {
         let name = self.text(field)?.to_ascii_lowercase();
-        if super::is_header_name(&name) {
+        if is_header_name(&name) {
             return Some(name);
         }
         self.error(
@@ -197,7 +197,7 @@ impl Section<'_> {
     }
 
     /// A duration with its unit.
-    pub(super) fn duration(
+    pub fn duration(
         &mut self,
         field: &'static str,
         range: RangeInclusive<Duration>,
@@ -226,11 +226,7 @@ impl Section<'_> {
     }
 
     /// A whole number. Envoy turns every number into floating point: 5.0 is 5.
-    pub(super) fn integer(
-        &mut self,
-        field: &'static str,
-        range: RangeInclusive<u32>,
-    ) -> Option<u32> {
+    pub fn integer(&mut self, field: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
         let value = self.get(field)?;
         let right = format!("a whole number from {} to {}", range.start(), range.end());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked to be one
@@ -249,17 +245,13 @@ impl Section<'_> {
     }
 
     /// A number of things.
-    pub(super) fn size(
-        &mut self,
-        field: &'static str,
-        range: RangeInclusive<u32>,
-    ) -> Option<usize> {
+    pub fn size(&mut self, field: &'static str, range: RangeInclusive<u32>) -> Option<usize> {
         self.integer(field, range)
             .and_then(|number| usize::try_from(number).ok())
     }
 
     /// A share. Envoy makes a text of a fraction when it reads YAML: "0.5" is 0.5.
-    pub(super) fn ratio(&mut self, field: &'static str) -> Option<Ratio> {
+    pub fn ratio(&mut self, field: &'static str) -> Option<Ratio> {
         let value = self.get(field)?;
         let number = value
             .as_str()
@@ -272,11 +264,7 @@ impl Section<'_> {
     }
 
     /// One of several words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        field: &'static str,
-        words: &[(&str, T)],
-    ) -> Option<T> {
+    pub fn choice<T: Copy>(&mut self, field: &'static str, words: &[(&str, T)]) -> Option<T> {
         let value = self.get(field)?;
         let found = words.iter().find(|(word, _)| value.as_str() == Some(word));
         if found.is_none() {
@@ -361,4 +349,12 @@ fn describe(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// Whether `name` can be a header's name, in lower case.
+pub fn is_header_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }

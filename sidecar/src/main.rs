@@ -1,0 +1,2 @@
+//! The sidecar of Levee.
+fn main() {}
