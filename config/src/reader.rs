@@ -169,6 +169,20 @@ impl Section<'_> {
         texts
     }
 
+    /// A list of texts.
+    pub fn words(&mut self, field: &'static str) -> Vec<String> {
+        let items = match self.get(field) {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(field, other, "a list [...]");
+                return Vec::new();
+            }
+        };
+        let check = |(place, item)| self.check_text(&format!("{field}[{place}]"), item);
+        items.iter().enumerate().filter_map(check).collect()
+    }
+
     /// A text that is not empty.
     pub fn text(&mut self, field: &'static str) -> Option<String> {
         let value = self.get(field)?;

@@ -1,0 +1,427 @@
+//! `levee.yaml`: what is written becomes [`Config`] here, or a list of errors.
+
+use crate::logging::Format;
+use levee_config::breaker::read_breaker;
+use levee_config::reader::{Section, read};
+use levee_config::{ConfigError, LONGEST};
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker;
+use levee_policy::budget;
+use levee_policy::ratio::Ratio;
+use log::LevelFilter;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a valid configuration says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How the log looks.
+    pub log: Log,
+    /// How long a stop may take.
+    pub stop_within: Duration,
+    /// Where the admin interface listens.
+    pub admin: SocketAddr,
+    /// Redis upstreams.
+    pub redis: Vec<Redis>,
+    /// Where retry state is kept.
+    pub state: Option<State>,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    /// For people or for programs.
+    pub format: Format,
+    /// What is left out.
+    pub level: LevelFilter,
+}
+
+/// One Redis upstream.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Its name in metrics and logs.
+    pub name: String,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where Redis is, and how Levee's own connections log in.
+    pub upstream: Address,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a command may take.
+    pub deadline: Duration,
+    /// How often a command is sent at most.
+    pub attempts: u32,
+    /// The waits between attempts.
+    pub backoff: Backoff,
+    /// Commands that may be repeated though they are not in the tables.
+    pub also: Vec<String>,
+    /// Commands that must not be repeated though they are in the tables.
+    pub never: Vec<String>,
+    /// What retries may cost.
+    pub budget: budget::Settings,
+    /// The breaker.
+    pub breaker: breaker::Settings,
+    /// The most clients.
+    pub connections: usize,
+    /// The most bytes of a command's arguments.
+    pub command_bytes: u64,
+    /// The most bytes held for a client in each direction.
+    pub buffered_bytes: usize,
+    /// How long a client may do nothing.
+    pub idle: Duration,
+    /// How often Redis is asked whether it answers, while the breaker is open.
+    pub health_every: Duration,
+}
+
+/// A Redis server, and how Levee's own connections log in.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// A name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether to speak TLS.
+    pub tls: bool,
+    /// The database of Levee's own connections.
+    pub database: i64,
+    /// The user of Levee's own connections.
+    pub username: Option<String>,
+    /// The password of Levee's own connections.
+    pub password: Option<Secret>,
+    /// Certificates that are trusted in place of the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// The client's key, PEM.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Where retry state is kept.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// In which Redis.
+    pub upstream: Address,
+    /// What keys begin with.
+    pub prefix: String,
+    /// How long they live.
+    pub ttl: Duration,
+}
+
+/// A text that is not shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+impl Config {
+    /// Reads a configuration. An empty one is valid.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
+        let value: Value = serde_norway::from_str(text).map_err(|error| {
+            let message = format!("not valid YAML: {error}");
+            vec![ConfigError {
+                path: String::new(),
+                message,
+            }]
+        })?;
+        read(&value, read_root)
+    }
+}
+
+fn read_root(root: &mut Section<'_>) -> Config {
+    let log = root.section("log", |s| Log {
+        format: s
+            .choice("format", &[("text", Format::Text), ("json", Format::Json)])
+            .unwrap_or(Format::Text),
+        level: s
+            .choice(
+                "level",
+                &[
+                    ("error", LevelFilter::Error),
+                    ("warn", LevelFilter::Warn),
+                    ("info", LevelFilter::Info),
+                    ("debug", LevelFilter::Debug),
+                ],
+            )
+            .unwrap_or(LevelFilter::Info),
+    });
+    let admin = root.section("admin", |s| address(s, "listen"));
+    let redis = root.list("redis", read_redis);
+    for field in ["name", "listen"] {
+        let key = |upstream: &Redis| match field {
+            "name" => upstream.name.clone(),
+            _ => upstream.listen.to_string(),
+        };
+        for (place, upstream) in redis.iter().enumerate() {
+            let is_shared = redis[..place]
+                .iter()
+                .any(|other| key(other) == key(upstream));
+            if is_shared && !(field == "listen" && upstream.listen.port() == 0) {
+                root.error(
+                    &format!("redis[{place}].{field}"),
+                    "is used twice; each needs its own",
+                );
+            }
+        }
+    }
+    Config {
+        log,
+        stop_within: root
+            .duration("stop_within", MILLISECOND..=LONGEST)
+            .unwrap_or(Duration::from_secs(10)),
+        admin: admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        redis,
+        state: read_state(root),
+    }
+}
+
+fn read_redis(s: &mut Section<'_>) -> Redis {
+    for (field, what) in [
+        (
+            "name",
+            "what this upstream is called in metrics, such as \"sessions\"",
+        ),
+        (
+            "listen",
+            "the address that services connect to, such as \"127.0.0.1:6380\"",
+        ),
+        (
+            "upstream",
+            "where Redis is, such as \"redis://127.0.0.1:6379\"",
+        ),
+    ] {
+        s.require(field, what);
+    }
+    let name = s.text("name").unwrap_or_default();
+    let is_plain = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+    };
+    if !name.bytes().all(is_plain) || name.len() > 64 {
+        s.error(
+            "name",
+            "must be at most 64 lower-case letters, digits, '-' and '_'",
+        );
+    }
+    let mut backoff = Backoff {
+        base: Duration::from_millis(100),
+        max: Duration::from_secs(1),
+        factor: 2,
+        jitter: Jitter::shorter(Ratio::percent(50)),
+    };
+    let (mut attempts, mut also, mut never) = (3, Vec::new(), Vec::new());
+    s.section("retry", |s| {
+        attempts = s.integer("attempts", 1..=100).unwrap_or(attempts);
+        backoff.base = s
+            .duration("base", MILLISECOND..=LONGEST)
+            .unwrap_or(backoff.base);
+        backoff.max = s
+            .duration("max", MILLISECOND..=LONGEST)
+            .unwrap_or(backoff.max.max(backoff.base));
+        if backoff.max < backoff.base {
+            s.error("max", "is less than base; it must be as long or longer");
+        }
+        also = s.words("also");
+        never = s.words("never");
+    });
+    let mut budget = budget::Settings::default();
+    s.section("budget", |s| {
+        budget.ratio = s.ratio("ratio").unwrap_or(budget.ratio);
+        budget.per_second = s
+            .integer("per_second", 0..=1_000_000)
+            .unwrap_or(budget.per_second);
+    });
+    let mut base = breaker::Settings::default();
+    base.open.base = Duration::from_secs(5);
+    base.open.max = Duration::from_secs(30);
+    let breaker = s.section("breaker", |s| read_breaker(s, base));
+    let health_every = s.section("health", |s| {
+        s.duration("every", Duration::from_millis(10)..=LONGEST)
+    });
+    let mut redis = Redis {
+        name,
+        listen: address(s, "listen").unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
+        upstream: read_address(s, "upstream"),
+        connect_timeout: s
+            .duration("connect_timeout", MILLISECOND..=LONGEST)
+            .unwrap_or(Duration::from_secs(1)),
+        deadline: s
+            .duration("deadline", MILLISECOND..=LONGEST)
+            .unwrap_or(Duration::from_secs(3)),
+        attempts,
+        backoff,
+        also,
+        never,
+        budget,
+        breaker,
+        connections: 1000,
+        command_bytes: 512 * 1024 * 1024,
+        buffered_bytes: 1024 * 1024,
+        idle: Duration::from_mins(10),
+        health_every: health_every.unwrap_or(Duration::from_millis(500)),
+    };
+    s.section("limits", |s| {
+        if let Some(connections) = s.size("connections", 1..=1_000_000) {
+            redis.connections = connections;
+        }
+        if let Some(bytes) = s.integer("command_bytes", 1024..=u32::MAX) {
+            redis.command_bytes = u64::from(bytes);
+        }
+        if let Some(bytes) = s.size("buffered_bytes", 4096..=1 << 30) {
+            redis.buffered_bytes = bytes;
+        }
+        if let Some(idle) = s.duration("idle", Duration::from_millis(100)..=LONGEST) {
+            redis.idle = idle;
+        }
+    });
+    redis
+}
+
+fn read_state(root: &mut Section<'_>) -> Option<State> {
+    root.section("state", |s| {
+        if s.is_absent() {
+            return None;
+        }
+        s.require(
+            "upstream",
+            "where the state is kept, such as \"redis://127.0.0.1:6379\"",
+        );
+        let instance = s
+            .text("instance")
+            .unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
+        let prefix = s.text("prefix").unwrap_or_else(|| "levee:".to_owned());
+        Some(State {
+            upstream: read_address(s, "upstream"),
+            prefix: format!("{prefix}{instance}:"),
+            ttl: s
+                .duration("ttl", Duration::from_secs(3)..=LONGEST)
+                .unwrap_or(Duration::from_mins(10)),
+        })
+    })
+}
+
+/// An address to listen on.
+fn address(s: &mut Section<'_>, field: &'static str) -> Option<SocketAddr> {
+    let text = s.text(field)?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        s.error(
+            field,
+            &format!("{text:?} is not an address with a port such as \"127.0.0.1:6380\""),
+        );
+    }
+    address
+}
+
+/// `redis://[user@]host[:port][/database]`, and the keys beside it.
+fn read_address(s: &mut Section<'_>, field: &'static str) -> Address {
+    const RIGHT: &str = "redis://host:port or rediss://host:port";
+    let mut address = Address {
+        host: String::new(),
+        port: 6379,
+        tls: false,
+        database: 0,
+        username: s.text("username"),
+        password: password(s),
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+    };
+    s.section("tls", |s| {
+        address.ca_file = s.text("ca_file").map(PathBuf::from);
+        address.cert_file = s.text("cert_file").map(PathBuf::from);
+        address.key_file = s.text("key_file").map(PathBuf::from);
+        if address.cert_file.is_some() != address.key_file.is_some() {
+            s.error(
+                "",
+                "cert_file and key_file belong together; give both or none",
+            );
+        }
+    });
+    let Some(text) = s.text(field) else {
+        return address;
+    };
+    let Ok(url) = url::Url::parse(&text) else {
+        // Not shown: it may hold a password.
+        s.error(field, &format!("is not a URL; it must be {RIGHT}"));
+        return address;
+    };
+    match url.scheme() {
+        "redis" => {}
+        "rediss" => address.tls = true,
+        other => s.error(field, &format!("begins with {other:?}; it must be {RIGHT}")),
+    }
+    if url.password().is_some() {
+        s.error(
+            field,
+            "holds a password; name it by password_env or password_file",
+        );
+    }
+    match url.host() {
+        Some(url::Host::Ipv6(ip)) => address.host = ip.to_string(),
+        Some(host) => address.host = host.to_string(),
+        None => s.error(field, &format!("names no host; it must be {RIGHT}")),
+    }
+    address.port = url.port().unwrap_or(6379);
+    if !url.username().is_empty() {
+        address.username = Some(url.username().to_owned());
+    }
+    let path = url.path().trim_matches('/');
+    if !path.is_empty() {
+        match path.parse() {
+            Ok(database) => address.database = database,
+            Err(_) => s.error(field, "has a path that is not the number of a database"),
+        }
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        s.error(
+            field,
+            &format!("has a query or fragment; it must be {RIGHT}"),
+        );
+    }
+    address
+}
+
+fn password(s: &mut Section<'_>) -> Option<Secret> {
+    let (variable, file) = (s.text("password_env"), s.text("password_file"));
+    if variable.is_some() && file.is_some() {
+        s.error(
+            "password_file",
+            "can't stand beside password_env; choose one",
+        );
+    }
+    if let Some(variable) = variable {
+        let value = std::env::var(&variable).ok().map(Secret);
+        if value.is_none() {
+            s.error(
+                "password_env",
+                &format!("names {variable}, which the environment does not have"),
+            );
+        }
+        return value;
+    }
+    let file = file?;
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) => {
+            s.error("password_file", &format!("{file} can't be read: {error}"));
+            None
+        }
+    }
+}

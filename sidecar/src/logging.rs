@@ -1,0 +1,70 @@
+//! The log: a line for each event on the error output, for people or for programs.
+
+use log::kv::{Error, Key, Value, VisitSource};
+use log::{LevelFilter, Record};
+use std::io::Write;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `2026-01-01T00:00:00Z INFO ready part=admin`
+    Text,
+    /// A JSON object.
+    Json,
+}
+
+/// Starts the log. Once for each process.
+pub fn start(format: Format, level: LevelFilter) {
+    env_logger::Builder::new()
+        .filter_module("levee", level)
+        .filter_level(level.min(LevelFilter::Warn))
+        .target(env_logger::Target::Stderr)
+        .format(move |out, record| {
+            let line = match format {
+                Format::Text => text(record),
+                Format::Json => json(record),
+            };
+            writeln!(out, "{line}")
+        })
+        .init();
+}
+
+/// The pairs of a record.
+#[derive(Default)]
+struct Pairs(serde_json::Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Pairs {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0.insert(key.to_string(), value.to_string().into());
+        Ok(())
+    }
+}
+
+fn pairs(record: &Record<'_>) -> Pairs {
+    let mut pairs = Pairs::default();
+    // Pairs don't fail to be visited: `visit_pair` doesn't.
+    let _ = record.key_values().visit(&mut pairs);
+    pairs
+}
+
+fn time() -> String {
+    humantime::format_rfc3339_millis(crate::clock::wall()).to_string()
+}
+
+fn text(record: &Record<'_>) -> String {
+    let mut line = format!("{} {:<5} {}", time(), record.level(), record.args());
+    for (key, value) in pairs(record).0 {
+        let value = value.as_str().unwrap_or_default().to_owned();
+        line.push_str(&format!(" {key}={value}"));
+    }
+    // What somebody else sent must not look like a line of its own.
+    line.replace(['\r', '\n'], " ")
+}
+
+fn json(record: &Record<'_>) -> String {
+    let mut object = pairs(record).0;
+    object.insert("time".to_owned(), time().into());
+    object.insert("level".to_owned(), record.level().to_string().into());
+    object.insert("message".to_owned(), record.args().to_string().into());
+    serde_json::Value::Object(object).to_string()
+}

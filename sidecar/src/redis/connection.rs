@@ -1,0 +1,234 @@
+//! A session with its sockets: bytes are moved, nothing is decided.
+
+use super::session::Session;
+use super::upstream::{Stream, Upstream};
+use crate::clock::Clock;
+use levee_policy::time::Instant;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Sleep;
+use tokio_util::io::poll_read_buf;
+
+/// How many bytes are read at once.
+const CHUNK: usize = 16 * 1024;
+
+/// How long a client may take to close after we have.
+const LINGER: Duration = Duration::from_secs(1);
+
+type Dialing = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+
+enum Link {
+    None,
+    Dialing(Dialing),
+    Up(Stream),
+}
+
+/// Serves one client until its end.
+pub async fn serve(
+    client: TcpStream,
+    session: Session,
+    upstream: Arc<Upstream>,
+    clock: Clock,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut wire = Wire {
+        client,
+        session,
+        upstream,
+        link: Link::None,
+        clock,
+    };
+    let mut timer = Box::pin(tokio::time::sleep_until(
+        clock.timer(wire.session.wake_at()),
+    ));
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                wire.session.stop();
+            }
+            ended = poll_fn(|cx| wire.poll(cx, timer.as_mut())) => break ended,
+        }
+    };
+    wire.session.abandon(clock.now());
+    if ended.is_ok() {
+        close(wire.client).await;
+    }
+}
+
+/// Closes so that what was written arrives: a socket that is closed with bytes unread resets the
+/// connection, and takes back what is still on its way.
+async fn close(mut client: TcpStream) {
+    let _ = client.shutdown().await;
+    let drain = async {
+        let mut rest = [0; 4096];
+        while matches!(client.read(&mut rest).await, Ok(read) if read > 0) {}
+    };
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+struct Wire {
+    client: TcpStream,
+    session: Session,
+    upstream: Arc<Upstream>,
+    link: Link,
+    clock: Clock,
+}
+
+impl Wire {
+    /// Moves what can be moved. Ready when the connection is to be closed; an error when the client
+    /// has gone.
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
+        loop {
+            let now = self.clock.now();
+            let mut moved = false;
+            if self.session.wake_at() <= now {
+                self.session.wake(now);
+            }
+            moved |= self.read_client(cx, now)?;
+            moved |= self.poll_upstream(cx, now);
+            moved |= self.write_client(cx, now)?;
+            if self.session.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            if moved {
+                continue;
+            }
+            let at = self.clock.timer(self.session.wake_at());
+            // A timer that is too early is only asked once more; it is set anew when it has fired.
+            if at < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(at);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn read_client(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
+        if !self.session.wants_client() {
+            return Ok(false);
+        }
+        let inbox = self.session.inbox();
+        inbox.reserve(CHUNK);
+        match poll_read_buf(Pin::new(&mut self.client), cx, inbox) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => {
+                self.session.client_ended();
+                Ok(true)
+            }
+            Poll::Ready(Ok(_)) => {
+                self.session.client_sent(now);
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(error),
+        }
+    }
+
+    fn write_client(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
+        let mut moved = false;
+        while !self.session.to_client().is_empty() {
+            match Pin::new(&mut self.client).poll_write(cx, self.session.to_client()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(written)) => {
+                    self.session.client_took(written, now);
+                    moved = true;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        Ok(moved)
+    }
+
+    fn poll_upstream(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let is_wanted = match self.link {
+            Link::None => {
+                if !self.session.wants_connection() {
+                    return false;
+                }
+                let upstream = self.upstream.clone();
+                self.link = Link::Dialing(Box::pin(async move { upstream.connect().await }));
+                return true;
+            }
+            Link::Dialing(_) => self.session.wants_connection(),
+            Link::Up(_) => self.session.keeps_connection(),
+        };
+        if !is_wanted {
+            self.link = Link::None;
+            return true;
+        }
+        let result = match &mut self.link {
+            Link::None => Ok(false),
+            Link::Dialing(dialing) => match dialing.as_mut().poll(cx) {
+                Poll::Pending => Ok(false),
+                Poll::Ready(Ok(stream)) => {
+                    self.link = Link::Up(stream);
+                    self.session.connected();
+                    Ok(true)
+                }
+                Poll::Ready(Err(error)) => {
+                    self.link = Link::None;
+                    self.session.not_connected(&error.to_string(), now);
+                    Ok(true)
+                }
+            },
+            Link::Up(stream) => exchange(stream, &mut self.session, cx, now),
+        };
+        result.unwrap_or_else(|error| {
+            self.link = Link::None;
+            self.session.lost(&error.to_string(), now);
+            true
+        })
+    }
+}
+
+fn exchange(
+    stream: &mut Stream,
+    session: &mut Session,
+    cx: &mut Context<'_>,
+    now: Instant,
+) -> io::Result<bool> {
+    let mut moved = false;
+    while !session.to_upstream().is_empty() {
+        match Pin::new(&mut *stream).poll_write(cx, session.to_upstream()) {
+            Poll::Pending => break,
+            // The reply may still say why, so it is the read that decides.
+            Poll::Ready(Err(_)) => break,
+            Poll::Ready(Ok(written)) => {
+                session.upstream_took(written, now);
+                moved = true;
+            }
+        }
+    }
+    if moved && let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
+        return Err(error);
+    }
+    if session.wants_upstream() {
+        let replies = session.replies();
+        replies.reserve(CHUNK);
+        match poll_read_buf(Pin::new(stream), cx, replies) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(0)) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "closed by Redis",
+                ));
+            }
+            Poll::Ready(Ok(_)) => {
+                session.upstream_sent(now);
+                moved = true;
+            }
+            Poll::Ready(Err(error)) => return Err(error),
+        }
+    }
+    Ok(moved)
+}
