@@ -296,7 +296,9 @@ pub fn inline_line(bytes: &[u8]) -> Result<Option<(Range<usize>, usize)>, Protoc
 /// A quote that isn't closed, or is followed by something else than a space.
 pub fn split_inline(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
     let mut arguments = Vec::new();
-    let mut rest = line.trim_ascii();
+    // Redis reads the line as a C string.
+    let end = line.iter().position(|byte| *byte == 0);
+    let mut rest = line[..end.unwrap_or(line.len())].trim_ascii();
     while !rest.is_empty() {
         let (argument, after) = inline_argument(rest)?;
         arguments.push(argument);
@@ -310,7 +312,7 @@ fn inline_argument(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), ProtocolError> {
     let mut quote = None;
     loop {
         match (quote, rest) {
-            (None, [] | [b' ' | b'\t' | b'\r' | b'\n' | 0, ..]) => return Ok((argument, rest)),
+            (None, [] | [b' ' | b'\t' | b'\r' | b'\n', ..]) => return Ok((argument, rest)),
             (Some(_), []) => return Err(ProtocolError::Quotes),
             (None, [open @ (b'"' | b'\''), after @ ..]) => {
                 quote = Some(*open);
