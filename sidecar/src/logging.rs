@@ -2,7 +2,8 @@
 
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ fn text(record: &Record<'_>) -> String {
     let mut line = format!("{} {:<5} {}", time(), record.level(), record.args());
     for (key, value) in pairs(record).0 {
         let value = value.as_str().unwrap_or_default().to_owned();
-        line.push_str(&format!(" {key}={value}"));
+        let _ = write!(line, " {key}={value}");
     }
     // What somebody else sent must not look like a line of its own.
     line.replace(['\r', '\n'], " ")

@@ -192,8 +192,16 @@ impl Repeatable {
                     && (self.also.contains(name) || is_unconditional(name, command))
             }
             // What only concerns the connection means the same on the next one.
-            Kind::Auth | Kind::Hello | Kind::Select | Kind::ClientSetting | Kind::Multi => true,
-            Kind::Watch | Kind::Unwatch | Kind::Discard | Kind::Reset | Kind::Quit => true,
+            Kind::Auth
+            | Kind::Hello
+            | Kind::Select
+            | Kind::ClientSetting
+            | Kind::Multi
+            | Kind::Watch
+            | Kind::Unwatch
+            | Kind::Discard
+            | Kind::Reset
+            | Kind::Quit => true,
             Kind::Exec | Kind::Subscribe | Kind::Attach | Kind::Refused(_) => false,
         };
         Class { repeatable, kind }

@@ -200,9 +200,8 @@ fn exchange(
     let mut moved = false;
     while !session.to_upstream().is_empty() {
         match Pin::new(&mut *stream).poll_write(cx, session.to_upstream()) {
-            Poll::Pending => break,
-            // The reply may still say why, so it is the read that decides.
-            Poll::Ready(Err(_)) => break,
+            // Where writing fails, the read decides: the reply may still say why.
+            Poll::Pending | Poll::Ready(Err(_)) => break,
             Poll::Ready(Ok(written)) => {
                 session.upstream_took(written, now);
                 moved = true;
@@ -223,8 +222,8 @@ fn exchange(
                     "closed by Redis",
                 ));
             }
-            Poll::Ready(Ok(_)) => {
-                session.upstream_sent(now);
+            Poll::Ready(Ok(bytes)) => {
+                session.upstream_sent(bytes, now);
                 moved = true;
             }
             Poll::Ready(Err(error)) => return Err(error),

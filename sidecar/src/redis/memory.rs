@@ -77,7 +77,7 @@ impl Store {
             Ok(Ok(None)) => {}
             Ok(Err(error)) => log::warn!(upstream = name; "no retry state was taken over: {error}"),
             Err(_) => {
-                log::warn!(upstream = name; "no retry state was taken over: no answer within {LONGEST:?}")
+                log::warn!(upstream = name; "no retry state was taken over: no answer within {LONGEST:?}");
             }
         }
     }
@@ -111,10 +111,10 @@ impl Store {
                 is_working = error.is_none();
                 match error {
                     Some(error) => {
-                        log::warn!(upstream = name.as_str(); "the retry state can't be written down: {error}")
+                        log::warn!(upstream = name.as_str(); "the retry state can't be written down: {error}");
                     }
                     None => {
-                        log::info!(upstream = name.as_str(); "the retry state is written down again")
+                        log::info!(upstream = name.as_str(); "the retry state is written down again");
                     }
                 }
             }

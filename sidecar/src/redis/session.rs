@@ -22,6 +22,7 @@ use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{Permit, Verdict};
 use levee_policy::time::Instant;
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,10 @@ enum Ending {
 
 /// See the [module](self).
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
 pub struct Session {
     settings: Arc<Settings>,
     gate: Arc<Gate>,
@@ -320,9 +325,10 @@ impl Session {
         &mut self.replies
     }
 
-    /// There are more of the upstream's bytes.
-    pub fn upstream_sent(&mut self, now: Instant) {
+    /// There are more of the upstream's bytes: so many.
+    pub fn upstream_sent(&mut self, bytes: usize, now: Instant) {
         self.active = now;
+        self.gate.metrics.bytes_from.inc_by(bytes as u64);
         loop {
             match self
                 .reply_scanner
@@ -377,6 +383,7 @@ impl Session {
 
     /// So many of them went.
     pub fn upstream_took(&mut self, bytes: usize, now: Instant) {
+        self.gate.metrics.bytes_to.inc_by(bytes as u64);
         if !self.preamble.is_empty() {
             self.preamble.drain(..bytes);
             return;
@@ -413,7 +420,6 @@ impl Session {
         if self.held > 0 && !at_the_door {
             self.release(now);
         }
-        let was_refused = at_the_door.then(|| self.held);
         self.held = 0;
         self.drop_incomplete_reply();
         if self.reply_streams {
@@ -431,11 +437,7 @@ impl Session {
         }
         self.gate
             .note(&format!("connection to Redis lost: {why}"), now);
-        let sent = if was_refused.is_some() {
-            self.front()
-        } else {
-            self.sent
-        };
+        let sent = if at_the_door { self.front() } else { self.sent };
         let cut = self.cut(sent);
         for _ in 0..cut {
             self.fail_first("connection lost", why, sent, now);
@@ -450,7 +452,7 @@ impl Session {
             return;
         }
         let again = self.queue.iter().filter(|entry| entry.end <= sent).count();
-        let message = if was_refused.is_some() {
+        let message = if at_the_door {
             String::new()
         } else {
             format!("connection lost ({why}), and not repeated")
@@ -736,8 +738,7 @@ impl Session {
             Kind::Multi => self.multi = self.multi.or(Some(number)),
             Kind::Watch if !queued => self.watch = self.watch.or(Some(number)),
             Kind::Unwatch if !queued => self.watch = None,
-            Kind::Exec | Kind::Discard => (self.multi, self.watch) = (None, None),
-            Kind::Reset => (self.multi, self.watch) = (None, None),
+            Kind::Exec | Kind::Discard | Kind::Reset => (self.multi, self.watch) = (None, None),
             Kind::Subscribe => self.subscribed = true,
             Kind::Attach => self.attached = true,
             Kind::Quit => self.ending = Ending::AfterReplies,
@@ -934,9 +935,8 @@ impl Session {
             let command = self.first..self.index(entry.end.min(self.end_of_inbox()));
             match entry.kind {
                 Kind::Auth | Kind::Hello | Kind::Select | Kind::ClientSetting => {
-                    if !self.replay.adopt(entry.kind, &self.inbox[command]) {
-                        self.attached = true;
-                    }
+                    let is_kept = self.replay.adopt(entry.kind, &self.inbox[command]);
+                    self.attached |= !is_kept;
                 }
                 Kind::Reset => {
                     self.replay = Replay::default();
@@ -1040,13 +1040,13 @@ impl Session {
         let was_sent = entry.end <= sent || entry.end == u64::MAX;
         let mut message = format!("-ERR levee: {what}");
         if !why.is_empty() {
-            message.push_str(&format!(" ({why})"));
+            let _ = write!(message, " ({why})");
         }
         if was_sent && !entry.repeatable {
             message
                 .push_str("; the command may or may not have been executed, and is not repeated");
         } else if was_sent && entry.attempts >= self.settings.attempts {
-            message.push_str(&format!("; {} attempts were made", entry.attempts));
+            let _ = write!(message, "; {} attempts were made", entry.attempts);
         }
         let message = message.replace(['\r', '\n'], " ") + "\r\n";
         if !self.reply_streams {

@@ -1,0 +1,528 @@
+//! What a session promises, without sockets and without waiting.
+#![allow(missing_docs)]
+
+use levee::metrics::Metrics;
+use levee::redis::commands::Repeatable;
+use levee::redis::gate::Gate;
+use levee::redis::resp::encode;
+use levee::redis::session::{Session, Settings};
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker::{self, Phase};
+use levee_policy::budget;
+use levee_policy::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A session between a client and an upstream that say what a test wants.
+struct Play {
+    session: Session,
+    gate: Arc<Gate>,
+    now: Instant,
+}
+
+fn settings() -> Settings {
+    Settings {
+        name: "x".to_owned(),
+        deadline: Duration::from_secs(3),
+        attempts: 3,
+        backoff: Backoff {
+            base: Duration::from_millis(100),
+            max: Duration::from_secs(1),
+            factor: 2,
+            jitter: Jitter::NONE,
+        },
+        repeatable: Repeatable::new(&[], &[]),
+        command_bytes: 1 << 20,
+        buffered_bytes: 256 * 1024,
+        idle: Duration::from_mins(10),
+        connect_timeout: Duration::from_secs(1),
+    }
+}
+
+impl Play {
+    fn new() -> Self {
+        Self::with(settings(), budget::Settings::default())
+    }
+
+    fn with(settings: Settings, budget: budget::Settings) -> Self {
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let metrics = Metrics::new().redis("x");
+        let gate = Arc::new(Gate::new(
+            "x",
+            breaker::Settings::default(),
+            budget,
+            metrics,
+            7,
+            now,
+        ));
+        let session = Session::new(Arc::new(settings), gate.clone(), now);
+        Self { session, gate, now }
+    }
+
+    /// The client sends commands, a line each.
+    fn client(&mut self, lines: &[&str]) -> &mut Self {
+        for line in lines {
+            let words: Vec<&str> = line.split(' ').collect();
+            self.session.inbox().extend(encode(&words));
+        }
+        self.session.client_sent(self.now);
+        self
+    }
+
+    fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.session.inbox().extend(bytes);
+        self.session.client_sent(self.now);
+        self
+    }
+
+    /// A connection is made, and what goes out on it is read: the names and arguments of commands.
+    fn connect(&mut self) -> String {
+        assert!(self.session.wants_connection());
+        self.session.connected();
+        self.sent()
+    }
+
+    fn sent(&mut self) -> String {
+        let mut all = Vec::new();
+        while !self.session.to_upstream().is_empty() {
+            let bytes = self.session.to_upstream().to_vec();
+            self.session.upstream_took(bytes.len(), self.now);
+            all.extend(bytes);
+        }
+        let text = String::from_utf8_lossy(&all).into_owned();
+        let words: Vec<&str> = text
+            .split("\r\n")
+            .filter(|line| !line.starts_with('$') && !line.is_empty())
+            .collect();
+        words.join(" ")
+    }
+
+    fn upstream(&mut self, bytes: &str) -> &mut Self {
+        self.session.replies().extend(bytes.as_bytes());
+        self.session.upstream_sent(bytes.len(), self.now);
+        self
+    }
+
+    /// What has come to the client since the last call.
+    fn said(&mut self) -> String {
+        let bytes = self.session.to_client().to_vec();
+        self.session.client_took(bytes.len(), self.now);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn lost(&mut self) -> &mut Self {
+        self.session.lost("reset", self.now);
+        self
+    }
+
+    fn pass(&mut self, millis: u64) -> &mut Self {
+        self.now = self.now.after(Duration::from_millis(millis));
+        self.session.wake(self.now);
+        self
+    }
+}
+
+#[test]
+fn a_lost_read_is_sent_again_after_a_wait() {
+    let mut play = Play::new();
+    assert_eq!(play.client(&["GET a"]).connect(), "*2 GET a");
+    play.lost();
+    assert!(!play.session.wants_connection());
+    assert_eq!(play.pass(100).connect(), "*2 GET a");
+    assert_eq!(play.upstream("$1\r\nv\r\n").said(), "$1\r\nv\r\n");
+}
+
+#[test]
+fn a_write_that_may_have_been_executed_is_not_sent_again() {
+    let mut play = Play::new();
+    play.client(&["INCR a"]).connect();
+    let said = play.lost().said();
+    assert!(said.starts_with("-ERR levee: connection lost"), "{said}");
+    assert!(said.contains("may or may not have been executed"), "{said}");
+    play.pass(5000);
+    assert!(!play.session.wants_connection() && !play.session.is_over());
+}
+
+#[test]
+fn a_write_of_which_a_byte_was_not_sent_is_sent_again() {
+    let mut play = Play::new();
+    play.client(&["INCR a"]);
+    play.session.connected();
+    let bytes = play.session.to_upstream().len();
+    play.session.upstream_took(bytes - 1, play.now);
+    play.lost();
+    assert_eq!(play.said(), "");
+    assert_eq!(play.pass(100).connect(), "*2 INCR a");
+}
+
+#[test]
+fn what_stands_before_a_lost_write_fails_with_it_and_what_stands_behind_is_sent_again() {
+    let mut play = Play::new();
+    play.client(&["GET a", "INCR a", "GET b", "SET b 1"])
+        .connect();
+    let said = play.lost().said();
+    assert_eq!(said.matches("-ERR levee").count(), 2, "{said}");
+    assert_eq!(play.pass(100).connect(), "*2 GET b *3 SET b 1");
+    assert_eq!(play.upstream("$-1\r\n+OK\r\n").said(), "$-1\r\n+OK\r\n");
+}
+
+#[test]
+fn what_was_answered_is_not_sent_again() {
+    let mut play = Play::new();
+    play.client(&["INCR a", "GET a"]).connect();
+    assert_eq!(play.upstream(":1\r\n$1\r\n").said(), ":1\r\n");
+    play.lost();
+    assert_eq!(play.pass(100).connect(), "*2 GET a");
+    assert_eq!(play.upstream("$1\r\n1\r\n").said(), "$1\r\n1\r\n");
+}
+
+#[test]
+fn a_command_is_sent_three_times_at_most() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    for wait in [100, 200] {
+        play.lost().pass(wait).connect();
+    }
+    let said = play.lost().said();
+    assert!(said.contains("3 attempts"), "{said}");
+}
+
+#[test]
+fn connecting_goes_on_until_the_deadline() {
+    let mut play = Play::new();
+    play.client(&["INCR a"]);
+    let mut attempts = 0;
+    for _ in 0..3000 {
+        if play.session.wants_connection() {
+            attempts += 1;
+            play.session.not_connected("refused", play.now);
+        }
+        play.pass(1);
+    }
+    let said = play.said();
+    assert!(said.contains("can't be reached within 3s"), "{said}");
+    assert!(!said.contains("may or may not"), "{said}");
+    // At once, and after 100, 200, 400, 800 and 1000 ms.
+    assert_eq!(attempts, 6);
+}
+
+#[test]
+fn a_spent_budget_fails_at_once_and_says_so() {
+    let budget = budget::Settings {
+        per_second: 0,
+        ..budget::Settings::default()
+    };
+    let mut play = Play::with(settings(), budget);
+    play.client(&["GET a"]);
+    play.session.not_connected("refused", play.now);
+    let said = play.said();
+    assert!(said.contains("retry budget is spent"), "{said}");
+}
+
+#[test]
+fn a_hung_server_fails_the_command_at_its_deadline() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    play.pass(2999);
+    assert_eq!(play.said(), "");
+    let said = play.pass(1).said();
+    assert!(said.contains("no answer from Redis within 3s"), "{said}");
+    assert!(!play.session.keeps_connection());
+}
+
+#[test]
+fn a_blocking_command_has_its_own_time_and_what_waits_behind_it_too() {
+    let mut play = Play::new();
+    play.client(&["BLPOP a 5", "GET a"]).connect();
+    assert_eq!(play.pass(7999).said(), "");
+    play.upstream("*-1\r\n");
+    assert_eq!(play.said(), "*-1\r\n");
+    assert_eq!(play.pass(2000).upstream("$-1\r\n").said(), "$-1\r\n");
+
+    let mut play = Play::new();
+    play.client(&["BLPOP a 5"]).connect();
+    let said = play.pass(8000).said();
+    assert!(said.contains("no answer"), "{said}");
+
+    let mut play = Play::new();
+    play.client(&["BLPOP a 0"]).connect();
+    assert_eq!(play.pass(100_000).said(), "");
+}
+
+#[test]
+fn five_commands_that_fail_open_the_breaker_and_then_no_byte_goes_out() {
+    let mut play = Play::new();
+    for _ in 0..5 {
+        assert_eq!(play.gate.phase_now(), Phase::Closed);
+        play.client(&["INCR a"]).connect();
+        play.lost().said();
+    }
+    assert_eq!(play.gate.phase_now(), Phase::Open);
+    let said = play.client(&["INCR a", "GET a"]).said();
+    assert_eq!(said.matches("circuit open for x").count(), 2, "{said}");
+    assert!(!play.session.wants_connection() && !play.session.is_over());
+}
+
+#[test]
+fn a_client_that_leaves_decides_nothing() {
+    let mut play = Play::new();
+    for _ in 0..20 {
+        let mut session = Session::new(Arc::new(settings()), play.gate.clone(), play.now);
+        std::mem::swap(&mut session, &mut play.session);
+        play.client(&["GET a"]).connect();
+        play.session.abandon(play.now);
+    }
+    assert_eq!(play.gate.phase_now(), Phase::Closed);
+    assert_eq!(play.gate.status(play.now).attempts_in_flight, 0);
+}
+
+#[test]
+fn who_the_client_is_and_where_it_works_is_told_to_the_next_connection() {
+    let mut play = Play::new();
+    play.client(&[
+        "HELLO 3 AUTH u p",
+        "SELECT 2",
+        "SELECT 99",
+        "CLIENT SETNAME n",
+    ])
+    .connect();
+    play.upstream("%0\r\n+OK\r\n-ERR out of range\r\n+OK\r\n")
+        .said();
+    play.lost().client(&["GET a"]);
+    assert_eq!(
+        play.connect(),
+        "*3 AUTH u p *2 HELLO 3 *2 SELECT 2 *3 CLIENT SETNAME n"
+    );
+    play.upstream("+OK\r\n%0\r\n+OK\r\n+OK\r\n");
+    assert_eq!(play.said(), "");
+    assert_eq!(play.sent(), "*2 GET a");
+    assert_eq!(play.upstream("$-1\r\n").said(), "$-1\r\n");
+}
+
+#[test]
+fn a_connection_that_can_not_be_made_the_clients_is_not_used() {
+    let mut play = Play::new();
+    play.client(&["AUTH p"]).connect();
+    play.upstream("+OK\r\n").said();
+    play.lost().client(&["GET a"]).connect();
+    let said = play.upstream("-WRONGPASS\r\n").said();
+    assert!(
+        said.starts_with("-ERR levee: the connection's state"),
+        "{said}"
+    );
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn watch_multi_subscriptions_and_tracking_end_with_their_connection() {
+    for (commands, replies) in [
+        (&["WATCH a"][..], "+OK\r\n"),
+        (&["MULTI", "INCR a"], "+OK\r\n+QUEUED\r\n"),
+        (
+            &["SUBSCRIBE a"],
+            "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
+        ),
+        (&["CLIENT TRACKING ON"], "+OK\r\n"),
+    ] {
+        let mut play = Play::new();
+        play.client(commands).connect();
+        play.upstream(replies).said();
+        assert!(play.lost().session.is_over(), "{commands:?}");
+
+        let mut play = Play::new();
+        play.client(commands).connect();
+        play.upstream(replies).said();
+        play.client(&["GET a"]).sent();
+        let said = play.lost().said();
+        assert!(
+            said.starts_with("-ERR levee: connection lost"),
+            "{commands:?} {said}"
+        );
+        assert!(play.session.is_over(), "{commands:?}");
+    }
+}
+
+#[test]
+fn a_transaction_that_was_not_executed_is_sent_again_whole() {
+    let mut play = Play::new();
+    play.client(&["MULTI", "INCR a"]).connect();
+    // EXEC had not been sent, so nothing was executed.
+    play.lost().client(&["EXEC"]);
+    assert_eq!(play.pass(100).connect(), "*1 MULTI *2 INCR a *1 EXEC");
+    assert_eq!(
+        play.upstream("+OK\r\n+QUEUED\r\n*1\r\n:1\r\n").said(),
+        "+OK\r\n+QUEUED\r\n*1\r\n:1\r\n"
+    );
+}
+
+#[test]
+fn a_transaction_that_may_have_been_executed_fails_and_leaves_a_clean_connection() {
+    let mut play = Play::new();
+    play.client(&["WATCH a", "MULTI", "INCR a", "EXEC", "GET b"])
+        .connect();
+    let said = play.lost().said();
+    assert_eq!(said.matches("-ERR levee").count(), 4, "{said}");
+    assert!(!play.session.is_over());
+    assert_eq!(play.pass(100).connect(), "*2 GET b");
+}
+
+#[test]
+fn a_reply_that_says_not_executed_is_tried_again_whatever_the_command() {
+    let mut play = Play::new();
+    play.client(&["INCR a", "INCR b"]).connect();
+    play.upstream("-LOADING Redis is loading\r\n-LOADING Redis is loading\r\n");
+    assert_eq!(play.said(), "");
+    assert_eq!(play.pass(100).connect(), "*2 INCR a *2 INCR b");
+    assert_eq!(play.upstream(":1\r\n:1\r\n").said(), ":1\r\n:1\r\n");
+}
+
+#[test]
+fn a_pipeline_of_which_a_part_was_executed_is_answered_as_it_is() {
+    let mut play = Play::new();
+    play.client(&["SET a 1", "SET a 2"]).connect();
+    let replies = "-TRYAGAIN x\r\n+OK\r\n";
+    assert_eq!(play.upstream(replies).said(), replies);
+}
+
+#[test]
+fn a_reply_of_which_a_part_has_gone_out_is_never_continued_by_another() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    let part = format!("$200000\r\n{}", "v".repeat(100_000));
+    assert_eq!(play.upstream(&part).said(), part);
+    assert_eq!(play.lost().said(), "");
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_short_reply_of_which_a_part_has_come_is_asked_for_again() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    assert_eq!(play.upstream("$5\r\nhal").said(), "");
+    assert_eq!(play.lost().pass(100).connect(), "*2 GET a");
+    assert_eq!(play.upstream("$5\r\nwhole\r\n").said(), "$5\r\nwhole\r\n");
+}
+
+#[test]
+fn pushes_pass_between_replies_and_answer_nothing() {
+    let mut play = Play::new();
+    play.client(&["HELLO 3"]).connect();
+    play.upstream("%0\r\n").said();
+    play.client(&["GET a"]).sent();
+    let push = ">2\r\n+invalidate\r\n_\r\n";
+    assert_eq!(play.upstream(push).said(), push);
+    assert_eq!(play.lost().pass(100).connect(), "*2 HELLO 3");
+}
+
+#[test]
+fn a_long_command_goes_out_as_it_comes_and_only_once() {
+    let mut play = Play::new();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n");
+    for _ in 0..6 {
+        play.raw(&[b'v'; 100_000]);
+        if play.session.wants_connection() {
+            play.session.connected();
+        }
+        play.sent();
+        assert!(play.session.inbox().len() <= 256 * 1024);
+    }
+    play.raw(b"\r\n").sent();
+    assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
+    play.client(&["GET b"]);
+    assert_eq!(play.sent(), "*2 GET b");
+}
+
+#[test]
+fn a_long_command_whose_connection_is_lost_ends_the_clients() {
+    let mut play = Play::new();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
+        .raw(&[b'v'; 200_000]);
+    play.session.connected();
+    play.sent();
+    let said = play.lost().said();
+    assert!(said.contains("may or may not have been executed"), "{said}");
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_command_over_the_limit_is_refused_by_its_announced_length() {
+    let mut play = Play::new();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$2000000\r\n");
+    let said = play.said();
+    assert!(said.contains("command_bytes (1048576)"), "{said}");
+    assert!(play.session.is_over() && !play.session.wants_client());
+}
+
+#[test]
+fn what_is_no_command_is_answered_in_order_and_ends_the_connection() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).raw(b"*1\r\n*1\r\n");
+    play.connect();
+    assert!(!play.session.is_over());
+    play.upstream("$-1\r\n");
+    assert_eq!(
+        play.said(),
+        "$-1\r\n-ERR Protocol error: expected '$', got '*'\r\n"
+    );
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn inline_commands_go_out_as_arrays() {
+    let mut play = Play::new();
+    play.raw(b"\r\nSET a \"b c\"\r\n\r\nPI");
+    assert_eq!(play.connect(), "*3 SET a b c");
+    play.upstream("+OK\r\n").raw(b"NG\r\n");
+    assert_eq!(play.sent(), "*1 PING");
+}
+
+#[test]
+fn refused_commands_are_answered_in_their_turn() {
+    let mut play = Play::new();
+    play.client(&["GET a", "MONITOR", "GET b"]).connect();
+    assert_eq!(play.upstream("$-1\r\n").said().lines().count(), 2);
+    assert_eq!(play.sent(), "*2 GET b");
+}
+
+#[test]
+fn an_idle_client_is_closed_and_a_subscriber_is_not() {
+    let mut play = Play::new();
+    play.pass(600_000);
+    assert!(play.session.is_over());
+
+    let mut play = Play::new();
+    play.client(&["SUBSCRIBE a"]).connect();
+    play.upstream("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
+        .said();
+    play.pass(600_000);
+    assert!(!play.session.is_over());
+}
+
+#[test]
+fn a_stop_waits_for_what_is_owed() {
+    let mut play = Play::new();
+    play.client(&["INCR a"]).connect();
+    play.session.stop();
+    assert!(!play.session.is_over() && !play.session.wants_client());
+    play.upstream(":1\r\n");
+    assert!(!play.session.is_over());
+    assert_eq!(play.said(), ":1\r\n");
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn the_upstreams_lack_of_places_is_told_word_for_word_once_the_budget_is_spent() {
+    let full = "-ERR max number of clients reached\r\n";
+    let budget = budget::Settings {
+        per_second: 0,
+        ..budget::Settings::default()
+    };
+    let mut play = Play::with(settings(), budget);
+    play.client(&["GET a"]).connect();
+    assert_eq!(play.upstream(full).said(), full);
+
+    let mut play = Play::new();
+    play.client(&["INCR a", "INCR b"]).connect();
+    assert_eq!(play.upstream(full).lost().said(), "");
+    assert_eq!(play.pass(100).connect(), "*2 INCR a *2 INCR b");
+}
