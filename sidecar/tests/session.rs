@@ -419,7 +419,7 @@ fn a_long_command_goes_out_as_it_comes_and_only_once() {
     let mut play = Play::new();
     play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n");
     for _ in 0..6 {
-        play.raw(&[b'v'; 100_000]);
+        play.raw(&vec![b'v'; 100_000]);
         if play.session.wants_connection() {
             play.session.connected();
         }
@@ -436,7 +436,7 @@ fn a_long_command_goes_out_as_it_comes_and_only_once() {
 fn a_long_command_whose_connection_is_lost_ends_the_clients() {
     let mut play = Play::new();
     play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
-        .raw(&[b'v'; 200_000]);
+        .raw(&vec![b'v'; 200_000]);
     play.session.connected();
     play.sent();
     let said = play.lost().said();

@@ -14,6 +14,9 @@
 //! | [`wait`] | waiting for a condition, with a bound |
 //! | [`clock`] | the only place that reads a clock |
 //! | [`process`] | child processes that never outlive their parent |
+//! | [`redis`] | a real redis-server, and a client that sends any bytes |
+//! | [`sidecar`] | the sidecar under test |
+//! | [`relay`] | a network that loses replies on demand |
 //!
 //! It panics where a test can't go on, and says what it saw last.
 
@@ -33,4 +36,7 @@ pub mod grpc;
 pub mod metrics;
 pub mod process;
 pub mod raw;
+pub mod redis;
+pub mod relay;
+pub mod sidecar;
 pub mod wait;

@@ -41,6 +41,20 @@ pub fn python(what: &str) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The redis-server to test with: `REDIS_SERVER_PATH`, or the machine's.
+pub fn redis_server() -> Result<PathBuf, Failure> {
+    if let Some(own) = env::var_os("REDIS_SERVER_PATH").filter(|path| !path.is_empty()) {
+        return Ok(own.into());
+    }
+    find("redis-server").ok_or_else(|| {
+        Failure::Missing(
+            "redis-server is missing: the Redis proxy is tested with it. Install it (Debian: \
+             redis-server), or set REDIS_SERVER_PATH"
+                .to_owned(),
+        )
+    })
+}
+
 /// Whether this is a continuous integration run, where nothing may be skipped for lack of a tool.
 pub fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true")

@@ -25,6 +25,7 @@ Environment:
   ENVOY_PATH        your own Envoy in place of the pinned one
   LEVEE_ANY_ENVOY   set to 1 to use it though its version is another than the pinned one
   FUNC_E_PATH       your own func-e in place of the pinned one
+  REDIS_SERVER_PATH the redis-server to test with, in place of the one on the PATH
   CARGO_TARGET_DIR  where builds go, as for cargo itself"
 )]
 struct Cli {

@@ -58,6 +58,11 @@ impl Project {
         Ok(metadata.target_directory)
     }
 
+    /// The sidecar, once it is built.
+    pub fn sidecar(&self) -> Result<PathBuf, Failure> {
+        Ok(self.target()?.join("debug/levee"))
+    }
+
     /// The filter, once it is built.
     pub fn filter(&self) -> Result<PathBuf, Failure> {
         Ok(self

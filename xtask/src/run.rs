@@ -21,6 +21,16 @@ pub fn build_filter(project: &Project) -> Result<(), Failure> {
     succeed(&mut build, "the filter could not be built")
 }
 
+/// Builds the sidecar, as the tests are built: so they share what both need.
+pub fn build_sidecar(project: &Project) -> Result<(), Failure> {
+    println!("==> building the sidecar");
+    let mut build = cargo();
+    build
+        .current_dir(&project.root)
+        .args(["build", "--locked", "--package=levee"]);
+    succeed(&mut build, "the sidecar could not be built")
+}
+
 /// Starts the gateway, and becomes it: Ctrl-C reaches it, its exit code is this command's.
 pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
     let asks_only = arguments

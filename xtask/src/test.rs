@@ -4,7 +4,7 @@ use crate::clock::timed;
 use crate::failure::Failure;
 use crate::machine;
 use crate::project::Project;
-use crate::run::{build_filter, succeed};
+use crate::run::{build_filter, build_sidecar, succeed};
 use crate::tools::{self, cargo};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub enum Part {
     Unit,
     /// The decisions in both kinds of WebAssembly, under node
     Wasm,
-    /// End to end, with a real Envoy
+    /// End to end, with a real Envoy and a real Redis
     E2e,
 }
 
@@ -250,7 +250,9 @@ fn wasm(project: &Project) -> Result<Outcome, Failure> {
 fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
     let envoy = tools::envoy(project)?;
     let func_e = tools::func_e(project)?;
+    let redis_server = machine::redis_server()?;
     build_filter(project)?;
+    build_sidecar(project)?;
     let mut command = in_project(
         project,
         &["test", "--locked", "--package=levee-tests", "--"],
@@ -259,6 +261,8 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
         .args(arguments)
         .env("ENVOY_PATH", envoy)
         .env("FUNC_E_PATH", func_e)
+        .env("REDIS_SERVER_PATH", redis_server)
+        .env("LEVEE_BIN", project.sidecar()?)
         .env("LEVEE_FILTER_WASM", project.filter()?);
     succeed(&mut command, "end-to-end tests have failed")?;
     Ok(Outcome::Passed)

@@ -1,0 +1,174 @@
+//! A real redis-server, and a client that sends any bytes.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use std::{env, thread};
+
+use levee::redis::resp::{ReplyScanner, encode};
+use tempfile::TempDir;
+
+use crate::clock::Stopwatch;
+use crate::process::{Process, Signal};
+use crate::wait::GENEROUS;
+
+/// A Redis of a test's own, on a free port of loopback. Nothing it holds outlives it.
+#[derive(Debug)]
+pub struct Redis {
+    /// Where it listens.
+    pub address: SocketAddr,
+    options: Vec<String>,
+    files: TempDir,
+    process: Option<Process>,
+}
+
+impl Redis {
+    /// Starts one.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further options of its command line.
+    pub fn start_with(options: &[&str]) -> Self {
+        let mut redis = Self {
+            address: free_address(),
+            options: options.iter().map(ToString::to_string).collect(),
+            files: tempfile::tempdir().expect("make a directory for Redis"),
+            process: None,
+        };
+        redis.start_again();
+        redis
+    }
+
+    /// Starts it again at the same address, after [`stop`](Self::stop).
+    pub fn start_again(&mut self) {
+        let program = env::var_os("REDIS_SERVER_PATH").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(&program);
+        command
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--port", &self.address.port().to_string(), "--dir"])
+            .arg(self.files.path())
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let process = Process::spawn(command, Signal::Kill).unwrap_or_else(|error| {
+            panic!(
+                "{} can't be started ({error}): install redis-server, or set REDIS_SERVER_PATH",
+                program.display()
+            )
+        });
+        self.process = Some(process);
+        let waited = Stopwatch::start();
+        while TcpStream::connect(self.address).is_err() {
+            assert!(waited.elapsed() < GENEROUS, "Redis does not listen");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it at once.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::Kill);
+            process.wait(GENEROUS);
+        }
+    }
+
+    /// Lets it stand still, or go on.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.as_mut().expect("it is running").signal(signal);
+    }
+
+    /// A client that is connected to it directly.
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+}
+
+/// An address of loopback that was free a moment ago.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("find a free port")
+}
+
+/// A client of Redis that knows where replies end, and nothing else.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Client {
+    /// Connects.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream =
+            TcpStream::connect(address).expect("connect to Redis, or to what stands before it");
+        stream.set_nodelay(true).expect("set an option of a socket");
+        stream
+            .set_read_timeout(Some(GENEROUS))
+            .expect("set an option of a socket");
+        Self {
+            stream,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Sends bytes as they are. False: the connection was closed.
+    pub fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// The next reply, or `None` when the connection was closed.
+    pub fn reply(&mut self) -> Option<String> {
+        let (mut scanner, mut at) = (ReplyScanner::default(), 0);
+        loop {
+            let (consumed, ended) = scanner
+                .advance(&self.bytes[at..])
+                .expect("a reply in the protocol of Redis");
+            at += consumed;
+            if ended {
+                let rest = self.bytes.split_off(at);
+                let reply = std::mem::replace(&mut self.bytes, rest);
+                return Some(String::from_utf8_lossy(&reply).into_owned());
+            }
+            let mut chunk = [0; 16 * 1024];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(read) => self.bytes.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no reply within {GENEROUS:?}: {error}"),
+            }
+        }
+    }
+
+    /// Sends a command, its words parted by spaces.
+    pub fn command(&mut self, line: &str) -> bool {
+        let words: Vec<&str> = line.split(' ').collect();
+        self.send(&encode(&words))
+    }
+
+    /// Sends a command and reads its reply. A closed connection is an empty one.
+    pub fn ask(&mut self, line: &str) -> String {
+        if !self.command(line) {
+            return String::new();
+        }
+        self.reply().unwrap_or_default()
+    }
+
+    /// Whether nothing more comes: the connection is closed.
+    pub fn is_closed(&mut self) -> bool {
+        self.reply().is_none()
+    }
+
+    /// Reads into `bytes` until the connection is closed, or until they begin with `start`.
+    pub fn read_to_end(&mut self, bytes: &mut Vec<u8>, start: &[u8]) {
+        let mut chunk = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = self.stream.read(&mut chunk) {
+            bytes.extend_from_slice(&chunk[..read]);
+            if bytes.starts_with(start) {
+                break;
+            }
+        }
+    }
+}
