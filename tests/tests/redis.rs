@@ -635,7 +635,7 @@ fn a_stop_under_load_loses_no_reply_that_was_owed() {
 fn a_stop_takes_no_longer_than_its_bound() {
     let redis = Redis::start();
     let mut sidecar = Sidecar::start(&format!(
-        "stop_within: 300ms\nredis: [{{name: x, listen: 127.0.1:0, upstream: 'redis://{}'}}]\n",
+        "stop_within: 300ms\nredis: [{{name: x, listen: 127.0.0.1:0, upstream: 'redis://{}'}}]\n",
         redis.address
     ));
     let mut client = sidecar.client();
@@ -651,7 +651,7 @@ fn a_sidecar_that_is_started_in_an_outage_goes_on_where_the_last_one_ended() {
     let store = Redis::start();
     let nobody = free_address();
     let yaml = format!(
-        "redis: [{{name: x, listen: 127.0.1:0, upstream: 'redis://{nobody}', breaker: {{open_for: 1m}}, deadline: 100ms}}]\n\
+        "redis: [{{name: x, listen: 127.0.0.1:0, upstream: 'redis://{nobody}', breaker: {{open_for: 1m}}, deadline: 100ms}}]\n\
          state: {{upstream: 'redis://{}', instance: me}}\n",
         store.address
     );
