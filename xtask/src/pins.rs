@@ -12,6 +12,8 @@ pub struct Pins {
     pub go: Wheel,
     pub func_e: Module,
     pub cargo_deny: Crate,
+    pub redis_py: Wheel,
+    pub async_timeout: Wheel,
 }
 
 /// A package of `PyPI`.

@@ -263,6 +263,8 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
         .env("FUNC_E_PATH", func_e)
         .env("REDIS_SERVER_PATH", redis_server)
         .env("LEVEE_BIN", project.sidecar()?)
+        .env("LEVEE_GO_CLIENT", tools::redis_go(project)?)
+        .env("LEVEE_PYTHONPATH", tools::redis_py(project)?)
         .env("LEVEE_FILTER_WASM", project.filter()?);
     succeed(&mut command, "end-to-end tests have failed")?;
     Ok(Outcome::Passed)

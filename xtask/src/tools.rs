@@ -10,7 +10,7 @@ use crate::machine;
 use crate::pins::{Version, Wheel, locked_version, version_in};
 use crate::project::Project;
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +22,8 @@ pub fn fetch_all(project: &Project) -> Result<(), Failure> {
     func_e(project)?;
     wasm_bindgen_runner(project)?;
     cargo_deny(project)?;
+    redis_py(project)?;
+    redis_go(project)?;
     println!("everything is there: {}", project.tools().display());
     Ok(())
 }
@@ -130,16 +132,56 @@ pub fn func_e(project: &Project) -> Result<PathBuf, Failure> {
             command
                 .arg("install")
                 .arg(format!("{}@v{}", pin.module, pin.version))
-                .env("GOBIN", folder)
-                // Go's own caches stay in the project's folder, and can be deleted.
-                .env("GOPATH", project.tools().join("go-path"))
-                .env("GOCACHE", project.tools().join("go-cache"))
-                .env("GOFLAGS", "-modcacherw")
-                .env("GOTOOLCHAIN", "local");
-            install(&mut command, "func-e could not be built")
+                .env("GOBIN", folder);
+            install(
+                with_own_caches(&mut command, project),
+                "func-e could not be built",
+            )
         })
     })?;
     Ok(program)
+}
+
+/// What `PYTHONPATH` must be for Python to have the client of Redis.
+pub fn redis_py(project: &Project) -> Result<OsString, Failure> {
+    let pins = &project.pins;
+    let redis = fetch_wheel(project, "redis-py", &pins.redis_py, "redis/__init__.py")?;
+    let timeout = fetch_wheel(
+        project,
+        "async-timeout",
+        &pins.async_timeout,
+        "async_timeout/__init__.py",
+    )?;
+    let folders = [redis, timeout].map(|file| file.ancestors().nth(2).map(Path::to_path_buf));
+    env::join_paths(folders.into_iter().flatten())
+        .map_err(|error| Failure::Install(format!("PYTHONPATH: {error}")))
+}
+
+/// The program in Go that uses Redis as services do, built from `tests/clients/go`.
+pub fn redis_go(project: &Project) -> Result<PathBuf, Failure> {
+    let go = go(project)?;
+    let program = project.tools().join("redis-session");
+    step("building the Go client of Redis", || {
+        let mut command = Command::new(&go);
+        command
+            .args(["build", "-o"])
+            .arg(&program)
+            .arg(".")
+            .current_dir(project.root.join("tests/clients/go"));
+        install(
+            with_own_caches(&mut command, project),
+            "the Go client of Redis could not be built",
+        )
+    })?;
+    Ok(program)
+}
+
+/// Go's own caches stay in the project's folder, and can be deleted.
+fn with_own_caches<'a>(go: &'a mut Command, project: &Project) -> &'a mut Command {
+    go.env("GOPATH", project.tools().join("go-path"))
+        .env("GOCACHE", project.tools().join("go-cache"))
+        .env("GOFLAGS", "-modcacherw")
+        .env("GOTOOLCHAIN", "local")
 }
 
 /// A Go that is new enough: the machine's, or the pinned one.

@@ -159,6 +159,8 @@ pub struct Session {
     /// Attempts in a row that did not bring the first command further.
     failures: u32,
     retried: bool,
+    /// Why the last connection could not be made.
+    obstacle: String,
     active: Instant,
 }
 
@@ -197,6 +199,7 @@ impl Session {
             attached: false,
             failures: 0,
             retried: false,
+            obstacle: String::new(),
             active: now,
         }
     }
@@ -311,6 +314,7 @@ impl Session {
     pub fn not_connected(&mut self, why: &str, now: Instant) {
         let message = format!("Redis can't be reached: {why}");
         self.gate.note(&message, now);
+        why.clone_into(&mut self.obstacle);
         self.try_again(&message, 1, now);
         self.parse(now);
     }
@@ -543,25 +547,26 @@ impl Session {
             self.end(Ending::Now);
             return;
         }
-        let why = format!("no answer from Redis within {limit}");
-        self.gate.note(&why, now);
+        let why = if was_up {
+            format!("no answer from Redis within {limit}")
+        } else {
+            format!("Redis can't be reached within {limit}")
+        };
+        let obstacle = if was_up {
+            String::new()
+        } else {
+            self.obstacle.clone()
+        };
+        self.gate.note(&format!("{why} {obstacle}"), now);
         let mut cut = if was_up { self.cut(sent) } else { 0 };
         for (place, entry) in self.queue.iter().enumerate() {
             if place == 0 || entry.deadline.is_some_and(|deadline| deadline <= now) {
                 cut = cut.max(place + 1);
             }
         }
+        let sent = if was_up { sent } else { 0 };
         for _ in 0..cut {
-            if was_up {
-                self.fail_first(&why, "", sent, now);
-            } else {
-                self.fail_first(
-                    &format!("Redis can't be reached within {limit}"),
-                    "",
-                    0,
-                    now,
-                );
-            }
+            self.fail_first(&why, &obstacle, sent, now);
         }
         if self.has_state() && was_up {
             self.fail_all(&why, now);
