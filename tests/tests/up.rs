@@ -10,6 +10,7 @@ use levee_tests::backend::{Backend, Behaviour};
 use levee_tests::client::Request;
 use levee_tests::metrics::Metrics;
 use levee_tests::process::{self, Process, Signal};
+use levee_tests::redis::Client;
 use levee_tests::wait;
 use tempfile::TempDir;
 
@@ -76,7 +77,16 @@ impl Up {
     }
 }
 
-const FREE_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+const FREE_PORTS: [&str; 8] = [
+    "--listen",
+    "127.0.0.1:0",
+    "--admin",
+    "127.0.0.1:0",
+    "--redis-listen",
+    "127.0.0.1:0",
+    "--sidecar-admin",
+    "127.0.0.1:0",
+];
 
 fn free_ports_and<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&FREE_PORTS[..], more].concat()
@@ -84,7 +94,10 @@ fn free_ports_and<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 #[tokio::test]
 async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves_nothing() {
-    let mut up = Up::start(&free_ports_and(&["--open-for", "1s", "--concurrency", "2"]));
+    let arguments = free_ports_and(&["--open-for", "1s", "--concurrency", "2"]);
+    let mut up = Up::start_with(&arguments, |command| {
+        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+    });
     let gateway = up.address("gateway   http://").await;
     let admin = up.address("metrics   http://").await;
     let auth = up.address("/v1/auth -> ").await;
@@ -148,11 +161,12 @@ async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves
     })
     .await;
 
+    up.address("sidecar   http://").await;
     let children = up.process.children();
-    assert_eq!(children.len(), 1, "Envoy");
+    assert_eq!(children.len(), 3, "Envoy, Redis, the sidecar");
     up.process.signal(Signal::Interrupt);
     assert_eq!(up.wait(), 0, "{}", up.output("stderr"));
-    assert!(!process::is_running(children[0]));
+    assert!(!children.iter().any(|child| process::is_running(*child)));
     assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
     assert!(TcpListener::bind(gateway).is_ok(), "the port is free again");
 }
@@ -304,4 +318,51 @@ fn the_filters_own_errors_are_quoted() {
     assert_eq!(up.wait(), 1);
     let error = up.output("stderr");
     assert!(error.contains("breaker.open_for"), "{error}");
+}
+
+#[tokio::test]
+async fn the_sidecar_stands_before_a_redis_that_ends_with_it() {
+    let mut up = Up::start_with(&free_ports_and(&[]), |command| {
+        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+    });
+    let address = up.address("redis     ").await;
+    let redis = up.address("behind it ").await;
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut client = Client::connect(address);
+        assert_eq!(client.ask("SET greeting hello"), "+OK\r\n");
+        Client::connect(redis).ask("GET greeting")
+    });
+    assert_eq!(answer.await.unwrap(), "$5\r\nhello\r\n");
+    up.process.signal(Signal::Interrupt);
+    assert_eq!(up.wait(), 0);
+    assert!(up.left_behind().is_empty(), "{:?}", up.left_behind());
+    wait::until_now("Redis and the sidecar to end", wait::GENEROUS, || {
+        let still = [address, redis]
+            .into_iter()
+            .find(|address| std::net::TcpStream::connect(address).is_ok());
+        still.map_or(Ok(()), |address| Err(format!("{address} still listens")))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_redis_server_it_says_so_and_goes_on() {
+    let nothing = tempfile::tempdir().unwrap();
+    let up = Up::start_with(&free_ports_and(&[]), |command| {
+        command
+            .env("LEVEE_BIN", levee_tests::sidecar::program())
+            .env("PATH", nothing.path())
+            .env_remove("REDIS_SERVER_PATH");
+    });
+    let gateway = up.address("gateway   http://").await;
+    wait::until_now("word of what is left out", wait::GENEROUS, || {
+        let text = up.output("stdout");
+        if text.contains("Without the sidecar: redis-server is not installed") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    })
+    .await;
+    assert!(std::net::TcpStream::connect(gateway).is_ok());
 }

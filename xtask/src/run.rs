@@ -42,6 +42,8 @@ pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
         up.env("ENVOY_PATH", tools::envoy(project)?)
             .env("LEVEE_FILTER_WASM", project.filter()?);
         build_filter(project)?;
+        build_sidecar(project)?;
+        up.env("LEVEE_BIN", project.sidecar()?);
     }
     println!("==> building the demonstration");
     let mut build = cargo();

@@ -47,6 +47,18 @@ pub struct Args {
     #[arg(long = "timeout-class", value_name = "NAME=CLASS")]
     pub timeout_classes: Vec<ServiceClass>,
 
+    /// Where the Redis proxy listens. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6380")]
+    pub redis_listen: SocketAddr,
+
+    /// Puts the Redis proxy in front of your own Redis instead of a temporary one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub redis: Option<String>,
+
+    /// Where the sidecar's admin interface listens.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464")]
+    pub sidecar_admin: SocketAddr,
+
     /// Keeps Envoy's log and the access log in this folder. Otherwise they go when it ends.
     #[arg(long, value_name = "FOLDER")]
     pub log_dir: Option<PathBuf>,

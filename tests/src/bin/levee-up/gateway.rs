@@ -229,7 +229,7 @@ fn configuration(args: &Args, services: &[Upstream]) -> Result<EnvoyConfig, Fail
 }
 
 /// Envoy shares ports with others that allow it, so a second gateway would go unnoticed; binding without sharing tells.
-fn check_free(
+pub fn check_free(
     address: SocketAddr,
     what: &'static str,
     option: &'static str,

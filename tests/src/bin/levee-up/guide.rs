@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::args::Upstream;
 use crate::gateway::Gateway;
+use crate::sidecar::Sidecar;
 
 /// Where everything is, and what to try.
 pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
@@ -61,5 +62,39 @@ pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
         "The breakers (0 closed, 1 open, 2 half-open):\n  \
          curl -s http://{admin}/stats/prometheus | grep '^circuit_breaker_state'"
     );
+    text
+}
+
+/// Where the sidecar is, and what to try; or why it is not there.
+pub fn redis(sidecar: Result<&Sidecar, &str>) -> String {
+    let mut text = String::new();
+    let Sidecar {
+        listen,
+        admin,
+        redis,
+        redis_id,
+        ..
+    } = match sidecar {
+        Ok(sidecar) => sidecar,
+        Err(why) => {
+            let _ = writeln!(text, "\nWithout the sidecar: {why}.");
+            return text;
+        }
+    };
+    let (host, port) = (listen.ip(), listen.port());
+    let _ = writeln!(
+        text,
+        "\nThe sidecar is up.\n\n  redis     {listen}\n  behind it {redis}\n  sidecar   http://{admin}\n\n\
+         A command through it, and what it knows:\n  redis-cli -h {host} -p {port} SET greeting hello\n  \
+         redis-cli -h {host} -p {port} GET greeting\n  curl -s http://{admin}/v1/redis\n  \
+         curl -s http://{admin}/metrics | grep '^redis_'\n"
+    );
+    if let Some(id) = redis_id {
+        let _ = writeln!(
+            text,
+            "A Redis that stands still for a second; the command waits and succeeds:\n  \
+             kill -STOP {id}; (sleep 1; kill -CONT {id}) & redis-cli -h {host} -p {port} GET greeting\n"
+        );
+    }
     text
 }

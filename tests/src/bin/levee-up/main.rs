@@ -6,6 +6,7 @@ mod demo;
 mod failure;
 mod gateway;
 mod guide;
+mod sidecar;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ use args::Args;
 use demo::Demo;
 use failure::Failure;
 use gateway::Gateway;
+use sidecar::Sidecar;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -52,6 +54,8 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         .as_ref()
         .map_or_else(|| args.upstreams.clone(), Demo::upstreams);
     let mut gateway = Gateway::start(args, &services).await?;
+    let sidecar = Sidecar::start(args).await?;
     print!("{}", guide::text(&gateway, &services, demo.is_some()));
+    print!("{}", guide::redis(sidecar.as_ref().map_err(|why| *why)));
     gateway.until_it_ends().await
 }

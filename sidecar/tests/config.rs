@@ -1,0 +1,184 @@
+//! `levee.yaml` and the command line, and that the README says what is so.
+#![allow(missing_docs)]
+
+use levee::config::Config;
+use levee::metrics::Metrics;
+use levee_policy::ratio::Ratio;
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+const README: &str = include_str!("../../README.md");
+
+/// The part of the README that is about the sidecar.
+fn section() -> &'static str {
+    let (_, section) = README
+        .split_once("## The sidecar: Redis")
+        .expect("it is there");
+    section
+}
+
+fn errors(yaml: &str) -> Vec<String> {
+    let errors = Config::parse(yaml).expect_err(yaml);
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_empty_configuration_is_valid() {
+    for text in ["", "# nothing\n", "{}"] {
+        let config = Config::parse(text).unwrap();
+        assert!(config.redis.is_empty() && config.state.is_none());
+        assert!(config.admin.ip().is_loopback());
+    }
+}
+
+#[test]
+fn the_readmes_example_is_valid_and_has_the_defaults_that_it_says() {
+    let (_, example) = section().split_once("```yaml").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let config = Config::parse(example).unwrap();
+    let redis = &config.redis[0];
+    assert_eq!(
+        (redis.attempts, redis.deadline),
+        (3, Duration::from_secs(3))
+    );
+    assert_eq!(redis.backoff.base, Duration::from_millis(100));
+    assert_eq!(redis.backoff.max, Duration::from_secs(1));
+    assert_eq!(
+        (redis.budget.ratio, redis.budget.per_second),
+        (Ratio::percent(20), 10)
+    );
+    assert_eq!(redis.breaker.open.base, Duration::from_secs(5));
+    assert_eq!(redis.breaker.open.max, Duration::from_secs(30));
+    assert_eq!(
+        (redis.connections, redis.command_bytes),
+        (1000, 536_870_912)
+    );
+    assert_eq!(
+        (redis.buffered_bytes, redis.idle),
+        (1_048_576, Duration::from_mins(10))
+    );
+}
+
+#[test]
+fn each_metric_is_in_the_readme_and_each_of_the_readme_is_there() {
+    let metrics = Metrics::new();
+    let _ = metrics.redis("x");
+    let text = metrics.text();
+    let names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    for name in &names {
+        assert!(section().contains(&format!("| `{name}` |")), "{name}");
+    }
+    let documented = section()
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter(|name| {
+            name.contains("redis_") || name.starts_with("circuit_") || name.starts_with("levee_")
+        });
+    for name in documented {
+        assert!(names.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_paths() {
+    let errors = errors(
+        "admin: {listen: here}\nbogus: 1\nredis:\n  - {name: A B, listen: '127.0.0.1:1', upstream: 'http://x', deadline: 3}\n  \
+         - {name: x, listen: '127.0.0.1:1', upstream: 'redis://h', retry: {attempts: 0, base: 2s, max: 1s}}\n  \
+         - {breaker: {open_for: soon}, limits: {connections: many}}\n",
+    );
+    for (path, text) in [
+        ("admin.listen", "is not an address with a port"),
+        ("bogus", "is not known here"),
+        ("redis[0].name", "lower-case"),
+        ("redis[0].upstream", "redis://host:port"),
+        ("redis[0].deadline", "a duration with its unit"),
+        ("redis[1].listen", "is used twice"),
+        ("redis[1].retry.attempts", "from 1 to 100"),
+        ("redis[1].retry.max", "less than base"),
+        ("redis[2].name", "is missing"),
+        ("redis[2].listen", "is missing"),
+        ("redis[2].upstream", "is missing"),
+        ("redis[2].breaker.open_for", "duration"),
+        ("redis[2].limits.connections", "a whole number"),
+    ] {
+        let found = errors
+            .iter()
+            .any(|error| error.starts_with(&format!("{path}: ")) && error.contains(text));
+        assert!(found, "{path}: {text}\n{}", errors.join("\n"));
+    }
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let in_url =
+        errors("redis: [{name: x, listen: '127.0.0.1:1', upstream: 'redis://u:hidden@h'}]");
+    assert!(in_url[0].contains("password_env"), "{in_url:?}");
+    assert!(!in_url.join("").contains("hidden"), "{in_url:?}");
+    let file = std::env::temp_dir().join(format!("levee-config-{}", std::process::id()));
+    fs::write(&file, "hidden\n").unwrap();
+    let yaml = format!(
+        "redis: [{{name: x, listen: '127.0.0.1:1', upstream: 'redis://h', password_file: '{}'}}]",
+        file.display()
+    );
+    let config = Config::parse(&yaml).unwrap();
+    fs::remove_file(file).unwrap();
+    assert_eq!(
+        config.redis[0].upstream.password.as_ref().unwrap().reveal(),
+        "hidden"
+    );
+    assert!(!format!("{config:?}").contains("hidden"));
+    let missing = errors(
+        "redis: [{name: x, listen: '127.0.0.1:1', upstream: 'redis://h', password_env: LEVEE_NOT_SET}]",
+    );
+    assert!(missing[0].contains("LEVEE_NOT_SET"), "{missing:?}");
+}
+
+/// What `levee` with these arguments says and how it exits.
+fn levee(arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_levee"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(said).unwrap(),
+    )
+}
+
+#[test]
+fn the_command_line_says_what_is_wrong_by_its_exit_code() {
+    let folder = std::env::temp_dir().join(format!("levee-check-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (code, said) = levee(&["check", "--config", &file("good.yaml", "")]);
+    assert_eq!((code, said.contains("valid")), (0, true), "{said}");
+    let bad = file("bad.yaml", "a: 1\nb: 2\n");
+    for command in ["check", "run"] {
+        let (code, said) = levee(&[command, "--config", &bad]);
+        assert_eq!((code, said.lines().count()), (2, 2), "{said}");
+    }
+    assert_eq!(levee(&["check", "--config", &file("no.yaml", "a: [")]).0, 2);
+    assert_eq!(levee(&["run", "--config", "/nowhere/levee.yaml"]).0, 2);
+    assert_eq!(levee(&["fly"]).0, 2);
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let busy = file("busy.yaml", &format!("admin: {{listen: '{address}'}}\n"));
+    let (code, said) = levee(&["run", "--config", &busy]);
+    assert_eq!(
+        (code, said.contains(&address.to_string())),
+        (5, true),
+        "{said}"
+    );
+    fs::remove_dir_all(folder).unwrap();
+}
