@@ -1,5 +1,6 @@
 //! The commands of the project. `cargo xtask --help` lists them.
 
+mod bench;
 mod clock;
 mod failure;
 mod machine;
@@ -44,6 +45,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure, side by side with what one would use instead
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Run all tests and checks
     Test(test::Options),
 }
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
     let result = project::Project::find().and_then(|project| match command {
         Command::Setup => tools::fetch_all(&project),
         Command::Up { arguments } => run::up(&project, &arguments),
+        Command::Bench(bench) => bench::bench(&project, &bench),
         Command::Test(options) => test::test(&project, &options),
     });
     match result {

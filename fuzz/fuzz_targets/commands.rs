@@ -1,0 +1,43 @@
+//! Where commands end does not depend on how their bytes are cut, and no bytes panic.
+#![no_main]
+
+use levee::redis::commands::Repeatable;
+use levee::redis::resp::{CommandScanner, ProtocolError, arguments, split_inline};
+use libfuzzer_sys::fuzz_target;
+
+/// Where commands end, and the error if there is one. The bytes come `step` at a time.
+fn ends(bytes: &[u8], step: usize) -> (Vec<usize>, Option<ProtocolError>) {
+    let mut scanner = CommandScanner::default();
+    let (mut ends, mut at, mut there) = (Vec::new(), 0, 0);
+    while there < bytes.len() {
+        there = (there + step).min(bytes.len());
+        loop {
+            match scanner.advance(&bytes[at..there]) {
+                Err(error) => return (ends, Some(error)),
+                Ok((consumed, ended)) => {
+                    at += consumed;
+                    assert!(at <= there);
+                    if !ended {
+                        break;
+                    }
+                    ends.push(at);
+                }
+            }
+        }
+    }
+    (ends, None)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = split_inline(bytes);
+    let whole = ends(bytes, bytes.len().max(1));
+    let cut = ends(bytes, 1);
+    assert_eq!(whole, cut);
+    let table = Repeatable::new(&[], &[]);
+    let mut from = 0;
+    for end in whole.0 {
+        let command = &bytes[from..end];
+        let _ = (arguments(command).count(), table.classify(command));
+        from = end;
+    }
+});
