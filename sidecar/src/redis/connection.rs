@@ -208,7 +208,8 @@ fn exchange(
             }
         }
     }
-    if moved && let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
+    // Also when nothing was written this time: TLS may still hold what was written before.
+    if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
         return Err(error);
     }
     if session.wants_upstream() {
