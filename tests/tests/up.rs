@@ -10,7 +10,7 @@ use levee_tests::backend::{Backend, Behaviour};
 use levee_tests::client::Request;
 use levee_tests::metrics::Metrics;
 use levee_tests::process::{self, Process, Signal};
-use levee_tests::redis::Client;
+use levee_tests::redis::{Client, Redis};
 use levee_tests::wait;
 use tempfile::TempDir;
 
@@ -261,8 +261,13 @@ async fn when_it_is_killed_envoy_ends_too() {
 fn a_port_in_use_is_named_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for (option, other) in [("--listen", "--admin"), ("--admin", "--listen")] {
-        let mut up = Up::start(&[option, &address, other, "127.0.0.1:0"]);
+    for option in ["--listen", "--admin", "--redis-listen", "--sidecar-admin"] {
+        let mut arguments = FREE_PORTS;
+        let place = arguments.iter().position(|argument| *argument == option);
+        arguments[place.unwrap() + 1] = &address;
+        let mut up = Up::start_with(&arguments, |command| {
+            command.env("LEVEE_BIN", levee_tests::sidecar::program());
+        });
         assert_eq!(up.wait(), 5);
         let error = up.output("stderr");
         assert!(
@@ -279,6 +284,7 @@ fn a_mistake_on_the_command_line_says_what_is_right() {
         (&["--upstream", "auth"][..], "NAME=HOST:PORT"),
         (&["--upstream", "auth=here"][..], "not HOST:PORT"),
         (&["--open-for", "5"][..], "500ms"),
+        (&["--redis", "cache"][..], "not HOST:PORT"),
         (&["--timeout-class", "auth=quick"][..], "very_long"),
         (
             &["--timeout-class", "nobody=short"][..],
@@ -343,6 +349,69 @@ async fn the_sidecar_stands_before_a_redis_that_ends_with_it() {
         still.map_or(Ok(()), |address| Err(format!("{address} still listens")))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_temporary_redis_that_ends_is_back_soon_and_no_command_fails() {
+    let up = Up::start_with(&free_ports_and(&[]), |command| {
+        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+    });
+    let address = up.address("redis     ").await;
+    let redis = up.address("behind it ").await;
+    tokio::task::spawn_blocking(move || {
+        let mut client = Client::connect(address);
+        assert_eq!(client.ask("SET greeting hello"), "+OK\r\n");
+        for _ in 0..2 {
+            assert_eq!(Client::connect(redis).ask("SHUTDOWN"), "");
+            assert!(std::net::TcpStream::connect(redis).is_err());
+            assert_eq!(client.ask("GET greeting"), "$5\r\nhello\r\n");
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_users_own_redis_is_used_and_not_ended() {
+    let redis = Redis::start();
+    let own = redis.address.to_string();
+    let mut up = Up::start_with(&free_ports_and(&["--redis", &own]), |command| {
+        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+    });
+    let address = up.address("redis     ").await;
+    up.address("sidecar   http://").await;
+    assert_eq!(up.process.children().len(), 2, "Envoy, the sidecar");
+    tokio::task::spawn_blocking(move || {
+        assert_eq!(
+            Client::connect(address).ask("SET greeting hello"),
+            "+OK\r\n"
+        );
+    })
+    .await
+    .unwrap();
+    up.process.signal(Signal::Terminate);
+    assert_eq!(up.wait(), 0);
+    let mut client = Client::connect(redis.address);
+    assert_eq!(client.ask("GET greeting"), "$5\r\nhello\r\n");
+}
+
+#[tokio::test]
+async fn a_sidecar_that_ends_by_itself_ends_it_with_an_error() {
+    let mut up = Up::start_with(&free_ports_and(&[]), |command| {
+        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+    });
+    up.address("sidecar   http://").await;
+    let children = up.process.children();
+    let named = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    let sidecar = children.iter().find(|id| named(id).trim() == "levee");
+    let sidecar = sidecar.expect("the sidecar").to_string();
+    let killed = Command::new("kill").args(["-KILL", &sidecar]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(up.wait(), 1);
+    let error = up.output("stderr");
+    assert!(error.contains("the sidecar ended by itself"), "{error}");
+    assert!(!children.iter().any(|child| process::is_running(*child)));
+    assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
 }
 
 #[tokio::test]

@@ -53,13 +53,13 @@ pub struct Args {
 
     /// Puts the Redis proxy in front of your own Redis instead of a temporary one.
     #[arg(long, value_name = "HOST:PORT")]
-    pub redis: Option<String>,
+    pub redis: Option<HostPort>,
 
-    /// Where the sidecar's admin interface listens.
+    /// Where the sidecar's admin interface listens: its metrics, and what it knows of Redis. Port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464")]
     pub sidecar_admin: SocketAddr,
 
-    /// Keeps Envoy's log and the access log in this folder. Otherwise they go when it ends.
+    /// Keeps Envoy's log, the access log and the sidecar's log in this folder. Otherwise they go when it ends.
     #[arg(long, value_name = "FOLDER")]
     pub log_dir: Option<PathBuf>,
 }

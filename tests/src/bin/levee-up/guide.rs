@@ -71,8 +71,8 @@ pub fn redis(sidecar: Result<&Sidecar, &str>) -> String {
     let Sidecar {
         listen,
         admin,
-        redis,
-        redis_id,
+        upstream,
+        log,
         ..
     } = match sidecar {
         Ok(sidecar) => sidecar,
@@ -81,19 +81,27 @@ pub fn redis(sidecar: Result<&Sidecar, &str>) -> String {
             return text;
         }
     };
-    let (host, port) = (listen.ip(), listen.port());
+    let cli = format!("redis-cli -h {} -p {}", listen.ip(), listen.port());
     let _ = writeln!(
         text,
-        "\nThe sidecar is up.\n\n  redis     {listen}\n  behind it {redis}\n  sidecar   http://{admin}\n\n\
-         A command through it, and what it knows:\n  redis-cli -h {host} -p {port} SET greeting hello\n  \
-         redis-cli -h {host} -p {port} GET greeting\n  curl -s http://{admin}/v1/redis\n  \
-         curl -s http://{admin}/metrics | grep '^redis_'\n"
+        "\nThe sidecar is up.\n\n  redis     {listen}\n  behind it {upstream}\n  sidecar   http://{admin}/metrics\n  \
+         log       {}\n\n\
+         A command through it, and what it knows:\n  {cli} SET greeting hello\n  \
+         curl -s http://{admin}/v1/redis\n  curl -s http://{admin}/metrics | grep -E '^(redis_retry|circuit_breaker_state)'\n",
+        log.display()
     );
-    if let Some(id) = redis_id {
+    if let Ok(Some(redis)) = sidecar.map(Sidecar::temporary_redis) {
+        let directly = format!("redis-cli -h {} -p {}", redis.ip(), redis.port());
         let _ = writeln!(
             text,
-            "A Redis that stands still for a second; the command waits and succeeds:\n  \
-             kill -STOP {id}; (sleep 1; kill -CONT {id}) & redis-cli -h {host} -p {port} GET greeting\n"
+            "A Redis that ends and is back after half a second; the command waits, and succeeds:\n  \
+             {directly} SHUTDOWN; {cli} GET greeting\n"
+        );
+        let _ = writeln!(
+            text,
+            "A Redis that hangs for 20 s; commands end by their deadline of 3 s, and five of them open the breaker, which \
+             refuses at once:\n  \
+             {directly} CLIENT PAUSE 20000; (for i in 1 2 3 4 5; do {cli} GET greeting & done; wait); {cli} GET greeting"
         );
     }
     text

@@ -1,11 +1,12 @@
 //! Runs the gateway of `envoy/gateway.yaml`, with Levee's filter, in front of small demonstration services or of the
-//! user's own, until Ctrl-C. `cargo xtask up` builds the filter and starts this.
+//! user's own, and the sidecar in front of a Redis, until Ctrl-C. `cargo xtask up` builds both and starts this.
 
 mod args;
 mod demo;
 mod failure;
 mod gateway;
 mod guide;
+mod redis;
 mod sidecar;
 
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use args::Args;
 use demo::Demo;
 use failure::Failure;
 use gateway::Gateway;
-use sidecar::Sidecar;
+use sidecar::{Plan, Sidecar};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -53,9 +54,20 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let services = demo
         .as_ref()
         .map_or_else(|| args.upstreams.clone(), Demo::upstreams);
+    // Before Envoy's start, which takes longer than to see that a port is in use.
+    let plan = Plan::make(args)?;
     let mut gateway = Gateway::start(args, &services).await?;
-    let sidecar = Sidecar::start(args).await?;
+    let mut sidecar = match plan {
+        Ok(plan) => Ok(Sidecar::start(args, plan).await?),
+        Err(why) => Err(why),
+    };
     print!("{}", guide::text(&gateway, &services, demo.is_some()));
     print!("{}", guide::redis(sidecar.as_ref().map_err(|why| *why)));
-    gateway.until_it_ends().await
+    match &mut sidecar {
+        Ok(sidecar) => tokio::select! {
+            ended = gateway.until_it_ends() => ended,
+            ended = sidecar.until_it_ends() => ended,
+        },
+        Err(_) => gateway.until_it_ends().await,
+    }
 }
