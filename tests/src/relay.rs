@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use levee_policy::random::SplitMix64;
 
 use crate::clock::Stopwatch;
 
@@ -143,4 +145,81 @@ pub fn answering(answers: Vec<Vec<u8>>) -> SocketAddr {
         }
     });
     address
+}
+
+/// Passes bytes on, and cuts each connection after a number of bytes that nobody knows before: in the middle of
+/// commands, of replies, or between them.
+#[derive(Debug)]
+pub struct Flaky {
+    /// Where it listens.
+    pub address: SocketAddr,
+    cuts: Arc<AtomicU64>,
+    calm: Arc<AtomicBool>,
+}
+
+impl Flaky {
+    /// Begins to pass on to `upstream`, at most so many bytes on a connection in each direction.
+    pub fn to(upstream: SocketAddr, seed: u64, most_bytes: u64) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        let flaky = Self {
+            address: listener.local_addr().expect("an address"),
+            cuts: Arc::default(),
+            calm: Arc::default(),
+        };
+        let (cuts, calm) = (flaky.cuts.clone(), flaky.calm.clone());
+        let mut random = SplitMix64::new(seed);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(upstream) else {
+                    continue;
+                };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let _ = to.set_nodelay(true);
+                    let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else {
+                        continue;
+                    };
+                    let most = random.next_u64() % most_bytes;
+                    let (cuts, calm) = (cuts.clone(), calm.clone());
+                    thread::spawn(move || pass_some(from, to, most, &cuts, &calm));
+                }
+            }
+        });
+        flaky
+    }
+
+    /// How many connections were cut.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::SeqCst)
+    }
+
+    /// Cuts no more.
+    pub fn calm_down(&self) {
+        self.calm.store(true, Ordering::SeqCst);
+    }
+}
+
+fn pass_some(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mut left: u64,
+    cuts: &AtomicU64,
+    calm: &AtomicBool,
+) {
+    let mut chunk = vec![0; 16 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut chunk) {
+        let is_last = read as u64 > left && !calm.load(Ordering::SeqCst);
+        let passed = if is_last {
+            cuts.fetch_add(1, Ordering::SeqCst);
+            usize::try_from(left).unwrap_or(read)
+        } else {
+            read
+        };
+        if to.write_all(&chunk[..passed]).is_err() || is_last {
+            break;
+        }
+        left = left.saturating_sub(read as u64);
+    }
+    // Bytes that have come are still handed over: both ends see an orderly close.
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
 }

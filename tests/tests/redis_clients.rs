@@ -12,6 +12,7 @@ use levee::redis::commands::{OVERWRITES, READS};
 use levee_tests::certificate::Certificate;
 use levee_tests::redis::{Client, Redis, free_address};
 use levee_tests::sidecar::Sidecar;
+use levee_tests::wait::GENEROUS;
 
 /// What a program prints, which must succeed.
 fn output(command: &mut Command) -> String {
@@ -110,6 +111,18 @@ fn session(address: SocketAddr) -> redis::RedisResult<String> {
         .arg("h")
         .query::<redis::Value>(&mut connection);
     show("error", redis::Value::SimpleString(format!("{wrong:?}")));
+
+    let mut subscriber = client.get_connection()?;
+    let mut subscription = subscriber.as_pubsub();
+    subscription.set_read_timeout(Some(GENEROUS))?;
+    subscription.subscribe("news")?;
+    let mut publish = redis::cmd("PUBLISH");
+    show(
+        "published",
+        publish.arg("news").arg("hello").query(&mut connection)?,
+    );
+    let message = subscription.get_message()?;
+    lines.push(format!("message {}", message.get_payload::<String>()?));
     Ok(lines.join("\n"))
 }
 

@@ -1,0 +1,166 @@
+//! What is idle and what is not, several upstreams beside each other, and stopping while pipelines are under way.
+#![allow(missing_docs)]
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use levee::redis::resp::encode;
+use levee_tests::redis::{Client, Redis, free_address};
+use levee_tests::sidecar::Sidecar;
+use levee_tests::wait::GENEROUS;
+
+#[test]
+fn who_waits_for_redis_is_not_idle() {
+    let redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "limits: {idle: 300ms}");
+    let (mut blocked, mut subscribed, mut idle) =
+        (sidecar.client(), sidecar.client(), sidecar.client());
+    blocked.command("BLPOP queue 0");
+    assert!(subscribed.ask("SUBSCRIBE news").starts_with("*3"));
+    assert_eq!(idle.ask("PING"), "+PONG\r\n");
+    assert!(idle.is_closed(), "it did nothing for 300 ms");
+    // The other two have waited for as long as it; and for as long again.
+    let mut another = sidecar.client();
+    assert_eq!(another.ask("PING"), "+PONG\r\n");
+    assert!(another.is_closed());
+    redis.client().ask("PUBLISH news hello");
+    assert_eq!(
+        subscribed.reply().as_deref(),
+        Some("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n")
+    );
+    redis.client().ask("LPUSH queue job");
+    assert_eq!(
+        blocked.reply().as_deref(),
+        Some("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n")
+    );
+    sidecar.wait_for("the count", |s| {
+        s.metric("redis_proxy_connections_refused_total{reason=\"idle\",upstream=\"x\"}") >= 2
+    });
+}
+
+#[test]
+fn one_upstreams_outage_is_not_anothers() {
+    let redis = Redis::start();
+    let sidecar = Sidecar::start(&format!(
+        "redis:\n  - {{name: gone, listen: 127.0.0.1:0, upstream: 'redis://{}', deadline: 100ms}}\n  \
+           - {{name: well, listen: 127.0.0.1:0, upstream: 'redis://{}'}}\n",
+        free_address(),
+        redis.address
+    ));
+    let (_, page) = sidecar.get("/v1/redis");
+    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    let at = |place: usize| -> SocketAddr {
+        let listen = page["upstreams"][place]["listen"].as_str();
+        listen
+            .and_then(|listen| listen.parse().ok())
+            .expect("an address")
+    };
+    let (mut gone, mut well) = (Client::connect(at(0)), Client::connect(at(1)));
+    for _ in 0..5 {
+        assert!(gone.ask("GET a").starts_with("-ERR levee: "));
+        assert_eq!(well.ask("SET a 1"), "+OK\r\n");
+    }
+    assert!(gone.ask("GET a").contains("circuit open for gone"));
+    assert_eq!(well.ask("GET a"), "$1\r\n1\r\n");
+    for (service, state) in [("gone", 1), ("well", 0)] {
+        let name = format!("circuit_breaker_state{{service=\"redis:{service}\"}}");
+        assert_eq!(sidecar.metric(&name), state, "{service}");
+    }
+    // That Redis is away is its own trouble: the sidecar is ready.
+    assert_eq!(sidecar.get("/readyz").0, 200);
+}
+
+#[test]
+fn an_empty_configuration_runs_and_says_that_it_is_ready() {
+    let mut sidecar = Sidecar::start("");
+    assert_eq!(sidecar.get("/readyz").0, 200);
+    assert_eq!(
+        sidecar.get("/v1/redis"),
+        (200, "{\"upstreams\":[]}".to_owned())
+    );
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(GENEROUS).expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_stop_says_so_and_gives_what_is_under_way_its_time() {
+    let redis = Redis::start();
+    let mut sidecar = Sidecar::before(redis.address, "");
+    let mut blocked = sidecar.client();
+    blocked.command("BLPOP queue 0");
+    sidecar.wait_for("the command", |s| s.state()["attempts_in_flight"] == 1);
+    sidecar.terminate();
+    sidecar.wait_for("the word that it stops", |s| s.get("/readyz").0 == 503);
+    redis.client().ask("LPUSH queue job");
+    assert_eq!(
+        blocked.reply().as_deref(),
+        Some("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n")
+    );
+    assert!(blocked.is_closed());
+    assert_eq!(sidecar.wait(GENEROUS).expect("it ends").code(), Some(0));
+}
+
+/// Sends pipelines until the connection is closed: how many replies came.
+fn pipelines(address: SocketAddr) -> u64 {
+    const LENGTH: usize = 50;
+    let mut client = Client::connect(address);
+    let pipeline = encode(&["INCR", "count"]).repeat(LENGTH);
+    let mut replies = 0;
+    loop {
+        client.send(&pipeline);
+        for _ in 0..LENGTH {
+            match client.reply() {
+                Some(reply) if reply.starts_with(':') => replies += 1,
+                Some(reply) => panic!("{reply}"),
+                None => return replies,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_amid_pipelines_executes_nothing_that_it_does_not_answer() {
+    let redis = Redis::start();
+    let mut sidecar = Sidecar::before(redis.address, "");
+    let address = sidecar.address();
+    let clients: Vec<_> = (0..8)
+        .map(|_| thread::spawn(move || pipelines(address)))
+        .collect();
+    sidecar.wait_for("traffic", |s| {
+        s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}") > 5000
+    });
+    sidecar.terminate();
+    let replies: u64 = clients
+        .into_iter()
+        .map(|client| client.join().expect("a client without an error"))
+        .sum();
+    let exit = sidecar.wait(Duration::from_secs(15));
+    assert_eq!(exit.expect("it ends in time").code(), Some(0));
+    let count = redis.client().ask("GET count");
+    assert_eq!(
+        count.lines().nth(1),
+        Some(replies.to_string().as_str()),
+        "what was executed, and what was answered"
+    );
+}
+
+#[test]
+fn passwords_are_shown_nowhere() {
+    let redis = Redis::start_with(&["--requirepass", "hunter2"]);
+    let sidecar = Sidecar::before(redis.address, "");
+    let mut client = sidecar.client();
+    assert_eq!(client.ask("AUTH hunter2"), "+OK\r\n");
+    assert!(client.ask("HELLO 3 AUTH default hunter2x").starts_with('-'));
+    let mut direct = redis.client();
+    direct.ask("AUTH hunter2");
+    direct.ask("CONFIG SET requirepass hunter3");
+    direct.ask("CLIENT KILL TYPE normal SKIPME yes");
+    // Its identity is not valid any more: an error, or a closed connection.
+    let reply = client.ask("GET a");
+    assert!(reply.is_empty() || reply.starts_with('-'), "{reply}");
+    let (_, page) = sidecar.get("/v1/redis");
+    for text in [reply, page, sidecar.get("/metrics").1, sidecar.log()] {
+        assert!(!text.contains("hunter"), "{text}");
+    }
+}
