@@ -343,16 +343,54 @@ fn watch_multi_subscriptions_and_tracking_end_with_their_connection() {
 }
 
 #[test]
-fn a_transaction_that_was_not_executed_is_sent_again_whole() {
+fn a_transaction_that_was_not_sent_is_sent_whole() {
     let mut play = Play::new();
-    play.client(&["MULTI", "INCR a"]).connect();
-    // EXEC had not been sent, so nothing was executed.
-    play.lost().client(&["EXEC"]);
+    play.client(&["MULTI", "INCR a", "EXEC"]);
+    play.session.not_connected("refused", play.now);
     assert_eq!(play.pass(100).connect(), "*1 MULTI *2 INCR a *1 EXEC");
-    assert_eq!(
-        play.upstream("+OK\r\n+QUEUED\r\n*1\r\n:1\r\n").said(),
-        "+OK\r\n+QUEUED\r\n*1\r\n:1\r\n"
-    );
+}
+
+#[test]
+fn what_follows_a_multi_that_may_have_failed_is_not_taken_for_queued() {
+    let mut play = Play::new();
+    play.client(&["MULTI x", "INCR a"]).connect();
+    let said = play.lost().said();
+    assert_eq!(said.matches("-ERR levee").count(), 2, "{said}");
+    play.pass(5000);
+    assert!(!play.session.wants_connection());
+}
+
+#[test]
+fn an_exec_outside_of_a_transaction_leaves_the_watch() {
+    let mut play = Play::new();
+    play.client(&["WATCH a", "EXEC"]).connect();
+    play.upstream("+OK\r\n-ERR EXEC without MULTI\r\n").said();
+    assert!(play.lost().session.is_over());
+}
+
+#[test]
+fn lines_of_http_end_the_connection_and_nothing_behind_them_is_sent() {
+    for line in ["POST / HTTP/1.1", "host: x"] {
+        let mut play = Play::new();
+        play.raw(format!("{line}\r\nSET pwned 1\r\n").as_bytes());
+        assert!(
+            play.session.is_over() && !play.session.wants_connection(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_stands_behind_quit_is_not_sent() {
+    let mut play = Play::new();
+    assert_eq!(play.client(&["QUIT", "INCR a"]).connect(), "*1 QUIT");
+}
+
+#[test]
+fn a_command_without_a_name_is_for_redis_to_answer() {
+    let mut play = Play::new();
+    play.raw(b"*0\r\n*1\r\n$0\r\n\r\n");
+    assert_eq!(play.connect(), "*1");
 }
 
 #[test]

@@ -143,6 +143,8 @@ pub enum Kind {
     Reset,
     /// Ends the connection.
     Quit,
+    /// A line of HTTP: somebody has a browser send commands. Redis ends the connection too.
+    Http,
     /// Is not passed on, for this reason.
     Refused(&'static str),
 }
@@ -152,6 +154,8 @@ pub enum Kind {
 pub struct Class {
     /// Whether it may be sent again when its fate is unknown.
     pub repeatable: bool,
+    /// Whether it only reads, so that nobody need ask whether it was executed.
+    pub reads: bool,
     /// What it does to the connection.
     pub kind: Kind,
 }
@@ -202,9 +206,16 @@ impl Repeatable {
             | Kind::Discard
             | Kind::Reset
             | Kind::Quit => true,
-            Kind::Exec | Kind::Subscribe | Kind::Attach | Kind::Refused(_) => false,
+            Kind::Exec | Kind::Subscribe | Kind::Attach | Kind::Http | Kind::Refused(_) => false,
         };
-        Class { repeatable, kind }
+        let reads = READS
+            .binary_search_by(|read| read.as_bytes().cmp(name))
+            .is_ok();
+        Class {
+            repeatable,
+            reads,
+            kind,
+        }
     }
 }
 
@@ -233,8 +244,9 @@ fn kind(name: &[u8], command: &[u8]) -> Kind {
         }
         b"BLMPOP" | b"BZMPOP" => Kind::Blocking(seconds(argument(1))),
         b"XREAD" | b"XREADGROUP" => {
-            let mut rest =
-                arguments(command).skip_while(|word| !word.eq_ignore_ascii_case(b"BLOCK"));
+            let mut rest = arguments(command)
+                .take_while(|word| !word.eq_ignore_ascii_case(b"STREAMS"))
+                .skip_while(|word| !word.eq_ignore_ascii_case(b"BLOCK"));
             match rest.next() {
                 Some(_) => Kind::Blocking(millis(rest.next())),
                 None => Kind::Plain,
@@ -242,6 +254,7 @@ fn kind(name: &[u8], command: &[u8]) -> Kind {
         }
         b"WAIT" => Kind::Blocking(millis(argument(2))),
         b"WAITAOF" => Kind::Blocking(millis(argument(3))),
+        b"POST" | b"HOST:" => Kind::Http,
         b"AUTH" => Kind::Auth,
         b"HELLO" => Kind::Hello,
         b"SELECT" => Kind::Select,
@@ -286,7 +299,11 @@ fn is_unconditional(name: &[u8], command: &[u8]) -> bool {
             }
             true
         }
-        b"EXPIRE" | b"PEXPIRE" => arguments(command).count() == 3,
+        b"EXPIRE" | b"PEXPIRE" => {
+            // What has expired at once is deleted, and not there the second time.
+            let is_later = |time: &[u8]| time != b"0" && time.iter().all(u8::is_ascii_digit);
+            arguments(command).count() == 3 && arguments(command).nth(2).is_some_and(is_later)
+        }
         _ => true,
     }
 }
@@ -329,6 +346,8 @@ mod tests {
             "SADD a b",
             "GETDEL a",
             "EXPIRE a 1 GT",
+            "EXPIRE a 0",
+            "EXPIRE a -1",
             "PUBLISH a b",
             "NEWCOMMAND a",
             "SETNX a b",
@@ -375,6 +394,12 @@ mod tests {
             assert_eq!(class(line).kind, Kind::Blocking(wait), "{line}");
         }
         assert_eq!(class("XREAD STREAMS s 0").kind, Kind::Plain);
+        assert_eq!(class("XREAD STREAMS block 0").kind, Kind::Plain);
+    }
+
+    #[test]
+    fn the_tables_are_sorted() {
+        assert!(READS.is_sorted() && OVERWRITES.is_sorted());
     }
 
     #[test]

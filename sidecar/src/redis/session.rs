@@ -89,6 +89,7 @@ struct Entry {
     end: u64,
     kind: Kind,
     repeatable: bool,
+    reads: bool,
     /// Sent as part of a state (WATCH, MULTI) that began with the command of this number.
     bound_to: Option<u64>,
     number: u64,
@@ -661,14 +662,19 @@ impl Session {
             return;
         }
         let command = &self.inbox[self.index(self.begun)..self.index(self.scanned)];
-        if command.len() < b"*1\r\n$1\r\nA\r\n".len() {
-            // No name: Redis does not answer that either.
+        if command.len() < b"*1\r\n$0\r\n\r\n".len() {
+            // No arguments: Redis does not answer that either.
             let empty = self.index(self.begun)..self.index(self.scanned);
             self.inbox.drain(empty);
             self.scanned = self.begun;
             return;
         }
         let class = self.settings.repeatable.classify(command);
+        if class.kind == Kind::Http {
+            self.gate.metrics.refused_protocol.inc();
+            self.end(Ending::Now);
+            return;
+        }
         if let Kind::Refused(why) = class.kind {
             self.own_reply = Some(format!("-ERR levee: {why}\r\n").into_bytes());
             return;
@@ -686,6 +692,7 @@ impl Session {
     fn stream_command(&mut self, now: Instant) {
         let class = Class {
             repeatable: false,
+            reads: false,
             kind: Kind::Plain,
         };
         let deadline = now.after(self.settings.deadline);
@@ -728,7 +735,8 @@ impl Session {
         self.queue.push_back(Entry {
             end,
             kind,
-            repeatable: class.repeatable || (queued && end != u64::MAX),
+            repeatable: class.repeatable,
+            reads: class.reads,
             bound_to: self.watch.or(self.multi),
             number,
             permit,
@@ -743,10 +751,19 @@ impl Session {
             Kind::Multi => self.multi = self.multi.or(Some(number)),
             Kind::Watch if !queued => self.watch = self.watch.or(Some(number)),
             Kind::Unwatch if !queued => self.watch = None,
-            Kind::Exec | Kind::Discard | Kind::Reset => (self.multi, self.watch) = (None, None),
+            // Outside of a transaction these are errors, and change nothing.
+            Kind::Exec | Kind::Discard if self.multi.is_some() => {
+                (self.multi, self.watch) = (None, None);
+            }
+            Kind::Reset => (self.multi, self.watch) = (None, None),
             Kind::Subscribe => self.subscribed = true,
             Kind::Attach => self.attached = true,
-            Kind::Quit => self.ending = Ending::AfterReplies,
+            Kind::Quit => {
+                // What stands behind it is not executed.
+                let behind = self.index(end);
+                self.inbox.truncate(behind);
+                self.ending = Ending::AfterReplies;
+            }
             _ => {}
         }
     }
@@ -1047,10 +1064,11 @@ impl Session {
         if !why.is_empty() {
             let _ = write!(message, " ({why})");
         }
-        if was_sent && !entry.repeatable {
+        if was_sent && !entry.reads {
             message
                 .push_str("; the command may or may not have been executed, and is not repeated");
-        } else if was_sent && entry.attempts >= self.settings.attempts {
+        }
+        if was_sent && entry.repeatable && entry.attempts >= self.settings.attempts {
             let _ = write!(message, "; {} attempts were made", entry.attempts);
         }
         let message = message.replace(['\r', '\n'], " ") + "\r\n";
