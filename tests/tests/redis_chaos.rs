@@ -4,9 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use levee_policy::random::SplitMix64;
+use levee_tests::clock::Stopwatch;
+use levee_tests::process::Signal;
 use levee_tests::redis::{Client, Redis};
 use levee_tests::relay::Flaky;
 use levee_tests::sidecar::Sidecar;
@@ -288,4 +293,106 @@ fn pipelines_over_connections_that_are_cut_anywhere_are_answered_in_order_and_ap
     assert!(flaky.cuts() > 200);
     flaky.calm_down();
     assert!(!sidecar.log().contains("panicked"));
+}
+
+#[test]
+fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let redis = Redis::start();
+    let flaky = Flaky::to(redis.address, seed, 3_000_000);
+    let sidecar = Sidecar::before(
+        flaky.address,
+        "retry: {attempts: 5, base: 1ms, max: 2ms}\nbudget: {per_second: 10000}\nbreaker: {mode: disabled}",
+    );
+    let (mut direct, mut client) = (redis.client(), sidecar.client());
+    let (mut whole, mut errors, mut closed) = (0, 0, 0);
+    for round in 0..100 {
+        // Those that are kept until they are answered, and those that are passed on as they come.
+        for length in [100, 60_000, 70_000, 600_000, 1_100_000] {
+            let letter = char::from(b'a' + round % 26);
+            let value: String = std::iter::repeat_n(letter, length).collect();
+            let bulk = format!("${length}\r\n{value}\r\n");
+            direct.ask(&format!("SET theirs {value}"));
+            for (command, wanted) in [
+                ("GET theirs".to_owned(), bulk.as_str()),
+                (format!("SET mine {value}"), "+OK\r\n"),
+            ] {
+                let reply = client.ask(&command);
+                if reply.is_empty() {
+                    closed += 1;
+                    client = sidecar.client();
+                } else if reply.starts_with('-') {
+                    errors += 1;
+                    assert!(reply.starts_with("-ERR levee: "), "{reply}");
+                } else {
+                    whole += 1;
+                    assert!(reply == wanted, "{length} bytes came back changed");
+                    assert!(
+                        reply != "+OK\r\n" || direct.ask("GET mine") == bulk,
+                        "{length} bytes were changed"
+                    );
+                }
+            }
+        }
+    }
+    println!(
+        "{whole} whole, {errors} errors, {closed} closed, {} cuts",
+        flaky.cuts()
+    );
+    assert!(flaky.cuts() > 50 && whole > 5 * (errors + closed));
+}
+
+/// Sends pipelines of INCR until told to stop: the longest that one took, how many were answered, and of how many the
+/// fate is unknown.
+fn count_up(address: SocketAddr, key: &str, running: &AtomicBool) -> (Duration, Seen) {
+    let mut client = Client::connect(address);
+    let (mut longest, mut seen) = (Duration::ZERO, Seen::default());
+    while running.load(Ordering::SeqCst) {
+        let took = Stopwatch::start();
+        for _ in 0..10 {
+            client.command(&format!("INCR {key}"));
+        }
+        for _ in 0..10 {
+            let reply = client.reply().expect("the connection is kept");
+            seen.note(Some(&reply));
+        }
+        longest = longest.max(took.elapsed());
+    }
+    (longest, seen)
+}
+
+#[test]
+fn a_redis_that_stands_still_now_and_then_holds_nobody_up_and_counts_right() {
+    let mut redis = Redis::start();
+    let sidecar = Sidecar::before(
+        redis.address,
+        "deadline: 500ms\nbudget: {per_second: 1000}\nbreaker: {mode: disabled}",
+    );
+    let address = sidecar.address();
+    let running = Arc::new(AtomicBool::new(true));
+    let clients: Vec<_> = (0..10)
+        .map(|number| {
+            let running = running.clone();
+            thread::spawn(move || count_up(address, &format!("k{number}"), &running))
+        })
+        .collect();
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(200));
+        redis.signal(Signal::Stop);
+        thread::sleep(Duration::from_millis(800));
+        redis.signal(Signal::Continue);
+    }
+    thread::sleep(Duration::from_millis(200));
+    running.store(false, Ordering::SeqCst);
+    let mut direct = redis.client();
+    for (number, client) in clients.into_iter().enumerate() {
+        let (longest, seen) = client.join().expect("a client that was answered");
+        let value = direct.ask(&format!("GET k{number}"));
+        let value = value.lines().nth(1).and_then(|line| line.parse().ok());
+        println!("{longest:?} {seen:?} {value:?}");
+        seen.hold(value.expect("a number"), "the counter");
+        assert!(seen.unsure > 0, "nobody was held up");
+        assert!(longest < Duration::from_secs(3), "{longest:?}");
+    }
 }

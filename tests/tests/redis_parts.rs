@@ -164,3 +164,19 @@ fn passwords_are_shown_nowhere() {
         assert!(!text.contains("hunter"), "{text}");
     }
 }
+
+#[test]
+fn what_a_client_has_cached_is_called_back() {
+    let redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "");
+    let mut client = sidecar.client();
+    assert!(client.ask("HELLO 3").starts_with('%'));
+    assert_eq!(client.ask("CLIENT TRACKING ON"), "+OK\r\n");
+    assert_eq!(client.ask("GET a"), "_\r\n");
+    redis.client().ask("SET a 1");
+    assert_eq!(
+        client.reply().as_deref(),
+        Some(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n")
+    );
+    assert_eq!(client.ask("GET a"), "$1\r\n1\r\n");
+}

@@ -39,9 +39,16 @@ const NOT_EXECUTED: [&[u8]; 6] = [
     b"-ERR max number of clients reached",
 ];
 
+/// Those of them that say that Redis serves nobody at the moment.
+const UNAVAILABLE: [&[u8]; 3] = [b"-LOADING", b"-CLUSTERDOWN", b"-MASTERDOWN"];
+
 /// An incomplete reply is kept back up to this length, so that it can be dropped and asked for
 /// again. A longer one is passed on as it comes.
 const KEPT_BACK: usize = 64 * 1024;
+
+/// For so many bytes that may be held for a client, one more command may be unanswered: so that what is
+/// known of very small commands takes no more memory than the commands themselves.
+const BYTES_PER_COMMAND: usize = 128;
 
 /// How a session behaves.
 #[derive(Clone, Debug)]
@@ -87,6 +94,8 @@ enum Link {
 struct Entry {
     /// Where it ends in the stream of the client's bytes. [`u64::MAX`]: it is still coming.
     end: u64,
+    /// It is passed on as it comes: its beginning is not kept, so it can't be sent again.
+    streamed: bool,
     kind: Kind,
     repeatable: bool,
     reads: bool,
@@ -97,6 +106,13 @@ struct Entry {
     attempts: u32,
     arrived: Instant,
     deadline: Option<Instant>,
+}
+
+impl Entry {
+    /// Whether Redis may have executed it, when commands were sent as far as `sent`.
+    const fn was_sent(&self, sent: u64) -> bool {
+        self.streamed || self.end <= sent
+    }
 }
 
 /// Why the connection is to end.
@@ -590,7 +606,10 @@ impl Session {
                 }
                 self.answer_ourselves();
             }
-            if self.ending == Ending::Now || self.index(self.scanned) == self.inbox.len() {
+            if self.ending == Ending::Now
+                || self.index(self.scanned) == self.inbox.len()
+                || self.queue.len() >= self.settings.buffered_bytes.div_ceil(BYTES_PER_COMMAND)
+            {
                 break;
             }
             match self.scan(now) {
@@ -734,6 +753,7 @@ impl Session {
         };
         self.queue.push_back(Entry {
             end,
+            streamed: end == u64::MAX,
             kind,
             repeatable: class.repeatable,
             reads: class.reads,
@@ -814,6 +834,12 @@ impl Session {
             return;
         }
         if is_error && !self.reply_streams && self.says_not_executed() && self.may_hold() {
+            if self.says_unavailable()
+                && let Some(entry) = self.queue.get_mut(self.held)
+            {
+                // Like a connection that can't be made: that is not an attempt.
+                entry.attempts = entry.attempts.saturating_sub(1);
+            }
             self.held += 1;
             self.frame = self.reply_scanned;
             let outstanding = self
@@ -876,9 +902,7 @@ impl Session {
     /// Whether the reply says that Redis serves nobody at the moment.
     fn says_unavailable(&self) -> bool {
         let reply = &self.replies[self.frame..self.reply_scanned];
-        [&b"-LOADING"[..], b"-CLUSTERDOWN", b"-MASTERDOWN"]
-            .iter()
-            .any(|start| reply.starts_with(start))
+        UNAVAILABLE.iter().any(|start| reply.starts_with(start))
     }
 
     fn may_hold(&self) -> bool {
@@ -902,7 +926,13 @@ impl Session {
             .front()
             .and_then(|entry| entry.deadline)
             .is_none_or(|deadline| at < deadline);
-        if !in_time || !self.gate.pay(count, now) {
+        let attempts = self.settings.attempts;
+        let used_up = self
+            .queue
+            .iter()
+            .take(self.held)
+            .any(|entry| entry.attempts >= attempts);
+        if used_up || !in_time || !self.gate.pay(count, now) {
             self.release(now);
             return;
         }
@@ -910,9 +940,6 @@ impl Session {
         self.drop_incomplete_reply();
         self.failures += 1;
         self.retried = true;
-        for entry in &mut self.queue {
-            entry.attempts = entry.attempts.saturating_sub(1);
-        }
         self.sent = self.front();
         self.link = Link::Waiting(at);
     }
@@ -967,6 +994,9 @@ impl Session {
                 _ => {}
             }
         }
+        if answer != Answer::Reply && matches!(entry.kind, Kind::Multi | Kind::Watch) {
+            self.did_not_begin(entry.number);
+        }
         self.forget(&entry);
         (self.failures, self.retried) = (0, false);
         if matches!(entry.kind, Kind::Blocking(_)) {
@@ -982,6 +1012,16 @@ impl Session {
             _ => self.gate.metrics.duration_error.observe(seconds),
         }
         self.gate.record(entry.permit, answer, 1, now);
+    }
+
+    /// The MULTI or WATCH of this number was refused: nothing depends on it.
+    fn did_not_begin(&mut self, number: u64) {
+        for state in [&mut self.multi, &mut self.watch] {
+            *state = state.filter(|began| *began != number);
+        }
+        for entry in &mut self.queue {
+            entry.bound_to = entry.bound_to.filter(|began| *began != number);
+        }
     }
 
     fn forget(&mut self, entry: &Entry) {
@@ -1000,7 +1040,7 @@ impl Session {
         let mut cut = 0;
         let first = self.queue.front().map_or(0, |entry| entry.number);
         for (place, entry) in self.queue.iter().enumerate() {
-            let was_sent = entry.end <= sent || entry.end == u64::MAX;
+            let was_sent = entry.was_sent(sent);
             let lost_state = entry
                 .bound_to
                 .is_some_and(|number| number < first + cut as u64);
@@ -1059,7 +1099,7 @@ impl Session {
         let Some(entry) = self.queue.front() else {
             return;
         };
-        let was_sent = entry.end <= sent || entry.end == u64::MAX;
+        let was_sent = entry.was_sent(sent);
         let mut message = format!("-ERR levee: {what}");
         if !why.is_empty() {
             let _ = write!(message, " ({why})");
