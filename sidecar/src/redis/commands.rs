@@ -4,7 +4,7 @@
 //! treated with care until somebody has thought about it.
 
 use super::resp::arguments;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Commands that read: sent twice, they give an answer that is right at the time of the second.
@@ -162,26 +162,36 @@ pub struct Class {
 
 /// The tables, with what the configuration adds and takes away.
 #[derive(Clone, Debug, Default)]
-pub struct Repeatable {
-    names: HashSet<Vec<u8>>,
-    also: HashSet<Vec<u8>>,
+pub struct Repeatable(HashMap<Vec<u8>, Known>);
+
+/// What is known of a command by its name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    reads: bool,
+    repeatable: bool,
+    /// Whatever its options are.
+    always: bool,
 }
 
 impl Repeatable {
     /// The tables with `also`, without `never`; names in any case.
     pub fn new(also: &[String], never: &[String]) -> Self {
-        let upper = |name: &String| name.to_ascii_uppercase().into_bytes();
-        let also: HashSet<Vec<u8>> = also.iter().map(upper).collect();
-        let mut names: HashSet<Vec<u8>> = READS
-            .iter()
-            .chain(OVERWRITES)
-            .map(|name| name.as_bytes().to_vec())
-            .chain(also.iter().cloned())
-            .collect();
-        for name in never {
-            names.remove(&upper(name));
+        let mut names: HashMap<Vec<u8>, Known> = HashMap::new();
+        let upper = |name: &str| name.to_ascii_uppercase().into_bytes();
+        for name in READS {
+            names.entry(upper(name)).or_default().reads = true;
         }
-        Self { names, also }
+        for name in READS.iter().chain(OVERWRITES) {
+            names.entry(upper(name)).or_default().repeatable = true;
+        }
+        for name in also {
+            let known = names.entry(upper(name)).or_default();
+            (known.repeatable, known.always) = (true, true);
+        }
+        for name in never {
+            names.entry(upper(name)).or_default().repeatable = false;
+        }
+        Self(names)
     }
 
     /// What `command`, which is complete, means.
@@ -189,11 +199,11 @@ impl Repeatable {
         let mut arguments = arguments(command);
         let mut upper = [0; 32];
         let name = upper_case(arguments.next().unwrap_or_default(), &mut upper);
+        let known = self.0.get(name).copied().unwrap_or_default();
         let kind = kind(name, command);
         let repeatable = match kind {
             Kind::Plain | Kind::Blocking(_) => {
-                self.names.contains(name)
-                    && (self.also.contains(name) || is_unconditional(name, command))
+                known.repeatable && (known.always || is_unconditional(name, command))
             }
             // What only concerns the connection means the same on the next one.
             Kind::Auth
@@ -208,12 +218,9 @@ impl Repeatable {
             | Kind::Quit => true,
             Kind::Exec | Kind::Subscribe | Kind::Attach | Kind::Http | Kind::Refused(_) => false,
         };
-        let reads = READS
-            .binary_search_by(|read| read.as_bytes().cmp(name))
-            .is_ok();
         Class {
             repeatable,
-            reads,
+            reads: known.reads,
             kind,
         }
     }

@@ -153,6 +153,12 @@ pub struct Session {
     own_reply: Option<Vec<u8>>,
     queue: VecDeque<Entry>,
     next_number: u64,
+    /// Commands that were taken on, and the permit they have if all have the same, since the gate was
+    /// told: it is asked and told once for each read, not for each command.
+    entered: u32,
+    pass: Option<Permit>,
+    /// Commands that ended since the gate was told: all with this permit, in this way.
+    ended: Option<(Permit, Answer, u32)>,
 
     /// Bytes for the client: up to `ready` they may go.
     replies: Vec<u8>,
@@ -200,6 +206,9 @@ impl Session {
             own_reply: None,
             queue: VecDeque::new(),
             next_number: 0,
+            entered: 0,
+            pass: None,
+            ended: None,
             replies: Vec::new(),
             delivered: 0,
             ready: 0,
@@ -297,8 +306,9 @@ impl Session {
     /// The client has gone, or is to go: nobody waits for what is in flight.
     pub fn abandon(&mut self, now: Instant) {
         while let Some(entry) = self.queue.pop_front() {
-            self.gate.record(entry.permit, Answer::Abandoned, 1, now);
+            self.note_end(entry.permit, Answer::Abandoned, now);
         }
+        self.tell_gate(now);
         self.link = Link::Down;
     }
 
@@ -350,6 +360,11 @@ impl Session {
     pub fn upstream_sent(&mut self, bytes: usize, now: Instant) {
         self.active = now;
         self.gate.metrics.bytes_from.inc_by(bytes as u64);
+        self.take_replies(now);
+        self.tell_gate(now);
+    }
+
+    fn take_replies(&mut self, now: Instant) {
         loop {
             match self
                 .reply_scanner
@@ -599,6 +614,15 @@ impl Session {
     // ---- commands
 
     fn parse(&mut self, now: Instant) {
+        self.tell_gate(now);
+        self.take_commands(now);
+        self.tell_gate(now);
+        if self.link == Link::Down && !self.queue.is_empty() {
+            self.link = Link::Connecting(now.after(self.settings.connect_timeout));
+        }
+    }
+
+    fn take_commands(&mut self, now: Instant) {
         loop {
             if self.own_reply.is_some() {
                 if !self.queue.is_empty() {
@@ -622,9 +646,6 @@ impl Session {
                     self.scanned = self.end_of_inbox();
                 }
             }
-        }
-        if self.link == Link::Down && !self.queue.is_empty() {
-            self.link = Link::Connecting(now.after(self.settings.connect_timeout));
         }
     }
 
@@ -731,9 +752,15 @@ impl Session {
         let is_bound = self.multi.is_some() || self.subscribed;
         let permit = if is_bound {
             Permit::UNTRACKED
+        } else if let Some(permit) = self.pass {
+            permit
         } else {
             match self.gate.admit(now) {
-                Verdict::Admit(permit) => permit,
+                Verdict::Admit(permit) => {
+                    // Each probe needs a permit of its own.
+                    self.pass = (!permit.is_probe()).then_some(permit);
+                    permit
+                }
                 Verdict::WouldRefuse => Permit::UNTRACKED,
                 Verdict::Refuse { retry_after } => {
                     self.own_reply = Some(self.refusal(retry_after));
@@ -741,7 +768,7 @@ impl Session {
                 }
             }
         };
-        self.gate.taken(1, now);
+        self.entered += 1;
         let number = self.next_number;
         self.next_number += 1;
         // What a transaction queues is executed by EXEC alone.
@@ -1011,7 +1038,7 @@ impl Session {
             Answer::Reply => self.gate.metrics.duration_success.observe(seconds),
             _ => self.gate.metrics.duration_error.observe(seconds),
         }
-        self.gate.record(entry.permit, answer, 1, now);
+        self.note_end(entry.permit, answer, now);
     }
 
     /// The MULTI or WATCH of this number was refused: nothing depends on it.
@@ -1129,7 +1156,7 @@ impl Session {
             .metrics
             .duration_failure
             .observe(now.since(entry.arrived).as_secs_f64());
-        self.gate.record(entry.permit, Answer::Failure, 1, now);
+        self.note_end(entry.permit, Answer::Failure, now);
         if entry.end == u64::MAX {
             // The rest of it would be taken for commands.
             self.end(Ending::Now);
@@ -1137,6 +1164,35 @@ impl Session {
         self.forget(&entry);
         if self.queue.is_empty() {
             (self.failures, self.retried) = (0, false);
+        }
+    }
+
+    // ---- the gate
+
+    /// A command ended.
+    fn note_end(&mut self, permit: Permit, answer: Answer, now: Instant) {
+        match &mut self.ended {
+            Some((last_permit, last_answer, count))
+                if (*last_permit, *last_answer) == (permit, answer) =>
+            {
+                *count += 1;
+            }
+            _ => {
+                self.tell_gate(now);
+                self.ended = Some((permit, answer, 1));
+            }
+        }
+    }
+
+    /// Tells the gate what happened since the last time.
+    fn tell_gate(&mut self, now: Instant) {
+        self.pass = None;
+        let entered = std::mem::take(&mut self.entered);
+        if entered > 0 {
+            self.gate.taken(entered, now);
+        }
+        if let Some((permit, answer, count)) = self.ended.take() {
+            self.gate.record(permit, answer, count, now);
         }
     }
 
