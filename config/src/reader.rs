@@ -86,6 +86,11 @@ impl Section<'_> {
         });
     }
 
+    /// Whether `field` is there, right or wrong.
+    pub fn has(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(|value| !value.is_null())
+    }
+
     /// Notes a mistake if `field` is not there.
     pub fn require(&mut self, field: &str, what: &str) {
         if !self.fields.contains_key(field) {
@@ -153,6 +158,35 @@ impl Section<'_> {
                 )
             })
             .collect()
+    }
+
+    /// An object, or a list of them.
+    pub fn objects<T>(
+        &mut self,
+        field: &'static str,
+        mut read: impl FnMut(&mut Section<'_>) -> T,
+    ) -> Vec<T> {
+        if matches!(self.fields.get(field), Some(Value::Object(_))) {
+            return vec![self.section(field, read)];
+        }
+        self.list(field, &mut read)
+    }
+
+    /// An object whose values are anything; the caller says what is wrong with them.
+    pub fn values(&mut self, field: &'static str) -> Vec<(String, Value)> {
+        let entries = self.object(field).into_iter().flatten();
+        entries
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// True or false.
+    pub fn flag(&mut self, field: &'static str) -> Option<bool> {
+        let value = self.get(field)?;
+        if value.as_bool().is_none() {
+            self.wrong(field, value, "true or false");
+        }
+        value.as_bool()
     }
 
     /// An object whose values are texts.

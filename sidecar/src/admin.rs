@@ -1,6 +1,12 @@
 //! The admin interface: is it alive, is it ready, what does it see.
 
+mod jobs;
+
+pub use jobs::describe_report;
+
 use crate::clock::Clock;
+use crate::config::Secret;
+use crate::database;
 use crate::metrics::Metrics;
 use crate::redis::listener::Proxy;
 use axum::Router;
@@ -56,6 +62,10 @@ pub struct Admin {
     pub readiness: Readiness,
     /// The Redis proxies, with where they listen.
     pub redis: Arc<Vec<(SocketAddr, Arc<Proxy>)>>,
+    /// The database's jobs and watchdog.
+    pub database: Option<Arc<database::Part>>,
+    /// What a client must show before it may change something.
+    pub token: Option<Arc<Secret>>,
     /// The clock.
     pub clock: Clock,
 }
@@ -68,6 +78,7 @@ impl Admin {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .route("/v1/redis", get(redis))
+            .merge(jobs::router())
             .with_state(self)
     }
 }

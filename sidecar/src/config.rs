@@ -1,5 +1,7 @@
 //! `levee.yaml`: what is written becomes [`Config`] here, or a list of errors.
 
+pub mod database;
+
 use crate::logging::Format;
 use levee_config::breaker::read_breaker;
 use levee_config::reader::{Section, read};
@@ -23,10 +25,14 @@ pub struct Config {
     pub stop_within: Duration,
     /// Where the admin interface listens.
     pub admin: SocketAddr,
+    /// What a client of the admin interface must show before it may change something.
+    pub token: Option<Secret>,
     /// Redis upstreams.
     pub redis: Vec<Redis>,
     /// Where retry state is kept.
     pub state: Option<State>,
+    /// The database.
+    pub database: Option<database::Database>,
 }
 
 /// How the log looks.
@@ -162,7 +168,9 @@ fn read_root(root: &mut Section<'_>) -> Config {
             )
             .unwrap_or(LevelFilter::Info),
     });
-    let admin = root.section("admin", |s| address(s, "listen"));
+    let (admin, token) = root.section("admin", |s| {
+        (address(s, "listen"), secret(s, "token_env", "token_file"))
+    });
     let redis = root.list("redis", read_redis);
     for field in ["name", "listen"] {
         let key = |upstream: &Redis| match field {
@@ -187,8 +195,10 @@ fn read_root(root: &mut Section<'_>) -> Config {
             .duration("stop_within", MILLISECOND..=LONGEST)
             .unwrap_or(Duration::from_secs(10)),
         admin: admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        token,
         redis,
         state: read_state(root),
+        database: database::read(root),
     }
 }
 
@@ -338,7 +348,7 @@ fn read_address(s: &mut Section<'_>, field: &'static str) -> Address {
         tls: false,
         database: 0,
         username: s.text("username"),
-        password: password(s),
+        password: secret(s, "password_env", "password_file"),
         ca_file: None,
         cert_file: None,
         key_file: None,
@@ -398,29 +408,40 @@ fn read_address(s: &mut Section<'_>, field: &'static str) -> Address {
     address
 }
 
-fn password(s: &mut Section<'_>) -> Option<Secret> {
-    let (variable, file) = (s.text("password_env"), s.text("password_file"));
+/// A secret from the environment, or from a file.
+fn secret(
+    s: &mut Section<'_>,
+    in_environment: &'static str,
+    in_file: &'static str,
+) -> Option<Secret> {
+    let (variable, file) = (s.text(in_environment), s.text(in_file));
     if variable.is_some() && file.is_some() {
         s.error(
-            "password_file",
-            "can't stand beside password_env; choose one",
+            in_file,
+            &format!("can't stand beside {in_environment}; choose one"),
         );
     }
     if let Some(variable) = variable {
-        let value = std::env::var(&variable).ok().map(Secret);
+        let value = std::env::var(&variable)
+            .ok()
+            .filter(|value| !value.is_empty());
         if value.is_none() {
             s.error(
-                "password_env",
+                in_environment,
                 &format!("names {variable}, which the environment does not have"),
             );
         }
-        return value;
+        return value.map(Secret);
     }
     let file = file?;
     match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().is_empty() => {
+            s.error(in_file, &format!("{file} is empty"));
+            None
+        }
         Ok(text) => Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) => {
-            s.error("password_file", &format!("{file} can't be read: {error}"));
+            s.error(in_file, &format!("{file} can't be read: {error}"));
             None
         }
     }

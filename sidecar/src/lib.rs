@@ -4,17 +4,23 @@
 //! | module | the one thing in it |
 //! |---|---|
 //! | [`redis`] | the Redis proxy |
+//! | [`jobs`] | when and how jobs are run |
+//! | [`database`] | cleanup jobs, the watchdog, limits at the role |
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`config`] | `levee.yaml` |
 //! | [`run`] | starting all parts, and stopping them in order |
+//! | [`by_hand`] | what is done on the command line |
 //! | [`metrics`] | all names of metrics |
 //! | [`tls`] | whom to trust |
 //! | [`logging`] | how the log looks |
 //! | [`clock`] | the only place that reads a clock |
 
 pub mod admin;
+pub mod by_hand;
 pub mod clock;
 pub mod config;
+pub mod database;
+pub mod jobs;
 pub mod logging;
 pub mod metrics;
 pub mod redis;

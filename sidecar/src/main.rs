@@ -1,7 +1,9 @@
 //! `levee`: the sidecar.
 
 use clap::{Parser, Subcommand};
+use levee::by_hand::{self, Wish};
 use levee::config::Config;
+use levee::config::database::Database;
 use levee::run::ListenError;
 use levee::{logging, run};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 #[command(
     name = "levee",
     version,
-    after_help = "Exit codes: 0 ended as asked; 1 something failed; 2 the command line or the configuration is wrong;\n5 an address is in use."
+    after_help = "Exit codes: 0 ended as asked; 1 something failed; 2 the command line or the configuration is wrong;\n3 another instance is running the job; 5 an address is in use."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -29,6 +31,52 @@ enum Command {
     },
     /// Read the configuration, and say all that is wrong with it
     Check {
+        /// The configuration
+        #[arg(long, default_value = "levee.yaml")]
+        config: PathBuf,
+    },
+    /// Cleanup jobs
+    #[command(subcommand)]
+    Job(Job),
+    /// The database itself
+    #[command(subcommand)]
+    Db(Db),
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Print the jobs of the configuration
+    List {
+        /// The configuration
+        #[arg(long, default_value = "levee.yaml")]
+        config: PathBuf,
+    },
+    /// Run a job once, from here
+    Run {
+        /// Its name
+        name: String,
+        /// Only count the rows that it would handle
+        #[arg(long)]
+        dry_run: bool,
+        /// The configuration
+        #[arg(long, default_value = "levee.yaml")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Db {
+    /// Print the settings that hold each watched role to its class, and how they differ from what is in force
+    Limits {
+        /// Apply those that differ
+        #[arg(long, conflicts_with = "rollback")]
+        apply: bool,
+        /// Undo what was applied, where nobody has changed it since
+        #[arg(long)]
+        rollback: bool,
+        /// Where `--apply` writes down what it changed, and `--rollback` reads it
+        #[arg(long, default_value = "levee-limits-undo.json")]
+        undo_file: PathBuf,
         /// The configuration
         #[arg(long, default_value = "levee.yaml")]
         config: PathBuf,
@@ -51,6 +99,65 @@ fn main() -> ExitCode {
             Ok(config) => start(config),
             Err(code) => code,
         },
+        Command::Job(Job::List { config }) => with_database(&config, async |database| {
+            by_hand::list(database);
+            Ok(0)
+        }),
+        Command::Job(Job::Run {
+            name,
+            dry_run,
+            config,
+        }) => with_database(&config, async |database| {
+            if !database.jobs.iter().any(|job| job.name == name) {
+                let names: Vec<&str> = database.jobs.iter().map(|job| job.name.as_str()).collect();
+                eprintln!(
+                    "error: there is no job {name:?}; there are: {}",
+                    names.join(", ")
+                );
+                return Ok(USAGE);
+            }
+            let report = by_hand::run(database, &name, dry_run).await?;
+            Ok(by_hand::exit_code(report.outcome))
+        }),
+        Command::Db(Db::Limits {
+            apply,
+            rollback,
+            undo_file,
+            config,
+        }) => with_database(&config, async |database| {
+            let wish = match (apply, rollback) {
+                (true, _) => Wish::Apply,
+                (_, true) => Wish::Rollback,
+                _ => Wish::Print,
+            };
+            by_hand::limits(database, wish, &undo_file).await?;
+            Ok(0)
+        }),
+    }
+}
+
+/// Does something by hand at the database of the configuration.
+fn with_database(path: &Path, act: impl AsyncFnOnce(&Database) -> anyhow::Result<u8>) -> ExitCode {
+    let config = match read(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let Some(database) = config.database else {
+        eprintln!("error: {}: has no section database", path.display());
+        return ExitCode::from(USAGE);
+    };
+    logging::start(config.log.format, config.log.level);
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(act(&database)));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! All names of metrics, and the registry that shows them.
 
+use crate::database::watchdog::Act;
+use crate::jobs::runner::Outcome;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
+use std::time::Duration;
 
 /// Names of metrics. The README's table lists them.
 pub mod names {
@@ -31,11 +34,42 @@ pub mod names {
     pub const DURATION: &str = "redis_proxy_command_duration_seconds";
     /// Bytes passed on, by direction.
     pub const BYTES: &str = "redis_proxy_bytes_total";
+    /// Rows that a job handled.
+    pub const JOB_ROWS: &str = "job_rows_total";
+    /// Batches of a job that handled at least one row.
+    pub const JOB_BATCHES: &str = "job_batches_total";
+    /// Runs of a job, by how they ended.
+    pub const JOB_RUNS: &str = "job_runs_total";
+    /// How long runs of a job took.
+    pub const JOB_DURATION: &str = "job_duration_seconds";
+    /// 1 while a run of a job is under way.
+    pub const JOB_RUNNING: &str = "job_running";
+    /// When the last run of a job ended, in Unix time.
+    pub const JOB_LAST_RUN: &str = "job_last_run_timestamp_seconds";
+    /// When the next run of a job is due, in Unix time.
+    pub const JOB_NEXT_RUN: &str = "job_next_run_timestamp_seconds";
+    /// Rows that jobs of the preset `expired_tokens` deleted.
+    pub const AUTH_ROWS: &str = "auth_cleanup_expired_tokens_total";
+    /// Their runs that failed.
+    pub const AUTH_FAILED: &str = "auth_cleanup_failed_total";
+    /// How long their runs took.
+    pub const AUTH_DURATION: &str = "auth_cleanup_duration_seconds";
+    /// Rows that jobs of the preset `stale_calls` ended.
+    pub const VIDEO_ROWS: &str = "video_cleanup_stale_calls_total";
+    /// Their runs that failed.
+    pub const VIDEO_FAILED: &str = "video_cleanup_failed_total";
+    /// How long their runs took.
+    pub const VIDEO_DURATION: &str = "video_cleanup_duration_seconds";
+    /// Statements that were cancelled, and sessions that were ended, by class.
+    pub const QUERY_TIMEOUT: &str = "db_query_timeout_total";
+    /// Times that the watchdog could not look, or not do what was to be done.
+    pub const WATCHDOG_FAILED: &str = "db_watchdog_failed_total";
     /// Always 1, with the version.
     pub const BUILD_INFO: &str = "levee_build_info";
 }
 
 const UPSTREAM: &[&str] = &["upstream"];
+const JOB: &[&str] = &["job"];
 
 /// Upper bounds of the buckets for durations, in seconds: from a local read to the longest deadlines.
 const SECONDS: &[f64] = &[
@@ -43,9 +77,99 @@ const SECONDS: &[f64] = &[
     5.0, 10.0,
 ];
 
+/// The same for runs of jobs: from a quick one to an hour.
+const RUN_SECONDS: &[f64] = &[
+    0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
+
+/// What a job clears away, which has metrics of its own besides those of all jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Expired tokens.
+    ExpiredTokens,
+    /// Stale calls.
+    StaleCalls,
+}
+
+/// The metrics of one job.
+#[derive(Clone, Debug)]
+pub struct JobMetrics {
+    rows: IntCounter,
+    batches: IntCounter,
+    runs: Vec<(Outcome, IntCounter)>,
+    duration: Histogram,
+    /// 1 while a run is under way.
+    pub running: IntGauge,
+    /// When the last run ended, in Unix time.
+    pub last_run: IntGauge,
+    /// When the next run is due, in Unix time.
+    pub next_run: IntGauge,
+    own: Option<PresetMetrics>,
+}
+
+#[derive(Clone, Debug)]
+struct PresetMetrics {
+    rows: IntCounter,
+    failed: IntCounter,
+    duration: Histogram,
+}
+
+impl JobMetrics {
+    /// A batch handled so many rows.
+    pub fn handled(&self, rows: u64) {
+        self.rows.inc_by(rows);
+        self.batches.inc_by(u64::from(rows > 0));
+        if let Some(own) = &self.own {
+            own.rows.inc_by(rows);
+        }
+    }
+
+    /// A run ended.
+    pub fn ended(&self, outcome: Outcome, took: Duration) {
+        for (other, count) in &self.runs {
+            count.inc_by(u64::from(*other == outcome));
+        }
+        if outcome == Outcome::Elsewhere {
+            return;
+        }
+        self.duration.observe(took.as_secs_f64());
+        if let Some(own) = &self.own {
+            own.failed.inc_by(u64::from(outcome == Outcome::Failed));
+            own.duration.observe(took.as_secs_f64());
+        }
+    }
+}
+
+/// The metrics of the watchdog at one database.
+#[derive(Clone, Debug)]
+pub struct WatchdogMetrics {
+    timeouts: IntCounterVec,
+    database: String,
+    /// Times that it could not look, or not do what was to be done.
+    pub failed: IntCounter,
+}
+
+impl WatchdogMetrics {
+    /// A statement was cancelled, or a session ended.
+    pub fn acted(&self, act: Act) {
+        self.timeouts
+            .with_label_values(&[self.database.as_str(), act.class()])
+            .inc();
+    }
+}
+
 /// All metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    job_rows: IntCounterVec,
+    job_batches: IntCounterVec,
+    job_runs: IntCounterVec,
+    job_duration: HistogramVec,
+    job_running: IntGaugeVec,
+    job_last_run: IntGaugeVec,
+    job_next_run: IntGaugeVec,
+    query_timeout: IntCounterVec,
+    watchdog_failed: IntCounterVec,
     registry: Registry,
     breaker_state: IntGaugeVec,
     breaker_failures: IntCounterVec,
@@ -125,13 +249,18 @@ impl Metrics {
             register(&registry, &vec);
             vec
         };
-        let duration = HistogramVec::new(
-            HistogramOpts::new(names::DURATION, "From a command's arrival to its reply.")
-                .buckets(SECONDS.to_vec()),
+        let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let vec = HistogramVec::new(options, labels).expect("names and labels are constants");
+            register(&registry, &vec);
+            vec
+        };
+        let duration = histogram(
+            names::DURATION,
+            "From a command's arrival to its reply.",
+            SECONDS,
             &["upstream", "outcome"],
-        )
-        .expect("names and labels are constants");
-        register(&registry, &duration);
+        );
         let build = gauge(names::BUILD_INFO, "Always 1.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
@@ -174,6 +303,31 @@ impl Metrics {
                 &["upstream", "reason"],
             ),
             bytes: counter(names::BYTES, "Bytes passed on.", &["upstream", "direction"]),
+            job_rows: counter(names::JOB_ROWS, "Rows that a job handled.", JOB),
+            job_batches: counter(
+                names::JOB_BATCHES,
+                "Batches that handled at least one row.",
+                JOB,
+            ),
+            job_runs: counter(
+                names::JOB_RUNS,
+                "Runs by how they ended.",
+                &["job", "outcome"],
+            ),
+            job_duration: histogram(names::JOB_DURATION, "How long runs took.", RUN_SECONDS, JOB),
+            job_running: gauge(names::JOB_RUNNING, "1 while a run is under way.", JOB),
+            job_last_run: gauge(names::JOB_LAST_RUN, "When the last run ended.", JOB),
+            job_next_run: gauge(names::JOB_NEXT_RUN, "When the next run is due.", JOB),
+            query_timeout: counter(
+                names::QUERY_TIMEOUT,
+                "Statements that were cancelled, and sessions that were ended.",
+                &["database", "class"],
+            ),
+            watchdog_failed: counter(
+                names::WATCHDOG_FAILED,
+                "Times that the watchdog could not look, or not do what was to be done.",
+                &["database"],
+            ),
             duration,
             registry,
         }
@@ -209,6 +363,62 @@ impl Metrics {
             duration_failure: duration("failure"),
             bytes_to: self.bytes.with_label_values(&[name, "to_redis"]),
             bytes_from: self.bytes.with_label_values(&[name, "from_redis"]),
+        }
+    }
+
+    /// Those of the job `name`. Those of its preset are registered with the first job that has it.
+    pub fn job(&self, name: &str, preset: Option<Preset>) -> JobMetrics {
+        let runs = |outcome: Outcome| {
+            let count = self.job_runs.with_label_values(&[name, outcome.name()]);
+            (outcome, count)
+        };
+        JobMetrics {
+            rows: self.job_rows.with_label_values(&[name]),
+            batches: self.job_batches.with_label_values(&[name]),
+            runs: Outcome::ALL.into_iter().map(runs).collect(),
+            duration: self.job_duration.with_label_values(&[name]),
+            running: self.job_running.with_label_values(&[name]),
+            last_run: self.job_last_run.with_label_values(&[name]),
+            next_run: self.job_next_run.with_label_values(&[name]),
+            own: preset.map(|preset| self.preset(preset)),
+        }
+    }
+
+    fn preset(&self, preset: Preset) -> PresetMetrics {
+        let (rows, failed, duration) = match preset {
+            Preset::ExpiredTokens => (names::AUTH_ROWS, names::AUTH_FAILED, names::AUTH_DURATION),
+            Preset::StaleCalls => (
+                names::VIDEO_ROWS,
+                names::VIDEO_FAILED,
+                names::VIDEO_DURATION,
+            ),
+        };
+        let counter = |name, help| {
+            let counter = IntCounter::new(name, help).expect("names are constants");
+            register(&self.registry, &counter);
+            counter
+        };
+        let options = HistogramOpts::new(duration, "How long runs took.");
+        let duration = Histogram::with_opts(options.buckets(RUN_SECONDS.to_vec()))
+            .expect("names are constants");
+        register(&self.registry, &duration);
+        PresetMetrics {
+            rows: counter(rows, "Rows that were handled."),
+            failed: counter(failed, "Runs that failed."),
+            duration,
+        }
+    }
+
+    /// Those of the watchdog at `database`.
+    pub fn watchdog(&self, database: &str) -> WatchdogMetrics {
+        // So that they are there before anything has happened.
+        for class in ["query", "long_query", "idle_in_transaction"] {
+            self.query_timeout.with_label_values(&[database, class]);
+        }
+        WatchdogMetrics {
+            timeouts: self.query_timeout.clone(),
+            failed: self.watchdog_failed.with_label_values(&[database]),
+            database: database.to_owned(),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Address, Config, Redis};
+use crate::database;
 use crate::metrics::Metrics;
 use crate::redis::commands::Repeatable;
 use crate::redis::gate::Gate;
@@ -45,7 +46,7 @@ pub async fn run(config: Config) -> Result<()> {
     let readiness = Readiness::default();
     let (stop, stopped) = watch::channel(false);
     let mut background = JoinSet::new();
-    let mut proxies = JoinSet::new();
+    let mut parts = JoinSet::new();
 
     let admin_listener = listen("admin", config.admin).await?;
     let store = config
@@ -83,13 +84,31 @@ pub async fn run(config: Config) -> Result<()> {
             upstream.health_every,
             clock,
         ));
-        proxies.spawn(proxy.clone().run(listener, stopped.clone()));
+        parts.spawn(proxy.clone().run(listener, stopped.clone()));
         readiness.set(&part, true);
         log::info!(part = "redis", upstream = upstream.name.as_str(), address = address.to_string().as_str(); "listening");
         redis.push((address, proxy));
     }
 
+    let database = config
+        .database
+        .as_ref()
+        .map(|config| database::Part::new(config, &metrics, clock, &stopped));
+    if let Some(part) = &database {
+        for job in &part.jobs {
+            parts.spawn(job.clone().run_on_schedule());
+            readiness.set(&format!("job/{}", job.name), true);
+            log::info!(job = job.name.as_str(); "scheduled");
+        }
+        if let Some(guard) = &part.guard {
+            background.spawn(guard.clone().watch());
+            readiness.set("watchdog", true);
+        }
+    }
+
     let admin = Admin {
+        database: database.map(Arc::new),
+        token: config.token.clone().map(Arc::new),
         metrics,
         readiness: readiness.clone(),
         redis: Arc::new(redis),
@@ -114,9 +133,9 @@ pub async fn run(config: Config) -> Result<()> {
     );
     readiness.stopping();
     let _ = stop.send(true);
-    let all = async { while proxies.join_next().await.is_some() {} };
+    let all = async { while parts.join_next().await.is_some() {} };
     if tokio::time::timeout(config.stop_within, all).await.is_err() {
-        log::warn!("not all connections had ended in time");
+        log::warn!("not all connections and jobs had ended in time");
     }
     log::info!("stopped");
     Ok(())

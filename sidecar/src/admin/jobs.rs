@@ -1,0 +1,271 @@
+//! Jobs and the watchdog: what they do, and running a job by hand.
+
+use super::Admin;
+use crate::config::Secret;
+use crate::database::cleanup::Cleanup;
+use crate::database::sql::Action;
+use crate::jobs::runner::{Outcome, Report, Runner};
+use crate::metrics::Preset;
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use levee_policy::time::Instant;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use subtle::ConstantTimeEq;
+
+/// How long a request waits for the end of the run that it began, if it doesn't say.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// The longest that it may wait.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+pub(super) fn router() -> Router<Admin> {
+    Router::new()
+        .route("/v1/jobs", get(list))
+        .route("/v1/jobs/{name}", get(one))
+        .route("/v1/jobs/{name}/run", post(run))
+        .route("/v1/auth/cleanup", post(run_expired_tokens))
+        .route("/v1/video/cleanup", post(run_stale_calls))
+        .route("/v1/watchdog", get(watchdog))
+}
+
+type Job = Arc<Runner<Cleanup>>;
+
+impl Admin {
+    fn jobs(&self) -> &[Job] {
+        self.database.as_ref().map_or(&[], |part| &part.jobs)
+    }
+}
+
+async fn list(State(admin): State<Admin>) -> Json<Value> {
+    let jobs: Vec<Value> = admin.jobs().iter().map(describe).collect();
+    Json(json!({"jobs": jobs}))
+}
+
+async fn one(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
+    match admin.jobs().iter().find(|job| job.name == name) {
+        Some(job) => Json(describe(job)).into_response(),
+        None => unknown(&admin, &format!("there is no job {name:?}")),
+    }
+}
+
+async fn run(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let job = admin.jobs().iter().find(|job| job.name == name);
+    let missing = format!("there is no job {name:?}");
+    begin(&admin, job, &missing, query.as_deref(), &headers).await
+}
+
+async fn run_expired_tokens(admin: State<Admin>, query: RawQuery, headers: HeaderMap) -> Response {
+    run_preset(admin, query, headers, Preset::ExpiredTokens).await
+}
+
+async fn run_stale_calls(admin: State<Admin>, query: RawQuery, headers: HeaderMap) -> Response {
+    run_preset(admin, query, headers, Preset::StaleCalls).await
+}
+
+async fn run_preset(
+    State(admin): State<Admin>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    preset: Preset,
+) -> Response {
+    let is_it = |job: &&Job| job.job.preset == Some(preset);
+    let job = admin.jobs().iter().find(is_it);
+    let missing = "there is no job with this preset";
+    begin(&admin, job, missing, query.as_deref(), &headers).await
+}
+
+/// What a request to run a job asks for.
+struct Wish {
+    dry_run: bool,
+    wait: Duration,
+}
+
+fn wish(query: Option<&str>) -> Result<Wish, String> {
+    let mut wish = Wish {
+        dry_run: false,
+        wait: WAIT,
+    };
+    for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match (&*key, &*value) {
+            ("dry_run", "true" | "1") => wish.dry_run = true,
+            ("dry_run", "false" | "0") => wish.dry_run = false,
+            ("wait", text) => {
+                wish.wait = humantime::parse_duration(text)
+                    .ok()
+                    .filter(|wait| *wait <= LONGEST_WAIT)
+                    .ok_or("wait must be a duration of at most 1h, such as 30s")?;
+            }
+            _ => {
+                return Err(format!(
+                    "{key}={value} is not known; known are dry_run=true and wait=30s"
+                ));
+            }
+        }
+    }
+    Ok(wish)
+}
+
+/// Runs `job` and waits for its end for a while.
+async fn begin(
+    admin: &Admin,
+    job: Option<&Job>,
+    missing: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Response {
+    if let Err(refusal) = authorize(admin.token.as_deref(), headers) {
+        return refusal;
+    }
+    let Some(job) = job else {
+        return unknown(admin, missing);
+    };
+    let wish = match wish(query) {
+        Ok(wish) => wish,
+        Err(message) => return error(StatusCode::BAD_REQUEST, &message),
+    };
+    let Ok(turn) = job.turn() else {
+        return error(StatusCode::CONFLICT, "a run is under way; see /v1/jobs");
+    };
+    let running = job.clone();
+    // It goes on when the client leaves.
+    let run = tokio::spawn(async move { running.run(turn, wish.dry_run).await });
+    match tokio::time::timeout(wish.wait, run).await {
+        Ok(Ok(report)) => {
+            let status = match report.outcome {
+                Outcome::Done | Outcome::Limit => StatusCode::OK,
+                Outcome::Elsewhere => StatusCode::CONFLICT,
+                Outcome::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+                Outcome::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            let mut value = describe_report(&report);
+            value["job"] = json!(job.name);
+            (status, Json(value)).into_response()
+        }
+        Ok(Err(_)) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the run has failed; see the log",
+        ),
+        Err(_) => {
+            let see = format!("/v1/jobs/{}", encode(&job.name));
+            let value = json!({"job": job.name, "outcome": "running", "see": see});
+            (StatusCode::ACCEPTED, Json(value)).into_response()
+        }
+    }
+}
+
+/// `name` as a part of a path.
+fn encode(name: &str) -> String {
+    url::form_urlencoded::byte_serialize(name.as_bytes())
+        .collect::<String>()
+        .replace('+', "%20")
+}
+
+/// Whether the client may change something.
+fn authorize(token: Option<&Secret>, headers: &HeaderMap) -> Result<(), Response> {
+    let Some(token) = token else {
+        return Err(error(
+            StatusCode::FORBIDDEN,
+            "nothing can be changed here before admin.token_env or admin.token_file is configured",
+        ));
+    };
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().split_at_checked(7))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+        .map(|(_, shown)| shown);
+    let is_right = shown.is_some_and(|shown| bool::from(shown.ct_eq(token.reveal().as_bytes())));
+    if is_right {
+        return Ok(());
+    }
+    let mut refusal = error(
+        StatusCode::UNAUTHORIZED,
+        "the header Authorization must hold the bearer token",
+    );
+    let challenge = header::HeaderValue::from_static("Bearer");
+    refusal
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, challenge);
+    Err(refusal)
+}
+
+fn unknown(admin: &Admin, message: &str) -> Response {
+    let names: Vec<&str> = admin.jobs().iter().map(|job| job.name.as_str()).collect();
+    let value = json!({"error": message, "jobs": names});
+    (StatusCode::NOT_FOUND, Json(value)).into_response()
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"error": message}))).into_response()
+}
+
+fn describe(job: &Job) -> Value {
+    let status = job.status();
+    let spec = &job.job.spec;
+    json!({
+        "name": job.name,
+        "table": spec.table(),
+        "action": match spec.action {
+            Action::Delete => "delete",
+            Action::Set(_) => "set",
+        },
+        "every_seconds": job.settings.every.map(|every| every.as_secs_f64()),
+        "dry_run": job.settings.dry_run,
+        "running": status.running.map(|(since, rows)| json!({"since": wall(since), "rows": rows})),
+        "problem": status.problem,
+        "last": status.last.as_ref().map(describe_report),
+        "next": status.next.map(wall),
+    })
+}
+
+/// A run as JSON.
+pub fn describe_report(report: &Report) -> Value {
+    json!({
+        "outcome": report.outcome.name(),
+        "dry_run": report.dry_run,
+        "rows": report.rows,
+        "batches": report.batches,
+        "began": wall(report.began),
+        "seconds": report.took.as_secs_f64(),
+        "error": report.error,
+    })
+}
+
+/// A moment as people write it.
+fn wall(at: Instant) -> String {
+    let since = Duration::from_nanos(at.as_nanos());
+    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
+}
+
+async fn watchdog(State(admin): State<Admin>) -> Response {
+    let guard = admin.database.as_ref().and_then(|part| part.guard.as_ref());
+    let Some(guard) = guard else {
+        return error(StatusCode::NOT_FOUND, "no watchdog is configured");
+    };
+    let status = guard.status();
+    let seconds = |duration: Duration| duration.as_secs_f64();
+    Json(json!({
+        "problem": status.problem,
+        "dry_run": guard.dry_run,
+        "looked": status.looked.map(wall),
+        "watched": status.watched,
+        "acts": status.acts,
+        "roles": guard.settings.roles,
+        "applications": guard.settings.applications,
+        "classes": {
+            "query": seconds(guard.settings.query),
+            "long_query": seconds(guard.settings.long_query),
+        },
+        "idle_in_transaction_seconds": seconds(guard.settings.idle_in_transaction),
+    }))
+    .into_response()
+}

@@ -1,0 +1,240 @@
+//! What is done by hand on the command line: jobs, and limits at the role.
+
+use crate::admin::describe_report;
+use crate::clock::Clock;
+use crate::config::database as config;
+use crate::database::connect::Database;
+use crate::database::sql::{Action, Identifier};
+use crate::database::{Part, limits};
+use crate::jobs::runner::{Outcome, Report};
+use crate::metrics::Metrics;
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a progress bar is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Prints the jobs.
+pub fn list(database: &config::Database) {
+    for job in &database.jobs {
+        let what = match job.spec.action {
+            Action::Delete => "delete from",
+            Action::Set(_) => "set columns of",
+        };
+        let every = match job.settings.every {
+            Some(every) => format!("every {}", humantime::format_duration(every)),
+            None => "by hand only".to_owned(),
+        };
+        println!("{}: {what} {}, {every}", job.name, job.spec.table());
+    }
+}
+
+/// Runs the job `name` once, and prints the result as JSON. Progress goes to standard error, if that is a terminal.
+///
+/// # Errors
+/// There is no such job.
+pub async fn run(database: &config::Database, name: &str, dry_run: bool) -> Result<Report> {
+    let (stop, stopped) = watch::channel(false);
+    let part = Part::new(database, &Metrics::new(), Clock::start(), &stopped);
+    let Some(job) = part.jobs.iter().find(|job| job.name == name) else {
+        let names: Vec<&str> = part.jobs.iter().map(|job| job.name.as_str()).collect();
+        bail!("there is no job {name:?}; there are: {}", names.join(", "));
+    };
+    // Draws nothing where standard error is no terminal.
+    let bar = ProgressBar::new_spinner().with_style(
+        ProgressStyle::with_template(
+            "{spinner} {msg} {wide_bar} {human_pos}/{human_len} rows, {eta}",
+        )
+        .context("the progress bar's template")?,
+    );
+    bar.set_message(job.name.clone());
+    if !bar.is_hidden() && !dry_run {
+        let total = job.run(job.turn()?, true).await;
+        bar.set_length(total.rows);
+    }
+    let mut run = std::pin::pin!(job.run(job.turn()?, dry_run));
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let report = loop {
+        tokio::select! {
+            report = &mut run => break report,
+            _ = interrupt.recv() => { let _ = stop.send(true); }
+            _ = terminate.recv() => { let _ = stop.send(true); }
+            () = tokio::time::sleep(GLANCE) => {
+                bar.set_position(job.status().running.map_or(0, |(_, rows)| rows));
+                bar.tick();
+            }
+        }
+    };
+    bar.finish_and_clear();
+    let mut value = describe_report(&report);
+    value["job"] = json!(name);
+    println!("{value:#}");
+    Ok(report)
+}
+
+/// The exit code of a run that ended so.
+pub const fn exit_code(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Done | Outcome::Limit => 0,
+        Outcome::Failed | Outcome::Stopped => 1,
+        Outcome::Elsewhere => 3,
+    }
+}
+
+/// What is to be done with limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// They are printed.
+    Print,
+    /// They are applied, and what undoes that is written down.
+    Apply,
+    /// What was applied is undone.
+    Rollback,
+}
+
+/// Prints the limits of the watched roles, applies them, or undoes that.
+///
+/// # Errors
+/// The database could not be asked, or said no.
+pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Result<()> {
+    let watchdog = database
+        .watchdog
+        .as_ref()
+        .context("database.watchdog names no roles, so there is nobody to limit")?;
+    let roles = &watchdog.settings.roles;
+    if roles.is_empty() {
+        bail!("database.watchdog.roles is empty, so there is nobody to limit");
+    }
+    let connection = Database::new(
+        database.options(),
+        database.dialect,
+        1,
+        database.statement_timeout,
+    );
+    let unknown = limits::unknown_roles(&connection, roles).await?;
+    if !unknown.is_empty() {
+        bail!("the database has no role {}", unknown.join(", "));
+    }
+    let current = limits::current(&connection).await?;
+    if wish == Wish::Rollback {
+        return rollback(&connection, &current, undo).await;
+    }
+    let wanted = limits::wanted(&watchdog.settings, database.lock_timeout);
+    let changes = limits::changes(wanted, &current);
+    for change in &changes {
+        let now = change.from.as_deref().unwrap_or("not set");
+        let mark = if change.is_needed() {
+            ""
+        } else {
+            "-- as it is: "
+        };
+        println!("{mark}{}; -- now {now}", change.statement());
+    }
+    let needed: Vec<limits::Change> = changes
+        .into_iter()
+        .filter(limits::Change::is_needed)
+        .collect();
+    if wish == Wish::Print || needed.is_empty() {
+        eprintln!("{} of them differ from what is in force", needed.len());
+        return Ok(());
+    }
+    // First what undoes it, so that nothing is lost if this process ends in between.
+    let mut all = if undo.exists() {
+        read_undo(undo)?
+    } else {
+        Vec::new()
+    };
+    for change in &needed {
+        // What was there before the first time is what is to be had again.
+        let known = all
+            .iter_mut()
+            .find(|old| (&old.role, &old.setting) == (&change.role, &change.setting));
+        match known {
+            Some(old) => old.to.clone_from(&change.to),
+            None => all.push(change.clone()),
+        }
+    }
+    write_undo(undo, &all)?;
+    limits::apply(&connection, &needed).await?;
+    eprintln!(
+        "{} applied, for sessions that begin from now on; `--rollback` undoes them by {}",
+        needed.len(),
+        undo.display()
+    );
+    Ok(())
+}
+
+async fn rollback(
+    connection: &Database,
+    current: &std::collections::BTreeMap<(String, String), String>,
+    undo: &Path,
+) -> Result<()> {
+    let mut undone = Vec::new();
+    for change in read_undo(undo)? {
+        let key = (change.role.as_str().to_owned(), change.setting.clone());
+        let now = current.get(&key);
+        if now == change.to.as_ref() {
+            let back = change.undone();
+            println!("{};", back.statement());
+            undone.push(back);
+        } else {
+            // Somebody else has changed it meanwhile: it is theirs.
+            println!(
+                "-- left as it is, since it is not what was applied: {} of {}, now {}",
+                change.setting,
+                change.role.quoted(),
+                now.map_or("not set", String::as_str)
+            );
+        }
+    }
+    limits::apply(connection, &undone).await?;
+    fs::remove_file(undo).with_context(|| format!("{} can't be removed", undo.display()))?;
+    eprintln!(
+        "{} undone, for sessions that begin from now on",
+        undone.len()
+    );
+    Ok(())
+}
+
+fn write_undo(file: &Path, changes: &[limits::Change]) -> Result<()> {
+    let entry = |change: &limits::Change| json!({"role": change.role.as_str(), "setting": change.setting, "before": change.from, "applied": change.to});
+    let entries: Vec<Value> = changes.iter().map(entry).collect();
+    fs::write(file, format!("{:#}\n", Value::Array(entries))).with_context(|| {
+        format!(
+            "{} can't be written, and so nothing was applied",
+            file.display()
+        )
+    })
+}
+
+fn read_undo(file: &Path) -> Result<Vec<limits::Change>> {
+    const SETTINGS: [&str; 3] = [
+        "statement_timeout",
+        "idle_in_transaction_session_timeout",
+        "lock_timeout",
+    ];
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("{} can't be read; it says what was applied", file.display()))?;
+    let entries: Vec<Value> = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what `--apply` wrote", file.display()))?;
+    let change = |entry: &Value| {
+        let text = |field: &str| entry[field].as_str().map(str::to_owned);
+        let setting = text("setting").filter(|setting| SETTINGS.contains(&setting.as_str()))?;
+        Some(limits::Change {
+            role: Identifier::new(&text("role")?).ok()?,
+            setting,
+            from: text("before"),
+            to: text("applied"),
+        })
+    };
+    entries
+        .iter()
+        .map(|entry| change(entry).with_context(|| format!("{}: {entry}", file.display())))
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! A job that deletes rows of a table, or sets their columns, in batches.
+
+use super::connect::Database;
+use super::sql::{Dialect, Spec, Statement, Types};
+use crate::jobs::{Error, Job, Kind, Run};
+use crate::metrics::Preset;
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Postgres};
+use std::time::Duration;
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Cleanup {
+    /// Its name; instances whose jobs have the same name take turns.
+    pub name: String,
+    /// Which preset it is, if it is one.
+    pub preset: Option<Preset>,
+    /// What it does.
+    pub spec: Spec,
+    /// Where.
+    pub database: Database,
+}
+
+/// A run of it: a connection of its own, which holds the claim and is closed at the end.
+#[derive(Debug)]
+pub struct CleanupRun {
+    connection: PoolConnection<Postgres>,
+    database: Database,
+    batch: Statement,
+    count: Statement,
+    claim: String,
+}
+
+impl Job for Cleanup {
+    type Run = CleanupRun;
+
+    async fn begin(&self) -> Result<CleanupRun, Error> {
+        let mut connection = self.database.bounded(self.database.pool.acquire()).await?;
+        // However the run ends: with the connection ends the claim.
+        connection.close_on_drop();
+        let types = self.types(&mut connection).await?;
+        let run = CleanupRun {
+            batch: self.spec.batch(&types),
+            count: self.spec.count(&types),
+            claim: format!("levee/job/{}", self.name),
+            database: self.database.clone(),
+            connection,
+        };
+        self.prepared(run).await
+    }
+}
+
+impl Cleanup {
+    /// The types of the columns.
+    async fn types(&self, connection: &mut PoolConnection<Postgres>) -> Result<Types, Error> {
+        let table = self.spec.table();
+        let all = sqlx::query_as::<_, (String, String)>(
+            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a \
+             WHERE a.attrelid = to_regclass($1)::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        )
+        .bind(&table)
+        .persistent(false)
+        .fetch_all(&mut **connection);
+        let types: Types = self.database.bounded(all).await?.into_iter().collect();
+        if types.is_empty() {
+            return Err(permanent(format!("there is no table {table}")));
+        }
+        let missing: Vec<String> = self
+            .spec
+            .columns()
+            .iter()
+            .filter(|column| !types.contains_key(column.as_str()))
+            .map(|column| column.quoted())
+            .collect();
+        if !missing.is_empty() {
+            let known: Vec<&str> = types.keys().map(String::as_str).collect();
+            return Err(permanent(format!(
+                "table {table} has no column {}; it has: {}",
+                missing.join(", "),
+                known.join(", ")
+            )));
+        }
+        let unique = sqlx::query_scalar::<_, bool>(
+            "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+             ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass($1)::oid \
+             AND i.indisunique AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = $2)",
+        )
+        .bind(&table)
+        .bind(self.spec.key.as_str())
+        .persistent(false)
+        .fetch_one(&mut **connection);
+        if !self.database.bounded(unique).await? {
+            return Err(permanent(format!(
+                "column {} of table {table} is not unique by itself; the key must be",
+                self.spec.key.quoted()
+            )));
+        }
+        Ok(types)
+    }
+
+    /// The run, if the database would execute its statements.
+    async fn prepared(&self, mut run: CleanupRun) -> Result<CleanupRun, Error> {
+        let explain = Statement {
+            text: format!("EXPLAIN {}", run.batch.text),
+            values: run.batch.values.clone(),
+        };
+        let query = bound(&explain).bind(1_i64).persistent(false);
+        self.database
+            .bounded(query.execute(&mut *run.connection))
+            .await?;
+        Ok(run)
+    }
+}
+
+impl Run for CleanupRun {
+    async fn claim(&mut self) -> Result<(), Error> {
+        // CockroachDB's advisory locks do nothing; there rows that the other has locked are passed by.
+        if self.database.dialect == Dialect::Cockroach {
+            return Ok(());
+        }
+        let claim =
+            sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
+                .bind(&self.claim)
+                .persistent(false)
+                .fetch_one(&mut *self.connection);
+        if self.database.bounded(claim).await? {
+            return Ok(());
+        }
+        Err(Error {
+            kind: Kind::Elsewhere,
+            message: "another instance is running it".to_owned(),
+        })
+    }
+
+    async fn batch(&mut self, size: u32) -> Result<u64, Error> {
+        let query = bound(&self.batch).bind(i64::from(size)).persistent(false);
+        let done = query.execute(&mut *self.connection);
+        Ok(self.database.bounded(done).await?.rows_affected())
+    }
+
+    async fn count(&mut self) -> Result<u64, Error> {
+        let text = AssertSqlSafe(self.count.text.clone());
+        let mut query = sqlx::query_scalar::<_, i64>(text).persistent(false);
+        for value in &self.count.values {
+            query = query.bind(value);
+        }
+        let rows = query.fetch_one(&mut *self.connection);
+        let rows = self.database.bounded(rows).await?;
+        Ok(u64::try_from(rows).unwrap_or(0))
+    }
+
+    async fn lag(&mut self) -> Option<Duration> {
+        if self.database.dialect == Dialect::Cockroach {
+            return None;
+        }
+        // Null without the role pg_read_all_stats, and where there are no replicas.
+        let lag = sqlx::query_scalar::<_, Option<f64>>(
+            "SELECT CAST(extract(epoch FROM max(replay_lag)) AS float8) FROM pg_catalog.pg_stat_replication",
+        )
+        .persistent(false)
+        .fetch_one(&mut *self.connection);
+        let seconds = self.database.bounded(lag).await.ok()??;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
+fn permanent(message: String) -> Error {
+    Error {
+        kind: Kind::Permanent,
+        message,
+    }
+}
+
+/// The statement with its values.
+fn bound(
+    statement: &Statement,
+) -> sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(statement.text.clone()));
+    for value in &statement.values {
+        query = query.bind(value.clone());
+    }
+    query
+}

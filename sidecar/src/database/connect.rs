@@ -1,0 +1,126 @@
+//! Levee's own connections to the database: few, bounded in all, and never without a `statement_timeout`.
+
+use super::sql::Dialect;
+use crate::jobs::{Error, Kind};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection};
+use std::future::Future;
+use std::time::Duration;
+
+/// What Levee's connections call themselves. The watchdog leaves them alone.
+pub const APPLICATION_NAME: &str = "levee";
+
+/// The server ends a statement at its timeout. A network that swallows everything needs a clock on this side too,
+/// and that one must not be quicker.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Its connections.
+    pub pool: PgPool,
+    /// How it speaks.
+    pub dialect: Dialect,
+    /// The longest that a statement may take.
+    pub statement_timeout: Duration,
+}
+
+impl Database {
+    /// Connections that are made when they are needed.
+    pub fn new(
+        options: PgConnectOptions,
+        dialect: Dialect,
+        connections: u32,
+        statement_timeout: Duration,
+    ) -> Self {
+        let settings = format!(
+            "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+            statement_timeout.as_millis(),
+            statement_timeout.as_millis() / 2,
+            Duration::from_mins(1).as_millis(),
+        );
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .max_lifetime(Duration::from_hours(1))
+            .idle_timeout(Duration::from_mins(30))
+            .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(true)
+            .after_connect(move |connection, _| {
+                let settings = settings.clone();
+                Box::pin(async move {
+                    // One after the other: a pooler in between may not take several statements at once.
+                    for setting in settings.split("; ") {
+                        sqlx::query(AssertSqlSafe(setting.to_owned()))
+                            .persistent(false)
+                            .execute(&mut *connection)
+                            .await?;
+                    }
+                    connection.ping().await
+                })
+            })
+            .connect_lazy_with(options.application_name(APPLICATION_NAME));
+        Self {
+            pool,
+            dialect,
+            statement_timeout,
+        }
+    }
+
+    /// Waits for `step`, but not longer than the server may take.
+    ///
+    /// # Errors
+    /// Those of `step`, in words, and its being too long.
+    pub async fn bounded<T>(
+        &self,
+        step: impl Future<Output = Result<T, sqlx::Error>> + Send,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(self.statement_timeout + GRACE, step).await {
+            Ok(result) => result.map_err(|error| explain(&error)),
+            Err(_) => Err(Error {
+                kind: Kind::Transient,
+                message: format!(
+                    "no answer from the database within {}",
+                    humantime::format_duration(self.statement_timeout + GRACE)
+                ),
+            }),
+        }
+    }
+}
+
+/// What went wrong, and what to do about it
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+pub fn explain(error: &sqlx::Error) -> Error {
+    let sqlx::Error::Database(told) = error else {
+        let message = match error {
+            sqlx::Error::PoolTimedOut => {
+                "the database can't be reached, or all connections are in use".to_owned()
+            }
+            sqlx::Error::Io(why) => format!("the connection to the database failed: {why}"),
+            other => format!("the database: {other}"),
+        };
+        return Error {
+            kind: Kind::Transient,
+            message,
+        };
+    };
+    let code = told.code().unwrap_or_default();
+    let hint = match &*code {
+        "25006" => "; is this a replica? Levee needs the primary",
+        "42501" => "; grant it to the role that Levee logs in as",
+        "28P01" | "28000" => "; see the URL that database.url_env or url_file names",
+        _ => "",
+    };
+    let kind = match &*code {
+        // Serialisation failure, deadlock, lock not available; the server is ending, starting, or full.
+        "40001" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "53300" | "CR000" => {
+            Kind::Transient
+        }
+        code if code.starts_with("08") => Kind::Transient,
+        "57014" => Kind::Slow,
+        _ => Kind::Permanent,
+    };
+    Error {
+        kind,
+        message: format!("{} (SQLSTATE {code}){hint}", told.message()),
+    }
+}

@@ -1,0 +1,202 @@
+//! Limits at the role: settings that the database itself holds each session of a role to.
+
+use super::connect::Database;
+use super::sql::Identifier;
+use super::watchdog::Settings;
+use crate::jobs::Error;
+use sqlx::AssertSqlSafe;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A setting of a role. `None`: the role has none of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The role.
+    pub role: Identifier,
+    /// The setting.
+    pub setting: String,
+    /// What it is.
+    pub from: Option<String>,
+    /// What it is to be.
+    pub to: Option<String>,
+}
+
+impl Change {
+    /// Whether there is anything to do.
+    pub fn is_needed(&self) -> bool {
+        self.from != self.to
+    }
+
+    /// The statement that makes it so. Both dialects have it
+    /// (<https://www.postgresql.org/docs/current/sql-alterrole.html>,
+    /// <https://www.cockroachlabs.com/docs/stable/alter-role>).
+    pub fn statement(&self) -> String {
+        let (role, setting) = (self.role.quoted(), &self.setting);
+        match &self.to {
+            Some(value) => format!(
+                "ALTER ROLE {role} SET {setting} = '{}'",
+                value.replace('\'', "''")
+            ),
+            None => format!("ALTER ROLE {role} RESET {setting}"),
+        }
+    }
+
+    /// What undoes it.
+    pub fn undone(&self) -> Self {
+        Self {
+            from: self.to.clone(),
+            to: self.from.clone(),
+            ..self.clone()
+        }
+    }
+}
+
+/// The settings that each role is to have.
+pub fn wanted(settings: &Settings, lock_timeout: Duration) -> Vec<(Identifier, String, String)> {
+    let mut all = Vec::new();
+    for role in &settings.roles {
+        let Ok(identifier) = Identifier::new(role) else {
+            continue;
+        };
+        let limit = settings.limit(settings.class_of_role(role));
+        for (setting, value) in [
+            ("statement_timeout", limit),
+            (
+                "idle_in_transaction_session_timeout",
+                settings.idle_in_transaction,
+            ),
+            ("lock_timeout", lock_timeout),
+        ] {
+            let value = format!("{}ms", value.as_millis());
+            all.push((identifier.clone(), setting.to_owned(), value));
+        }
+    }
+    all
+}
+
+/// What has to change so that each role has the settings that are wanted.
+pub fn changes(
+    wanted: Vec<(Identifier, String, String)>,
+    current: &BTreeMap<(String, String), String>,
+) -> Vec<Change> {
+    let change = |(role, setting, to): (Identifier, String, String)| Change {
+        from: current
+            .get(&(role.as_str().to_owned(), setting.clone()))
+            .cloned(),
+        to: Some(to),
+        role,
+        setting,
+    };
+    wanted.into_iter().map(change).collect()
+}
+
+/// The settings that roles have, for all databases: by role and setting.
+///
+/// # Errors
+/// They could not be read.
+pub async fn current(database: &Database) -> Result<BTreeMap<(String, String), String>, Error> {
+    let rows = sqlx::query_as::<_, (String, Vec<String>)>(
+        "SELECT r.rolname::text, s.setconfig::text[] FROM pg_catalog.pg_db_role_setting s \
+         JOIN pg_catalog.pg_roles r ON r.oid = s.setrole WHERE s.setdatabase = 0",
+    )
+    .persistent(false)
+    .fetch_all(&database.pool);
+    let rows = database.bounded(rows).await?;
+    let mut settings = BTreeMap::new();
+    for (role, config) in rows {
+        for entry in config {
+            if let Some((setting, value)) = entry.split_once('=') {
+                settings.insert((role.clone(), setting.to_owned()), value.to_owned());
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// Which of the roles there are not.
+///
+/// # Errors
+/// They could not be read.
+pub async fn unknown_roles(database: &Database, roles: &[String]) -> Result<Vec<String>, Error> {
+    let known = sqlx::query_scalar::<_, String>(
+        "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname = ANY($1)",
+    )
+    .bind(roles)
+    .persistent(false)
+    .fetch_all(&database.pool);
+    let known = database.bounded(known).await?;
+    Ok(roles
+        .iter()
+        .filter(|role| !known.contains(role))
+        .cloned()
+        .collect())
+}
+
+/// Makes the changes, all or none.
+///
+/// # Errors
+/// None was made.
+pub async fn apply(database: &Database, changes: &[Change]) -> Result<(), Error> {
+    let all = async {
+        let mut transaction = database.pool.begin().await?;
+        for change in changes {
+            sqlx::query(AssertSqlSafe(change.statement()))
+                .persistent(false)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await
+    };
+    database.bounded(all).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::watchdog::{Class, Rule};
+
+    #[test]
+    fn a_role_gets_the_limit_of_its_class_and_what_it_had_can_be_had_again() {
+        let settings = Settings {
+            roles: vec!["app".to_owned(), "re\"ports".to_owned()],
+            applications: Vec::new(),
+            query: Duration::from_secs(5),
+            long_query: Duration::from_secs(30),
+            rules: vec![Rule {
+                role: Some("re\"ports".to_owned()),
+                application: None,
+                class: Class::LongQuery,
+            }],
+            idle_in_transaction: Duration::from_mins(1),
+            terminate_after: None,
+        };
+        let key = |role: &str, setting: &str| (role.to_owned(), setting.to_owned());
+        let current = BTreeMap::from([
+            (key("app", "statement_timeout"), "10s".to_owned()),
+            (key("app", "lock_timeout"), "2000ms".to_owned()),
+        ]);
+        let changes: Vec<Change> = changes(wanted(&settings, Duration::from_secs(2)), &current)
+            .into_iter()
+            .filter(Change::is_needed)
+            .collect();
+        let texts: Vec<String> = changes.iter().map(Change::statement).collect();
+        assert_eq!(
+            texts,
+            [
+                "ALTER ROLE \"app\" SET statement_timeout = '5000ms'",
+                "ALTER ROLE \"app\" SET idle_in_transaction_session_timeout = '60000ms'",
+                "ALTER ROLE \"re\"\"ports\" SET statement_timeout = '30000ms'",
+                "ALTER ROLE \"re\"\"ports\" SET idle_in_transaction_session_timeout = '60000ms'",
+                "ALTER ROLE \"re\"\"ports\" SET lock_timeout = '2000ms'",
+            ]
+        );
+        assert_eq!(
+            changes[0].undone().statement(),
+            "ALTER ROLE \"app\" SET statement_timeout = '10s'"
+        );
+        assert_eq!(
+            changes[1].undone().statement(),
+            "ALTER ROLE \"app\" RESET idle_in_transaction_session_timeout"
+        );
+    }
+}

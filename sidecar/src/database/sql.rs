@@ -1,0 +1,399 @@
+//! Statements of cleanup jobs, as text. Identifiers are quoted, values are bound.
+//!
+//! All values are bound as text and cast to the type of their column, which the database told: so a column of
+//! an enumeration, a number or a time needs nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The longest identifier in bytes (`NAMEDATALEN - 1`,
+/// <https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS>). Longer ones would be
+/// cut, and then name something else.
+pub const MAX_IDENTIFIER: usize = 63;
+
+/// A database's way to speak SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `PostgreSQL`.
+    Postgres,
+    /// `CockroachDB`.
+    Cockroach,
+}
+
+/// A table, or a column, or a role.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identifier(String);
+
+impl Identifier {
+    /// A name as the database knows it, in its own case.
+    ///
+    /// # Errors
+    /// What it must be.
+    pub fn new(name: &str) -> Result<Self, String> {
+        if name.is_empty() || name.len() > MAX_IDENTIFIER || name.contains('\0') {
+            return Err(format!(
+                "must be a name of 1 to {MAX_IDENTIFIER} bytes, without a zero byte"
+            ));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// As it is.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As it stands in a statement.
+    pub fn quoted(&self) -> String {
+        format!("\"{}\"", self.0.replace('"', "\"\""))
+    }
+}
+
+/// Which rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The column's time is more than so long ago.
+    Before(Identifier, Duration),
+    /// The column is one of these.
+    In(Identifier, Vec<String>),
+    /// The column is null, or is not.
+    Null(Identifier, bool),
+}
+
+impl Condition {
+    const fn column(&self) -> &Identifier {
+        match self {
+            Self::Before(column, _) | Self::In(column, _) | Self::Null(column, _) => column,
+        }
+    }
+}
+
+/// What a column is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// This, in the column's type.
+    Text(String),
+    /// Null.
+    Null,
+    /// The time so long ago.
+    Ago(Duration),
+    /// Whole seconds since the time in that column.
+    SecondsSince(Identifier),
+}
+
+/// What is done to the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// They are deleted.
+    Delete,
+    /// Columns are set.
+    Set(Vec<(Identifier, Value)>),
+}
+
+/// What a cleanup job does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The table's schema. `None`: where the search path finds the table.
+    pub schema: Option<Identifier>,
+    /// The table.
+    pub table: Identifier,
+    /// Its key: one column that is unique.
+    pub key: Identifier,
+    /// The column that says which rows come first.
+    pub order: Identifier,
+    /// Which rows: all conditions hold.
+    pub conditions: Vec<Condition>,
+    /// What is done to them.
+    pub action: Action,
+}
+
+/// A statement with its values, which are bound in this order. A batch's limit is bound after them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The text.
+    pub text: String,
+    /// The values.
+    pub values: Vec<String>,
+}
+
+/// The type of each column, as the database writes it.
+pub type Types = BTreeMap<String, String>;
+
+impl Spec {
+    /// Rows of `email_verification_tokens` that have expired are deleted.
+    pub fn expired_tokens() -> Self {
+        let column = |name: &str| Identifier(name.to_owned());
+        Self {
+            schema: None,
+            table: column("email_verification_tokens"),
+            key: column("token_id"),
+            order: column("expires_at"),
+            conditions: vec![Condition::Before(column("expires_at"), Duration::ZERO)],
+            action: Action::Delete,
+        }
+    }
+
+    /// Rows of `calls` that ring or are active, and began longer ago than `older_than`, are ended.
+    pub fn stale_calls(older_than: Duration) -> Self {
+        let column = |name: &str| Identifier(name.to_owned());
+        Self {
+            schema: None,
+            table: column("calls"),
+            key: column("call_id"),
+            order: column("started_at"),
+            conditions: vec![
+                Condition::In(
+                    column("status"),
+                    vec!["ringing".to_owned(), "active".to_owned()],
+                ),
+                Condition::Before(column("started_at"), older_than),
+            ],
+            action: Action::Set(vec![
+                (column("status"), Value::Text("ended".to_owned())),
+                (column("ended_at"), Value::Ago(Duration::ZERO)),
+                (
+                    column("duration"),
+                    Value::SecondsSince(column("started_at")),
+                ),
+            ]),
+        }
+    }
+
+    /// The table as it stands in a statement.
+    pub fn table(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", schema.quoted(), self.table.quoted()),
+            None => self.table.quoted(),
+        }
+    }
+
+    /// All columns that are named.
+    pub fn columns(&self) -> BTreeSet<&Identifier> {
+        let mut columns = BTreeSet::from([&self.key, &self.order]);
+        columns.extend(self.conditions.iter().map(Condition::column));
+        if let Action::Set(assignments) = &self.action {
+            for (column, value) in assignments {
+                columns.insert(column);
+                if let Value::SecondsSince(source) = value {
+                    columns.insert(source);
+                }
+            }
+        }
+        columns
+    }
+
+    /// Counts the rows.
+    pub fn count(&self, types: &Types) -> Statement {
+        let mut writer = Writer::new(types);
+        let conditions = writer.conditions(&self.conditions);
+        writer.statement(format!(
+            "SELECT count(*) FROM {} WHERE {conditions}",
+            self.table()
+        ))
+    }
+
+    /// Handles as many rows as its last parameter says, first those that come first. Rows that somebody else has
+    /// locked are left to the next time. Both dialects have it
+    /// (<https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE>,
+    /// <https://www.cockroachlabs.com/docs/stable/select-for-update>).
+    pub fn batch(&self, types: &Types) -> Statement {
+        let mut writer = Writer::new(types);
+        let (table, key, order) = (self.table(), self.key.quoted(), self.order.quoted());
+        let conditions = writer.conditions(&self.conditions);
+        let change = match &self.action {
+            Action::Delete => format!("DELETE FROM {table}"),
+            Action::Set(assignments) => {
+                format!("UPDATE {table} SET {}", writer.assignments(assignments))
+            }
+        };
+        let limit = writer.values.len() + 1;
+        // The conditions stand twice, so that no other row goes even where the key is not unique after all.
+        writer.statement(format!(
+            "WITH levee_batch AS (SELECT {key} FROM {table} WHERE {conditions} ORDER BY {order} LIMIT ${limit} \
+             FOR UPDATE SKIP LOCKED) {change} WHERE {key} IN (SELECT {key} FROM levee_batch) AND {conditions}"
+        ))
+    }
+}
+
+struct Writer<'a> {
+    types: &'a Types,
+    values: Vec<String>,
+}
+
+impl<'a> Writer<'a> {
+    const fn new(types: &'a Types) -> Self {
+        Self {
+            types,
+            values: Vec::new(),
+        }
+    }
+
+    fn statement(self, text: String) -> Statement {
+        Statement {
+            text,
+            values: self.values,
+        }
+    }
+
+    /// `value`, cast to `to`.
+    fn bind(&mut self, value: String, to: &str) -> String {
+        self.values.push(value);
+        // Through text, or the driver would have to know the type.
+        format!("CAST(CAST(${} AS text) AS {to})", self.values.len())
+    }
+
+    fn bind_for(&mut self, column: &Identifier, value: &str) -> String {
+        let types = self.types;
+        let to = types.get(column.as_str()).map_or("text", String::as_str);
+        self.bind(value.to_owned(), to)
+    }
+
+    fn ago(&mut self, ago: Duration) -> String {
+        if ago.is_zero() {
+            return "now()".to_owned();
+        }
+        let interval = format!("{}.{:06} seconds", ago.as_secs(), ago.subsec_micros());
+        format!("now() - {}", self.bind(interval, "interval"))
+    }
+
+    fn conditions(&mut self, conditions: &[Condition]) -> String {
+        let mut text = String::new();
+        for condition in conditions {
+            if !text.is_empty() {
+                text.push_str(" AND ");
+            }
+            let quoted = condition.column().quoted();
+            match condition {
+                Condition::Before(_, ago) => {
+                    // Not what is infinitely long ago: no span of time can be told from it.
+                    let limit = self.ago(*ago);
+                    let _ = write!(
+                        text,
+                        "{quoted} < {limit} AND {quoted} >= TIMESTAMPTZ '0001-01-01 00:00:00+00'"
+                    );
+                }
+                Condition::In(column, values) => {
+                    let bound: Vec<String> = values
+                        .iter()
+                        .map(|value| self.bind_for(column, value))
+                        .collect();
+                    let _ = write!(text, "{quoted} IN ({})", bound.join(", "));
+                }
+                Condition::Null(_, is_null) => {
+                    let _ = write!(
+                        text,
+                        "{quoted} IS {}NULL",
+                        if *is_null { "" } else { "NOT " }
+                    );
+                }
+            }
+        }
+        text
+    }
+
+    fn assignments(&mut self, assignments: &[(Identifier, Value)]) -> String {
+        let mut all = Vec::new();
+        for (column, value) in assignments {
+            let value = match value {
+                Value::Text(text) => self.bind_for(column, text),
+                Value::Null => "NULL".to_owned(),
+                Value::Ago(ago) => self.ago(*ago),
+                // Within what an `int` holds, whatever the time is.
+                Value::SecondsSince(source) => format!(
+                    "CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - {})), 0), 2147483647) AS int)",
+                    source.quoted()
+                ),
+            };
+            all.push(format!("{} = {value}", column.quoted()));
+        }
+        all.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn types(columns: &[(&str, &str)]) -> Types {
+        columns
+            .iter()
+            .map(|(name, of)| ((*name).to_owned(), (*of).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn expired_tokens_are_deleted_by_key_in_order_and_past_locked_rows() {
+        let statement = Spec::expired_tokens().batch(&Types::new());
+        assert_eq!(
+            statement.text,
+            "WITH levee_batch AS (SELECT \"token_id\" FROM \"email_verification_tokens\" WHERE \"expires_at\" < now() \
+             AND \"expires_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00' ORDER BY \"expires_at\" LIMIT $1 FOR UPDATE \
+             SKIP LOCKED) DELETE FROM \"email_verification_tokens\" WHERE \"token_id\" IN (SELECT \"token_id\" FROM \
+             levee_batch) AND \"expires_at\" < now() AND \"expires_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00'"
+        );
+        assert!(statement.values.is_empty());
+    }
+
+    #[test]
+    fn stale_calls_are_ended_with_values_of_their_columns_types() {
+        let spec = Spec::stale_calls(Duration::from_hours(24));
+        let statement = spec.batch(&types(&[("status", "call_status")]));
+        assert_eq!(
+            statement.values,
+            ["ringing", "active", "86400.000000 seconds", "ended"]
+        );
+        assert_eq!(
+            statement.text,
+            "WITH levee_batch AS (SELECT \"call_id\" FROM \"calls\" WHERE \"status\" IN (CAST(CAST($1 AS text) AS \
+             call_status), CAST(CAST($2 AS text) AS call_status)) AND \"started_at\" < now() - CAST(CAST($3 AS text) \
+             AS interval) AND \"started_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00' ORDER BY \"started_at\" LIMIT $5 \
+             FOR UPDATE SKIP LOCKED) UPDATE \"calls\" SET \"status\" = CAST(CAST($4 AS text) AS call_status), \
+             \"ended_at\" = now(), \"duration\" = CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \
+             \"started_at\")), 0), 2147483647) AS int) WHERE \"call_id\" IN (SELECT \"call_id\" FROM levee_batch) AND \
+             \"status\" IN (CAST(CAST($1 AS text) AS call_status), CAST(CAST($2 AS text) AS call_status)) AND \
+             \"started_at\" < now() - CAST(CAST($3 AS text) AS interval) AND \"started_at\" >= TIMESTAMPTZ \
+             '0001-01-01 00:00:00+00'"
+        );
+    }
+
+    #[test]
+    fn names_are_quoted_and_values_never_stand_in_the_text() {
+        let name = |text: &str| Identifier::new(text).unwrap();
+        let spec = Spec {
+            schema: Some(name("a.b")),
+            table: name("x\"; drop table y; --"),
+            key: name("k\"k"),
+            order: name("k\"k"),
+            conditions: vec![
+                Condition::In(name("s"), vec!["'; drop table y; --".to_owned()]),
+                Condition::Null(name("n"), false),
+            ],
+            action: Action::Set(vec![(name("t"), Value::Null)]),
+        };
+        for statement in [spec.batch(&Types::new()), spec.count(&Types::new())] {
+            assert_eq!(statement.values, ["'; drop table y; --"]);
+            assert!(!statement.text.contains('\''), "{}", statement.text);
+            assert!(
+                statement
+                    .text
+                    .contains("\"a.b\".\"x\"\"; drop table y; --\"")
+            );
+        }
+        assert_eq!(
+            spec.columns()
+                .iter()
+                .map(|c| c.as_str())
+                .collect::<Vec<_>>(),
+            ["k\"k", "n", "s", "t"]
+        );
+    }
+
+    #[test]
+    fn names_that_would_be_cut_are_refused() {
+        for bad in ["", "a\0b", &"x".repeat(64)] {
+            assert!(Identifier::new(bad).is_err());
+        }
+        assert!(Identifier::new(&"x".repeat(63)).is_ok());
+    }
+}
