@@ -15,6 +15,7 @@
 //! | [`clock`] | the only place that reads a clock |
 //! | [`process`] | child processes that never outlive their parent |
 //! | [`redis`] | a real redis-server, and a client that sends any bytes |
+//! | [`postgres`] | a real `PostgreSQL` |
 //! | [`sidecar`] | the sidecar under test |
 //! | [`relay`] | a network that loses replies on demand |
 //!
@@ -34,6 +35,7 @@ pub mod envoy;
 pub mod envoy_config;
 pub mod grpc;
 pub mod metrics;
+pub mod postgres;
 pub mod process;
 pub mod raw;
 pub mod redis;

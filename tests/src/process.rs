@@ -193,7 +193,7 @@ impl Known {
     }
 }
 
-fn send(id: u32, signal: Signal) {
+pub(crate) fn send(id: u32, signal: Signal) {
     let Ok(id) = libc::pid_t::try_from(id) else {
         return;
     };

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{env, fs, thread};
@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clock::Stopwatch;
+use crate::postgres::Postgres;
 use crate::process::{Process, Signal};
 use crate::redis::Client;
 use crate::wait::GENEROUS;
@@ -40,6 +41,33 @@ pub fn program() -> PathBuf {
     )
 }
 
+/// What a client must show before it may change something.
+pub const TOKEN: &str = "let me in";
+
+/// The section `database` for the database at `url`, with these further keys (YAML, one a line).
+pub fn at(url: &str, keys: &str) -> String {
+    let keys = keys.replace('\n', "\n  ");
+    format!("database:\n  url_file: '{{files}}/url'\n  {keys}\n#url {url}\n")
+}
+
+/// Writes a configuration into `folder`, with what it names.
+pub fn write_config(folder: &Path, yaml: &str) -> PathBuf {
+    let write = |name: &str, text: &str| {
+        fs::write(folder.join(name), text).expect("write a file for the sidecar");
+    };
+    write("token", TOKEN);
+    let url = yaml.lines().find_map(|line| line.strip_prefix("#url "));
+    write("url", url.unwrap_or_default());
+    let all = format!(
+        "log: {{format: json, level: debug}}\nadmin: {{listen: '127.0.0.1:0', token_file: '{{files}}/token'}}\n{yaml}"
+    );
+    write(
+        "levee.yaml",
+        &all.replace("{files}", &folder.display().to_string()),
+    );
+    folder.join("levee.yaml")
+}
+
 impl Sidecar {
     /// Starts it with one upstream, and these further keys of that upstream (YAML, one a line).
     pub fn before(upstream: SocketAddr, keys: &str) -> Self {
@@ -49,13 +77,15 @@ impl Sidecar {
         ))
     }
 
-    /// Starts it with this configuration, and waits until it is ready.
+    /// Starts it with a database, where it logs in as `user`, and these further keys of that (YAML, one a line).
+    pub fn at(postgres: &Postgres, user: &str, keys: &str) -> Self {
+        Self::start(&at(&postgres.url_of(user), keys))
+    }
+
+    /// Starts it with this configuration, and waits until it is ready. `{files}` stands for a folder of its own.
     pub fn start(yaml: &str) -> Self {
         let files = tempfile::tempdir().expect("make a directory for the sidecar");
-        let config = files.path().join("levee.yaml");
-        let all =
-            format!("log: {{format: json, level: debug}}\nadmin: {{listen: 127.0.0.1:0}}\n{yaml}");
-        fs::write(&config, all).expect("write the configuration");
+        let config = write_config(files.path(), yaml);
         let log = fs::File::create(files.path().join("log")).expect("make a log");
         let mut command = Command::new(program());
         command
@@ -120,13 +150,27 @@ impl Sidecar {
 
     /// Status and body of a page of the admin interface.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.request(&format!("GET {path}"), "")
+    }
+
+    /// Status and body of what is asked to be done, by one who has the token.
+    pub fn post(&self, path: &str) -> (u16, Value) {
+        let (status, body) = self.request(
+            &format!("POST {path}"),
+            &format!("authorization: Bearer {TOKEN}\r\n"),
+        );
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    /// Status and body of the answer to a request with these headers.
+    pub fn request(&self, line: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).expect("connect to the admin interface");
         stream
-            .set_read_timeout(Some(GENEROUS))
+            .set_read_timeout(Some(3 * GENEROUS))
             .expect("set an option of a socket");
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"
         )
         .expect("send a request");
         let mut answer = String::new();
@@ -160,8 +204,9 @@ impl Sidecar {
         while !holds(self) {
             assert!(
                 waited.elapsed() < GENEROUS,
-                "waited for {what}: {} {}",
+                "waited for {what}: {} {} {}",
                 self.state(),
+                self.get("/v1/jobs").1,
                 self.log()
             );
             thread::sleep(Duration::from_millis(10));

@@ -20,6 +20,9 @@ const RIGHTS_EVERY: Duration = Duration::from_mins(1);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// The shortest wait between two looks.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
 /// What can be seen of the watchdog.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -106,9 +109,10 @@ impl Guard {
                 Err(error) => Err(error),
             };
             let wait = match result {
-                Ok(()) => {
+                // On time, not at the next look: what is about to be over is looked at just then.
+                Ok(due) => {
                     failures = 0;
-                    self.every
+                    due.unwrap_or(self.every).clamp(SHORTEST_WAIT, self.every)
                 }
                 Err(error) => {
                     self.metrics.failed.inc();
@@ -150,7 +154,8 @@ impl Guard {
         Ok(())
     }
 
-    async fn look(&self, watchdog: &mut Watchdog) -> Result<(), Error> {
+    /// Looks once. Returns when the next statement that is seen now will be over its limit.
+    async fn look(&self, watchdog: &mut Watchdog) -> Result<Option<Duration>, Error> {
         let sessions = self.sessions().await?;
         let acts = watchdog.judge(&self.settings, &sessions);
         {
@@ -176,7 +181,7 @@ impl Guard {
                 }
             }
         }
-        Ok(())
+        Ok(watchdog.next_due(&self.settings, &sessions))
     }
 
     /// The audit line.
@@ -207,7 +212,7 @@ impl Guard {
             Dialect::Postgres => {
                 "SELECT concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
                    extract(epoch FROM CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END)), \
-                   a.pid::text, a.usename::text, coalesce(a.application_name, ''), coalesce(a.client_addr::text, ''), \
+                   a.pid::text, a.usename::text, coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''), \
                    a.state = 'active', CAST(extract(epoch FROM clock_timestamp() - \
                    CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END) AS float8), \
                    coalesce(a.query, '') \

@@ -43,7 +43,7 @@ impl Database {
             .max_connections(connections)
             .max_lifetime(Duration::from_hours(1))
             .idle_timeout(Duration::from_mins(30))
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(Duration::from_secs(3))
             .test_before_acquire(true)
             .after_connect(move |connection, _| {
                 let settings = settings.clone();

@@ -152,6 +152,22 @@ impl Watchdog {
         }
     }
 
+    /// How long it is until the first of `sessions` is over its limit, of those that nothing was done to.
+    pub fn next_due(&self, settings: &Settings, sessions: &[Session]) -> Option<Duration> {
+        sessions
+            .iter()
+            .filter(|session| settings.watches(session) && !self.acted.contains_key(&session.id))
+            .filter_map(|session| {
+                let limit = match session.state {
+                    State::Active => settings.limit(settings.class(session)),
+                    State::IdleInTransaction => settings.idle_in_transaction,
+                };
+                limit.checked_sub(session.since)
+            })
+            .filter(|left| !left.is_zero())
+            .min()
+    }
+
     /// It was done, and the session was still at what it was seen at.
     pub fn done(&mut self, session: &Session, act: Act) {
         let is_ended = !matches!(act, Act::Cancel(_));
@@ -345,6 +361,19 @@ mod tests {
         // The next statement of the same connection is another one.
         watchdog.judge(&settings, &[]);
         assert!(watchdog.acted.is_empty());
+    }
+
+    #[test]
+    fn the_next_look_is_when_the_first_statement_is_over() {
+        let sessions = [
+            session("app", "a", 1),
+            session("app", "b", 3),
+            session("app", "over", 9),
+            session("somebody", "c", 4),
+        ];
+        let watchdog = Watchdog::default();
+        assert_eq!(watchdog.next_due(&settings(), &sessions), Some(2 * S));
+        assert_eq!(watchdog.next_due(&settings(), &sessions[2..]), None);
     }
 
     #[test]

@@ -292,11 +292,10 @@ impl<J: Job> Runner<J> {
         }
         if !dry_run {
             self.metrics.ended(*outcome, report.took);
+            let ended = report.began.after(report.took);
+            self.metrics.last_run.set(unix_seconds(ended));
         }
         self.metrics.running.set(0);
-        self.metrics
-            .last_run
-            .set(unix_seconds(report.began.after(report.took)));
         let mut status = self.lock();
         status.running = None;
         status.problem = match outcome {

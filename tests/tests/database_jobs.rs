@@ -1,0 +1,450 @@
+//! Cleanup jobs at a real `PostgreSQL`.
+#![allow(missing_docs)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use levee_tests::clock::Stopwatch;
+use levee_tests::postgres::Postgres;
+use levee_tests::process::Signal;
+use levee_tests::sidecar::Sidecar;
+use levee_tests::wait::GENEROUS;
+use serde_json::Value;
+
+const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 1ms, scheduled: false}}";
+const RUN_AUTH: &str = "/v1/jobs/auth_cleanup/run?wait=5m";
+
+fn database() -> Postgres {
+    let postgres = Postgres::start();
+    postgres.make_tables();
+    postgres
+}
+
+fn rows(sidecar: &Sidecar) -> u64 {
+    sidecar.metric("auth_cleanup_expired_tokens_total")
+}
+
+#[test]
+fn all_expired_tokens_go_and_no_other_row_while_the_service_goes_on() {
+    let postgres = database();
+    postgres.add_tokens(300_000, 150_000);
+    let sidecar = Sidecar::at(&postgres, "levee", AUTH);
+    let running = Arc::new(AtomicBool::new(true));
+    let service = {
+        let (mut client, running) = (postgres.client_as("app"), running.clone());
+        thread::spawn(move || {
+            let mut done = 0;
+            while running.load(Ordering::SeqCst) {
+                let row = client
+                    .query_one(
+                        "INSERT INTO email_verification_tokens (expires_at) VALUES (now() + interval '1 day') \
+                         RETURNING token_id::text",
+                        &[],
+                    )
+                    .expect("the service inserts");
+                let id: String = row.get(0);
+                let found = client.query(
+                    "SELECT 1 FROM email_verification_tokens WHERE token_id = $1::text::uuid",
+                    &[&id],
+                );
+                assert_eq!(found.expect("the service reads").len(), 1);
+                done += 1;
+            }
+            done
+        })
+    };
+    let (status, report) = sidecar.post(RUN_AUTH);
+    running.store(false, Ordering::SeqCst);
+    let inserted: i64 = service.join().expect("the service saw no error");
+    println!("{report}, the service inserted {inserted} meanwhile");
+    assert_eq!((status, &report["outcome"]), (200, &Value::from("done")));
+    assert_eq!(report["rows"], 300_000);
+    assert_eq!(postgres.expired_tokens(), 0);
+    let left = postgres.number("SELECT count(*) FROM email_verification_tokens");
+    assert_eq!(left, 150_000 + inserted);
+    assert!(inserted > 0);
+    assert_eq!(rows(&sidecar), 300_000);
+    assert_eq!(
+        sidecar.metric("job_rows_total{job=\"auth_cleanup\"}"),
+        300_000
+    );
+    assert_eq!(sidecar.metric("auth_cleanup_failed_total"), 0);
+    assert_eq!(sidecar.metric("auth_cleanup_duration_seconds_count"), 1);
+    assert_eq!(
+        sidecar.metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}"),
+        1
+    );
+}
+
+#[test]
+fn a_run_that_is_killed_is_completed_by_the_next() {
+    let postgres = database();
+    postgres.add_tokens(20_000, 10);
+    let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 20ms, every: 1s}}";
+    let mut sidecar = Sidecar::at(&postgres, "levee", keys);
+    sidecar.wait_for("a run to be under way", |sidecar| rows(sidecar) >= 300);
+    sidecar.kill();
+    let left = postgres.expired_tokens();
+    println!("{left} are left");
+    assert!(left > 0 && left % 100 == 0, "whole batches only: {left}");
+    let keys = keys.replace("20ms", "0s");
+    let sidecar = Sidecar::at(&postgres, "levee", &keys);
+    sidecar.wait_for("the rest to go", |_| postgres.expired_tokens() == 0);
+    assert_eq!(
+        postgres.number("SELECT count(*) FROM email_verification_tokens"),
+        10
+    );
+    sidecar.wait_for("the count", |sidecar| {
+        rows(sidecar) == u64::try_from(left).expect("a count")
+    });
+}
+
+#[test]
+fn stale_calls_are_ended_with_their_duration_and_no_others() {
+    let postgres = database();
+    // What is exactly as old as allowed is so only for a moment: a day that has not begun stands for it.
+    postgres.execute(
+        "INSERT INTO calls (call_type, status, started_at) VALUES
+           ('ringing', 'ringing', now() - interval '25 hours'), ('active', 'active', now() - interval '3 days'),
+           ('ancient', 'active', '0100-01-01'), ('null', 'active', NULL), ('future', 'active', now() + interval '1 day'),
+           ('exact', 'ringing', now() - interval '24 hours' + interval '1 minute'), ('endless', 'active', '-infinity'),
+           ('ended', 'ended', now() - interval '30 hours'), ('missed', 'missed', now() - interval '30 hours')",
+    );
+    let sidecar = Sidecar::at(
+        &postgres,
+        "levee",
+        "jobs: {video_cleanup: {preset: stale_calls, scheduled: false}}",
+    );
+    let (_, report) = sidecar.post("/v1/video/cleanup?wait=1m");
+    assert_eq!(report["rows"], 3, "{report}");
+    assert_eq!(sidecar.metric("video_cleanup_stale_calls_total"), 3);
+    let rows = postgres
+        .client()
+        .query(
+            "SELECT call_type FROM calls WHERE status = 'ended' AND ended_at BETWEEN now() - interval '1 minute' AND now() \
+             AND duration = least(floor(extract(epoch FROM ended_at - started_at)), 2147483647)",
+            &[],
+        )
+        .expect("a query");
+    let mut ended: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    ended.sort();
+    assert_eq!(ended, ["active", "ancient", "ringing"]);
+    let untouched =
+        postgres.number("SELECT count(*) FROM calls WHERE ended_at IS NULL AND duration IS NULL");
+    assert_eq!(untouched, 6);
+}
+
+#[test]
+fn two_at_once_handle_each_row_once_and_their_counts_add_up() {
+    // PostgreSQL: they take turns. CockroachDB has no lease: they pass by each other's rows.
+    for dialect in ["postgres", "cockroach"] {
+        let postgres = database();
+        postgres.execute(
+            "CREATE TABLE gone (token_id uuid); GRANT ALL ON gone TO levee;
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+               'BEGIN INSERT INTO gone VALUES (OLD.token_id); RETURN OLD; END';
+             CREATE TRIGGER note BEFORE DELETE ON email_verification_tokens FOR EACH ROW EXECUTE FUNCTION note()",
+        );
+        postgres.add_tokens(30_000, 10);
+        let keys = format!(
+            "dialect: {dialect}\njobs: {{auth_cleanup: {{preset: expired_tokens, batch: 100, pause: 0s, scheduled: false}}}}"
+        );
+        let sidecars = [0; 2].map(|_| Sidecar::at(&postgres, "levee", &keys));
+        let reports: Vec<(u16, Value)> = thread::scope(|scope| {
+            let runs = sidecars
+                .each_ref()
+                .map(|sidecar| scope.spawn(|| sidecar.post(RUN_AUTH)));
+            runs.into_iter()
+                .map(|run| run.join().expect("a run"))
+                .collect()
+        });
+        println!("{dialect}: {reports:?}");
+        let counts = sidecars.each_ref().map(rows);
+        assert_eq!(counts.iter().sum::<u64>(), 30_000);
+        assert_eq!(postgres.number("SELECT count(*) FROM gone"), 30_000);
+        assert_eq!(postgres.expired_tokens(), 0);
+        if dialect == "postgres" {
+            let mut statuses: Vec<u16> = reports.iter().map(|(status, _)| *status).collect();
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, 409]);
+            assert!(counts.contains(&0));
+        } else {
+            assert!(
+                counts.iter().all(|count| *count > 0),
+                "they share: {counts:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_database_that_restarts_in_mid_run_is_waited_for() {
+    let mut postgres = database();
+    postgres.add_tokens(20_000, 10);
+    let keys =
+        "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 10ms, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
+    sidecar.wait_for("a run to be under way", |sidecar| rows(sidecar) >= 300);
+    postgres.stop();
+    postgres.start_again();
+    sidecar.wait_for("the rest to go", |_| postgres.expired_tokens() == 0);
+    sidecar.wait_for("the run to end", |sidecar| {
+        sidecar.metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}") == 1
+    });
+    // A batch whose commit was not told may have been done.
+    let counted = rows(&sidecar);
+    assert!((19_900..=20_000).contains(&counted), "{counted}");
+    assert!(sidecar.log().contains("attempt 1 of 5"));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
+    let mut postgres = database();
+    postgres.add_tokens(10, 10);
+    let keys = "jobs: {auth_cleanup: {preset: expired_tokens, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let (right, wrong) = (
+        "SELECT 1".to_owned(),
+        "ALTER TABLE email_verification_tokens RENAME TO",
+    );
+    let cases = [
+        (
+            "there is no table",
+            format!("{wrong} elsewhere"),
+            "ALTER TABLE elsewhere RENAME TO email_verification_tokens".to_owned(),
+        ),
+        (
+            "has no column \\\"expires_at\\\"",
+            "ALTER TABLE email_verification_tokens RENAME expires_at TO other".to_owned(),
+            "ALTER TABLE email_verification_tokens RENAME other TO expires_at".to_owned(),
+        ),
+        (
+            "SQLSTATE 42501",
+            "REVOKE DELETE ON email_verification_tokens FROM levee".to_owned(),
+            "GRANT DELETE ON email_verification_tokens TO levee".to_owned(),
+        ),
+        (
+            "SQLSTATE 25006",
+            "ALTER ROLE levee SET default_transaction_read_only = on".to_owned(),
+            "ALTER ROLE levee RESET default_transaction_read_only".to_owned(),
+        ),
+        ("can't be reached", String::new(), right),
+    ];
+    for (place, (says, harm, mend)) in cases.iter().enumerate() {
+        if harm.is_empty() {
+            postgres.stop();
+        } else {
+            postgres.execute(harm);
+            // Connections that were made before know nothing of it.
+            postgres.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'levee'",
+            );
+        }
+        let (status, report) = sidecar.post(RUN_AUTH);
+        assert_eq!(
+            (status, &report["outcome"]),
+            (500, &Value::from("failed")),
+            "{report}"
+        );
+        let error = report["error"].to_string();
+        assert!(error.contains(says) || harm.is_empty(), "{says}: {error}");
+        let failed = u64::try_from(place).expect("a place") + 1;
+        assert_eq!(sidecar.metric("auth_cleanup_failed_total"), failed);
+        assert!(sidecar.log().contains(error.trim_matches('"')), "{error}");
+        if harm.is_empty() {
+            postgres.start_again();
+        } else {
+            postgres.execute(mend);
+            postgres.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'levee'",
+            );
+        }
+    }
+    let (status, report) = sidecar.post(RUN_AUTH);
+    assert_eq!(
+        (status, &report["rows"]),
+        (200, &Value::from(10)),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_database_that_stands_still_fails_the_run_in_time() {
+    let mut postgres = database();
+    postgres.add_tokens(10, 10);
+    let keys = format!("statement_timeout: 100ms\n{AUTH}");
+    let sidecar = Sidecar::at(&postgres, "levee", &keys);
+    postgres.signal_all(Signal::Stop);
+    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=2m");
+    postgres.signal_all(Signal::Continue);
+    assert_eq!(status, 500, "{report}");
+    let (_, report) = sidecar.post(RUN_AUTH);
+    assert_eq!(report["rows"], 10, "{report}");
+}
+
+#[test]
+fn serialisation_failures_are_tried_again() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE SEQUENCE turns; GRANT ALL ON turns TO levee;
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN IF nextval(''turns'') <= 3 THEN RAISE EXCEPTION ''restart transaction'' USING ERRCODE = ''40001'';
+            END IF; RETURN OLD; END';
+         CREATE TRIGGER fail BEFORE DELETE ON email_verification_tokens FOR EACH STATEMENT EXECUTE FUNCTION fail()",
+    );
+    postgres.add_tokens(10, 10);
+    let sidecar = Sidecar::at(&postgres, "levee", &format!("dialect: cockroach\n{AUTH}"));
+    let (status, report) = sidecar.post(RUN_AUTH);
+    assert_eq!(
+        (status, &report["rows"]),
+        (200, &Value::from(10)),
+        "{report}"
+    );
+    assert!(sidecar.log().contains("attempt 3 of 5"));
+    assert_eq!(sidecar.metric("auth_cleanup_failed_total"), 0);
+}
+
+#[test]
+fn batches_that_are_too_slow_are_made_smaller() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN PERFORM pg_sleep(0.002); RETURN OLD; END';
+         CREATE TRIGGER slow BEFORE DELETE ON email_verification_tokens FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    postgres.add_tokens(1000, 10);
+    // At once they would take two seconds.
+    let keys = "statement_timeout: 1s\njobs: {auth_cleanup: {preset: expired_tokens, batch: 1000, batch_aim: 300ms, pause: 0s, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let (status, report) = sidecar.post(RUN_AUTH);
+    println!("{report}");
+    assert_eq!(
+        (status, &report["rows"]),
+        (200, &Value::from(1000)),
+        "{report}"
+    );
+    assert!(report["batches"].as_u64() >= Some(4), "{report}");
+    assert!(sidecar.log().contains("SQLSTATE 57014"));
+}
+
+#[test]
+fn rows_that_somebody_holds_are_left_to_the_next_time() {
+    let postgres = database();
+    postgres.add_tokens(100, 0);
+    let sidecar = Sidecar::at(&postgres, "levee", AUTH);
+    let mut service = postgres.client_as("app");
+    let mut transaction = service.transaction().expect("a transaction");
+    transaction
+        .execute(
+            "SELECT 1 FROM email_verification_tokens ORDER BY expires_at LIMIT 10 FOR UPDATE",
+            &[],
+        )
+        .expect("a lock");
+    let (_, report) = sidecar.post(RUN_AUTH);
+    assert_eq!(report["rows"], 90, "{report}");
+    transaction.rollback().expect("an end");
+    let (_, report) = sidecar.post(RUN_AUTH);
+    assert_eq!(report["rows"], 10, "{report}");
+}
+
+#[test]
+fn limits_of_a_run_end_it_and_the_next_goes_on() {
+    let postgres = database();
+    postgres.add_tokens(1000, 0);
+    let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, max_rows: 250, pause: 0s, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    for left in [750, 500, 250, 0] {
+        let (status, report) = sidecar.post(RUN_AUTH);
+        assert_eq!(
+            (status, &report["outcome"]),
+            (200, &Value::from("limit")),
+            "{report}"
+        );
+        assert_eq!(postgres.expired_tokens(), left);
+    }
+}
+
+#[test]
+fn a_stop_ends_a_run_after_its_batch() {
+    let postgres = database();
+    postgres.add_tokens(20_000, 0);
+    let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 20ms, every: 1s}}";
+    let mut sidecar = Sidecar::at(&postgres, "levee", keys);
+    sidecar.wait_for("a run to be under way", |sidecar| rows(sidecar) >= 300);
+    let took = Stopwatch::start();
+    sidecar.terminate();
+    let exit = sidecar.wait(GENEROUS).expect("it ends");
+    assert!(
+        exit.success() && took.elapsed() < Duration::from_secs(5),
+        "{exit}"
+    );
+    let log = sidecar.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("stopped: "))
+        .expect(&log);
+    let line: Value = serde_json::from_str(line).expect("JSON");
+    let left = postgres.expired_tokens();
+    assert_eq!(
+        line["rows"].as_str(),
+        Some((20_000 - left).to_string().as_str()),
+        "{line}"
+    );
+}
+
+#[test]
+fn odd_names_are_quoted_and_odd_values_bound() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE SCHEMA \"a.b\"; CREATE TYPE mood AS ENUM ('sad', '; drop table calls; --');
+         CREATE TABLE \"a.b\".\"x\"\"; drop table calls; --\" (\"k\"\"ey\" int PRIMARY KEY, mood mood, n numeric, at timestamp);
+         INSERT INTO \"a.b\".\"x\"\"; drop table calls; --\" SELECT i, (CASE WHEN i <= 3 THEN '; drop table calls; --'
+           ELSE 'sad' END)::mood, i, now() FROM generate_series(1, 10) i;
+         GRANT USAGE ON SCHEMA \"a.b\" TO levee; GRANT ALL ON ALL TABLES IN SCHEMA \"a.b\" TO levee",
+    );
+    let keys = r#"jobs:
+  'it''s "odd"; drop table calls':
+    schema: a.b
+    table: 'x"; drop table calls; --'
+    key: 'k"ey'
+    where: [{column: mood, in: ['; drop table calls; --']}, {column: n, is_null: false}]
+    action: set
+    set: {mood: sad, n: -1.5, at: {ago: 1h}}
+    scheduled: false"#;
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let path = "/v1/jobs/it's%20%22odd%22%3B%20drop%20table%20calls/run?wait=1m";
+    let (status, report) = sidecar.post(path);
+    assert_eq!(
+        (status, &report["rows"]),
+        (200, &Value::from(3)),
+        "{report}"
+    );
+    let set = "SELECT count(*) FROM \"a.b\".\"x\"\"; drop table calls; --\" WHERE mood = 'sad' AND n = -1.5 AND at < now()";
+    assert_eq!(postgres.number(set), 3);
+    assert_eq!(postgres.number("SELECT count(*) FROM calls"), 0);
+    assert!(
+        sidecar
+            .get("/metrics")
+            .1
+            .contains("job_rows_total{job=\"it's \\\"odd\\\"; drop table calls\"} 3")
+    );
+}
+
+#[test]
+fn a_key_that_is_not_unique_is_refused() {
+    let postgres = database();
+    postgres.execute("CREATE TABLE t (id int, at timestamptz); INSERT INTO t VALUES (1, '2020-01-01'), (1, '2100-01-01'); GRANT ALL ON t TO levee");
+    let keys = "jobs: {own: {table: t, key: id, where: {column: at, before: 0s}, action: delete, scheduled: false}, \
+                auth_cleanup: {preset: expired_tokens, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    sidecar.wait_for("it to be said", |sidecar| {
+        sidecar.get("/v1/jobs/own").1.contains("is not unique")
+    });
+    assert_eq!(sidecar.post("/v1/jobs/own/run").0, 500);
+    assert_eq!(postgres.number("SELECT count(*) FROM t"), 2);
+    // The others run.
+    assert_eq!(sidecar.post(RUN_AUTH).0, 200);
+}
