@@ -227,7 +227,7 @@ impl Drop for Postgres {
 }
 
 /// The folder of `postgres` and `initdb`: `POSTGRES_BIN_PATH`, or where the system has it.
-fn programs() -> &'static Path {
+pub fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         if let Some(folder) = env::var_os("POSTGRES_BIN_PATH").filter(|path| !path.is_empty()) {

@@ -58,9 +58,12 @@ pub fn write_config(folder: &Path, yaml: &str) -> PathBuf {
     write("token", TOKEN);
     let url = yaml.lines().find_map(|line| line.strip_prefix("#url "));
     write("url", url.unwrap_or_default());
-    let all = format!(
-        "log: {{format: json, level: debug}}\nadmin: {{listen: '127.0.0.1:0', token_file: '{{files}}/token'}}\n{yaml}"
-    );
+    let admin = if yaml.contains("admin:") {
+        ""
+    } else {
+        "admin: {listen: '127.0.0.1:0', token_file: '{files}/token'}\n"
+    };
+    let all = format!("log: {{format: json, level: debug}}\n{admin}{yaml}");
     write(
         "levee.yaml",
         &all.replace("{files}", &folder.display().to_string()),

@@ -1,0 +1,263 @@
+//! What people do by hand: over HTTP, and on the command line.
+#![allow(missing_docs)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use levee_tests::postgres::Postgres;
+use levee_tests::sidecar::{self, Sidecar, TOKEN};
+use serde_json::Value;
+
+const SLOW: &str =
+    "jobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 100ms, scheduled: false}}";
+
+fn database() -> Postgres {
+    let postgres = Postgres::start();
+    postgres.make_tables();
+    postgres
+}
+
+#[test]
+fn a_run_is_asked_for_over_http() {
+    let postgres = database();
+    postgres.add_tokens(1000, 0);
+    let sidecar = Sidecar::at(&postgres, "levee", SLOW);
+    let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
+    let run = "POST /v1/jobs/auth_cleanup/run";
+    for headers in [
+        String::new(),
+        bearer("other"),
+        bearer(""),
+        "authorization: Basic eDp5\r\n".to_owned(),
+    ] {
+        let (status, body) = sidecar.request(run, &headers);
+        assert_eq!(status, 401, "{headers}: {body}");
+    }
+    // Without the token nobody learns what there is.
+    assert_eq!(sidecar.request("POST /v1/jobs/nothing/run", "").0, 401);
+    let (status, body) = sidecar.post("/v1/jobs/nothing/run");
+    assert_eq!(
+        (status, &body["jobs"][0]),
+        (404, &Value::from("auth_cleanup"))
+    );
+    assert_eq!(sidecar.post("/v1/video/cleanup").0, 404);
+    assert_eq!(
+        sidecar
+            .request("GET /v1/jobs/auth_cleanup/run", &bearer(TOKEN))
+            .0,
+        405
+    );
+    for query in ["dry_run=maybe", "wait=soon", "wait=2h", "x=1"] {
+        assert_eq!(
+            sidecar.post(&format!("/v1/auth/cleanup?{query}")).0,
+            400,
+            "{query}"
+        );
+    }
+    let (status, body) = sidecar.post("/v1/auth/cleanup?dry_run=true");
+    assert_eq!((status, body["rows"].as_u64()), (200, Some(1000)), "{body}");
+    assert_eq!(postgres.expired_tokens(), 1000);
+    assert_eq!(sidecar.metric("auth_cleanup_expired_tokens_total"), 0);
+
+    let (status, body) = sidecar.post("/v1/jobs/auth_cleanup/run?wait=0s");
+    assert_eq!(
+        (status, &body["outcome"]),
+        (202, &Value::from("running")),
+        "{body}"
+    );
+    assert_eq!(sidecar.post("/v1/jobs/auth_cleanup/run").0, 409);
+    assert_eq!(sidecar.post("/v1/auth/cleanup?dry_run=true").0, 409);
+    let see = body["see"].as_str().expect("where to look").to_owned();
+    let page =
+        |sidecar: &Sidecar| -> Value { serde_json::from_str(&sidecar.get(&see).1).expect("JSON") };
+    sidecar.wait_for("progress", |sidecar| {
+        page(sidecar)["running"]["rows"].as_u64() > Some(0)
+    });
+    sidecar.wait_for("the end", |sidecar| page(sidecar)["last"]["batches"] == 100);
+    assert_eq!(postgres.expired_tokens(), 0);
+}
+
+#[test]
+fn without_a_token_in_the_configuration_nothing_can_be_changed() {
+    let sidecar = Sidecar::start("admin: {listen: '127.0.0.1:0'}\n");
+    let (status, body) = sidecar.post("/v1/auth/cleanup");
+    assert_eq!(status, 403);
+    assert!(
+        body["error"].to_string().contains("admin.token_env"),
+        "{body}"
+    );
+}
+
+/// Runs `levee` with a configuration of its own.
+fn levee(
+    folder: &Path,
+    postgres: &Postgres,
+    user: &str,
+    keys: &str,
+    arguments: &[&str],
+) -> (Option<i32>, String, String) {
+    let config = sidecar::write_config(folder, &sidecar::at(&postgres.url_of(user), keys));
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(sidecar::program())
+        .args(arguments)
+        .arg("--config")
+        .arg(config)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run levee");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn a_run_is_asked_for_on_the_command_line() {
+    let postgres = database();
+    postgres.add_tokens(100, 10);
+    let folder = tempfile::tempdir().expect("a directory");
+    let levee = |arguments: &[&str]| levee(folder.path(), &postgres, "levee", SLOW, arguments);
+    let (code, out, _) = levee(&["job", "list"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            Some(0),
+            "auth_cleanup: delete from \"email_verification_tokens\", by hand only\n"
+        )
+    );
+    let (code, out, _) = levee(&["job", "run", "auth_cleanup", "--dry-run"]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(
+        (code, report["rows"].as_u64()),
+        (Some(0), Some(100)),
+        "{report}"
+    );
+    assert_eq!(postgres.expired_tokens(), 100);
+    let (code, _, err) = levee(&["job", "run", "nothing"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("there are: auth_cleanup"), "{err}");
+
+    // While a sidecar is at it, nobody else is.
+    let sidecar = Sidecar::at(&postgres, "levee", SLOW);
+    assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
+    sidecar.wait_for("progress", |sidecar| {
+        sidecar.metric("job_rows_total{job=\"auth_cleanup\"}") > 0
+    });
+    let (code, out, _) = levee(&["job", "run", "auth_cleanup"]);
+    assert_eq!(code, Some(3), "{out}");
+    drop(sidecar);
+
+    let (code, out, _) = levee(&["job", "run", "auth_cleanup"]);
+    assert_eq!(code, Some(0), "{out}");
+    assert_eq!(postgres.expired_tokens(), 0);
+    postgres.execute("DROP TABLE email_verification_tokens");
+    let (code, out, err) = levee(&["job", "run", "auth_cleanup"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("there is no table") && err.contains("there is no table"),
+        "{out} {err}"
+    );
+}
+
+#[test]
+fn limits_at_the_role_are_printed_applied_and_undone() {
+    let postgres = database();
+    postgres.execute(
+        "ALTER ROLE levee CREATEROLE; ALTER ROLE app SET statement_timeout = '10s'; CREATE ROLE reports LOGIN;
+         ALTER ROLE reports SET work_mem = '8MB'",
+    );
+    let folder = tempfile::tempdir().expect("a directory");
+    let keys = "watchdog: {roles: [app, reports], rules: [{role: reports, class: long_query}]}\nlimits: {lock_timeout: 3s}";
+    let levee = |arguments: &[&str]| {
+        levee(
+            folder.path(),
+            &postgres,
+            "levee",
+            keys,
+            &[&["db", "limits"], arguments].concat(),
+        )
+    };
+    let settings = || {
+        let rows = postgres.client().query(
+            "SELECT rolname || ' ' || coalesce(array_to_string(rolconfig, ','), '-') FROM pg_roles \
+             WHERE rolname IN ('app', 'reports') ORDER BY 1",
+            &[],
+        );
+        let rows = rows.expect("a query");
+        rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
+    };
+    let before = settings();
+    let (code, out, err) = levee(&[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("ALTER ROLE \"app\" SET statement_timeout = '5000ms'; -- now 10s"),
+        "{out}"
+    );
+    assert!(err.contains("6 of them differ"), "{err}");
+    assert_eq!(settings(), before);
+
+    let (code, _, err) = levee(&["--apply"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(
+        settings(),
+        [
+            "app statement_timeout=5000ms,idle_in_transaction_session_timeout=60000ms,lock_timeout=3000ms",
+            "reports work_mem=8MB,statement_timeout=30000ms,idle_in_transaction_session_timeout=60000ms,lock_timeout=3000ms"
+        ]
+    );
+    let mut service = postgres.client_as("app");
+    let row = service.query_one("SHOW statement_timeout", &[]);
+    assert_eq!(row.expect("a row").get::<_, String>(0), "5s");
+    let (code, out, err) = levee(&["--apply"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        err.contains("0 of them differ") && out.matches("-- as it is").count() == 6,
+        "{out}"
+    );
+
+    // What somebody has changed since is theirs.
+    postgres.execute("ALTER ROLE app SET lock_timeout = '1s'");
+    let (code, out, _) = levee(&["--rollback"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("left as it is"), "{out}");
+    assert_eq!(
+        settings(),
+        [
+            "app statement_timeout=10s,lock_timeout=1s",
+            "reports work_mem=8MB"
+        ]
+    );
+    let (code, _, err) = levee(&["--rollback"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("levee-limits-undo.json can't be read"),
+        "{err}"
+    );
+}
+
+#[test]
+fn limits_that_can_not_be_applied_change_nothing() {
+    let postgres = database();
+    let folder = tempfile::tempdir().expect("a directory");
+    let levee = |keys: &str| {
+        levee(
+            folder.path(),
+            &postgres,
+            "levee",
+            keys,
+            &["db", "limits", "--apply"],
+        )
+    };
+    let (code, _, err) = levee("watchdog: {roles: [app]}");
+    assert_eq!(code, Some(1));
+    assert!(err.contains("SQLSTATE 42501"), "{err}");
+    let (code, _, err) = levee("watchdog: {roles: [app, nobody]}");
+    assert_eq!(code, Some(1));
+    assert!(err.contains("has no role nobody"), "{err}");
+    assert_eq!(
+        postgres.number("SELECT count(*) FROM pg_db_role_setting"),
+        0
+    );
+}

@@ -1,0 +1,328 @@
+//! The watchdog at a real `PostgreSQL`.
+#![allow(missing_docs)]
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use levee_tests::clock::Stopwatch;
+use levee_tests::postgres::{Postgres, programs};
+use levee_tests::process::{Process, Signal};
+use levee_tests::sidecar::Sidecar;
+use postgres::Client;
+
+const WATCHDOG: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 1500ms, long_query: 4s}, \
+                        idle_in_transaction: 1500ms, rules: [{application: reports, class: long_query}]}";
+
+fn database() -> Postgres {
+    let postgres = Postgres::start();
+    postgres.make_tables();
+    postgres
+}
+
+fn timeouts(sidecar: &Sidecar, class: &str) -> u64 {
+    sidecar.metric(&format!(
+        "db_query_timeout_total{{class=\"{class}\",database=\"app\"}}"
+    ))
+}
+
+/// Executes a statement: how long it took, and the SQLSTATE of its failure, or nothing.
+fn ask(client: &mut Client, statement: &str) -> (Duration, String) {
+    let took = Stopwatch::start();
+    let result = client.batch_execute(statement);
+    let code = match result {
+        Ok(()) => String::new(),
+        Err(error) => error
+            .code()
+            .map_or_else(|| error.to_string(), |code| code.code().to_owned()),
+    };
+    (took.elapsed(), code)
+}
+
+#[test]
+fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
+    let postgres = database();
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
+    let mut holder = postgres.client();
+    let mut transaction = holder.transaction().expect("a transaction");
+    transaction
+        .batch_execute("LOCK TABLE calls")
+        .expect("a lock");
+    let mut service = postgres.client_as("app");
+    let (took, code) = ask(
+        &mut service,
+        "SELECT count(*) FROM calls WHERE call_type = 'secret'",
+    );
+    println!("{took:?}");
+    assert_eq!(code, "57014");
+    // The limit, and what a busy machine takes besides.
+    assert!(
+        took >= Duration::from_millis(1450) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
+    transaction.rollback().expect("an end");
+    assert_eq!(
+        ask(&mut service, "SELECT count(*) FROM calls").1,
+        "",
+        "the connection is kept"
+    );
+    sidecar.wait_for("the count", |sidecar| timeouts(sidecar, "query") == 1);
+    assert_eq!(timeouts(&sidecar, "long_query"), 0);
+    let log = sidecar.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("cancelled: "))
+        .expect(&log);
+    assert!(
+        line.contains("SELECT count(*) FROM calls WHERE call_type = ?"),
+        "{line}"
+    );
+    assert!(
+        line.contains("\"role\":\"app\"") && !log.contains("secret"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_class_is_that_of_the_application_or_of_a_comment() {
+    let postgres = database();
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
+    let mut service = postgres.client_as("app");
+    let statement = "SELECT pg_sleep(2.5) /* levee: long_query */";
+    assert_eq!(ask(&mut service, statement).1, "");
+    let mut reports = postgres.client_as("app");
+    reports
+        .batch_execute("SET application_name = 'reports'")
+        .expect("a setting");
+    assert_eq!(ask(&mut reports, "SELECT pg_sleep(2.5)").1, "");
+    let (took, code) = ask(&mut reports, "SELECT pg_sleep(60)");
+    assert_eq!(code, "57014", "{took:?}");
+    assert!(took >= Duration::from_millis(3950), "{took:?}");
+    sidecar.wait_for("the count", |sidecar| timeouts(sidecar, "long_query") == 1);
+    assert_eq!(timeouts(&sidecar, "query"), 0);
+}
+
+#[test]
+fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
+    let postgres = database();
+    let keys = "watchdog: {roles: [app], every: 10ms, classes: {query: 200ms}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let mut service = postgres.client_as("app");
+    let (mut ended, mut cancelled) = (0, 0);
+    // From well before the limit to well behind it.
+    for millis in (170..230).cycle().step_by(3).take(60) {
+        match ask(
+            &mut service,
+            &format!("SELECT pg_sleep({})", f64::from(millis) / 1000.0),
+        )
+        .1
+        .as_str()
+        {
+            "" => ended += 1,
+            "57014" => cancelled += 1,
+            other => panic!("{other}"),
+        }
+        assert_eq!(
+            ask(&mut service, "SELECT pg_sleep(0.02)").1,
+            "",
+            "{millis} ms before it"
+        );
+    }
+    println!("{ended} ended, {cancelled} were cancelled");
+    assert!(ended > 0 && cancelled > 0);
+    sidecar.wait_for("the count", |sidecar| {
+        timeouts(sidecar, "query") >= cancelled
+    });
+}
+
+#[test]
+fn others_maintenance_replication_and_levee_itself_are_left_alone() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE ROLE other LOGIN; ALTER ROLE app REPLICATION; CREATE TABLE large AS SELECT i FROM generate_series(1, 200000) i;
+         ALTER TABLE large OWNER TO app",
+    );
+    // Levee logs in as the role that it watches.
+    let keys = "jobs: {own: {table: large2, key: i, where: {column: i, is_null: false}, action: delete, scheduled: false}}\n\
+                watchdog: {roles: [app, postgres, levee], every: 100ms, classes: {query: 300ms}}";
+    postgres.execute(
+        "CREATE TABLE large2 (i int PRIMARY KEY); INSERT INTO large2 VALUES (1); ALTER TABLE large2 OWNER TO app;
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); RETURN OLD; END';
+         CREATE TRIGGER slow BEFORE DELETE ON large2 FOR EACH ROW EXECUTE FUNCTION slow();
+         GRANT pg_read_all_stats, pg_signal_backend TO app",
+    );
+    let sidecar = Sidecar::at(&postgres, "app", keys);
+    let mut receiver = Command::new(programs().join("pg_receivewal"));
+    let folder = tempfile::tempdir().expect("a directory");
+    receiver
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "app",
+            "--no-loop",
+            "-p",
+            &postgres.port().to_string(),
+            "-D",
+        ])
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut receiver = Process::spawn(receiver, Signal::Kill).expect("pg_receivewal");
+    thread::scope(|scope| {
+        // A maintenance that takes its time: the cost delay makes it so.
+        let vacuum = scope.spawn(|| {
+            let mut client = postgres.client_as("app");
+            client
+                .batch_execute("SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 10")
+                .expect("settings");
+            ask(&mut client, "VACUUM (ANALYZE) large")
+        });
+        let superuser = scope.spawn(|| ask(&mut postgres.client(), "SELECT pg_sleep(1.5)"));
+        let other = scope.spawn(|| ask(&mut postgres.client_as("other"), "SELECT pg_sleep(1.5)"));
+        let (status, report) = sidecar.post("/v1/jobs/own/run?wait=1m");
+        assert_eq!(
+            (status, report["rows"].as_u64()),
+            (200, Some(1)),
+            "{report}"
+        );
+        let (took, code) = vacuum.join().expect("a vacuum");
+        assert_eq!(code, "");
+        assert!(
+            took > Duration::from_millis(600),
+            "it was too short to show anything: {took:?}"
+        );
+        for (_, code) in [superuser, other].map(|it| it.join().expect("a statement")) {
+            assert_eq!(code, "");
+        }
+    });
+    assert_eq!(receiver.exit_status(), None, "replication was ended");
+    assert_eq!(
+        postgres.number("SELECT count(*) FROM pg_stat_replication WHERE usename = 'app'"),
+        1
+    );
+    assert_eq!(timeouts(&sidecar, "query"), 0);
+    let mut service = postgres.client_as("app");
+    assert_eq!(
+        ask(&mut service, "SELECT pg_sleep(60)").1,
+        "57014",
+        "it does watch"
+    );
+}
+
+#[test]
+fn without_its_roles_it_says_so_and_the_rest_works() {
+    let postgres = database();
+    postgres.add_tokens(10, 0);
+    postgres.execute("REVOKE pg_read_all_stats, pg_signal_backend FROM levee");
+    let keys =
+        format!("jobs: {{auth_cleanup: {{preset: expired_tokens, scheduled: false}}}}\n{WATCHDOG}");
+    let sidecar = Sidecar::at(&postgres, "levee", &keys);
+    sidecar.wait_for("it to be said", |sidecar| {
+        let (_, page) = sidecar.get("/v1/watchdog");
+        page.contains("lacks pg_read_all_stats, pg_signal_backend")
+    });
+    assert!(
+        sidecar
+            .log()
+            .contains("GRANT pg_read_all_stats, pg_signal_backend TO")
+    );
+    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m");
+    assert_eq!(
+        (status, report["rows"].as_u64()),
+        (200, Some(10)),
+        "{report}"
+    );
+    assert_eq!(
+        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(2)").1,
+        ""
+    );
+}
+
+#[test]
+fn sessions_idle_in_a_transaction_are_ended() {
+    let postgres = database();
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
+    let mut service = postgres.client_as("app");
+    let mut idle = postgres.client_as("app");
+    service
+        .batch_execute("BEGIN; LOCK TABLE calls")
+        .expect("a transaction");
+    sidecar.wait_for("its end", |sidecar| {
+        timeouts(sidecar, "idle_in_transaction") == 1
+    });
+    assert_eq!(
+        ask(&mut postgres.client(), "SELECT count(*) FROM calls").1,
+        "",
+        "the lock is free"
+    );
+    assert!(service.batch_execute("COMMIT").is_err());
+    assert_eq!(
+        ask(&mut idle, "SELECT 1").1,
+        "",
+        "outside of a transaction nobody is ended"
+    );
+    assert!(sidecar.log().contains("ended: BEGIN; LOCK TABLE calls"));
+}
+
+#[test]
+fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
+    let postgres = database();
+    let keys =
+        "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}, terminate_after: 700ms}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let stubborn = "DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'";
+    let (took, code) = ask(&mut postgres.client_as("app"), stubborn);
+    assert_eq!(code, "57P01", "{took:?}");
+    sidecar.wait_for("the count", |sidecar| timeouts(sidecar, "query") == 2);
+}
+
+#[test]
+fn a_dry_run_only_says_what_it_would_do() {
+    let postgres = database();
+    let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 200ms}, idle_in_transaction: 300ms, dry_run: true}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    assert_eq!(
+        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(1.5)").1,
+        ""
+    );
+    sidecar.wait_for("the line", |sidecar| {
+        sidecar.log().contains("would cancel: SELECT pg_sleep(?)")
+    });
+    assert_eq!(sidecar.log().matches("would cancel").count(), 1);
+    let mut service = postgres.client_as("app");
+    service.batch_execute("BEGIN").expect("a transaction");
+    sidecar.wait_for("the line", |sidecar| {
+        sidecar.log().contains("would end: BEGIN")
+    });
+    assert!(service.batch_execute("COMMIT").is_ok());
+    assert_eq!(
+        timeouts(&sidecar, "query") + timeouts(&sidecar, "idle_in_transaction"),
+        0
+    );
+}
+
+#[test]
+fn a_database_that_was_away_is_watched_again() {
+    let mut postgres = database();
+    let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    assert_eq!(
+        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(60)").1,
+        "57014"
+    );
+    postgres.stop();
+    sidecar.wait_for("its failure", |sidecar| {
+        sidecar.metric("db_watchdog_failed_total{database=\"app\"}") > 0
+    });
+    assert!(sidecar.get("/v1/watchdog").1.contains("can't be reached"));
+    postgres.start_again();
+    assert_eq!(
+        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(60)").1,
+        "57014"
+    );
+    sidecar.wait_for("its recovery", |sidecar| {
+        sidecar.get("/v1/watchdog").1.contains("\"problem\":null")
+    });
+}
