@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use levee::config::Config;
-use levee::metrics::Metrics;
+use levee::metrics::{Metrics, Preset};
 use levee_policy::ratio::Ratio;
 use std::fs;
 use std::net::TcpListener;
@@ -65,6 +65,9 @@ fn the_readmes_example_is_valid_and_has_the_defaults_that_it_says() {
 fn each_metric_is_in_the_readme_and_each_of_the_readme_is_there() {
     let metrics = Metrics::new();
     let _ = metrics.redis("x");
+    let _ = metrics.job("x", Some(Preset::ExpiredTokens));
+    let _ = metrics.job("y", Some(Preset::StaleCalls));
+    let _ = metrics.watchdog("x");
     let text = metrics.text();
     let names: Vec<&str> = text
         .lines()
@@ -77,7 +80,17 @@ fn each_metric_is_in_the_readme_and_each_of_the_readme_is_there() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .filter(|name| {
-            name.contains("redis_") || name.starts_with("circuit_") || name.starts_with("levee_")
+            [
+                "redis_",
+                "circuit_",
+                "levee_",
+                "job_",
+                "db_",
+                "auth_cleanup_",
+                "video_cleanup_",
+            ]
+            .iter()
+            .any(|start| name.starts_with(start))
         });
     for name in documented {
         assert!(names.contains(&name), "{name}");
@@ -136,6 +149,100 @@ fn no_secret_is_shown() {
         "redis: [{name: x, listen: '127.0.0.1:1', upstream: 'redis://h', password_env: LEVEE_NOT_SET}]",
     );
     assert!(missing[0].contains("LEVEE_NOT_SET"), "{missing:?}");
+}
+
+fn config(yaml: &str, url: &str) -> Result<Config, Vec<String>> {
+    let mut file = std::env::temp_dir();
+    file.push(format!("levee-url-{}-{}", std::process::id(), url.len()));
+    fs::write(&file, url).unwrap();
+    let yaml = yaml.replace("{url}", file.to_str().unwrap());
+    Config::parse(&yaml).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+const URL: &str = "postgres://levee:hidden@db:5433/app";
+
+#[test]
+fn the_readmes_example_of_a_database_is_valid_and_has_the_defaults_that_it_says() {
+    let (_, example) = README
+        .split_once("## The sidecar: the database")
+        .and_then(|(_, section)| section.split_once("```yaml"))
+        .expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let example = example
+        .replace("url_env: DATABASE_URL", "url_file: '{url}'")
+        .replace("token_env: LEVEE_TOKEN", "");
+    let config = config(&example, URL).unwrap();
+    let database = config.database.as_ref().unwrap();
+    assert_eq!((database.name.as_str(), database.connections), ("app", 4));
+    assert_eq!(database.statement_timeout, Duration::from_secs(30));
+    assert!(!format!("{config:?}").contains("hidden"));
+    let names: Vec<&str> = database.jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names, ["auth_cleanup", "sessions", "video_cleanup"]);
+    let settings = database.jobs[0].settings;
+    assert_eq!(settings.every, Some(Duration::from_hours(1)));
+    assert_eq!(
+        (settings.max_rows, settings.max_time),
+        (10_000_000, Duration::from_mins(30))
+    );
+    assert_eq!(settings.pace.batch, 1000);
+    assert_eq!(settings.pace.aim, Duration::from_millis(250));
+    assert_eq!(settings.pace.pause, Duration::from_millis(50));
+    assert_eq!(settings.pace.max_lag, Duration::from_secs(10));
+    let watchdog = database.watchdog.as_ref().unwrap();
+    assert_eq!(watchdog.every, Duration::from_secs(1));
+    assert_eq!(watchdog.settings.query, Duration::from_secs(5));
+    assert_eq!(watchdog.settings.long_query, Duration::from_secs(30));
+    assert_eq!(
+        watchdog.settings.idle_in_transaction,
+        Duration::from_mins(1)
+    );
+    assert_eq!(watchdog.settings.terminate_after, None);
+    assert_eq!(database.lock_timeout, Duration::from_secs(2));
+}
+
+#[test]
+fn all_mistakes_about_a_database_are_told_at_once() {
+    let errors = config(
+        "database:\n  url_file: '{url}'\n  dialect: oracle\n  jobs:\n    a: {preset: expired_tokens, batch: 0}\n    \
+         b: {preset: expired_tokens}\n    c: {table: t}\n    \
+         d: {table: t, key: '', where: {column: x}, action: set}\n    \
+         e: {table: t, key: k, where: [{column: x, before: 1h, in: [a]}], action: delete, set: {a: [1], b: 1}}\n  \
+         watchdog: {classes: {query: fast}, rules: [{class: slow}]}\n  drop: 1\n",
+        "mysql://u:hidden@h",
+    )
+    .unwrap_err();
+    let all = errors.join("\n");
+    for (path, text) in [
+        ("database.url_file", "postgres://"),
+        ("database.dialect", "\"postgres\", \"cockroach\""),
+        ("database.jobs.a.batch", "from 1 to"),
+        ("database.jobs.b.preset", "is used twice"),
+        ("database.jobs.c.key", "is missing"),
+        ("database.jobs.c.where", "is missing"),
+        ("database.jobs.c.action", "is missing"),
+        ("database.jobs.d.key", "is empty"),
+        ("database.jobs.d.where", "just one of"),
+        ("database.jobs.d.set", "is missing"),
+        ("database.jobs.e.where[0]", "just one of"),
+        ("database.jobs.e.set.a", "must be a text"),
+        ("database.jobs.e.set", "has no meaning"),
+        ("database.watchdog.roles", "is missing"),
+        (
+            "database.watchdog.classes.query",
+            "a duration with its unit",
+        ),
+        ("database.watchdog.rules[0]", "must name a role"),
+        ("database.watchdog.rules[0].class", "query"),
+        ("database.drop", "is not known here"),
+    ] {
+        let found = errors
+            .iter()
+            .any(|error| error.starts_with(&format!("{path}: ")) && error.contains(text));
+        assert!(found, "{path}: {text}\n{all}");
+    }
+    assert!(!all.contains("hidden"), "{all}");
+    let missing = config("database: {dialect: postgres}", URL).unwrap_err();
+    assert!(missing[0].contains("DATABASE_URL"), "{missing:?}");
 }
 
 /// What `levee` with these arguments says and how it exits.

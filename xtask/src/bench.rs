@@ -18,12 +18,14 @@ use std::time::Duration;
 pub enum Bench {
     /// Throughput and latency of Redis: directly, through the sidecar, through Envoy
     Redis(Options),
+    /// Latency of a service at PostgreSQL, with and without a cleanup job beside it
+    Database(Options),
 }
 
 /// How long it is measured.
 #[derive(Args)]
 pub struct Options {
-    /// A tenth of the commands, and one round
+    /// One round, and a tenth of the commands
     #[arg(long)]
     quick: bool,
 }
@@ -32,7 +34,32 @@ pub struct Options {
 pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     match bench {
         Bench::Redis(options) => redis(project, options),
+        Bench::Database(options) => database(project, options),
     }
+}
+
+fn database(project: &Project, options: &Options) -> Result<(), Failure> {
+    let postgres = machine::postgres()?;
+    println!("==> building the sidecar for release");
+    let mut build = cargo();
+    build
+        .current_dir(&project.root)
+        .args(["build", "--locked", "--release", "--package=levee"]);
+    succeed(&mut build, "the sidecar could not be built")?;
+    let mut run = cargo();
+    run.current_dir(&project.root)
+        .args([
+            "run",
+            "--locked",
+            "--quiet",
+            "--package=levee-tests",
+            "--bin=bench-database",
+            "--",
+        ])
+        .arg(if options.quick { "1" } else { "5" })
+        .env("POSTGRES_BIN_PATH", postgres)
+        .env("LEVEE_BIN", project.target()?.join("release/levee"));
+    succeed(&mut run, "the measurement has failed")
 }
 
 /// A program that is ended when this is dropped.

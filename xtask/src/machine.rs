@@ -41,6 +41,43 @@ pub fn python(what: &str) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The folder of `initdb` and `postgres` to test with: `POSTGRES_BIN_PATH`, or the machine's.
+pub fn postgres() -> Result<PathBuf, Failure> {
+    let is_it = |folder: &PathBuf| {
+        ["initdb", "postgres", "pg_receivewal"]
+            .iter()
+            .all(|name| folder.join(name).is_file())
+    };
+    if let Some(own) = env::var_os("POSTGRES_BIN_PATH").filter(|path| !path.is_empty()) {
+        let own = PathBuf::from(own);
+        return if is_it(&own) {
+            Ok(own)
+        } else {
+            Err(Failure::Missing(format!(
+                "POSTGRES_BIN_PATH={} has no initdb, postgres and pg_receivewal",
+                own.display()
+            )))
+        };
+    }
+    // Debian keeps each version in a folder of its own, and none of them on the PATH.
+    let mut folders: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .collect();
+    folders.sort();
+    folders.reverse();
+    let path = env::var_os("PATH").unwrap_or_default();
+    folders.extend(env::split_paths(&path));
+    folders.into_iter().find(is_it).ok_or_else(|| {
+        Failure::Missing(
+            "PostgreSQL is missing. Install it (Debian: postgresql; Fedora: postgresql-server; macOS: brew install \
+             postgresql), or set POSTGRES_BIN_PATH to the folder of initdb and postgres"
+                .to_owned(),
+        )
+    })
+}
+
 /// The redis-server to test with: `REDIS_SERVER_PATH`, or the machine's.
 pub fn redis_server() -> Result<PathBuf, Failure> {
     if let Some(own) = env::var_os("REDIS_SERVER_PATH").filter(|path| !path.is_empty()) {

@@ -27,6 +27,7 @@ Environment:
   LEVEE_ANY_ENVOY   set to 1 to use it though its version is another than the pinned one
   FUNC_E_PATH       your own func-e in place of the pinned one
   REDIS_SERVER_PATH the redis-server to test with, in place of the one on the PATH
+  POSTGRES_BIN_PATH the folder of PostgreSQL's programs to test with, in place of the machine's
   CARGO_TARGET_DIR  where builds go, as for cargo itself"
 )]
 struct Cli {

@@ -35,7 +35,7 @@ pub enum Part {
     Unit,
     /// The decisions in both kinds of WebAssembly, under node
     Wasm,
-    /// End to end, with a real Envoy and a real Redis
+    /// End to end, with a real Envoy, a real Redis and a real database
     E2e,
 }
 
@@ -251,6 +251,7 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
     let envoy = tools::envoy(project)?;
     let func_e = tools::func_e(project)?;
     let redis_server = machine::redis_server()?;
+    let postgres = machine::postgres()?;
     build_filter(project)?;
     build_sidecar(project)?;
     let mut command = in_project(
@@ -262,6 +263,7 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
         .env("ENVOY_PATH", envoy)
         .env("FUNC_E_PATH", func_e)
         .env("REDIS_SERVER_PATH", redis_server)
+        .env("POSTGRES_BIN_PATH", postgres)
         .env("LEVEE_BIN", project.sidecar()?)
         .env("LEVEE_GO_CLIENT", tools::redis_go(project)?)
         .env("LEVEE_PYTHONPATH", tools::redis_py(project)?)

@@ -123,7 +123,7 @@ async fn begin(
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Response {
-    if let Err(refusal) = authorize(admin.token.as_deref(), headers) {
+    if let Some(refusal) = refusal(admin.token.as_deref(), headers) {
         return refusal;
     }
     let Some(job) = job else {
@@ -170,10 +170,10 @@ fn encode(name: &str) -> String {
         .replace('+', "%20")
 }
 
-/// Whether the client may change something.
-fn authorize(token: Option<&Secret>, headers: &HeaderMap) -> Result<(), Response> {
+/// Why the client may not change anything, if so.
+fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
     let Some(token) = token else {
-        return Err(error(
+        return Some(error(
             StatusCode::FORBIDDEN,
             "nothing can be changed here before admin.token_env or admin.token_file is configured",
         ));
@@ -183,9 +183,8 @@ fn authorize(token: Option<&Secret>, headers: &HeaderMap) -> Result<(), Response
         .and_then(|value| value.as_bytes().split_at_checked(7))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
         .map(|(_, shown)| shown);
-    let is_right = shown.is_some_and(|shown| bool::from(shown.ct_eq(token.reveal().as_bytes())));
-    if is_right {
-        return Ok(());
+    if shown.is_some_and(|shown| bool::from(shown.ct_eq(token.reveal().as_bytes()))) {
+        return None;
     }
     let mut refusal = error(
         StatusCode::UNAUTHORIZED,
@@ -195,7 +194,7 @@ fn authorize(token: Option<&Secret>, headers: &HeaderMap) -> Result<(), Response
     refusal
         .headers_mut()
         .insert(header::WWW_AUTHENTICATE, challenge);
-    Err(refusal)
+    Some(refusal)
 }
 
 fn unknown(admin: &Admin, message: &str) -> Response {

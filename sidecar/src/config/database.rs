@@ -87,19 +87,19 @@ fn read_database(s: &mut Section<'_>) -> Database {
             );
         }
     }
-    let options = url
-        .as_ref()
-        .and_then(|url| match url.reveal().parse::<PgConnectOptions>() {
-            Ok(options) => Some(options),
-            Err(_) => {
-                // Not shown: it may hold a password.
-                s.error(
-                    "url_env",
-                    "the URL is not one of PostgreSQL; it must be postgres://user:password@host:5432/database",
-                );
-                None
-            }
-        });
+    let options: Option<PgConnectOptions> = url.as_ref().and_then(|url| url.reveal().parse().ok());
+    if url.is_some() && options.is_none() {
+        let field = if s.has("url_env") {
+            "url_env"
+        } else {
+            "url_file"
+        };
+        // Not shown: it may hold a password.
+        s.error(
+            field,
+            "the URL is not one of PostgreSQL; it must be postgres://user:password@host:5432/database",
+        );
+    }
     let database = options
         .as_ref()
         .and_then(PgConnectOptions::get_database)
@@ -350,7 +350,7 @@ fn read_watchdog(s: &mut Section<'_>) -> Watchdog {
                 .unwrap_or(30 * SECOND),
         )
     });
-    let rules = s.list("rules", |s| {
+    let exceptions = s.list("rules", |s| {
         let (role, application) = (s.text("role"), s.text("application"));
         if role.is_none() && application.is_none() {
             s.error("", "must name a role, an application, or both");
@@ -368,7 +368,7 @@ fn read_watchdog(s: &mut Section<'_>) -> Watchdog {
             applications,
             query,
             long_query,
-            rules,
+            rules: exceptions,
             idle_in_transaction: s
                 .duration("idle_in_transaction", 10 * MILLISECOND..=LONGEST)
                 .unwrap_or(Duration::from_mins(1)),

@@ -42,6 +42,7 @@ impl Change {
     }
 
     /// What undoes it.
+    #[must_use]
     pub fn undone(&self) -> Self {
         Self {
             from: self.to.clone(),

@@ -1,0 +1,107 @@
+//! What a service at `PostgreSQL` notices of a cleanup job beside it: rounds without and with the job, in turns.
+//!
+//! Started by `cargo xtask bench database`, with the number of rounds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use levee_tests::clock::Stopwatch;
+use levee_tests::postgres::Postgres;
+use levee_tests::sidecar::Sidecar;
+
+/// Connections of the service.
+const CLIENTS: usize = 4;
+
+/// Each of them inserts and reads a row so often, so that the machine is not full already.
+const EVERY: Duration = Duration::from_millis(4);
+
+/// How long a round without the job takes; about as long as one with it.
+const CALM: Duration = Duration::from_secs(15);
+
+const EXPIRED: u32 = 300_000;
+const VALID: u32 = 150_000;
+
+fn main() {
+    let rounds = std::env::args()
+        .nth(1)
+        .and_then(|rounds| rounds.parse().ok());
+    let rounds: u32 = rounds.unwrap_or(1);
+    println!(
+        "{CLIENTS} connections of a service insert and read a row each {EVERY:?}; the job deletes {EXPIRED} of {} rows \
+         with its default settings. Milliseconds.\n",
+        EXPIRED + VALID
+    );
+    println!("round   without: p50   p99    with: p50   p99   ratio of p99   the job");
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let postgres = Postgres::start();
+        postgres.make_tables();
+        postgres.add_tokens(EXPIRED, VALID);
+        let keys = "jobs: {auth_cleanup: {preset: expired_tokens, scheduled: false}}";
+        let sidecar = Sidecar::at(&postgres, "levee", keys);
+        let without = measure(&postgres, || thread::sleep(CALM));
+        let mut report = serde_json::Value::Null;
+        let with = measure(&postgres, || {
+            report = sidecar.post("/v1/auth/cleanup?wait=1m").1
+        });
+        assert_eq!(report["rows"], EXPIRED, "{report}");
+        let ratio = with.1 / without.1;
+        println!(
+            "{round:>5} {:>14.2} {:>5.2} {:>12.2} {:>5.2} {ratio:>14.2}   {:.1} s",
+            without.0,
+            without.1,
+            with.0,
+            with.1,
+            report["seconds"].as_f64().unwrap_or_default()
+        );
+        ratios.push(ratio);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "\nmedian of the ratios {:.2} [{:.2} to {:.2}]",
+        ratios[ratios.len() / 2],
+        ratios[0],
+        ratios[ratios.len() - 1]
+    );
+}
+
+/// The median and the 99th percentile of the service's steps while `meanwhile` runs, in milliseconds.
+fn measure(postgres: &Postgres, meanwhile: impl FnOnce()) -> (f64, f64) {
+    let running = Arc::new(AtomicBool::new(true));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (mut client, running) = (postgres.client_as("app"), running.clone());
+            thread::spawn(move || {
+                let insert = client
+                    .prepare(
+                        "INSERT INTO email_verification_tokens (expires_at) VALUES (now() + interval '1 day') \
+                         RETURNING token_id::text",
+                    )
+                    .expect("a statement");
+                let read = client
+                    .prepare("SELECT 1 FROM email_verification_tokens WHERE token_id = $1::text::uuid")
+                    .expect("a statement");
+                let mut times = Vec::new();
+                while running.load(Ordering::Relaxed) {
+                    let took = Stopwatch::start();
+                    let id: String = client.query_one(&insert, &[]).expect("an insert").get(0);
+                    client.query_one(&read, &[&id]).expect("the row");
+                    let took = took.elapsed();
+                    times.push(took.as_secs_f64() * 1000.0);
+                    thread::sleep(EVERY.saturating_sub(took));
+                }
+                times
+            })
+        })
+        .collect();
+    meanwhile();
+    running.store(false, Ordering::Relaxed);
+    let mut times: Vec<f64> = clients
+        .into_iter()
+        .flat_map(|client| client.join().expect("the service saw no error"))
+        .collect();
+    times.sort_by(f64::total_cmp);
+    (times[times.len() / 2], times[times.len() * 99 / 100])
+}
