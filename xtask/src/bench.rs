@@ -18,7 +18,7 @@ use std::time::Duration;
 pub enum Bench {
     /// Throughput and latency of Redis: directly, through the sidecar, through Envoy
     Redis(Options),
-    /// Latency of a service at PostgreSQL, with and without a cleanup job beside it
+    /// Latency of a service at its database, with and without a cleanup job beside it
     Database(Options),
 }
 

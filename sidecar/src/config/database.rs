@@ -87,7 +87,14 @@ fn read_database(s: &mut Section<'_>) -> Database {
             );
         }
     }
-    let options: Option<PgConnectOptions> = url.as_ref().and_then(|url| url.reveal().parse().ok());
+    let is_ours = |url: &&Secret| {
+        let scheme = url.reveal().split("://").next();
+        matches!(scheme, Some("postgres" | "postgresql"))
+    };
+    let options: Option<PgConnectOptions> = url
+        .as_ref()
+        .filter(is_ours)
+        .and_then(|url| url.reveal().parse().ok());
     if url.is_some() && options.is_none() {
         let field = if s.has("url_env") {
             "url_env"

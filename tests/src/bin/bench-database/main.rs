@@ -44,7 +44,7 @@ fn main() {
         let without = measure(&postgres, || thread::sleep(CALM));
         let mut report = serde_json::Value::Null;
         let with = measure(&postgres, || {
-            report = sidecar.post("/v1/auth/cleanup?wait=1m").1
+            report = sidecar.post("/v1/auth/cleanup?wait=1m").1;
         });
         assert_eq!(report["rows"], EXPIRED, "{report}");
         let ratio = with.1 / without.1;
