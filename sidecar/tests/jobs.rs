@@ -1,0 +1,228 @@
+//! The loop around a job, with a job that does as it is told.
+#![allow(missing_docs)]
+
+use levee::clock::Clock;
+use levee::jobs::pace;
+use levee::jobs::runner::{Outcome, Report, Runner, Settings};
+use levee::jobs::{Error, Job, Kind, Run};
+use levee::metrics::Metrics;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What each step answers, in order; what follows has no more to do.
+#[derive(Clone, Default)]
+struct Script {
+    begins: Arc<Mutex<VecDeque<Kind>>>,
+    claims: Arc<Mutex<VecDeque<Kind>>>,
+    batches: Arc<Mutex<VecDeque<Result<u64, Kind>>>>,
+    lags: Arc<Mutex<VecDeque<Duration>>>,
+    asked: Arc<Mutex<Vec<u32>>>,
+}
+
+fn error(kind: Kind) -> Error {
+    Error {
+        kind,
+        message: format!("{kind:?}"),
+    }
+}
+
+fn next<T>(list: &Mutex<VecDeque<T>>) -> Option<T> {
+    list.lock().unwrap().pop_front()
+}
+
+impl Job for Script {
+    type Run = Self;
+
+    async fn begin(&self) -> Result<Self, Error> {
+        next(&self.begins).map_or(Ok(self.clone()), |kind| Err(error(kind)))
+    }
+}
+
+impl Run for Script {
+    async fn claim(&mut self) -> Result<(), Error> {
+        next(&self.claims).map_or(Ok(()), |kind| Err(error(kind)))
+    }
+
+    async fn batch(&mut self, size: u32) -> Result<u64, Error> {
+        self.asked.lock().unwrap().push(size);
+        next(&self.batches).unwrap_or(Ok(0)).map_err(error)
+    }
+
+    async fn count(&mut self) -> Result<u64, Error> {
+        Ok(7)
+    }
+
+    async fn lag(&mut self) -> Option<Duration> {
+        next(&self.lags)
+    }
+}
+
+const SETTINGS: Settings = Settings {
+    every: None,
+    pace: pace::Settings {
+        batch: 100,
+        aim: Duration::from_mins(1),
+        pause: Duration::ZERO,
+        max_lag: Duration::from_secs(10),
+    },
+    max_rows: 1_000_000,
+    max_time: Duration::from_mins(1),
+    dry_run: false,
+};
+
+async fn run(script: &Script, settings: Settings) -> Report {
+    let (_stop, stopped) = watch::channel(false);
+    let metrics = Metrics::new().job("x", None);
+    let clock = Clock::start();
+    let runner = Runner::new("x", settings, script.clone(), clock, metrics, 1, stopped);
+    let report = runner.run(runner.turn().unwrap(), settings.dry_run).await;
+    assert!(runner.turn().is_ok(), "the turn is given back");
+    assert!(runner.status().running.is_none());
+    report
+}
+
+#[tokio::test]
+async fn a_run_goes_on_until_a_batch_is_not_full() {
+    let script = Script::default();
+    script
+        .batches
+        .lock()
+        .unwrap()
+        .extend([Ok(100), Ok(100), Ok(99), Ok(100)]);
+    let report = run(&script, SETTINGS).await;
+    assert_eq!(
+        (report.outcome, report.rows, report.batches),
+        (Outcome::Done, 299, 3)
+    );
+    assert_eq!(*script.asked.lock().unwrap(), [100; 3]);
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_and_what_will_not_is_told() {
+    use Kind::{Elsewhere, Permanent, Slow, Transient};
+    for (batches, outcome, rows) in [
+        (
+            vec![Ok(100), Err(Transient), Err(Transient), Ok(1)],
+            Outcome::Done,
+            101,
+        ),
+        (vec![Ok(100), Err(Slow), Ok(50), Ok(1)], Outcome::Done, 151),
+        (vec![Ok(100), Err(Permanent), Ok(1)], Outcome::Failed, 100),
+    ] {
+        let script = Script::default();
+        script.batches.lock().unwrap().extend(batches.clone());
+        let report = run(&script, SETTINGS).await;
+        assert_eq!(
+            (report.outcome, report.rows),
+            (outcome, rows),
+            "{batches:?}"
+        );
+    }
+
+    let script = Script::default();
+    script.begins.lock().unwrap().extend([Transient; 5]);
+    let report = run(&script, SETTINGS).await;
+    assert_eq!(
+        (report.outcome, report.error.as_deref()),
+        (Outcome::Failed, Some("Transient"))
+    );
+
+    let script = Script::default();
+    script.claims.lock().unwrap().push_back(Elsewhere);
+    assert_eq!(run(&script, SETTINGS).await.outcome, Outcome::Elsewhere);
+    assert!(script.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_claim_that_is_still_held_after_a_lost_connection_is_our_own() {
+    let script = Script::default();
+    script
+        .batches
+        .lock()
+        .unwrap()
+        .extend([Ok(100), Err(Kind::Transient), Ok(1)]);
+    let held = script.claims.clone();
+    let ((), report) = tokio::join!(
+        async {
+            // Behind the first claim.
+            while script.asked.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            held.lock().unwrap().push_back(Kind::Elsewhere);
+        },
+        run(
+            &script,
+            Settings {
+                pace: pace::Settings {
+                    pause: Duration::from_millis(50),
+                    ..SETTINGS.pace
+                },
+                ..SETTINGS
+            }
+        )
+    );
+    assert_eq!((report.outcome, report.rows), (Outcome::Done, 101));
+}
+
+#[tokio::test]
+async fn copies_that_are_behind_are_waited_for() {
+    let script = Script::default();
+    script
+        .lags
+        .lock()
+        .unwrap()
+        .push_back(Duration::from_secs(11));
+    script.batches.lock().unwrap().push_back(Ok(1));
+    let report = run(&script, SETTINGS).await;
+    assert_eq!(report.rows, 1);
+    assert!(report.took >= Duration::from_secs(1), "{:?}", report.took);
+    assert!(script.lags.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_run_has_limits() {
+    let script = Script::default();
+    script.batches.lock().unwrap().extend([Ok(100); 5]);
+    let report = run(
+        &script,
+        Settings {
+            max_rows: 250,
+            ..SETTINGS
+        },
+    )
+    .await;
+    assert_eq!(report.outcome, Outcome::Limit);
+    assert_eq!(*script.asked.lock().unwrap(), [100, 100, 50]);
+
+    let script = Script::default();
+    script.batches.lock().unwrap().extend([Ok(100); 5]);
+    let report = run(
+        &script,
+        Settings {
+            max_time: Duration::ZERO,
+            ..SETTINGS
+        },
+    )
+    .await;
+    assert_eq!((report.outcome, report.rows), (Outcome::Limit, 0));
+}
+
+#[tokio::test]
+async fn a_dry_run_only_counts() {
+    let script = Script::default();
+    let report = run(
+        &script,
+        Settings {
+            dry_run: true,
+            ..SETTINGS
+        },
+    )
+    .await;
+    assert_eq!(
+        (report.outcome, report.rows, report.batches),
+        (Outcome::Done, 7, 0)
+    );
+    assert!(script.asked.lock().unwrap().is_empty());
+}
