@@ -7,6 +7,7 @@ use crate::database::connect::Database;
 use crate::database::sql::{Action, Identifier};
 use crate::database::{Part, limits};
 use crate::jobs::runner::{Outcome, Report};
+use crate::jobs::{Job, Run};
 use crate::metrics::Metrics;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -54,8 +55,12 @@ pub async fn run(database: &config::Database, name: &str, dry_run: bool) -> Resu
     );
     bar.set_message(job.name.clone());
     if !bar.is_hidden() && !dry_run {
-        let total = job.run(job.turn()?, true).await;
-        bar.set_length(total.rows);
+        // Without it the bar has no end, and that is all.
+        if let Ok(mut run) = job.job.begin().await
+            && let Ok(rows) = run.count().await
+        {
+            bar.set_length(rows);
+        }
     }
     let mut run = std::pin::pin!(job.run(job.turn()?, dry_run));
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;

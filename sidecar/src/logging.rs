@@ -36,7 +36,13 @@ struct Pairs(serde_json::Map<String, serde_json::Value>);
 
 impl<'kvs> VisitSource<'kvs> for Pairs {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        self.0.insert(key.to_string(), value.to_string().into());
+        let number = value
+            .to_u64()
+            .map(serde_json::Value::from)
+            .or_else(|| value.to_f64().map(serde_json::Value::from))
+            .or_else(|| value.to_bool().map(serde_json::Value::from));
+        let value = number.unwrap_or_else(|| value.to_string().into());
+        self.0.insert(key.to_string(), value);
         Ok(())
     }
 }
@@ -55,8 +61,10 @@ fn time() -> String {
 fn text(record: &Record<'_>) -> String {
     let mut line = format!("{} {:<5} {}", time(), record.level(), record.args());
     for (key, value) in pairs(record).0 {
-        let value = value.as_str().unwrap_or_default().to_owned();
-        let _ = write!(line, " {key}={value}");
+        let _ = match value.as_str() {
+            Some(text) => write!(line, " {key}={text}"),
+            None => write!(line, " {key}={value}"),
+        };
     }
     // What somebody else sent must not look like a line of its own.
     line.replace(['\r', '\n'], " ")

@@ -206,6 +206,7 @@ fn all_mistakes_about_a_database_are_told_at_once() {
         "database:\n  url_file: '{url}'\n  dialect: oracle\n  jobs:\n    a: {preset: expired_tokens, batch: 0}\n    \
          b: {preset: expired_tokens}\n    c: {table: t}\n    \
          d: {table: t, key: '', where: {column: x}, action: set}\n    \
+         f: {table: t, key: k, where: [], action: delete}\n    \
          e: {table: t, key: k, where: [{column: x, before: 1h, in: [a]}], action: delete, set: {a: [1], b: 1}}\n  \
          watchdog: {classes: {query: fast}, rules: [{class: slow}]}\n  drop: 1\n",
         "mysql://u:hidden@h",
@@ -226,6 +227,7 @@ fn all_mistakes_about_a_database_are_told_at_once() {
         ("database.jobs.e.where[0]", "just one of"),
         ("database.jobs.e.set.a", "must be a text"),
         ("database.jobs.e.set", "has no meaning"),
+        ("database.jobs.f.where", "is empty"),
         ("database.watchdog.roles", "is missing"),
         (
             "database.watchdog.classes.query",

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use levee::database::sql::{Spec, Types};
 use levee_tests::clock::Stopwatch;
 use levee_tests::postgres::Postgres;
 use levee_tests::process::Signal;
 use levee_tests::sidecar::Sidecar;
 use levee_tests::wait::GENEROUS;
+use postgres::types::ToSql;
 use serde_json::Value;
 
 const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 1ms, scheduled: false}}";
@@ -104,12 +106,11 @@ fn a_run_that_is_killed_is_completed_by_the_next() {
 #[test]
 fn stale_calls_are_ended_with_their_duration_and_no_others() {
     let postgres = database();
-    // What is exactly as old as allowed is so only for a moment: a day that has not begun stands for it.
     postgres.execute(
         "INSERT INTO calls (call_type, status, started_at) VALUES
            ('ringing', 'ringing', now() - interval '25 hours'), ('active', 'active', now() - interval '3 days'),
            ('ancient', 'active', '0100-01-01'), ('null', 'active', NULL), ('future', 'active', now() + interval '1 day'),
-           ('exact', 'ringing', now() - interval '24 hours' + interval '1 minute'), ('endless', 'active', '-infinity'),
+           ('recent', 'ringing', now() - interval '23 hours'), ('endless', 'active', '-infinity'),
            ('ended', 'ended', now() - interval '30 hours'), ('missed', 'missed', now() - interval '30 hours')",
     );
     let sidecar = Sidecar::at(
@@ -134,6 +135,37 @@ fn stale_calls_are_ended_with_their_duration_and_no_others() {
     let untouched =
         postgres.number("SELECT count(*) FROM calls WHERE ended_at IS NULL AND duration IS NULL");
     assert_eq!(untouched, 6);
+}
+
+#[test]
+fn a_call_of_exactly_24_hours_is_left_alone() {
+    let postgres = database();
+    let mut client = postgres.client();
+    // Within one transaction now() is one moment.
+    let mut transaction = client.transaction().expect("a transaction");
+    transaction
+        .batch_execute(
+            "INSERT INTO calls (call_type, status, started_at) VALUES ('exact', 'active', now() - interval '24 hours'),
+             ('older', 'active', now() - interval '24 hours' - interval '1 microsecond')",
+        )
+        .expect("rows");
+    let statement = Spec::stale_calls(Duration::from_hours(24)).batch(&Types::new());
+    let mut values: Vec<&(dyn ToSql + Sync)> = Vec::new();
+    values.extend(
+        statement
+            .values
+            .iter()
+            .map(|value| value as &(dyn ToSql + Sync)),
+    );
+    values.push(&10_i64);
+    let ended = transaction.execute(&statement.text, &values);
+    assert_eq!(ended.expect("a batch"), 1);
+    let row = transaction.query_one(
+        "SELECT call_type, duration FROM calls WHERE status = 'ended'",
+        &[],
+    );
+    let row = row.expect("a row");
+    assert_eq!((row.get(0), row.get(1)), ("older".to_owned(), 86_400));
 }
 
 #[test]
@@ -388,11 +420,7 @@ fn a_stop_ends_a_run_after_its_batch() {
         .expect(&log);
     let line: Value = serde_json::from_str(line).expect("JSON");
     let left = postgres.expired_tokens();
-    assert_eq!(
-        line["rows"].as_str(),
-        Some((20_000 - left).to_string().as_str()),
-        "{line}"
-    );
+    assert_eq!(line["rows"].as_i64(), Some(20_000 - left), "{line}");
 }
 
 #[test]

@@ -166,13 +166,14 @@ fn read_job(s: &mut Section<'_>) -> Job {
         ],
     );
     let older_than = |s: &mut Section<'_>| s.duration("older_than", Duration::ZERO..=LONGEST);
-    let spec = match preset {
+    let mut spec = match preset {
         Some(Preset::ExpiredTokens) => Spec::expired_tokens(),
         Some(Preset::StaleCalls) => {
             Spec::stale_calls(older_than(s).unwrap_or(Duration::from_hours(24)))
         }
         None => read_spec(s),
     };
+    spec.schema = s.has("schema").then(|| identifier(s, "schema"));
     let mut settings = runner::Settings {
         every: Some(
             s.duration("every", SECOND..=LONGEST)
@@ -230,6 +231,9 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     }
     let key = identifier(s, "key");
     let conditions = s.objects("where", read_condition);
+    if s.has("where") && conditions.is_empty() {
+        s.error("where", "is empty; name at least one condition");
+    }
     let conditions: Vec<Condition> = conditions.into_iter().flatten().collect();
     let by_time = conditions.iter().find_map(|condition| match condition {
         Condition::Before(column, _) => Some(column.clone()),
@@ -251,7 +255,7 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     };
     let order = s.has("order").then(|| identifier(s, "order"));
     Spec {
-        schema: s.has("schema").then(|| identifier(s, "schema")),
+        schema: None,
         table: identifier(s, "table"),
         order: order.or(by_time).unwrap_or_else(|| key.clone()),
         key,

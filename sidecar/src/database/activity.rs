@@ -196,8 +196,7 @@ impl Guard {
             (Act::Terminate(_) | Act::EndIdle, true) => "would end",
         };
         log::warn!(
-            target: "audit",
-            class = act.class(), role = session.role.as_str(), application = session.application.as_str(),
+            audit = true, class = act.class(), role = session.role.as_str(), application = session.application.as_str(),
             client = session.client.as_str(), process = session.process.as_str(),
             seconds = session.since.as_secs_f64();
             "{what}: {}", fingerprint(&session.statement)
@@ -260,12 +259,9 @@ impl Guard {
             return Ok(true);
         }
         if self.database.dialect == Dialect::Cockroach {
-            // The identifier is that of the statement, so it can't be mistaken for the next one. It is not bound:
-            // the statement takes no parameters in older versions.
-            if !session.process.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let Some(cancel) = cancel_query(&session.process) else {
                 return Ok(false);
-            }
-            let cancel = format!("CANCEL QUERY IF EXISTS '{}'", session.process);
+            };
             let done = sqlx::query(AssertSqlSafe(cancel))
                 .persistent(false)
                 .execute(&self.database.pool);
@@ -302,6 +298,13 @@ impl Guard {
     }
 }
 
+/// Cancels a statement of `CockroachDB` by its identifier, which no other statement ever has
+/// (<https://www.cockroachlabs.com/docs/stable/cancel-query>). `None`: it is no identifier.
+fn cancel_query(id: &str) -> Option<String> {
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| format!("CANCEL QUERY IF EXISTS '{id}'"))
+}
+
 /// What the role may not, and how it could.
 fn missing((sees, signals): Rights) -> Option<String> {
     let roles: Vec<&str> = [
@@ -318,4 +321,28 @@ fn missing((sees, signals): Rights) -> Option<String> {
              superuser: GRANT {roles} TO ...;"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_of_cockroachdb_is_cancelled_by_its_identifier_alone() {
+        assert_eq!(
+            cancel_query("14dacc1f9a781e3d0000000000000001").as_deref(),
+            Some("CANCEL QUERY IF EXISTS '14dacc1f9a781e3d0000000000000001'")
+        );
+        for odd in ["", "'; DROP TABLE t; --", "1 2"] {
+            assert_eq!(cancel_query(odd), None);
+        }
+    }
+
+    #[test]
+    fn what_the_role_lacks_is_named() {
+        assert_eq!(missing((true, true)), None);
+        let message = missing((true, false)).unwrap();
+        assert!(message.contains("GRANT pg_signal_backend TO"), "{message}");
+        assert!(!message.contains("pg_read_all_stats"), "{message}");
+    }
 }

@@ -245,11 +245,13 @@ fn is_maintenance(statement: &str) -> bool {
         "REFRESH",
     ];
     let shown = super::fingerprint::fingerprint(statement).to_ascii_uppercase();
-    NAMES.iter().any(|name| {
-        shown
-            .strip_prefix(name)
-            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
-    })
+    let is_one = !shown.trim_end_matches([';', ' ']).contains(';');
+    is_one
+        && NAMES.iter().any(|name| {
+            shown
+                .strip_prefix(name)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        })
 }
 
 #[cfg(test)]
@@ -312,6 +314,8 @@ mod tests {
             ("app", "/* x */ vacuum (full) t", 500, None),
             ("app", "create index concurrently i on t (a)", 500, None),
             ("app", "vacuumed()", 500, query),
+            ("app", "analyze t; select pg_sleep(1)", 500, query),
+            ("app", "analyze t ; ", 500, None),
         ] {
             assert_eq!(judged(&session(role, statement, since)), act, "{statement}");
         }

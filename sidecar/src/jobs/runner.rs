@@ -215,10 +215,11 @@ impl<J: Job> Runner<J> {
         };
         match begun.map(drop) {
             Ok(()) => log::info!(job = self.name.as_str(); "checked"),
-            Err(error) => {
+            Err(error) if error.kind == Kind::Permanent => {
                 log::error!(job = self.name.as_str(); "can't be run as it is: {error}");
                 self.lock().problem = Some(error.message);
             }
+            Err(error) => log::warn!(job = self.name.as_str(); "could not be checked: {error}"),
         }
     }
 
