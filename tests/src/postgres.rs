@@ -11,6 +11,7 @@ use std::{env, fs, thread};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
+use crate::certificate::Certificate;
 use crate::clock::Stopwatch;
 use crate::process::{Process, Signal};
 use crate::redis::free_address;
@@ -68,6 +69,25 @@ impl Postgres {
             .batch_execute("CREATE DATABASE app")
             .expect("create a database");
         postgres
+    }
+
+    /// Lets it speak TLS too. The certificate stands in a file that is returned.
+    pub fn start_tls(&mut self) -> PathBuf {
+        let certificate = Certificate::make_in(self.files.path());
+        fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o600))
+            .expect("close the key");
+        if let Some((user, group)) = its_user() {
+            std::os::unix::fs::chown(&certificate.key, Some(user), Some(group))
+                .expect("give the key away");
+        }
+        self.stop();
+        self.options.extend([
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", certificate.certificate.display()),
+            format!("ssl_key_file={}", certificate.key.display()),
+        ]);
+        self.start_again();
+        certificate.certificate
     }
 
     /// Starts it again with the data that it had, after [`stop`](Self::stop).
@@ -129,6 +149,12 @@ impl Postgres {
             crate::process::send(child, signal);
         }
         process.signal(signal);
+    }
+
+    /// Lets in only whom these lines of `pg_hba.conf` do.
+    pub fn let_in(&self, lines: &str) {
+        fs::write(self.files.path().join("data/pg_hba.conf"), lines).expect("write pg_hba.conf");
+        self.execute("SELECT pg_reload_conf()");
     }
 
     /// What it has logged.

@@ -91,12 +91,11 @@ fn without_a_token_in_the_configuration_nothing_can_be_changed() {
 /// Runs `levee` with a configuration of its own.
 fn levee(
     folder: &Path,
-    postgres: &Postgres,
-    user: &str,
+    url: &str,
     keys: &str,
     arguments: &[&str],
 ) -> (Option<i32>, String, String) {
-    let config = sidecar::write_config(folder, &sidecar::at(&postgres.url_of(user), keys));
+    let config = sidecar::write_config(folder, &sidecar::at(url, keys));
     let Output {
         status,
         stdout,
@@ -118,7 +117,8 @@ fn a_run_is_asked_for_on_the_command_line() {
     let postgres = database();
     postgres.add_tokens(100, 10);
     let folder = tempfile::tempdir().expect("a directory");
-    let levee = |arguments: &[&str]| levee(folder.path(), &postgres, "levee", SLOW, arguments);
+    let levee =
+        |arguments: &[&str]| levee(folder.path(), &postgres.url_of("levee"), SLOW, arguments);
     let (code, out, _) = levee(&["job", "list"]);
     assert_eq!(
         (code, out.as_str()),
@@ -173,8 +173,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
     let levee = |arguments: &[&str]| {
         levee(
             folder.path(),
-            &postgres,
-            "levee",
+            &postgres.url_of("levee"),
             keys,
             &[&["db", "limits"], arguments].concat(),
         )
@@ -244,8 +243,7 @@ fn limits_that_can_not_be_applied_change_nothing() {
     let levee = |keys: &str| {
         levee(
             folder.path(),
-            &postgres,
-            "levee",
+            &postgres.url_of("levee"),
             keys,
             &["db", "limits", "--apply"],
         )
@@ -260,4 +258,31 @@ fn limits_that_can_not_be_applied_change_nothing() {
         postgres.number("SELECT count(*) FROM pg_db_role_setting"),
         0
     );
+}
+
+#[test]
+fn an_encrypted_connection_is_made_if_the_certificate_is_trusted() {
+    let mut postgres = database();
+    let certificate = postgres.start_tls();
+    let folder = tempfile::tempdir().expect("a directory");
+    let run = |options: &str| {
+        let url = format!("{}?{options}", postgres.url_of("levee"));
+        levee(
+            folder.path(),
+            &url,
+            SLOW,
+            &["job", "run", "auth_cleanup", "--dry-run"],
+        )
+    };
+    // Whoever is not encrypted is not let in.
+    postgres.let_in("host all postgres 127.0.0.1/32 trust\nhostssl all levee 127.0.0.1/32 trust\n");
+    let trusted = format!("sslmode=verify-full&sslrootcert={}", certificate.display());
+    let (code, out, err) = run(&trusted);
+    assert_eq!(code, Some(0), "{out} {err}");
+    let (code, out, _) = run("sslmode=verify-full");
+    assert_eq!(code, Some(1));
+    assert!(out.contains("certificate"), "{out}");
+    let (code, out, _) = run("sslmode=disable");
+    assert_eq!(code, Some(1));
+    assert!(out.contains("SQLSTATE 28000"), "{out}");
 }
