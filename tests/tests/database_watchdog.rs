@@ -5,11 +5,17 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use levee::clock::Clock;
+use levee::config::Config;
+use levee::database::Part;
+use levee::database::watchdog::{Act, Class};
+use levee::metrics::Metrics;
 use levee_tests::clock::Stopwatch;
 use levee_tests::postgres::{Postgres, programs};
 use levee_tests::process::{Process, Signal};
-use levee_tests::sidecar::Sidecar;
-use postgres::Client;
+use levee_tests::sidecar::{Sidecar, write_config};
+use levee_tests::wait::GENEROUS;
+use postgres::{Client, NoTls};
 
 const WATCHDOG: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 1500ms, long_query: 4s}, \
                         idle_in_transaction: 1500ms, rules: [{application: reports, class: long_query}]}";
@@ -133,6 +139,69 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
     sidecar.wait_for("the count", |sidecar| {
         timeouts(sidecar, "query") >= cancelled
     });
+}
+
+#[test]
+fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
+    let postgres = database();
+    let yaml = format!(
+        "database: {{url_file: '{{files}}/url', {WATCHDOG}}}\n#url {}\n",
+        postgres.url_of("levee")
+    );
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = write_config(folder.path(), &yaml);
+    let text = std::fs::read_to_string(file).expect("the configuration");
+    let config = Config::parse(&text).expect("a valid configuration");
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let config = config.database.expect("a database");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let part =
+        runtime.block_on(async { Part::new(&config, &Metrics::new(), Clock::start(), &stopped) });
+    let guard = part.guard.expect("a watchdog");
+
+    let mut service = postgres.client_as("app");
+    let cancel = service.cancel_token();
+    let statements = thread::spawn(move || {
+        let first = ask(&mut service, "SELECT pg_sleep(60) /* 1 */").1;
+        let second = ask(&mut service, "SELECT pg_sleep(1) /* 2 */").1;
+        let mut idle = service.transaction().expect("a transaction");
+        let _ = idle.query_one("SELECT 1", &[]);
+        thread::sleep(Duration::from_secs(1));
+        let _ = idle.query_one("SELECT pg_sleep(1.1)", &[]);
+        (first, second, idle.commit().is_ok())
+    });
+    let seen = |what: &str| {
+        let waited = Stopwatch::start();
+        loop {
+            let sessions = runtime.block_on(guard.sessions()).expect("sessions");
+            if let Some(session) = sessions.into_iter().find(|it| it.statement.contains(what)) {
+                return session;
+            }
+            assert!(waited.elapsed() < GENEROUS, "{what} is not seen");
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let nothing_is_done = |session| {
+        for act in [
+            Act::Cancel(Class::Query),
+            Act::Terminate(Class::Query),
+            Act::EndIdle,
+        ] {
+            let done = runtime.block_on(guard.carry_out(session, act));
+            assert_eq!(done, Ok(false), "{act:?}");
+        }
+    };
+    let first = seen("/* 1 */");
+    // It ends, and the next one begins, before anything is done about it.
+    cancel.cancel_query(NoTls).expect("it is cancelled");
+    let second = seen("/* 2 */");
+    assert_eq!(first.process, second.process);
+    nothing_is_done(&first);
+    let idle = seen("SELECT 1");
+    seen("pg_sleep(1.1)");
+    nothing_is_done(&idle);
+    let ended = statements.join().expect("the service");
+    assert_eq!(ended, ("57014".to_owned(), String::new(), true));
 }
 
 #[test]

@@ -204,7 +204,10 @@ impl Guard {
     }
 
     /// All sessions that might be watched.
-    async fn sessions(&self) -> Result<Vec<Session>, Error> {
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn sessions(&self) -> Result<Vec<Session>, Error> {
         type Row = (String, String, String, String, String, bool, f64, String);
         let text = match self.database.dialect {
             // Client backends only: not replication, not autovacuum, no workers. Superusers maintain the database.
@@ -254,7 +257,10 @@ impl Guard {
     }
 
     /// Does it, if the session still is at the same. False: it is not.
-    async fn carry_out(&self, session: &Session, act: Act) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// The database said no.
+    pub async fn carry_out(&self, session: &Session, act: Act) -> Result<bool, Error> {
         if self.dry_run {
             return Ok(true);
         }
