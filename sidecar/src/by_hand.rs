@@ -141,6 +141,9 @@ pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Res
         };
         println!("{mark}{}; -- now {now}", change.statement());
     }
+    for other in limits::overrides(&connection, roles).await? {
+        println!("-- {other}, which comes first there");
+    }
     let needed: Vec<limits::Change> = changes
         .into_iter()
         .filter(limits::Change::is_needed)
@@ -219,18 +222,14 @@ fn write_undo(file: &Path, changes: &[limits::Change]) -> Result<()> {
 }
 
 fn read_undo(file: &Path) -> Result<Vec<limits::Change>> {
-    const SETTINGS: [&str; 3] = [
-        "statement_timeout",
-        "idle_in_transaction_session_timeout",
-        "lock_timeout",
-    ];
     let text = fs::read_to_string(file)
         .with_context(|| format!("{} can't be read; it says what was applied", file.display()))?;
     let entries: Vec<Value> = serde_json::from_str(&text)
         .with_context(|| format!("{} is not what `--apply` wrote", file.display()))?;
     let change = |entry: &Value| {
         let text = |field: &str| entry[field].as_str().map(str::to_owned);
-        let setting = text("setting").filter(|setting| SETTINGS.contains(&setting.as_str()))?;
+        let setting =
+            text("setting").filter(|setting| limits::SETTINGS.contains(&setting.as_str()))?;
         Some(limits::Change {
             role: Identifier::new(&text("role")?).ok()?,
             setting,

@@ -166,7 +166,8 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
     let postgres = database();
     postgres.execute(
         "ALTER ROLE levee CREATEROLE; ALTER ROLE app SET statement_timeout = '10s'; CREATE ROLE reports LOGIN;
-         ALTER ROLE reports SET work_mem = '8MB'",
+         ALTER ROLE reports SET work_mem = '8MB'; ALTER ROLE app IN DATABASE app SET lock_timeout = '9s';
+         ALTER ROLE app IN DATABASE app SET work_mem = '9MB'",
     );
     let folder = tempfile::tempdir().expect("a directory");
     let keys = "watchdog: {roles: [app, reports], rules: [{role: reports, class: long_query}]}\nlimits: {lock_timeout: 3s}";
@@ -195,6 +196,11 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
         "{out}"
     );
     assert!(err.contains("6 of them differ"), "{err}");
+    assert!(
+        out.contains("-- in database app role app has lock_timeout=9s"),
+        "{out}"
+    );
+    assert!(!out.contains("work_mem"), "{out}");
     assert_eq!(settings(), before);
 
     let (code, _, err) = levee(&["--apply"]);

@@ -8,6 +8,13 @@ use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// The settings that limit a role.
+pub const SETTINGS: [&str; 3] = [
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "lock_timeout",
+];
+
 /// A setting of a role. `None`: the role has none of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -60,14 +67,8 @@ pub fn wanted(settings: &Settings, lock_timeout: Duration) -> Vec<(Identifier, S
             continue;
         };
         let limit = settings.limit(settings.class_of_role(role));
-        for (setting, value) in [
-            ("statement_timeout", limit),
-            (
-                "idle_in_transaction_session_timeout",
-                settings.idle_in_transaction,
-            ),
-            ("lock_timeout", lock_timeout),
-        ] {
+        let values = [limit, settings.idle_in_transaction, lock_timeout];
+        for (setting, value) in SETTINGS.into_iter().zip(values) {
             let value = format!("{}ms", value.as_millis());
             all.push((identifier.clone(), setting.to_owned(), value));
         }
@@ -112,6 +113,26 @@ pub async fn current(database: &Database) -> Result<BTreeMap<(String, String), S
         }
     }
     Ok(settings)
+}
+
+/// Settings that roles have for single databases, in words. They come before those for all databases
+/// (<https://www.postgresql.org/docs/current/sql-alterrole.html>).
+///
+/// # Errors
+/// They could not be read.
+pub async fn overrides(database: &Database, roles: &[String]) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query_scalar::<_, String>(
+        "SELECT 'in database ' || d.datname || ' role ' || r.rolname || ' has ' || c.entry \
+         FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
+         JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
+         CROSS JOIN LATERAL unnest(s.setconfig) AS c(entry) \
+         WHERE r.rolname = ANY($1) AND split_part(c.entry, '=', 1) = ANY($2) ORDER BY 1",
+    )
+    .bind(roles)
+    .bind(SETTINGS)
+    .persistent(false)
+    .fetch_all(&database.pool);
+    database.bounded(rows).await
 }
 
 /// Which of the roles there are not.
