@@ -217,6 +217,24 @@ impl Section<'_> {
         items.iter().enumerate().filter_map(check).collect()
     }
 
+    /// A list of texts, numbers and truth values, as texts.
+    pub fn scalars(&mut self, field: &'static str) -> Vec<String> {
+        let items = match self.get(field) {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(field, other, "a list [...]");
+                return Vec::new();
+            }
+        };
+        let check = |(place, item): (usize, &Value)| match item {
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            other => self.check_text(&format!("{field}[{place}]"), other),
+        };
+        items.iter().enumerate().filter_map(check).collect()
+    }
+
     /// A text that is not empty.
     pub fn text(&mut self, field: &'static str) -> Option<String> {
         let value = self.get(field)?;

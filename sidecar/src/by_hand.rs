@@ -46,6 +46,7 @@ pub async fn run(database: &config::Database, name: &str, dry_run: bool) -> Resu
         let names: Vec<&str> = part.jobs.iter().map(|job| job.name.as_str()).collect();
         bail!("there is no job {name:?}; there are: {}", names.join(", "));
     };
+    let dry_run = dry_run || job.settings.dry_run;
     // Draws nothing where standard error is no terminal.
     let bar = ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template(
@@ -128,7 +129,7 @@ pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Res
     }
     let current = limits::current(&connection).await?;
     if wish == Wish::Rollback {
-        return rollback(&connection, &current, undo).await;
+        return rollback(&connection, &server(database), &current, undo).await;
     }
     let wanted = limits::wanted(&watchdog.settings, database.lock_timeout);
     let changes = limits::changes(wanted, &current);
@@ -152,23 +153,29 @@ pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Res
         eprintln!("{} of them differ from what is in force", needed.len());
         return Ok(());
     }
-    // First what undoes it, so that nothing is lost if this process ends in between.
+    // First what undoes it, so that nothing is lost if this process ends in between, or the database says no.
+    let server = server(database);
     let mut all = if undo.exists() {
-        read_undo(undo)?
+        read_undo(undo, &server)?
     } else {
         Vec::new()
     };
     for change in &needed {
-        // What was there before the first time is what is to be had again.
-        let known = all
-            .iter_mut()
-            .find(|old| (&old.role, &old.setting) == (&change.role, &change.setting));
-        match known {
-            Some(old) => old.to.clone_from(&change.to),
-            None => all.push(change.clone()),
+        let is_it =
+            |known: &&mut Undo| (&known.role, &known.setting) == (&change.role, &change.setting);
+        let to = change.to.clone().unwrap_or_default();
+        match all.iter_mut().find(is_it) {
+            // What was there before the first time is what is to be had again.
+            Some(known) => known.applied.push(to),
+            None => all.push(Undo {
+                role: change.role.clone(),
+                setting: change.setting.clone(),
+                before: change.from.clone(),
+                applied: vec![to],
+            }),
         }
     }
-    write_undo(undo, &all)?;
+    write_undo(undo, &server, &all)?;
     limits::apply(&connection, &needed).await?;
     eprintln!(
         "{} applied, for sessions that begin from now on; `--rollback` undoes them by {}",
@@ -178,25 +185,53 @@ pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Res
     Ok(())
 }
 
+/// What was there before, and all that was put in its place.
+struct Undo {
+    role: Identifier,
+    setting: String,
+    before: Option<String>,
+    applied: Vec<String>,
+}
+
+/// Whose roles they are.
+fn server(database: &config::Database) -> String {
+    let options = database.options();
+    format!("{}:{}", options.get_host(), options.get_port())
+}
+
 async fn rollback(
     connection: &Database,
+    server: &str,
     current: &std::collections::BTreeMap<(String, String), String>,
     undo: &Path,
 ) -> Result<()> {
     let mut undone = Vec::new();
-    for change in read_undo(undo)? {
-        let key = (change.role.as_str().to_owned(), change.setting.clone());
-        let now = current.get(&key);
-        if now == change.to.as_ref() {
-            let back = change.undone();
+    for Undo {
+        role,
+        setting,
+        before,
+        applied,
+    } in read_undo(undo, server)?
+    {
+        let now = current.get(&(role.as_str().to_owned(), setting.clone()));
+        if now == before.as_ref() {
+            // It was never applied, or somebody has undone it.
+            continue;
+        }
+        if now.is_some_and(|now| applied.contains(now)) {
+            let back = limits::Change {
+                role,
+                setting,
+                from: now.cloned(),
+                to: before,
+            };
             println!("{};", back.statement());
             undone.push(back);
         } else {
             // Somebody else has changed it meanwhile: it is theirs.
             println!(
-                "-- left as it is, since it is not what was applied: {} of {}, now {}",
-                change.setting,
-                change.role.quoted(),
+                "-- left as it is, since it is not what was applied: {setting} of {}, now {}",
+                role.quoted(),
                 now.map_or("not set", String::as_str)
             );
         }
@@ -210,35 +245,53 @@ async fn rollback(
     Ok(())
 }
 
-fn write_undo(file: &Path, changes: &[limits::Change]) -> Result<()> {
-    let entry = |change: &limits::Change| json!({"role": change.role.as_str(), "setting": change.setting, "before": change.from, "applied": change.to});
-    let entries: Vec<Value> = changes.iter().map(entry).collect();
-    fs::write(file, format!("{:#}\n", Value::Array(entries))).with_context(|| {
-        format!(
-            "{} can't be written, and so nothing was applied",
-            file.display()
-        )
-    })
+fn write_undo(file: &Path, server: &str, undo: &[Undo]) -> Result<()> {
+    let entry = |undo: &Undo| json!({"role": undo.role.as_str(), "setting": undo.setting, "before": undo.before, "applied": undo.applied});
+    let entries: Vec<Value> = undo.iter().map(entry).collect();
+    let text = format!("{:#}\n", json!({"server": server, "changes": entries}));
+    // As a whole or not at all.
+    let new = file.with_extension("new");
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, file))
+        .with_context(|| {
+            format!(
+                "{} can't be written, and so nothing was applied",
+                file.display()
+            )
+        })
 }
 
-fn read_undo(file: &Path) -> Result<Vec<limits::Change>> {
+fn read_undo(file: &Path, server: &str) -> Result<Vec<Undo>> {
     let text = fs::read_to_string(file)
         .with_context(|| format!("{} can't be read; it says what was applied", file.display()))?;
-    let entries: Vec<Value> = serde_json::from_str(&text)
+    let all: Value = serde_json::from_str(&text)
         .with_context(|| format!("{} is not what `--apply` wrote", file.display()))?;
-    let change = |entry: &Value| {
+    let other = all["server"].as_str().unwrap_or_default();
+    if other != server {
+        bail!(
+            "{} was written for the server {other}, not for {server}; choose another by --undo-file",
+            file.display()
+        );
+    }
+    let undo = |entry: &Value| {
         let text = |field: &str| entry[field].as_str().map(str::to_owned);
-        let setting =
-            text("setting").filter(|setting| limits::SETTINGS.contains(&setting.as_str()))?;
-        Some(limits::Change {
+        let setting = text("setting").filter(|it| limits::SETTINGS.contains(&it.as_str()))?;
+        let applied = entry["applied"].as_array()?.iter();
+        Some(Undo {
             role: Identifier::new(&text("role")?).ok()?,
             setting,
-            from: text("before"),
-            to: text("applied"),
+            before: text("before"),
+            applied: applied
+                .filter_map(|it| it.as_str().map(str::to_owned))
+                .collect(),
         })
     };
+    let entries = all["changes"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     entries
         .iter()
-        .map(|entry| change(entry).with_context(|| format!("{}: {entry}", file.display())))
+        .map(|entry| undo(entry).with_context(|| format!("{}: {entry}", file.display())))
         .collect()
 }

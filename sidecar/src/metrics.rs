@@ -62,6 +62,8 @@ pub mod names {
     pub const VIDEO_DURATION: &str = "video_cleanup_duration_seconds";
     /// Statements that were cancelled, and sessions that were ended, by class.
     pub const QUERY_TIMEOUT: &str = "db_query_timeout_total";
+    /// Sessions that were ended since their statement did not heed its cancellation.
+    pub const TERMINATED: &str = "db_sessions_terminated_total";
     /// Times that the watchdog could not look, or not do what was to be done.
     pub const WATCHDOG_FAILED: &str = "db_watchdog_failed_total";
     /// Always 1, with the version.
@@ -144,14 +146,19 @@ impl JobMetrics {
 #[derive(Clone, Debug)]
 pub struct WatchdogMetrics {
     timeouts: IntCounterVec,
+    terminated: IntCounter,
     database: String,
     /// Times that it could not look, or not do what was to be done.
     pub failed: IntCounter,
 }
 
 impl WatchdogMetrics {
-    /// A statement was cancelled, or a session ended.
+    /// A statement was cancelled, or a session ended. A statement counts once, whatever it took to end it.
     pub fn acted(&self, act: Act) {
+        if matches!(act, Act::Terminate(_)) {
+            self.terminated.inc();
+            return;
+        }
         self.timeouts
             .with_label_values(&[self.database.as_str(), act.class()])
             .inc();
@@ -170,6 +177,7 @@ pub struct Metrics {
     job_next_run: IntGaugeVec,
     query_timeout: IntCounterVec,
     watchdog_failed: IntCounterVec,
+    terminated: IntCounterVec,
     registry: Registry,
     breaker_state: IntGaugeVec,
     breaker_failures: IntCounterVec,
@@ -323,6 +331,11 @@ impl Metrics {
                 "Statements that were cancelled, and sessions that were ended.",
                 &["database", "class"],
             ),
+            terminated: counter(
+                names::TERMINATED,
+                "Sessions that were ended since their statement did not heed its cancellation.",
+                &["database"],
+            ),
             watchdog_failed: counter(
                 names::WATCHDOG_FAILED,
                 "Times that the watchdog could not look, or not do what was to be done.",
@@ -417,6 +430,7 @@ impl Metrics {
         }
         WatchdogMetrics {
             timeouts: self.query_timeout.clone(),
+            terminated: self.terminated.with_label_values(&[database]),
             failed: self.watchdog_failed.with_label_values(&[database]),
             database: database.to_owned(),
         }

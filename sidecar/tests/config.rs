@@ -206,6 +206,7 @@ fn all_mistakes_about_a_database_are_told_at_once() {
         "database:\n  url_file: '{url}'\n  dialect: oracle\n  jobs:\n    a: {preset: expired_tokens, batch: 0}\n    \
          b: {preset: expired_tokens}\n    c: {table: t}\n    \
          d: {table: t, key: '', where: {column: x}, action: set}\n    \
+         g: {table: t, key: k, where: {column: x, in: [1, true, a]}, action: set, set: {y: {ago: 0s}}}\n    \
          f: {table: t, key: k, where: [], action: delete}\n    \
          e: {table: t, key: k, where: [{column: x, before: 1h, in: [a]}], action: delete, set: {a: [1], b: 1}}\n  \
          watchdog: {classes: {query: fast}, rules: [{class: slow}]}\n  drop: 1\n",
@@ -228,6 +229,7 @@ fn all_mistakes_about_a_database_are_told_at_once() {
         ("database.jobs.e.set.a", "must be a text"),
         ("database.jobs.e.set", "has no meaning"),
         ("database.jobs.f.where", "is empty"),
+        ("database.jobs.g.set", "again and again"),
         ("database.watchdog.roles", "is missing"),
         (
             "database.watchdog.classes.query",
@@ -243,6 +245,19 @@ fn all_mistakes_about_a_database_are_told_at_once() {
         assert!(found, "{path}: {text}\n{all}");
     }
     assert!(!all.contains("hidden"), "{all}");
+    assert!(!all.contains("jobs.g.where"), "{all}");
+    let cockroach = "database: {url_file: '{url}', dialect: cockroach, watchdog: {roles: [a], terminate_after: 1s, rules: [{role: b, class: query}]}}";
+    let errors = config(cockroach, &format!("{URL}2"))
+        .unwrap_err()
+        .join("\n");
+    assert!(
+        errors.contains("terminate_after: is for dialect postgres only"),
+        "{errors}"
+    );
+    assert!(
+        errors.contains("rules[0].role: is not one of those that are watched"),
+        "{errors}"
+    );
     let missing = config("database: {dialect: postgres}", URL).unwrap_err();
     assert!(missing[0].contains("DATABASE_URL"), "{missing:?}");
 }

@@ -54,6 +54,8 @@ impl Run for Script {
         Ok(7)
     }
 
+    async fn end(self) {}
+
     async fn lag(&mut self) -> Option<Duration> {
         next(&self.lags)
     }

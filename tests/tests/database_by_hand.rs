@@ -171,7 +171,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
     );
     let folder = tempfile::tempdir().expect("a directory");
     let keys = "watchdog: {roles: [app, reports], rules: [{role: reports, class: long_query}]}\nlimits: {lock_timeout: 3s}";
-    let levee = |arguments: &[&str]| {
+    let levee_with = |keys: &str, arguments: &[&str]| {
         levee(
             folder.path(),
             &postgres.url_of("levee"),
@@ -179,6 +179,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
             &[&["db", "limits"], arguments].concat(),
         )
     };
+    let levee = |arguments: &[&str]| levee_with(keys, arguments);
     let settings = || {
         let rows = postgres.client().query(
             "SELECT rolname || ' ' || coalesce(array_to_string(rolconfig, ','), '-') FROM pg_roles \
@@ -222,6 +223,13 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
         "{out}"
     );
 
+    // An attempt that fails takes nothing away from what can be undone.
+    let shorter = format!("{keys}\n").replace("3s", "4s");
+    postgres.execute("ALTER ROLE levee NOCREATEROLE");
+    let (code, _, err) = levee_with(&shorter, &["--apply"]);
+    assert_eq!(code, Some(1), "{err}");
+    postgres.execute("ALTER ROLE levee CREATEROLE");
+
     // What somebody has changed since is theirs.
     postgres.execute("ALTER ROLE app SET lock_timeout = '1s'");
     let (code, out, _) = levee(&["--rollback"]);
@@ -239,6 +247,32 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
     assert!(
         err.contains("levee-limits-undo.json can't be read"),
         "{err}"
+    );
+}
+
+#[test]
+fn limits_of_one_server_are_not_undone_at_another() {
+    let postgres = database();
+    postgres.execute("ALTER ROLE levee SUPERUSER");
+    let folder = tempfile::tempdir().expect("a directory");
+    let other = r#"{"server": "elsewhere:5432", "changes": []}"#;
+    std::fs::write(folder.path().join("levee-limits-undo.json"), other).expect("a file");
+    for wish in ["--apply", "--rollback"] {
+        let (code, _, err) = levee(
+            folder.path(),
+            &postgres.url_of("levee"),
+            "watchdog: {roles: [app]}",
+            &["db", "limits", wish],
+        );
+        assert_eq!(code, Some(1));
+        assert!(
+            err.contains("was written for the server elsewhere:5432"),
+            "{err}"
+        );
+    }
+    assert_eq!(
+        postgres.number("SELECT count(*) FROM pg_db_role_setting"),
+        0
     );
 }
 

@@ -476,3 +476,84 @@ fn a_key_that_is_not_unique_is_refused() {
     // The others run.
     assert_eq!(sidecar.post(RUN_AUTH).0, 200);
 }
+
+#[test]
+fn a_value_is_not_cut_to_the_length_of_its_column() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, c char(1), v varchar(3), q \"char\", at timestamptz);
+         INSERT INTO t VALUES (1, 'a', 'abc', 'a', '2020-01-01'); GRANT ALL ON t TO levee",
+    );
+    let keys = "jobs:
+  c: {table: t, key: id, where: {column: c, in: [active]}, action: delete, scheduled: false}
+  v: {table: t, key: id, where: {column: v, in: [abcd]}, action: delete, scheduled: false}
+  q: {table: t, key: id, where: {column: q, in: [active]}, action: delete, scheduled: false}
+  set: {table: t, key: id, where: {column: at, before: 30d}, action: set, set: {v: ended}, scheduled: false}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    for job in ["c", "v", "q"] {
+        let (status, report) = sidecar.post(&format!("/v1/jobs/{job}/run?wait=1m"));
+        assert_eq!(
+            (status, &report["rows"]),
+            (200, &Value::from(0)),
+            "{job}: {report}"
+        );
+    }
+    let (status, report) = sidecar.post("/v1/jobs/set/run?wait=1m");
+    assert_eq!(status, 500);
+    assert!(report["error"].to_string().contains("22001"), "{report}");
+    assert_eq!(postgres.number("SELECT count(*) FROM t WHERE v = 'abc'"), 1);
+}
+
+#[test]
+fn a_row_that_is_as_it_should_be_is_not_set_again() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, token json, n int, at timestamptz); GRANT ALL ON t TO levee;
+         INSERT INTO t SELECT i, '{}', i, '2020-01-01' FROM generate_series(1, 2500) i",
+    );
+    let keys = "jobs: {own: {table: t, key: id, where: {column: at, before: 0s}, action: set, set: {token: null, n: 7}, \
+                pause: 0s, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    for rows in [2500, 0] {
+        let (_, report) = sidecar.post("/v1/jobs/own/run?wait=1m");
+        assert_eq!(
+            (&report["outcome"], &report["rows"]),
+            (&Value::from("done"), &Value::from(rows)),
+            "{report}"
+        );
+    }
+    assert_eq!(
+        postgres.number("SELECT count(*) FROM t WHERE token IS NULL AND n = 7"),
+        2500
+    );
+}
+
+#[test]
+fn jobs_wait_for_a_connection_and_a_dry_run_stays_one() {
+    let postgres = database();
+    postgres.add_tokens(500, 0);
+    let keys = "connections: 1\njobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 100ms, scheduled: false}, \
+                video_cleanup: {preset: stale_calls, older_than: 2d, dry_run: true, scheduled: false}}";
+    postgres.execute(
+        "INSERT INTO calls (status, started_at) VALUES ('active', now() - interval '3 days')",
+    );
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
+    sidecar.wait_for("a run to be under way", |sidecar| rows(sidecar) > 0);
+    let (status, report) = sidecar.post("/v1/video/cleanup?wait=1m");
+    assert_eq!(
+        (status, &report["dry_run"], &report["rows"]),
+        (200, &Value::from(true), &Value::from(1)),
+        "{report}"
+    );
+    assert_eq!(
+        postgres.number("SELECT count(*) FROM calls WHERE status = 'ended'"),
+        0
+    );
+    let (_, report) = sidecar.post("/v1/video/cleanup?dry_run=false");
+    assert_eq!(report["rows"], 1);
+    assert_eq!(
+        postgres.number("SELECT count(*) FROM calls WHERE status = 'ended'"),
+        1
+    );
+}

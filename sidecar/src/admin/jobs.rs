@@ -86,19 +86,20 @@ async fn run_preset(
 
 /// What a request to run a job asks for.
 struct Wish {
-    dry_run: bool,
+    /// As the job's configuration has it, if the request doesn't say.
+    dry_run: Option<bool>,
     wait: Duration,
 }
 
 fn wish(query: Option<&str>) -> Result<Wish, String> {
     let mut wish = Wish {
-        dry_run: false,
+        dry_run: None,
         wait: WAIT,
     };
     for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match (&*key, &*value) {
-            ("dry_run", "true" | "1") => wish.dry_run = true,
-            ("dry_run", "false" | "0") => wish.dry_run = false,
+            ("dry_run", "true" | "1") => wish.dry_run = Some(true),
+            ("dry_run", "false" | "0") => wish.dry_run = Some(false),
             ("wait", text) => {
                 wish.wait = humantime::parse_duration(text)
                     .ok()
@@ -137,8 +138,9 @@ async fn begin(
         return error(StatusCode::CONFLICT, "a run is under way; see /v1/jobs");
     };
     let running = job.clone();
+    let dry_run = wish.dry_run.unwrap_or(job.settings.dry_run);
     // It goes on when the client leaves.
-    let run = tokio::spawn(async move { running.run(turn, wish.dry_run).await });
+    let run = tokio::spawn(async move { running.run(turn, dry_run).await });
     match tokio::time::timeout(wish.wait, run).await {
         Ok(Ok(report)) => {
             let status = match report.outcome {
@@ -254,6 +256,7 @@ async fn watchdog(State(admin): State<Admin>) -> Response {
     let seconds = |duration: Duration| duration.as_secs_f64();
     Json(json!({
         "problem": status.problem,
+        "stands_by": status.stands_by,
         "dry_run": guard.dry_run,
         "looked": status.looked.map(wall),
         "watched": status.watched,

@@ -12,6 +12,10 @@ use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
+const YEAR: Duration = Duration::from_hours(24 * 365);
+
+/// How long ago may be meant: further back there is no data to clean up.
+const TEN_YEARS: Duration = Duration::from_hours(24 * 3650);
 
 /// A database, and what is done there.
 #[derive(Clone, Debug)]
@@ -131,24 +135,31 @@ fn read_database(s: &mut Section<'_>) -> Database {
             s.error(&path, "is used twice; its metrics have one name");
         }
     }
+    let dialect = s
+        .choice(
+            "dialect",
+            &[
+                ("postgres", Dialect::Postgres),
+                ("cockroach", Dialect::Cockroach),
+            ],
+        )
+        .unwrap_or(Dialect::Postgres);
+    let watchdog = s.section("watchdog", |s| {
+        if dialect == Dialect::Cockroach && s.has("terminate_after") {
+            s.error("terminate_after", "is for dialect postgres only");
+        }
+        (!s.is_absent()).then(|| read_watchdog(s))
+    });
     Database {
         name: s.text("name").unwrap_or(database),
         url: url.unwrap_or_else(|| Secret(String::new())),
-        dialect: s
-            .choice(
-                "dialect",
-                &[
-                    ("postgres", Dialect::Postgres),
-                    ("cockroach", Dialect::Cockroach),
-                ],
-            )
-            .unwrap_or(Dialect::Postgres),
+        dialect,
         connections: s.integer("connections", 1..=100).unwrap_or(4),
         statement_timeout: s
             .duration("statement_timeout", 100 * MILLISECOND..=LONGEST)
             .unwrap_or(30 * SECOND),
         jobs,
-        watchdog: s.section("watchdog", |s| (!s.is_absent()).then(|| read_watchdog(s))),
+        watchdog,
         lock_timeout: s
             .section("limits", |s| {
                 s.duration("lock_timeout", MILLISECOND..=LONGEST)
@@ -165,7 +176,7 @@ fn read_job(s: &mut Section<'_>) -> Job {
             ("stale_calls", Preset::StaleCalls),
         ],
     );
-    let older_than = |s: &mut Section<'_>| s.duration("older_than", Duration::ZERO..=LONGEST);
+    let older_than = |s: &mut Section<'_>| s.duration("older_than", Duration::ZERO..=TEN_YEARS);
     let mut spec = match preset {
         Some(Preset::ExpiredTokens) => Spec::expired_tokens(),
         Some(Preset::StaleCalls) => {
@@ -176,7 +187,7 @@ fn read_job(s: &mut Section<'_>) -> Job {
     spec.schema = s.has("schema").then(|| identifier(s, "schema"));
     let mut settings = runner::Settings {
         every: Some(
-            s.duration("every", SECOND..=LONGEST)
+            s.duration("every", SECOND..=YEAR)
                 .unwrap_or(Duration::from_hours(1)),
         ),
         pace: pace::Settings {
@@ -253,14 +264,24 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
             Action::Delete
         }
     };
-    let order = s.has("order").then(|| identifier(s, "order"));
-    Spec {
+    let spec = Spec {
         schema: None,
         table: identifier(s, "table"),
-        order: order.or(by_time).unwrap_or_else(|| key.clone()),
-        key,
+        key: key.clone(),
+        order: key.clone(),
         conditions,
         action,
+    };
+    if !spec.comes_to_an_end() {
+        s.error(
+            "set",
+            "would set the same rows again and again: give one column a fixed value, or set a column that where looks at",
+        );
+    }
+    let order = s.has("order").then(|| identifier(s, "order"));
+    Spec {
+        order: order.or(by_time).unwrap_or(key),
+        ..spec
     }
 }
 
@@ -275,8 +296,8 @@ fn identifier(s: &mut Section<'_>, field: &'static str) -> Identifier {
 fn read_condition(s: &mut Section<'_>) -> Option<Condition> {
     s.require("column", "the column that the condition looks at");
     let column = identifier(s, "column");
-    let before = s.duration("before", Duration::ZERO..=LONGEST);
-    let any = s.has("in").then(|| s.words("in"));
+    let before = s.duration("before", Duration::ZERO..=TEN_YEARS);
+    let any = s.has("in").then(|| s.scalars("in"));
     let is_null = s.flag("is_null");
     if any.as_ref().is_some_and(Vec::is_empty) {
         s.error("in", "is empty; name at least one value");
@@ -329,7 +350,10 @@ fn read_value(value: &serde_json::Value) -> Option<Value> {
         Json::Object(fields) if fields.len() == 1 => {
             let text = |name: &str| fields.get(name)?.as_str();
             match (text("ago"), text("seconds_since")) {
-                (Some(ago), _) => humantime::parse_duration(ago).ok().map(Value::Ago),
+                (Some(ago), _) => humantime::parse_duration(ago)
+                    .ok()
+                    .filter(|ago| *ago <= TEN_YEARS)
+                    .map(Value::Ago),
                 (_, Some(column)) => Identifier::new(column).ok().map(Value::SecondsSince),
                 _ => None,
             }
@@ -365,6 +389,15 @@ fn read_watchdog(s: &mut Section<'_>) -> Watchdog {
         let (role, application) = (s.text("role"), s.text("application"));
         if role.is_none() && application.is_none() {
             s.error("", "must name a role, an application, or both");
+        }
+        if let Some(role) = &role
+            && !roles.contains(role)
+            && applications.is_empty()
+        {
+            s.error(
+                "role",
+                "is not one of those that are watched; add it to roles",
+            );
         }
         s.require("class", "query or long_query");
         Rule {

@@ -5,7 +5,7 @@ use super::fingerprint::fingerprint;
 use super::sql::Dialect;
 use super::watchdog::{Act, Session, Settings, State, Watchdog};
 use crate::clock::Clock;
-use crate::jobs::Error;
+use crate::jobs::{Error, Kind};
 use crate::metrics::WatchdogMetrics;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::ratio::Ratio;
@@ -20,6 +20,9 @@ const RIGHTS_EVERY: Duration = Duration::from_mins(1);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// The advisory lock of the instance that acts: "leve", "wd".
+const LOCK: (i32, i32) = (0x6c65_7665, 0x7764);
+
 /// The shortest wait between two looks.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
@@ -32,6 +35,8 @@ pub struct Status {
     pub watched: usize,
     /// When it last looked.
     pub looked: Option<Instant>,
+    /// Another instance acts.
+    pub stands_by: bool,
     /// Statements that it cancelled, and sessions that it ended (or would have, in a dry run).
     pub acts: u64,
 }
@@ -139,7 +144,10 @@ impl Guard {
                 )
                 .persistent(false)
                 .fetch_one(&self.database.pool);
-                missing(self.database.bounded(rights).await?)
+                let lacking = missing(self.database.bounded(rights).await?);
+                let unwatched = self.unwatched().await?;
+                let all: Vec<String> = lacking.into_iter().chain(unwatched).collect();
+                (!all.is_empty()).then(|| all.join("; "))
             }
         };
         let mut status = self.lock();
@@ -154,8 +162,31 @@ impl Guard {
         Ok(())
     }
 
+    /// Roles that are to be watched, and can't be.
+    async fn unwatched(&self) -> Result<Vec<String>, Error> {
+        let roles = sqlx::query_as::<_, (String, bool)>(
+            "SELECT w.role, r.oid IS NULL FROM unnest($1) AS w(role) \
+             LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w.role WHERE r.oid IS NULL OR r.rolsuper ORDER BY 1",
+        )
+        .bind(&self.settings.roles)
+        .persistent(false)
+        .fetch_all(&self.database.pool);
+        let describe = |(role, is_missing): (String, bool)| {
+            if is_missing {
+                format!("there is no role {role:?} to watch")
+            } else {
+                format!("role {role:?} is a superuser, whose statements are left alone")
+            }
+        };
+        let roles = self.database.bounded(roles).await?;
+        Ok(roles.into_iter().map(describe).collect())
+    }
+
     /// Looks once. Returns when the next statement that is seen now will be over its limit.
     async fn look(&self, watchdog: &mut Watchdog) -> Result<Option<Duration>, Error> {
+        if !self.is_in_charge().await? {
+            return Ok(None);
+        }
         let sessions = self.sessions().await?;
         let acts = watchdog.judge(&self.settings, &sessions);
         {
@@ -176,12 +207,34 @@ impl Guard {
                 Err(error) => {
                     self.metrics.failed.inc();
                     log::error!(part = "watchdog"; "process {} of role {}: {error}", session.process, session.role);
-                    // Not each second: it is as good as done.
-                    watchdog.done(session, act);
+                    if error.kind == Kind::Permanent {
+                        // It would be refused each second: once is enough.
+                        watchdog.done(session, act);
+                    }
                 }
             }
         }
         Ok(watchdog.next_due(&self.settings, &sessions))
+    }
+
+    /// Whether this instance is the one that acts, of those that watch this database: it holds an advisory lock with the
+    /// one connection that it has. `CockroachDB` has no such lock; its identifiers make acting twice harmless.
+    async fn is_in_charge(&self) -> Result<bool, Error> {
+        if self.database.dialect == Dialect::Cockroach {
+            return Ok(true);
+        }
+        let held = sqlx::query_scalar::<_, bool>(
+            "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
+             AND l.pid = pg_backend_pid() AND l.classid = $1::int::oid AND l.objid = $2::int::oid AND l.objsubid = 2) \
+             THEN true ELSE pg_try_advisory_lock($1, $2) END",
+        )
+        .bind(LOCK.0)
+        .bind(LOCK.1)
+        .persistent(false)
+        .fetch_one(&self.database.pool);
+        let held = self.database.bounded(held).await?;
+        self.lock().stands_by = !held;
+        Ok(held)
     }
 
     /// The audit line.

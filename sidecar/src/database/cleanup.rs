@@ -7,6 +7,7 @@ use crate::metrics::Preset;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Postgres};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct Cleanup {
 #[derive(Debug)]
 pub struct CleanupRun {
     connection: PoolConnection<Postgres>,
+    _place: OwnedSemaphorePermit,
     database: Database,
     batch: Statement,
     count: Statement,
@@ -35,6 +37,7 @@ impl Job for Cleanup {
     type Run = CleanupRun;
 
     async fn begin(&self) -> Result<CleanupRun, Error> {
+        let place = self.database.place().await;
         let mut connection = self.database.bounded(self.database.pool.acquire()).await?;
         // However the run ends: with the connection ends the claim.
         connection.close_on_drop();
@@ -45,17 +48,19 @@ impl Job for Cleanup {
             claim: format!("levee/job/{}", self.name),
             database: self.database.clone(),
             connection,
+            _place: place,
         };
         self.prepared(run).await
     }
 }
 
 impl Cleanup {
-    /// The types of the columns.
+    /// The types of the columns, without their lengths: a cast to `varchar(3)` would cut a value in silence, where an
+    /// assignment or a comparison does not. `"char"` and `name` (18 and 19) cut in any case, so those are left as text.
     async fn types(&self, connection: &mut PoolConnection<Postgres>) -> Result<Types, Error> {
         let table = self.spec.table();
         let all = sqlx::query_as::<_, (String, String)>(
-            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a \
+            "SELECT a.attname::text, CASE WHEN a.atttypid IN (18, 19) THEN 'text' ELSE format_type(a.atttypid, -1) END FROM pg_catalog.pg_attribute a \
              WHERE a.attrelid = to_regclass($1)::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         )
         .bind(&table)
@@ -147,6 +152,11 @@ impl Run for CleanupRun {
         let rows = query.fetch_one(&mut *self.connection);
         let rows = self.database.bounded(rows).await?;
         Ok(u64::try_from(rows).unwrap_or(0))
+    }
+
+    async fn end(self) {
+        // Until the server has seen it, the claim is held.
+        let _ = self.database.bounded(self.connection.close()).await;
     }
 
     async fn lag(&mut self) -> Option<Duration> {

@@ -3,12 +3,17 @@
 use super::sql::Dialect;
 use crate::jobs::{Error, Kind};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What Levee's connections call themselves. The watchdog leaves them alone.
 pub const APPLICATION_NAME: &str = "levee";
+
+/// How long a statement waits for a lock, such as that of a migration: less than a stop may take.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The server ends a statement at its timeout. A network that swallows everything needs a clock on this side too,
 /// and that one must not be quicker.
@@ -23,6 +28,7 @@ pub struct Database {
     pub dialect: Dialect,
     /// The longest that a statement may take.
     pub statement_timeout: Duration,
+    places: Arc<Semaphore>,
 }
 
 impl Database {
@@ -33,12 +39,18 @@ impl Database {
         connections: u32,
         statement_timeout: Duration,
     ) -> Self {
-        let settings = format!(
+        let mut settings = format!(
             "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
             statement_timeout.as_millis(),
-            statement_timeout.as_millis() / 2,
+            LOCK_TIMEOUT.min(statement_timeout).as_millis(),
             Duration::from_mins(1).as_millis(),
         );
+        if dialect == Dialect::Postgres {
+            // A server that has lost us must notice: it holds our claim until then.
+            settings.push_str(
+                "; SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3",
+            );
+        }
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .max_lifetime(Duration::from_hours(1))
@@ -58,12 +70,26 @@ impl Database {
                     connection.ping().await
                 })
             })
-            .connect_lazy_with(options.application_name(APPLICATION_NAME));
+            .connect_lazy_with(
+                options
+                    .application_name(APPLICATION_NAME)
+                    .disable_statement_logging(),
+            );
         Self {
             pool,
             dialect,
             statement_timeout,
+            places: Arc::new(Semaphore::new(connections as usize)),
         }
+    }
+
+    /// Waits until a connection may be had, however long others keep theirs.
+    ///
+    /// # Panics
+    /// Never: the places are not closed.
+    pub async fn place(&self) -> OwnedSemaphorePermit {
+        let place = self.places.clone().acquire_owned().await;
+        place.expect("nobody closes it")
     }
 
     /// Waits for `step`, but not longer than the server may take.

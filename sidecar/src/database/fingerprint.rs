@@ -27,6 +27,11 @@ pub fn fingerprint(statement: &str) -> String {
     out
 }
 
+/// Whether `c` may stand in a name: whatever is not ASCII may.
+const fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
+}
+
 /// How a piece of a statement is shown.
 enum Shown {
     AsIs,
@@ -38,7 +43,7 @@ enum Shown {
 fn token(rest: &str, first: char) -> (usize, Shown) {
     let bytes = rest.as_bytes();
     match first {
-        _ if first.is_whitespace() => (first.len_utf8(), Shown::Blank),
+        _ if first.is_ascii_whitespace() => (first.len_utf8(), Shown::Blank),
         '-' if bytes.get(1) == Some(&b'-') => (
             rest.find('\n').map_or(rest.len(), |end| end + 1),
             Shown::Blank,
@@ -53,7 +58,7 @@ fn token(rest: &str, first: char) -> (usize, Shown) {
                 .unwrap_or(rest.len()),
             Shown::Literal,
         ),
-        _ if first.is_alphabetic() || first == '_' => word(rest),
+        _ if is_word(first) => word(rest),
         _ => (first.len_utf8(), Shown::AsIs),
     }
 }
@@ -61,7 +66,7 @@ fn token(rest: &str, first: char) -> (usize, Shown) {
 /// A word, or a literal that begins with letters: `E'...'`, `B'...'`, `U&'...'`.
 fn word(rest: &str) -> (usize, Shown) {
     let end = rest
-        .find(|c: char| !c.is_alphanumeric() && c != '_' && c != '$')
+        .find(|c: char| !is_word(c) && c != '$')
         .unwrap_or(rest.len());
     let bytes = rest.as_bytes();
     match (&rest[..end], bytes.get(end), bytes.get(end + 1)) {
@@ -76,7 +81,7 @@ fn word(rest: &str) -> (usize, Shown) {
 /// A parameter (`$1`), a text in dollar quotes, or a dollar.
 fn dollar(rest: &str) -> (usize, Shown) {
     let tag = rest[1..]
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .find(|c: char| !is_word(c))
         .map_or(rest.len(), |end| end + 1);
     if rest[tag..].starts_with('$') && !rest[1..].starts_with(|c: char| c.is_ascii_digit()) {
         let delimiter = &rest[..=tag];
@@ -166,6 +171,11 @@ mod tests {
             (
                 "select \"odd \"\" 'name\" from t1",
                 "select \"odd \"\" 'name\" from t1",
+            ),
+            ("select $\u{1f512}$my secret$\u{1f512}$, 1", "select ?, ?"),
+            (
+                "select t\u{1f512}$1$secret$1$",
+                "select t\u{1f512}$1$secret$1$",
             ),
             ("select 'open", "select ?"),
             ("select /* open", "select"),

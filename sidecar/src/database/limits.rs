@@ -47,16 +47,6 @@ impl Change {
             None => format!("ALTER ROLE {role} RESET {setting}"),
         }
     }
-
-    /// What undoes it.
-    #[must_use]
-    pub fn undone(&self) -> Self {
-        Self {
-            from: self.to.clone(),
-            to: self.from.clone(),
-            ..self.clone()
-        }
-    }
 }
 
 /// The settings that each role is to have.
@@ -178,7 +168,7 @@ mod tests {
     use crate::database::watchdog::{Class, Rule};
 
     #[test]
-    fn a_role_gets_the_limit_of_its_class_and_what_it_had_can_be_had_again() {
+    fn a_role_gets_the_limit_of_its_class() {
         let settings = Settings {
             roles: vec!["app".to_owned(), "re\"ports".to_owned()],
             applications: Vec::new(),
@@ -211,14 +201,6 @@ mod tests {
                 "ALTER ROLE \"re\"\"ports\" SET idle_in_transaction_session_timeout = '60000ms'",
                 "ALTER ROLE \"re\"\"ports\" SET lock_timeout = '2000ms'",
             ]
-        );
-        assert_eq!(
-            changes[0].undone().statement(),
-            "ALTER ROLE \"app\" SET statement_timeout = '10s'"
-        );
-        assert_eq!(
-            changes[1].undone().statement(),
-            "ALTER ROLE \"app\" RESET idle_in_transaction_session_timeout"
         );
     }
 }

@@ -183,10 +183,22 @@ impl Spec {
         columns
     }
 
+    /// Whether a row that was handled is not handled again: it is deleted, or gets a fixed value, or another one in a
+    /// column that says which rows are meant.
+    pub fn comes_to_an_end(&self) -> bool {
+        let Action::Set(assignments) = &self.action else {
+            return true;
+        };
+        let is_meant = |column: &Identifier| self.conditions.iter().any(|it| it.column() == column);
+        assignments.iter().any(|(column, value)| {
+            matches!(value, Value::Text(_) | Value::Null) || is_meant(column)
+        })
+    }
+
     /// Counts the rows.
     pub fn count(&self, types: &Types) -> Statement {
         let mut writer = Writer::new(types);
-        let conditions = writer.conditions(&self.conditions);
+        let conditions = writer.rows(self);
         writer.statement(format!(
             "SELECT count(*) FROM {} WHERE {conditions}",
             self.table()
@@ -200,7 +212,7 @@ impl Spec {
     pub fn batch(&self, types: &Types) -> Statement {
         let mut writer = Writer::new(types);
         let (table, key, order) = (self.table(), self.key.quoted(), self.order.quoted());
-        let conditions = writer.conditions(&self.conditions);
+        let conditions = writer.rows(self);
         let change = match &self.action {
             Action::Delete => format!("DELETE FROM {table}"),
             Action::Set(assignments) => {
@@ -255,6 +267,34 @@ impl<'a> Writer<'a> {
         }
         let interval = format!("{}.{:06} seconds", ago.as_secs(), ago.subsec_micros());
         format!("now() - {}", self.bind(interval, "interval"))
+    }
+
+    /// The rows that are meant and not yet as they are to be. Without the latter, a column that no condition looks at
+    /// would be set again and again.
+    fn rows(&mut self, spec: &Spec) -> String {
+        let mut text = self.conditions(&spec.conditions);
+        let Action::Set(assignments) = &spec.action else {
+            return text;
+        };
+        let mut differences = Vec::new();
+        for (column, value) in assignments {
+            let quoted = column.quoted();
+            match value {
+                // As text, since not all types can be compared.
+                Value::Text(value) => {
+                    let value = self.bind_for(column, value);
+                    differences.push(format!(
+                        "CAST({quoted} AS text) IS DISTINCT FROM CAST({value} AS text)"
+                    ));
+                }
+                Value::Null => differences.push(format!("{quoted} IS NOT NULL")),
+                Value::Ago(_) | Value::SecondsSince(_) => {}
+            }
+        }
+        if !differences.is_empty() {
+            let _ = write!(text, " AND ({})", differences.join(" OR "));
+        }
+        text
     }
 
     fn conditions(&mut self, conditions: &[Condition]) -> String {
@@ -341,20 +381,29 @@ mod tests {
         let statement = spec.batch(&types(&[("status", "call_status")]));
         assert_eq!(
             statement.values,
-            ["ringing", "active", "86400.000000 seconds", "ended"]
+            [
+                "ringing",
+                "active",
+                "86400.000000 seconds",
+                "ended",
+                "ended"
+            ]
         );
+        let rows = "\"status\" IN (CAST(CAST($1 AS text) AS call_status), CAST(CAST($2 AS text) AS call_status)) AND \
+                    \"started_at\" < now() - CAST(CAST($3 AS text) AS interval) AND \"started_at\" >= TIMESTAMPTZ \
+                    '0001-01-01 00:00:00+00' AND (CAST(\"status\" AS text) IS DISTINCT FROM CAST(CAST(CAST($4 AS text) \
+                    AS call_status) AS text))";
         assert_eq!(
             statement.text,
-            "WITH levee_batch AS (SELECT \"call_id\" FROM \"calls\" WHERE \"status\" IN (CAST(CAST($1 AS text) AS \
-             call_status), CAST(CAST($2 AS text) AS call_status)) AND \"started_at\" < now() - CAST(CAST($3 AS text) \
-             AS interval) AND \"started_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00' ORDER BY \"started_at\" LIMIT $5 \
-             FOR UPDATE SKIP LOCKED) UPDATE \"calls\" SET \"status\" = CAST(CAST($4 AS text) AS call_status), \
-             \"ended_at\" = now(), \"duration\" = CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \
-             \"started_at\")), 0), 2147483647) AS int) WHERE \"call_id\" IN (SELECT \"call_id\" FROM levee_batch) AND \
-             \"status\" IN (CAST(CAST($1 AS text) AS call_status), CAST(CAST($2 AS text) AS call_status)) AND \
-             \"started_at\" < now() - CAST(CAST($3 AS text) AS interval) AND \"started_at\" >= TIMESTAMPTZ \
-             '0001-01-01 00:00:00+00'"
+            format!(
+                "WITH levee_batch AS (SELECT \"call_id\" FROM \"calls\" WHERE {rows} ORDER BY \"started_at\" LIMIT $6 \
+                 FOR UPDATE SKIP LOCKED) UPDATE \"calls\" SET \"status\" = CAST(CAST($5 AS text) AS call_status), \
+                 \"ended_at\" = now(), \"duration\" = CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \
+                 \"started_at\")), 0), 2147483647) AS int) WHERE \"call_id\" IN (SELECT \"call_id\" FROM levee_batch) \
+                 AND {rows}"
+            )
         );
+        assert!(spec.comes_to_an_end());
     }
 
     #[test]

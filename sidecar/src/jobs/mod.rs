@@ -41,6 +41,9 @@ pub trait Run: Send {
     /// It could not be counted.
     fn count(&mut self) -> impl Future<Output = Result<u64, Error>> + Send;
 
+    /// Ends it, and gives back the right, before it returns. Dropping it does so too, but later.
+    fn end(self) -> impl Future<Output = ()> + Send;
+
     /// How far copies of the data are behind, if there are any and if that is known.
     fn lag(&mut self) -> impl Future<Output = Option<Duration>> + Send;
 }

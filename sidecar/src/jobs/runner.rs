@@ -299,10 +299,9 @@ impl<J: Job> Runner<J> {
         self.metrics.running.set(0);
         let mut status = self.lock();
         status.running = None;
-        status.problem = match outcome {
-            Outcome::Failed => status.problem.take(),
-            _ => None,
-        };
+        if status.problem.is_some() {
+            status.problem.clone_from(&report.error);
+        }
         status.last = Some(report.clone());
     }
 
@@ -313,9 +312,23 @@ impl<J: Job> Runner<J> {
     }
 
     async fn batches(&self, report: &mut Report) -> Result<Outcome, Error> {
+        let mut run = None;
+        let result = self.batches_of(&mut run, report).await;
+        if let Some(run) = run {
+            run.end().await;
+        }
+        result
+    }
+
+    async fn batches_of(
+        &self,
+        run: &mut Option<J::Run>,
+        report: &mut Report,
+    ) -> Result<Outcome, Error> {
         let mut stop = self.stop.clone();
         let mut pace = Pace::new(self.settings.pace);
-        let mut run = None;
+        let mut last_error = None;
+        let mut is_waiting = false;
         let (mut failures, mut has_begun) = (0, false);
         let (mut lag, mut lag_asked) = (None, None);
         let mut told = report.began;
@@ -332,13 +345,17 @@ impl<J: Job> Runner<J> {
                 .size()
                 .min(u32::try_from(rows_left).unwrap_or(u32::MAX));
             has_begun |= run.is_some();
-            let wait = match self
-                .step(&mut run, size, &mut lag, &mut lag_asked, pace)
-                .await
-            {
-                Ok(None) => pace.pause(lag),
+            let wait = match self.step(run, size, &mut lag, &mut lag_asked, pace).await {
+                Ok(None) => {
+                    if !is_waiting {
+                        let lag = humantime::format_duration(lag.unwrap_or_default());
+                        log::warn!(job = self.name.as_str(); "waits for replicas, which are {lag} behind");
+                    }
+                    is_waiting = true;
+                    pace.pause(lag)
+                }
                 Ok(Some(rows)) => {
-                    failures = 0;
+                    (failures, is_waiting) = (0, false);
                     pace.took(self.clock.now().since(began));
                     report.rows += rows;
                     report.batches += u64::from(rows > 0);
@@ -360,13 +377,18 @@ impl<J: Job> Runner<J> {
                         Kind::Transient | Kind::Slow => false,
                     };
                     if is_final || failures >= ATTEMPTS {
-                        return Err(error);
+                        // What went wrong before says more than that our own claim is still held.
+                        let before = last_error.filter(|_| error.kind == Kind::Elsewhere);
+                        return Err(before.unwrap_or(error));
                     }
                     log::warn!(job = self.name.as_str(); "attempt {failures} of {ATTEMPTS}: {error}");
                     if error.kind == Kind::Slow {
                         pace.took(self.settings.pace.aim.max(self.clock.now().since(began)) * 2);
                     } else {
-                        run = None;
+                        *run = None;
+                    }
+                    if error.kind != Kind::Elsewhere {
+                        last_error = Some(error);
                     }
                     BACKOFF.wait(failures - 1, self.draw())
                 }
