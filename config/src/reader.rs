@@ -137,14 +137,7 @@ impl Section<'_> {
         field: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> T,
     ) -> Vec<T> {
-        let items = match self.get(field) {
-            None => return Vec::new(),
-            Some(Value::Array(items)) => items,
-            Some(other) => {
-                self.wrong(field, other, "a list [...]");
-                return Vec::new();
-            }
-        };
+        let items = self.items(field);
         let path = self.path_of(field);
         items
             .iter()
@@ -205,28 +198,14 @@ impl Section<'_> {
 
     /// A list of texts.
     pub fn words(&mut self, field: &'static str) -> Vec<String> {
-        let items = match self.get(field) {
-            None => return Vec::new(),
-            Some(Value::Array(items)) => items,
-            Some(other) => {
-                self.wrong(field, other, "a list [...]");
-                return Vec::new();
-            }
-        };
+        let items = self.items(field);
         let check = |(place, item)| self.check_text(&format!("{field}[{place}]"), item);
         items.iter().enumerate().filter_map(check).collect()
     }
 
     /// A list of texts, numbers and truth values, as texts.
     pub fn scalars(&mut self, field: &'static str) -> Vec<String> {
-        let items = match self.get(field) {
-            None => return Vec::new(),
-            Some(Value::Array(items)) => items,
-            Some(other) => {
-                self.wrong(field, other, "a list [...]");
-                return Vec::new();
-            }
-        };
+        let items = self.items(field);
         let check = |(place, item): (usize, &Value)| match item {
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(flag) => Some(flag.to_string()),
@@ -391,6 +370,18 @@ impl<'a> Section<'a> {
     fn get(&mut self, field: &'static str) -> Option<&'a Value> {
         self.asked.push(field);
         self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    /// The items of a list; none if there is no list.
+    fn items(&mut self, field: &'static str) -> &'a [Value] {
+        match self.get(field) {
+            None => &[],
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(field, other, "a list [...]");
+                &[]
+            }
+        }
     }
 
     fn object(&mut self, field: &'static str) -> Option<&'a Map<String, Value>> {

@@ -38,14 +38,20 @@ pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     }
 }
 
-fn database(project: &Project, options: &Options) -> Result<(), Failure> {
-    let postgres = machine::postgres()?;
+/// Builds the sidecar for release: where it is.
+fn build_sidecar(project: &Project) -> Result<PathBuf, Failure> {
     println!("==> building the sidecar for release");
     let mut build = cargo();
     build
         .current_dir(&project.root)
         .args(["build", "--locked", "--release", "--package=levee"]);
     succeed(&mut build, "the sidecar could not be built")?;
+    Ok(project.target()?.join("release/levee"))
+}
+
+fn database(project: &Project, options: &Options) -> Result<(), Failure> {
+    let postgres = machine::postgres()?;
+    let levee = build_sidecar(project)?;
     let mut run = cargo();
     run.current_dir(&project.root)
         .args([
@@ -58,7 +64,7 @@ fn database(project: &Project, options: &Options) -> Result<(), Failure> {
         ])
         .arg(if options.quick { "1" } else { "5" })
         .env("POSTGRES_BIN_PATH", postgres)
-        .env("LEVEE_BIN", project.target()?.join("release/levee"));
+        .env("LEVEE_BIN", levee);
     succeed(&mut run, "the measurement has failed")
 }
 
@@ -131,23 +137,18 @@ fn redis(project: &Project, options: &Options) -> Result<(), Failure> {
         Failure::Missing("redis-benchmark is missing. Install it (Debian: redis-tools)".to_owned())
     })?;
     let envoy = tools::envoy(project)?;
-    println!("==> building the sidecar for release");
-    let mut build = cargo();
-    build
-        .current_dir(&project.root)
-        .args(["build", "--locked", "--release", "--package=levee"]);
-    succeed(&mut build, "the sidecar could not be built")?;
+    let levee = build_sidecar(project)?;
 
     let folder = std::env::temp_dir().join(format!("levee-bench-{}", std::process::id()));
     let written = |error| Failure::Check(format!("{}: {error}", folder.display()));
     fs::create_dir_all(&folder).map_err(written)?;
-    let result = run(project, options, &server, &benchmark, &envoy, &folder);
+    let result = run(&levee, options, &server, &benchmark, &envoy, &folder);
     let _ = fs::remove_dir_all(&folder);
     result
 }
 
 fn run(
-    project: &Project,
+    program: &Path,
     options: &Options,
     server: &Path,
     benchmark: &Path,
@@ -174,7 +175,6 @@ fn run(
          redis: [{{name: x, listen: '127.0.0.1:{levee_port}', upstream: 'redis://127.0.0.1:{redis_port}'}}]\n"
     );
     fs::write(&file, yaml).map_err(written)?;
-    let program: PathBuf = project.target()?.join("release/levee");
     let levee = Running::start(
         Command::new(program).args(["run", "--config"]).arg(&file),
         levee_port,

@@ -20,8 +20,8 @@ const RIGHTS_EVERY: Duration = Duration::from_mins(1);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The advisory lock of the instance that acts: "leve", "wd".
-const LOCK: (i32, i32) = (0x6c65_7665, 0x7764);
+/// The first half of the key of the advisory lock of the instance that acts: "leve". The second is of what it watches.
+const LOCK: i32 = 0x6c65_7665;
 
 /// The shortest wait between two looks.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
@@ -217,19 +217,21 @@ impl Guard {
         Ok(watchdog.next_due(&self.settings, &sessions))
     }
 
-    /// Whether this instance is the one that acts, of those that watch this database: it holds an advisory lock with the
-    /// one connection that it has. `CockroachDB` has no such lock; its identifiers make acting twice harmless.
+    /// Whether this instance is the one that acts, of those that watch the same roles and applications: it holds an
+    /// advisory lock with the one connection that it has. A dry run needs none, and takes it from nobody. `CockroachDB`
+    /// has no such lock; its identifiers make acting twice harmless.
     async fn is_in_charge(&self) -> Result<bool, Error> {
-        if self.database.dialect == Dialect::Cockroach {
+        if self.dry_run || self.database.dialect == Dialect::Cockroach {
             return Ok(true);
         }
+        let watched = format!("{:?} {:?}", self.settings.roles, self.settings.applications);
         let held = sqlx::query_scalar::<_, bool>(
             "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
-             AND l.pid = pg_backend_pid() AND l.classid = $1::int::oid AND l.objid = $2::int::oid AND l.objsubid = 2) \
-             THEN true ELSE pg_try_advisory_lock($1, $2) END",
+             AND l.pid = pg_backend_pid() AND l.classid = $1::int::oid AND l.objid = hashtext($2)::oid AND l.objsubid = 2) \
+             THEN true ELSE pg_try_advisory_lock($1, hashtext($2)) END",
         )
-        .bind(LOCK.0)
-        .bind(LOCK.1)
+        .bind(LOCK)
+        .bind(watched)
         .persistent(false)
         .fetch_one(&self.database.pool);
         let held = self.database.bounded(held).await?;
