@@ -1,6 +1,7 @@
 //! A real `PostgreSQL`.
 
-use std::os::unix::fs::PermissionsExt;
+use std::ffi::OsString;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -38,25 +39,8 @@ impl Postgres {
 
     /// Starts one with further settings, such as `max_connections=10`.
     pub fn start_with(settings: &[&str]) -> Self {
-        let files = tempfile::tempdir().expect("make a directory for PostgreSQL");
-        open_to_its_user(files.path());
-        let mut initdb = Command::new(programs().join("initdb"));
-        initdb
-            .args([
-                "--username=postgres",
-                "--auth=trust",
-                "--no-sync",
-                "--encoding=UTF8",
-            ])
-            .args(["--locale=C", "--pgdata"])
-            .arg(files.path().join("data"));
-        as_its_user(&mut initdb);
-        let output = initdb.output().expect("run initdb");
-        assert!(
-            output.status.success(),
-            "initdb: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let files = directory();
+        copy(template(), &files.path().join("data"));
         let mut postgres = Self {
             port: free_address().port(),
             options: settings.iter().map(ToString::to_string).collect(),
@@ -64,10 +48,6 @@ impl Postgres {
             process: None,
         };
         postgres.start_again();
-        let mut client = postgres.connect("postgres", "postgres");
-        client
-            .batch_execute("CREATE DATABASE app")
-            .expect("create a database");
         postgres
     }
 
@@ -76,10 +56,7 @@ impl Postgres {
         let certificate = Certificate::make_in(self.files.path());
         fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o600))
             .expect("close the key");
-        if let Some((user, group)) = its_user() {
-            std::os::unix::fs::chown(&certificate.key, Some(user), Some(group))
-                .expect("give the key away");
-        }
+        give(&certificate.key);
         self.stop();
         self.options.extend([
             "ssl=on".to_owned(),
@@ -90,14 +67,14 @@ impl Postgres {
         certificate.certificate
     }
 
-    /// Starts it again with the data that it had, after [`stop`](Self::stop).
+    /// Starts it again with the data that it had, after [`stop`](Self::stop) or [`stop_with`](Self::stop_with).
     pub fn start_again(&mut self) {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.files.path().join("log"))
             .expect("make a log");
-        let mut command = Command::new(programs().join("postgres"));
+        let mut command = program("postgres");
         command
             .arg("-D")
             .arg(self.files.path().join("data"))
@@ -109,7 +86,10 @@ impl Postgres {
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "fsync=off",
+            "full_page_writes=off",
             "shared_buffers=32MB",
+            // In its directory, which is removed, whatever it dies of.
+            "dynamic_shared_memory_type=mmap",
         ];
         for setting in own
             .into_iter()
@@ -117,7 +97,6 @@ impl Postgres {
         {
             command.args(["-c", setting]);
         }
-        as_its_user(&mut command);
         // What it does at once on SIGINT; by force it would leave its children to themselves.
         let process = Process::spawn(command, Signal::Interrupt)
             .unwrap_or_else(|error| panic!("PostgreSQL can't be started: {error}"));
@@ -135,20 +114,45 @@ impl Postgres {
 
     /// Ends it, as an orderly restart would: sessions are told.
     pub fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.signal(Signal::Interrupt);
-            let exit = process.wait(GENEROUS);
-            assert!(exit.is_some(), "PostgreSQL does not end: {}", self.log());
+        self.stop_with(Signal::Interrupt);
+    }
+
+    /// Ends it by a signal, and waits until it and all its children have ended.
+    ///
+    /// `Terminate` takes no new clients and waits for those who are there to leave; `Interrupt` sends them away; `Quit`
+    /// breaks off, and so does `Kill`, without a word to anyone: the next start recovers, as after a crash.
+    pub fn stop_with(&mut self, signal: Signal) {
+        if let Some(mut process) = self.process.take()
+            && !process.end_by(signal, GENEROUS)
+        {
+            quit(&mut process);
+            panic!("PostgreSQL did not end by {signal:?}: {}", self.log());
         }
+    }
+
+    /// Sends a signal to the process that accepts connections, and does not wait for what comes of it.
+    ///
+    /// `Stop` lets only that process stand still: new connections are accepted by the kernel and never answered, while
+    /// those that are open go on, each having a process of its own. [`signal_all`](Self::signal_all) stops those too.
+    pub fn signal(&mut self, signal: Signal) {
+        let process = self.process.as_mut().expect("it is running");
+        process.signal(signal);
     }
 
     /// Lets all its processes stand still, or go on.
     pub fn signal_all(&mut self, signal: Signal) {
         let process = self.process.as_mut().expect("it is running");
-        for child in process.children() {
-            crate::process::send(child, signal);
-        }
-        process.signal(signal);
+        process.signal_with_children(signal);
+    }
+
+    /// The id of the process that accepts connections.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("it is running").id()
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.files.path().join("data")
     }
 
     /// Lets in only whom these lines of `pg_hba.conf` do.
@@ -240,15 +244,17 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
-            // So that it ends though it may have been made to stand still.
-            for child in process.children() {
-                crate::process::send(child, Signal::Continue);
-            }
-            process.signal(Signal::Continue);
-            process.signal(Signal::Interrupt);
-            process.wait(GENEROUS);
+        if let Some(mut process) = self.process.take() {
+            quit(&mut process);
         }
+    }
+}
+
+/// Ends it within a bound, whatever state it is in.
+fn quit(process: &mut Process) {
+    // It gives its children five seconds before it kills them.
+    if !process.end_by(Signal::Quit, GENEROUS) {
+        process.end_by(Signal::Kill, GENEROUS);
     }
 }
 
@@ -260,11 +266,15 @@ pub fn programs() -> &'static Path {
             return PathBuf::from(folder);
         }
         let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-        let debian = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+        let mut debian: Vec<(u32, PathBuf)> = versions
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                Some((path.file_name()?.to_str()?.parse().ok()?, path.join("bin")))
+            })
+            .collect();
+        debian.sort();
         let path = env::var_os("PATH").unwrap_or_default();
-        let mut folders: Vec<PathBuf> = debian.collect();
-        folders.sort();
-        folders.reverse();
+        let mut folders: Vec<PathBuf> = debian.into_iter().rev().map(|(_, path)| path).collect();
         folders.extend(env::split_paths(&path));
         folders
             .into_iter()
@@ -296,15 +306,122 @@ fn its_user() -> Option<(u32, u32)> {
     })
 }
 
-fn as_its_user(command: &mut Command) {
+/// One of the programs, to be run by whom it accepts.
+fn program(name: &str) -> Command {
+    let mut command = Command::new(programs().join(name));
+    command.env("LC_ALL", "C");
+    // It would take further settings from these.
+    for (key, _) in env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"PG")) {
+        command.env_remove(key);
+    }
     if let Some((user, group)) = its_user() {
         command.uid(user).gid(group).current_dir("/");
     }
+    command
 }
 
-fn open_to_its_user(folder: &Path) {
+/// A new directory that belongs to whom `PostgreSQL` accepts. He must be able to reach where temporary ones are.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().expect("make a directory for PostgreSQL");
+    give(directory.path());
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))
+        .expect("close the directory");
+    directory
+}
+
+fn give(path: &Path) {
     if let Some((user, group)) = its_user() {
-        std::os::unix::fs::chown(folder, Some(user), Some(group)).expect("give the directory away");
+        chown(path, Some(user), Some(group)).expect("give PostgreSQL what is its own");
     }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("close the directory");
+}
+
+/// The template of data directories: made once, and kept beside the builds, since a copy is made much sooner.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let version: String = run(program("postgres").arg("--version"))
+            .chars()
+            .map(|char| {
+                if char.is_ascii_alphanumeric() {
+                    char
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        let tests = env::current_exe().expect("the path of the tests");
+        let builds = tests.ancestors().nth(2).expect("the folder of builds");
+        // The number changes with what `make_template` does.
+        let template = builds.join(format!("postgres-template-1-{}", version.trim_matches('-')));
+        if !template.is_dir() {
+            make_template(builds, &template);
+        }
+        template
+    })
+}
+
+/// Makes the template under another name first, so that nobody ever sees half of it.
+fn make_template(builds: &Path, template: &Path) {
+    let files = directory();
+    let data = files.path().join("data");
+    run(program("initdb")
+        .args(["--username=postgres", "--auth=trust", "--no-sync"])
+        .args(["--encoding=UTF8", "--locale=C", "--pgdata"])
+        .arg(&data));
+    let statement = files.path().join("statement");
+    fs::write(&statement, "CREATE DATABASE app\n").expect("write a statement");
+    run(program("postgres")
+        .arg("--single")
+        .arg("-D")
+        .arg(&data)
+        .args(["-c", "fsync=off", "postgres"])
+        .stdin(fs::File::open(statement).expect("open a statement")));
+    let unfinished = tempfile::tempdir_in(builds).expect("make a directory among the builds");
+    let copied = unfinished.path().join("data");
+    copy_for(&data, &copied, &|_| ());
+    // Another process may have been first: then its template is as good.
+    if let Err(error) = fs::rename(&copied, template) {
+        assert!(template.is_dir(), "keep {}: {error}", template.display());
+    }
+}
+
+/// Runs a command to its end, and gives back what it says.
+fn run(command: &mut Command) -> String {
+    let program: OsString = command.get_program().to_owned();
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{} can't be started: {error}", program.display()));
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        output.status.success(),
+        "{} failed, {}: {said}",
+        program.display(),
+        output.status
+    );
+    said
+}
+
+/// Copies a directory with all in it, and gives the copy to whom `PostgreSQL` accepts.
+fn copy(from: &Path, to: &Path) {
+    copy_for(from, to, &give);
+}
+
+fn copy_for(from: &Path, to: &Path, give: &dyn Fn(&Path)) {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(to)
+        .expect("make a directory for PostgreSQL");
+    give(to);
+    for entry in fs::read_dir(from).expect("read the template of PostgreSQL's directory") {
+        let source = entry.expect("read a directory").path();
+        let target = to.join(source.file_name().expect("an entry has a name"));
+        if source.is_dir() {
+            copy_for(&source, &target, give);
+        } else {
+            fs::copy(&source, &target)
+                .unwrap_or_else(|error| panic!("copy {}: {error}", source.display()));
+            give(&target);
+        }
+    }
 }

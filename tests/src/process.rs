@@ -19,6 +19,8 @@ pub enum Signal {
     Terminate,
     /// What Ctrl-C sends.
     Interrupt,
+    /// End without being orderly about it. What that is depends on the program.
+    Quit,
     /// End at once.
     Kill,
     /// Stand still.
@@ -32,6 +34,7 @@ impl Signal {
         match self {
             Self::Terminate => libc::SIGTERM,
             Self::Interrupt => libc::SIGINT,
+            Self::Quit => libc::SIGQUIT,
             Self::Kill => libc::SIGKILL,
             Self::Stop => libc::SIGSTOP,
             Self::Continue => libc::SIGCONT,
@@ -130,6 +133,41 @@ impl Process {
         }
     }
 
+    /// Sends a signal to it and then to each of its children, unless it has ended.
+    pub fn signal_with_children(&mut self, signal: Signal) {
+        if self.exit_status().is_none() {
+            send(self.id(), signal);
+            for child in children_of(self.id()) {
+                child.signal(signal);
+            }
+        }
+    }
+
+    /// Sends it a signal and waits at most `bound` until it has ended, and each child that it had too. Those who stand
+    /// still go on. False: it has not ended, or a child had to be killed.
+    pub fn end_by(&mut self, signal: Signal, bound: Duration) -> bool {
+        let children = children_of(self.id());
+        self.signal(signal);
+        self.signal(Signal::Continue);
+        for child in &children {
+            child.signal(Signal::Continue);
+        }
+        let waited = Stopwatch::start();
+        if self.wait(bound).is_none() {
+            return false;
+        }
+        while children.iter().any(Known::is_running) {
+            if waited.elapsed() > bound {
+                for child in children {
+                    child.signal(Signal::Kill);
+                }
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// Waits until it has ended, at most `bound`. Blocks the thread.
     pub fn wait(&mut self, bound: Duration) -> Option<ExitStatus> {
         let waited = Stopwatch::start();
@@ -151,7 +189,7 @@ impl Process {
                 .unwrap_or_else(|| ExitStatus::from_raw(libc::SIGKILL))
         };
         for child in children {
-            child.kill_if_still_there();
+            child.signal(Signal::Kill);
         }
         exit
     }
@@ -186,14 +224,20 @@ struct Known {
 }
 
 impl Known {
-    fn kill_if_still_there(&self) {
+    /// Sends it a signal, if it is still there.
+    fn signal(&self, signal: Signal) {
         if stat(self.id).is_some_and(|now| now.started == self.started) {
-            send(self.id, Signal::Kill);
+            send(self.id, signal);
         }
+    }
+
+    /// Whether it is still there, and is not a zombie.
+    fn is_running(&self) -> bool {
+        is_running(self.id) && stat(self.id).is_some_and(|now| now.started == self.started)
     }
 }
 
-pub(crate) fn send(id: u32, signal: Signal) {
+fn send(id: u32, signal: Signal) {
     let Ok(id) = libc::pid_t::try_from(id) else {
         return;
     };

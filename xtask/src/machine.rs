@@ -60,13 +60,16 @@ pub fn postgres() -> Result<PathBuf, Failure> {
         };
     }
     // Debian keeps each version in a folder of its own, and none of them on the PATH.
-    let mut folders: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+    let mut debian: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some((path.file_name()?.to_str()?.parse().ok()?, path.join("bin")))
+        })
         .collect();
-    folders.sort();
-    folders.reverse();
+    debian.sort();
+    let mut folders: Vec<PathBuf> = debian.into_iter().rev().map(|(_, path)| path).collect();
     let path = env::var_os("PATH").unwrap_or_default();
     folders.extend(env::split_paths(&path));
     folders.into_iter().find(is_it).ok_or_else(|| {
