@@ -15,7 +15,7 @@ use levee_tests::postgres::{Postgres, programs};
 use levee_tests::process::{Process, Signal};
 use levee_tests::sidecar::{Sidecar, write_config};
 use levee_tests::wait::GENEROUS;
-use postgres::{Client, NoTls};
+use postgres::Client;
 
 const WATCHDOG: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 1500ms, long_query: 4s}, \
                         idle_in_transaction: 1500ms, rules: [{application: reports, class: long_query}]}";
@@ -162,7 +162,6 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     let guard = part.guard.expect("a watchdog");
 
     let mut service = postgres.client_as("app");
-    let cancel = service.cancel_token();
     let statements = thread::spawn(move || {
         let first = ask(&mut service, "SELECT pg_sleep(60) /* 1 */").1;
         let second = ask(&mut service, "SELECT pg_sleep(1) /* 2 */").1;
@@ -195,7 +194,11 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     };
     let first = seen("/* 1 */");
     // It ends, and the next one begins, before anything is done about it.
-    cancel.cancel_query(NoTls).expect("it is cancelled");
+    // By a signal of its own: a cancel request is sent to the process and to its group, which makes two.
+    postgres.number(&format!(
+        "SELECT pg_cancel_backend({})::int::bigint",
+        first.process
+    ));
     let second = seen("/* 2 */");
     assert_eq!(first.process, second.process);
     nothing_is_done(&first);
@@ -347,7 +350,11 @@ fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     let stubborn = "DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'";
     let (took, code) = ask(&mut postgres.client_as("app"), stubborn);
-    assert_eq!(code, "57P01", "{took:?}");
+    // The client may see the end of its connection before the reason for it.
+    assert!(
+        ["57P01", "connection closed"].contains(&code.as_str()),
+        "{code} {took:?}"
+    );
     let ended = "db_sessions_terminated_total{database=\"app\"}";
     sidecar.wait_for("the count", |sidecar| sidecar.metric(ended) == 1);
     assert_eq!(timeouts(&sidecar, "query"), 1, "it is one statement");
