@@ -139,33 +139,32 @@ async fn what_may_pass_is_tried_again_and_what_will_not_is_told() {
 
 #[tokio::test]
 async fn a_claim_that_is_still_held_after_a_lost_connection_is_our_own() {
-    let script = Script::default();
-    script
-        .batches
-        .lock()
-        .unwrap()
-        .extend([Ok(100), Err(Kind::Transient), Ok(1)]);
-    let held = script.claims.clone();
-    let ((), report) = tokio::join!(
-        async {
-            // Behind the first claim.
-            while script.asked.lock().unwrap().is_empty() {
-                tokio::task::yield_now().await;
-            }
-            held.lock().unwrap().push_back(Kind::Elsewhere);
-        },
-        run(
-            &script,
-            Settings {
-                pace: pace::Settings {
-                    pause: Duration::from_millis(50),
-                    ..SETTINGS.pace
-                },
-                ..SETTINGS
-            }
-        )
-    );
-    assert_eq!((report.outcome, report.rows), (Outcome::Done, 101));
+    for (held_for, outcome, rows, error) in [
+        (1, Outcome::Done, 101, None),
+        (5, Outcome::Failed, 100, Some("Transient")),
+    ] {
+        let script = Script::default();
+        let batches = [Ok(100), Err(Kind::Transient), Ok(1)];
+        script.batches.lock().unwrap().extend(batches);
+        let pause = Duration::from_millis(50);
+        let pace = pace::Settings {
+            pause,
+            ..SETTINGS.pace
+        };
+        let ((), report) = tokio::join!(
+            async {
+                // Behind the first claim.
+                while script.asked.lock().unwrap().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                let held = [Kind::Elsewhere].repeat(held_for);
+                script.claims.lock().unwrap().extend(held);
+            },
+            run(&script, Settings { pace, ..SETTINGS })
+        );
+        assert_eq!((report.outcome, report.rows), (outcome, rows));
+        assert_eq!(report.error.as_deref(), error, "what went wrong first");
+    }
 }
 
 #[tokio::test]
