@@ -1,0 +1,2 @@
+//! `levee check`
+pub mod located;
