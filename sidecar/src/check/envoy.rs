@@ -131,9 +131,11 @@ impl<'a> Manager<'a> {
 
     /// All routes, where they are written here, each with its virtual host.
     pub fn routes(&self) -> impl Iterator<Item = (&At<'a>, At<'a>)> {
-        self.hosts
-            .iter()
-            .flat_map(|host| host.list("routes").into_iter().map(move |route| (host, route)))
+        self.hosts.iter().flat_map(|host| {
+            host.list("routes")
+                .into_iter()
+                .map(move |route| (host, route))
+        })
     }
 
     /// Whether its routes are known, and none leads to a service.
@@ -219,12 +221,11 @@ impl<'a> Filter<'a> {
     /// The line and the whole path of something in the filter's own configuration.
     pub fn locate(&self, path: &str) -> (usize, String) {
         let (at, line) = match &self.text {
-            Text::None(at) => (at, at.line),
             Text::Struct(at) => (at, at.line_of(path)),
             Text::String(at, Some(document)) if at.node().is_block() => {
-                (at, at.node().line + document.root.line_of(path))
+                (at, at.line + document.root.line_of(path))
             }
-            Text::String(at, _) => (at, at.line),
+            Text::None(at) | Text::String(at, _) => (at, at.line),
         };
         let separator = if path.is_empty() { "" } else { "." };
         (line, format!("{}{separator}{path}", at.path))
@@ -263,9 +264,9 @@ fn is_levee(filter: &At<'_>) -> bool {
     let is_wasm = filter
         .get("typed_config")
         .is_some_and(|config| is_a(&config, WASM));
-    let is_named = |path: &&str| {
+    let is_named = |path: &str| {
         let name = filter.text_at(path).unwrap_or_default();
         name.to_ascii_lowercase().contains("levee")
     };
-    is_wasm && NAMES.iter().any(|path| is_named(&path))
+    is_wasm && NAMES.iter().any(|path| is_named(path))
 }

@@ -100,13 +100,11 @@ impl Builder {
             message: message.to_owned(),
         };
         match event {
-            Event::Scalar(text, style, anchor, _) => {
-                self.place(
-                    Rc::new(Node::scalar(line, text.into_owned(), style)),
-                    line,
-                    anchor,
-                )
-            }
+            Event::Scalar(text, style, anchor, _) => self.place(
+                Rc::new(Node::scalar(line, text.into_owned(), style)),
+                line,
+                anchor,
+            ),
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
                 let node = node.ok_or_else(|| wrong("an alias within its own anchor"))?;
