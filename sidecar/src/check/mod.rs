@@ -74,12 +74,11 @@ impl Checked {
 
     /// `valid, with 2 warnings`
     fn verdict(&self) -> String {
-        let mut verdict = "valid".to_owned();
-        match self.findings.len() {
-            0 => {}
-            1 => verdict.push_str(", with a warning"),
-            more => verdict.push_str(&format!(", with {more} warnings")),
-        }
+        let mut verdict = match self.findings.len() {
+            0 => "valid".to_owned(),
+            1 => "valid, with a warning".to_owned(),
+            more => format!("valid, with {more} warnings"),
+        };
         if !self.absent.is_empty() {
             verdict.push_str(", but has no ");
             verdict.push_str(self.absent);

@@ -209,38 +209,43 @@ fn failure_policy(envoy: &Envoy<'_>, caught: &mut Caught) {
     }
 }
 
-/// A metric of the filter as Envoy names it, and what is to be made of it.
+/// A metric of the filter as Envoy names it, and the labels that are to be made of it.
 struct Metric {
     full: String,
-    /// Labels, and the part of the name that each is.
-    labels: Vec<(String, String, String)>,
+    labels: Vec<Label>,
 }
 
-/// All metrics with labels that the filter has for a service.
+struct Label {
+    name: String,
+    value: String,
+}
+
+/// All metrics that the filter has for a service.
 fn metrics() -> Vec<Metric> {
     let service = "outbound|8080||auth.default.svc";
     let names = Counter::ALL
         .iter()
         .map(|counter| counter.name(service))
         .chain([state_name(service)]);
-    names
-        .map(|name| {
-            let (metric, _) = name.split_once(".service.").unwrap_or((&name, ""));
-            let label = |label: &str, value: &str| {
-                let part = format!(".{label}.{value}");
-                (label.to_owned(), value.to_owned(), part)
-            };
-            let mut labels = vec![label("service", service)];
-            let mut words = metric.split('.').skip(1);
-            while let (Some(name), Some(value)) = (words.next(), words.next()) {
-                labels.push(label(name, value));
-            }
-            Metric {
-                full: format!("wasmcustom.{name}"),
-                labels,
-            }
-        })
-        .collect()
+    names.map(|name| metric(&name, service)).collect()
+}
+
+/// Reads `circuit_breaker_requests_total.outcome.success.service.auth`.
+fn metric(name: &str, service: &str) -> Metric {
+    let label = |name: &str, value: &str| Label {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let mut labels = vec![label("service", service)];
+    let (front, _) = name.split_once(".service.").unwrap_or((name, ""));
+    let mut words = front.split('.').skip(1);
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        labels.push(label(name, value));
+    }
+    Metric {
+        full: format!("wasmcustom.{name}"),
+        labels,
+    }
 }
 
 /// Without these rules the metrics have no labels: each service's has a name of its own.
@@ -275,18 +280,15 @@ fn stats_tags(envoy: &Envoy<'_>, caught: &mut Caught) {
         let Some(first) = rules.first() else {
             continue;
         };
-        let regexes: Vec<&str> = rules
-            .iter()
-            .filter_map(|tag| tag.text_at("regex"))
-            .collect();
+        // What this dialect of expressions can't read counts as right: Envoy has another one.
+        let regexes = rules.iter().filter_map(|tag| tag.text_at("regex"));
+        let Ok(regexes) = regexes.map(Regex::new).collect::<Result<Vec<_>, _>>() else {
+            continue;
+        };
         let is_missed = |metric: &&Metric| {
             let mut labels = metric.labels.iter();
-            let label = labels.find(|(label, ..)| label == name);
-            label.is_some_and(|(_, value, part)| {
-                !regexes
-                    .iter()
-                    .any(|regex| extracts(regex, &metric.full, value, part))
-            })
+            let label = labels.find(|label| label.name == name);
+            label.is_some_and(|label| !regexes.iter().any(|regex| takes(regex, metric, label)))
         };
         if let Some(metric) = metrics.iter().find(is_missed) {
             let at = first.get("regex");
@@ -301,15 +303,13 @@ fn stats_tags(envoy: &Envoy<'_>, caught: &mut Caught) {
     }
 }
 
-/// Whether a rule of `stats_tags` takes `part` out of a metric's name, and `value` for its label. What this
-/// dialect of expressions can't read counts as right: Envoy has another one.
-fn extracts(regex: &str, name: &str, value: &str, part: &str) -> bool {
-    let Ok(regex) = Regex::new(regex) else {
-        return true;
-    };
-    regex.captures(name).is_some_and(|groups| {
+/// Whether a rule of `stats_tags` takes a label out of a metric's name: the first group is what is removed, the
+/// second the value.
+fn takes(rule: &Regex, metric: &Metric, label: &Label) -> bool {
+    rule.captures(&metric.full).is_some_and(|groups| {
         let group = |number| groups.get(number).map(|found| found.as_str());
-        group(1) == Some(part) && group(2).or_else(|| group(1)) == Some(value)
+        let removed = format!(".{}.{}", label.name, label.value);
+        group(1) == Some(removed.as_str()) && group(2) == Some(label.value.as_str())
     })
 }
 
