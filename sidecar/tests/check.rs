@@ -308,6 +308,90 @@ fn what_does_no_harm_is_silent() {
 }
 
 #[test]
+fn traps_are_found_wherever_they_may_be_written() {
+    let route = "route: {cluster: auth, timeout: 30s}";
+    let retry = "retry_policy: {retry_on: 5xx}";
+    let host = "domains: [\"*\"]";
+    let policy = "failure_policy: FAIL_RELOAD";
+    let configured = |json: &str| {
+        let value = format!(
+            "{policy}\n                        configuration: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: '{json}'}}"
+        );
+        changed(policy, &value)
+    };
+    for (text, trap) in [
+        (changed(host, &format!("{host}\n                      {retry}")), "retry-budget"),
+        (
+            changed(route, &format!("route: {{weighted_clusters: {{clusters: [{{name: auth, weight: 1}}]}}, {retry}}}")),
+            "retry-budget",
+        ),
+        (
+            changed(
+                "        - filters:\n            - name: envoy.filters.network",
+                "        []\n      default_filter_chain:\n          filters:\n            - name: envoy.filters.network",
+            )
+            .replace("timeout: 30s", "timeout: 0.0s"),
+            "no-limit",
+        ),
+        (
+            changed("name: levee\n                    typed", "name: reliability\n                    typed")
+                .replacen("name: levee", "name: x", 1)
+                .replace("root_id: levee", "root_id: x")
+                .replace("vm_id: levee", "vm_id: x")
+                .replace("FAIL_RELOAD", "UNSPECIFIED"),
+            "failure-policy",
+        ),
+        (
+            changed("failure_policy", "capability_restriction_config: {allowed_capabilities: {proxy_on_log: {}}}\n                        failure_policy"),
+            "capabilities",
+        ),
+        (
+            changed("static_resources:", "  stats_matcher: {reject_all: true}\nstatic_resources:"),
+            "stats-hidden",
+        ),
+        (
+            changed("static_resources:", "  stats_matcher: {exclusion_list: {patterns: [{safe_regex: {regex: '.*_probe_.*'}}]}}\nstatic_resources:"),
+            "stats-hidden",
+        ),
+        (changed("use_remote", "stream_idle_timeout: 0s\n                use_remote"), "idle-limit"),
+        (configured(r#"{"timeouts": {"class": "very_long"}}"#), "idle-limit"),
+        (configured(r#"{"breaker": {"mode": "loud"}}"#), "configuration"),
+        (configured(r#"{"breaker": "#), "configuration"),
+        (configured(r#"{"services": {"nobody": {"breaker": {"mode": "shadow"}}}}"#), "unknown-name"),
+    ] {
+        assert_eq!(traps_in(&text), [trap], "{text}");
+    }
+}
+
+#[test]
+fn a_fallback_whose_route_is_there_and_whose_header_is_removed_is_silent() {
+    let from = "            services:\n";
+    let services =
+        "            fallback: {route: maintenance}\n                            services:\n";
+    let text = GATEWAY.replacen(from, services, 1);
+    assert_eq!(traps_in(&text), ["fallback-route"], "the route is missing");
+    let route = "routes:\n                        # `timeout` holds";
+    let with_route = |matcher: &str| {
+        let new = format!(
+            "routes:\n                        - match: {{prefix: /, headers: [{{name: x-levee-fallback, {matcher}}}]}}\n                          route: {{cluster: auth}}\n                        # `timeout` holds"
+        );
+        assert!(text.contains(route));
+        text.replacen(route, &new, 1)
+    };
+    for matcher in [
+        "string_match: {exact: maintenance}",
+        "exact_match: maintenance",
+        "present_match: true",
+    ] {
+        assert_eq!(traps_in(&with_route(matcher)), [""; 0], "{matcher}");
+    }
+    let other = with_route("string_match: {exact: other}");
+    assert_eq!(traps_in(&other), ["fallback-route"]);
+    let kept = with_route("present_match: true").replace("prefix: x-levee-", "prefix: x-other-");
+    assert_eq!(traps_in(&kept), ["fallback-route"], "clients may send it");
+}
+
+#[test]
 fn the_same_that_many_share_is_told_once() {
     let text = GATEWAY.replace("max_ejection_percent: 34", "max_ejection_percent: 100");
     assert_eq!(traps_in(&text), ["outlier-detection"]);
