@@ -455,6 +455,13 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_name_that_fits_is_the_one_that_is_meant() {
+        let root = root("svc: {a: 1}\nsvc.local: {a: 2}\nsvc.loc: {a: 3}\n");
+        assert_eq!(root.line_of("svc.local.a"), 2);
+        assert_eq!(root.line_of("svc.lo.a"), 1);
+    }
+
+    #[test]
     fn an_alias_is_its_anchor() {
         let root = root("one: &limits {max: 3,\n  min: 1}\ntwo: *limits\n");
         let at = At::root(&root).find("two.min").unwrap();
