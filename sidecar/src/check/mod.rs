@@ -5,17 +5,18 @@
 //! | [`located`] | YAML with the line of everything in it |
 //! | [`envoy`] | the parts of an Envoy configuration that Levee has to do with |
 //! | [`traps`] | settings that Envoy takes and that make Levee work less or not at all |
+//! | `stats` | those of them that are about metrics |
 
 pub mod envoy;
 pub mod located;
+mod stats;
 pub mod traps;
 
 use crate::config::Config;
 use envoy::Envoy;
 use levee_config::ConfigError;
 use located::{At, Document, Mistake};
-use std::fmt::Write;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// What is to be checked.
@@ -109,19 +110,8 @@ pub fn run(wish: &Wish) -> u8 {
             }
         }
     }
-    for severity in [Severity::Error, Severity::Warning] {
-        for (file, checked) in &checked {
-            let findings = checked.findings.iter();
-            for finding in findings.filter(|finding| finding.severity == severity) {
-                println!("{}", finding.show(file));
-            }
-        }
-    }
-    for (file, checked) in &checked {
-        if !checked.has(Severity::Error) {
-            println!("{}: {}", file.display(), checked.verdict());
-        }
-    }
+    // Who reads no further than the first lines has closed the pipe: that is no failure.
+    let _ = io::stdout().write_all(report(&checked).as_bytes());
     let has = |severity| checked.iter().any(|(_, checked)| checked.has(severity));
     if is_unread {
         FAILED
@@ -134,15 +124,34 @@ pub fn run(wish: &Wish) -> u8 {
     }
 }
 
+/// All findings, errors first, and which files are valid.
+fn report(checked: &[(PathBuf, Checked)]) -> String {
+    let mut lines = Vec::new();
+    for severity in [Severity::Error, Severity::Warning] {
+        for (file, checked) in checked {
+            let findings = checked.findings.iter();
+            let findings = findings.filter(|finding| finding.severity == severity);
+            lines.extend(findings.map(|finding| finding.show(file)));
+        }
+    }
+    for (file, checked) in checked {
+        if !checked.has(Severity::Error) {
+            lines.push(format!("{}: {}", file.display(), checked.verdict()));
+        }
+    }
+    lines
+        .iter()
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
 /// The most bytes of a file that are read.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 fn read(file: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let read = io::Read::read_to_string(
-        &mut io::Read::take(std::fs::File::open(file)?, MAX_BYTES + 1),
-        &mut text,
-    )?;
+    let read = std::fs::File::open(file)?
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut text)?;
     if read as u64 > MAX_BYTES {
         return Err(io::Error::other(format!(
             "is longer than {MAX_BYTES} bytes"
@@ -209,18 +218,18 @@ fn by_line(text: &str, look: impl FnOnce(&Document) -> Checked) -> Checked {
 impl Finding {
     /// `FILE:LINE: path: message`; a warning says that it is one, a trap its name.
     fn show(&self, file: &Path) -> String {
-        let mut line = format!("{}:{}: ", file.display(), self.line);
-        if !self.path.is_empty() {
-            line.push_str(&self.path);
-            line.push_str(": ");
-        }
-        if self.severity == Severity::Warning {
-            line.push_str("warning: ");
-        }
-        line.push_str(&self.message);
-        if let Some(trap) = self.trap {
-            let _ = write!(line, " [{trap}]");
-        }
-        line
+        let path = match self.path.as_str() {
+            "" => String::new(),
+            path => format!("{path}: "),
+        };
+        let warning = match self.severity {
+            Severity::Error => "",
+            Severity::Warning => "warning: ",
+        };
+        let trap = self
+            .trap
+            .map_or_else(String::new, |trap| format!(" [{trap}]"));
+        let (file, line, message) = (file.display(), self.line, &self.message);
+        format!("{file}:{line}: {path}{warning}{message}{trap}")
     }
 }
