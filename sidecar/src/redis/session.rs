@@ -90,6 +90,10 @@ enum Link {
 }
 
 /// A command that has not been answered.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing of the command, and they do not exclude each other"
+)]
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// Where it ends in the stream of the client's bytes. [`u64::MAX`]: it is still coming.
@@ -743,10 +747,9 @@ impl Session {
                     }
                     until += next;
                 }
-                Ok(None) => break,
-                // What stands before it comes first.
+                // What stands before a wrong line comes first.
                 Err(error) if until == at => return Err(error),
-                Err(_) => break,
+                Ok(None) | Err(_) => break,
             }
         }
         if until == at {
