@@ -338,7 +338,8 @@ pub fn redis_down(stack: &mut Stack) -> Report {
     let call = a_call(stack);
     let before = stack.metrics();
 
-    let asking = stack.keep_asking(&ask(&session));
+    let asking = stack.keep_asking(&ask(&session), 4);
+    thread::sleep(OUTAGE);
     stack.redis.stop();
     thread::sleep(OUTAGE);
     stack.redis.start_again();
@@ -435,7 +436,7 @@ pub fn expired_tokens(stack: &mut Stack) -> Report {
 
     let request =
         Request::post("/v1/auth/email-token", body).header("content-type", "application/json");
-    let asking = stack.keep_asking(&request.bound(PATIENCE));
+    let asking = stack.keep_asking(&request.bound(PATIENCE), 1);
     let (left, holds) = within(CLEANED_WITHIN, || {
         let left = stack.postgres.expired_tokens();
         (left, left == 0)

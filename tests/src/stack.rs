@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::client::{Answer, NoAnswer, Request};
 use crate::clock::Stopwatch;
@@ -38,7 +38,7 @@ pub const QUERY_LIMIT: Duration = Duration::from_millis(500);
 /// How long a command may take, in the shortened times of the Redis proxy.
 pub const COMMAND_LIMIT: Duration = Duration::from_millis(1200);
 
-/// The pause of one who keeps asking.
+/// The pause of those who keep asking.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// The age from which on a call is stale. This one is not shortened: the rows are made old.
@@ -163,23 +163,23 @@ impl Stack {
         })
     }
 
-    /// Sends the same request again and again, one after the other, until [`Asking::answers`].
-    pub fn keep_asking(&self, request: &Request) -> Asking {
-        let (to, request, ended) = (
-            self.address(),
-            request.clone(),
-            Arc::<AtomicBool>::default(),
-        );
-        let until = Arc::clone(&ended);
-        let task = self.runtime.spawn(async move {
-            let mut answers = Vec::new();
-            while !until.load(Ordering::Relaxed) {
-                answers.push(request.send(to).await);
-                tokio::time::sleep(ASK_EVERY).await;
-            }
-            answers
-        });
-        Asking { ended, task }
+    /// Lets so many clients send the same request again and again, until [`Asking::answers`].
+    pub fn keep_asking(&self, request: &Request, clients: usize) -> Asking {
+        let ended = Arc::<AtomicBool>::default();
+        let mut tasks = JoinSet::new();
+        for _ in 0..clients {
+            let (to, request, ended) = (self.address(), request.clone(), Arc::clone(&ended));
+            let asking = async move {
+                let mut answers = Vec::new();
+                while !ended.load(Ordering::Relaxed) {
+                    answers.push(request.send(to).await);
+                    tokio::time::sleep(ASK_EVERY).await;
+                }
+                answers
+            };
+            tasks.spawn_on(asking, self.runtime.handle());
+        }
+        Asking { ended, tasks }
     }
 
     /// Runs something asynchronous, such as a client of another kind.
@@ -211,19 +211,18 @@ impl Stack {
     }
 }
 
-/// A client that asks again and again.
+/// Clients that ask again and again.
 #[derive(Debug)]
 pub struct Asking {
     ended: Arc<AtomicBool>,
-    task: JoinHandle<Vec<Result<Answer, NoAnswer>>>,
+    tasks: JoinSet<Vec<Result<Answer, NoAnswer>>>,
 }
 
 impl Asking {
-    /// Lets it end its last request: all that it saw.
+    /// Lets each end its last request: all that they saw.
     pub fn answers(self, stack: &Stack) -> Vec<Result<Answer, NoAnswer>> {
         self.ended.store(true, Ordering::Relaxed);
-        let answers = stack.block_on(self.task);
-        answers.expect("a client does not panic")
+        stack.block_on(self.tasks.join_all()).concat()
     }
 }
 
