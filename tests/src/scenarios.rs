@@ -339,10 +339,11 @@ pub fn redis_down(stack: &mut Stack) -> Report {
     let before = stack.metrics();
 
     let asking = stack.keep_asking(&ask(&session), 4);
-    thread::sleep(OUTAGE);
+    asking.wait_for(20);
     stack.redis.stop();
     thread::sleep(OUTAGE);
     stack.redis.start_again();
+    asking.wait_for(20);
     let answers = asking.answers(stack);
     let failed = answers
         .iter()

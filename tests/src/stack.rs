@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -165,21 +165,27 @@ impl Stack {
 
     /// Lets so many clients send the same request again and again, until [`Asking::answers`].
     pub fn keep_asking(&self, request: &Request, clients: usize) -> Asking {
-        let ended = Arc::<AtomicBool>::default();
+        let (ended, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
-            let (to, request, ended) = (self.address(), request.clone(), Arc::clone(&ended));
+            let (to, request) = (self.address(), request.clone());
+            let (ended, answered) = (Arc::clone(&ended), Arc::clone(&answered));
             let asking = async move {
                 let mut answers = Vec::new();
                 while !ended.load(Ordering::Relaxed) {
                     answers.push(request.send(to).await);
+                    answered.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(ASK_EVERY).await;
                 }
                 answers
             };
             tasks.spawn_on(asking, self.runtime.handle());
         }
-        Asking { ended, tasks }
+        Asking {
+            ended,
+            answered,
+            tasks,
+        }
     }
 
     /// Runs something asynchronous, such as a client of another kind.
@@ -215,10 +221,23 @@ impl Stack {
 #[derive(Debug)]
 pub struct Asking {
     ended: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     tasks: JoinSet<Vec<Result<Answer, NoAnswer>>>,
 }
 
 impl Asking {
+    /// Waits until so many more requests have come to an end.
+    pub fn wait_for(&self, more: usize) {
+        let (wanted, waited) = (
+            self.answered.load(Ordering::Relaxed) + more,
+            Stopwatch::start(),
+        );
+        while self.answered.load(Ordering::Relaxed) < wanted {
+            assert!(waited.elapsed() < GENEROUS, "waited for {more} answers");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Lets each end its last request: all that they saw.
     pub fn answers(self, stack: &Stack) -> Vec<Result<Answer, NoAnswer>> {
         self.ended.store(true, Ordering::Relaxed);
