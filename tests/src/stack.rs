@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -228,11 +229,9 @@ pub struct Asking {
 impl Asking {
     /// Waits until so many more requests have come to an end.
     pub fn wait_for(&self, more: usize) {
-        let (wanted, waited) = (
-            self.answered.load(Ordering::Relaxed) + more,
-            Stopwatch::start(),
-        );
-        while self.answered.load(Ordering::Relaxed) < wanted {
+        let enough = self.answered.load(Ordering::Relaxed) + more;
+        let waited = Stopwatch::start();
+        while self.answered.load(Ordering::Relaxed) < enough {
             assert!(waited.elapsed() < GENEROUS, "waited for {more} answers");
             thread::sleep(Duration::from_millis(5));
         }
@@ -278,7 +277,8 @@ fn gateway(parts: Parts) -> EnvoyConfig {
 fn levee_yaml(parts: Parts, redis: &Redis, postgres: &Postgres) -> Option<String> {
     let mut yaml = String::new();
     if parts.redis_proxy {
-        yaml += &format!(
+        let _ = write!(
+            yaml,
             "redis:\n  - name: sessions\n    listen: 127.0.0.1:0\n    upstream: redis://{}\n    deadline: {}ms\n    \
              breaker: {{open_for: 1s}}\n",
             redis.address,

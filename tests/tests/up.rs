@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -29,6 +30,10 @@ impl Up {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
+        // PostgreSQL has files there, as another user where the tests run as root.
+        for path in [folder.path(), &temporary] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_levee-up"));
         let output = |name| fs::File::create(folder.path().join(name)).unwrap();
         command
@@ -163,7 +168,7 @@ async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves
 
     up.address("sidecar   http://").await;
     let children = up.process.children();
-    assert_eq!(children.len(), 3, "Envoy, Redis, the sidecar");
+    assert_eq!(children.len(), 4, "Envoy, Redis, PostgreSQL, the sidecar");
     up.process.signal(Signal::Interrupt);
     assert_eq!(up.wait(), 0, "{}", up.output("stderr"));
     assert!(!children.iter().any(|child| process::is_running(*child)));
@@ -426,7 +431,7 @@ async fn without_a_redis_server_it_says_so_and_goes_on() {
     let gateway = up.address("gateway   http://").await;
     wait::until_now("word of what is left out", wait::GENEROUS, || {
         let text = up.output("stdout");
-        if text.contains("Without the sidecar: redis-server is not installed") {
+        if text.contains("Without Redis: redis-server is not installed") {
             Ok(())
         } else {
             Err(text)

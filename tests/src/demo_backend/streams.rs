@@ -8,7 +8,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -65,7 +65,7 @@ pub(super) async fn events(uri: Uri) -> Response {
 
 /// Agrees to a WebSocket and sends back each message.
 pub(super) async fn socket(mut request: Request) -> Result<Response, Failure> {
-    let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
+    let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
     let wants = header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
     let key = header("sec-websocket-key").filter(|_| wants);
     let key = key.ok_or_else(|| Failure::BadRequest("wanted a WebSocket's handshake".into()))?;
