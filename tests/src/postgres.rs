@@ -272,8 +272,10 @@ pub fn programs() -> &'static Path {
 
 /// As [`programs`], where there are any.
 pub fn find_programs() -> Option<PathBuf> {
+    let has_them =
+        |folder: &PathBuf| folder.join("initdb").exists() && folder.join("postgres").exists();
     if let Some(folder) = env::var_os("POSTGRES_BIN_PATH").filter(|path| !path.is_empty()) {
-        return Some(PathBuf::from(folder));
+        return Some(PathBuf::from(folder)).filter(has_them);
     }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut debian: Vec<(u32, PathBuf)> = versions
@@ -286,9 +288,7 @@ pub fn find_programs() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = debian.into_iter().rev().map(|(_, path)| path).collect();
     folders.extend(env::split_paths(&path));
-    folders
-        .into_iter()
-        .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+    folders.into_iter().find(has_them)
 }
 
 /// The user and group that it runs as, if these tests run as root.

@@ -117,7 +117,7 @@ impl Service {
             .route("/v1/video/calls/{id}/end", post(calls::end))
             .route("/v1/chat/events", get(streams::events))
             .route("/v1/chat/socket", get(streams::socket))
-            .route("/v1/storage/{*name}", put(streams::upload))
+            .route("/v1/storage/{*name}", put(streams::upload).fallback(who))
             .route("/healthz", get(who))
             .fallback(who)
             .layer(faults)
