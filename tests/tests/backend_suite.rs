@@ -68,7 +68,14 @@ impl System {
 fn by_each_path(test: fn(&mut System)) {
     for path in PATHS {
         println!("{path:?}");
-        test(&mut System::start(path));
+        let mut system = System::start(path);
+        test(&mut system);
+        // It is what it was meant to be: Levee saw the requests, or was not there.
+        let seen = system
+            .stack
+            .metrics()
+            .sum("circuit_breaker_requests_total", &[]);
+        assert_eq!(seen > 0.0, path == Path::WithLevee, "{seen} by {path:?}");
     }
 }
 

@@ -102,6 +102,6 @@ fn play(scenarios: &[Scenario]) -> bool {
         println!("   played in {:.1} s", took.elapsed().as_secs_f64());
         played.push(result);
     }
-    println!("\n{}", table(&played));
+    print!("\n{}", table(&played));
     played.len() == scenarios.len() && played.iter().all(Played::is_as_it_should_be)
 }
