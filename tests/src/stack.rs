@@ -153,10 +153,23 @@ impl Stack {
 
     /// Sends the same request from so many clients at once, through the gateway.
     pub fn crowd(&self, request: &Request, clients: usize) -> Vec<Result<Answer, NoAnswer>> {
-        let to = self.address();
+        self.send_to_all(vec![self.address(); clients], request)
+    }
+
+    /// Sends the same request directly to each of the services at once.
+    pub fn each_service(&self, request: &Request) -> Vec<Result<Answer, NoAnswer>> {
+        let addresses = self.services.values().map(|service| service.address);
+        self.send_to_all(addresses.collect(), request)
+    }
+
+    fn send_to_all(
+        &self,
+        addresses: Vec<SocketAddr>,
+        request: &Request,
+    ) -> Vec<Result<Answer, NoAnswer>> {
         self.runtime.block_on(async {
             let mut under_way = JoinSet::new();
-            for _ in 0..clients {
+            for to in addresses {
                 let request = request.clone();
                 under_way.spawn(async move { request.send(to).await });
             }
