@@ -18,6 +18,7 @@
 //! | [`postgres`] | a real `PostgreSQL` |
 //! | [`sidecar`] | the sidecar under test |
 //! | [`relay`] | a network that loses replies on demand |
+//! | [`tool`] | programs of the machine that check files |
 //!
 //! It panics where a test can't go on, and says what it saw last.
 
@@ -41,4 +42,5 @@ pub mod raw;
 pub mod redis;
 pub mod relay;
 pub mod sidecar;
+pub mod tool;
 pub mod wait;
