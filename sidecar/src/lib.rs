@@ -9,6 +9,7 @@
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`config`] | `levee.yaml` |
 //! | [`run`] | starting all parts, and stopping them in order |
+//! | [`check`] | what is wrong with `levee.yaml` and with an Envoy configuration, line by line |
 //! | [`by_hand`] | what is done on the command line |
 //! | [`metrics`] | all names of metrics |
 //! | [`tls`] | whom to trust |
@@ -17,6 +18,7 @@
 
 pub mod admin;
 pub mod by_hand;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod database;

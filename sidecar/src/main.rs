@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use levee::by_hand::{self, Wish};
+use levee::check;
 use levee::config::Config;
 use levee::config::database::Database;
 use levee::run::ListenError;
@@ -29,11 +30,20 @@ enum Command {
         #[arg(long, default_value = "levee.yaml")]
         config: PathBuf,
     },
-    /// Read the configuration, and say all that is wrong with it
+    /// Read the configuration, and Envoy's if it is named, and say all that is wrong, each with its line
+    #[command(
+        after_help = "Exit codes: 0 valid, also with warnings; 1 a file can't be read, or warnings with --strict; 2 errors.\nEach line is FILE:LINE: path: message; errors come first, and warnings say that they are warnings."
+    )]
     Check {
-        /// The configuration
-        #[arg(long, default_value = "levee.yaml")]
-        config: PathBuf,
+        /// The configuration [default: levee.yaml, unless only --envoy is given]
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Envoy's configuration, static, in YAML or JSON: is Levee's filter set up well in it?
+        #[arg(long)]
+        envoy: Option<PathBuf>,
+        /// Fail on warnings too
+        #[arg(long)]
+        strict: bool,
     },
     /// Cleanup jobs
     #[command(subcommand)]
@@ -88,13 +98,15 @@ const IN_USE: u8 = 5;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Check { config } => match read(&config) {
-            Ok(_) => {
-                println!("{}: valid", config.display());
-                ExitCode::SUCCESS
-            }
-            Err(code) => code,
-        },
+        Command::Check {
+            config,
+            envoy,
+            strict,
+        } => ExitCode::from(check::run(&check::Wish {
+            config,
+            envoy,
+            strict,
+        })),
         Command::Run { config } => match read(&config) {
             Ok(config) => start(config),
             Err(code) => code,

@@ -564,3 +564,366 @@ fn the_upstreams_lack_of_places_is_told_word_for_word_once_the_budget_is_spent()
     assert_eq!(play.upstream(full).lost().said(), "");
     assert_eq!(play.pass(100).connect(), "*2 INCR a *2 INCR b");
 }
+
+/// Opens the breaker, and lets its time pass.
+fn after_an_outage() -> Play {
+    let mut play = Play::new();
+    for _ in 0..5 {
+        play.client(&["INCR a"]).connect();
+        play.lost().said();
+    }
+    assert_eq!(play.gate.phase_now(), Phase::Open);
+    play.pass(60_000);
+    play
+}
+
+#[test]
+fn nothing_is_executed_after_a_state_that_could_not_be_set() {
+    for state in [
+        "SELECT 1",
+        "AUTH bob pw",
+        "HELLO 3",
+        "CLIENT SETNAME n",
+        "MULTI",
+        "WATCH k",
+    ] {
+        let mut play = Play::new();
+        play.client(&[state, "INCR a", "SET x 1"]).connect();
+        let said = play.lost().said();
+        assert_eq!(said.matches("-ERR").count(), 3, "{state}: {said}");
+        assert!(play.session.is_over(), "{state}");
+        assert!(!play.session.wants_connection(), "{state}");
+
+        // The same where it is time that ends it.
+        let mut play = Play::new();
+        play.client(&[state]);
+        play.session.not_connected("refused", play.now);
+        play.pass(2500).client(&["SET x 1"]).pass(500);
+        assert_eq!(play.said().matches("-ERR").count(), 2, "{state}");
+        assert!(play.session.is_over(), "{state}");
+
+        // And where it is the budget.
+        let none = budget::Settings {
+            per_second: 0,
+            ..budget::Settings::default()
+        };
+        let mut play = Play::with(settings(), none);
+        play.client(&[state]);
+        play.session.not_connected("refused", play.now);
+        assert!(play.said().starts_with("-ERR"), "{state}");
+        assert!(play.session.is_over(), "{state}");
+    }
+}
+
+#[test]
+fn a_transaction_whose_begin_is_too_late_fails_as_a_whole() {
+    let mut play = Play::new();
+    play.client(&["MULTI"]);
+    play.session.not_connected("refused", play.now);
+    play.pass(2500).client(&["INCR a", "EXEC", "GET b"]);
+    play.session.not_connected("refused", play.now);
+    assert_eq!(play.pass(500).said().matches("-ERR").count(), 3);
+    assert_eq!(play.pass(1000).connect(), "*2 GET b");
+}
+
+#[test]
+fn a_refused_transaction_is_refused_to_its_end() {
+    let mut play = after_an_outage();
+    play.client(&[
+        "GET a", "GET b", "GET c", "MULTI", "INCR x", "INCR y", "EXEC", "GET d",
+    ]);
+    assert_eq!(play.connect(), "*2 GET a *2 GET b *2 GET c");
+    play.upstream("$-1\r\n$-1\r\n$-1\r\n");
+    assert_eq!(play.gate.phase_now(), Phase::Closed);
+    let said = play.said();
+    assert_eq!(
+        said.matches("-ERR levee: circuit open").count(),
+        1,
+        "{said}"
+    );
+    let refused = said.matches("-ERR levee: the transaction was refused");
+    assert_eq!(refused.count(), 3, "{said}");
+    assert_eq!(play.sent(), "*2 GET d");
+}
+
+#[test]
+fn after_a_refused_select_nothing_goes_to_the_other_database() {
+    let mut play = after_an_outage();
+    play.client(&["GET a", "GET b", "GET c", "SELECT 1", "SET x 1"]);
+    play.connect();
+    play.upstream("$-1\r\n$-1\r\n$-1\r\n");
+    let said = play.said();
+    assert_eq!(said.matches("-ERR").count(), 1, "{said}");
+    assert_eq!(play.sent(), "");
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_command_that_is_not_passed_on_ends_a_transaction_unexecuted() {
+    let mut play = Play::new();
+    play.client(&["MULTI", "INCR a", "MONITOR", "EXEC"]);
+    assert_eq!(play.connect(), "*1 MULTI *2 INCR a");
+    play.upstream("+OK\r\n+QUEUED\r\n");
+    assert_eq!(play.sent(), "");
+    assert!(play.said().contains("MONITOR"));
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_command_that_is_refused_while_it_comes_ends_the_connection() {
+    let mut play = Play::new();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
+        .raw(&vec![b'v'; 200_000]);
+    play.session.connected();
+    play.sent();
+    play.upstream("-ERR Protocol error: unauthenticated bulk length\r\n");
+    assert!(play.said().contains("unauthenticated"));
+    assert!(play.session.is_over());
+    assert_eq!(play.sent(), "");
+
+    let mut play = Play::new();
+    play.raw(b"*5\r\n$4\r\nMSET\r\n$1\r\na\r\n$200000\r\n")
+        .raw(&vec![b'v'; 200_000]);
+    play.session.connected();
+    play.sent();
+    play.raw(b"\r\n$1\r\nb\r\n$9000000\r\n");
+    assert!(play.said().contains("command_bytes"));
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_long_command_behind_a_slow_one_goes_on() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000000\r\n");
+    let mut left = 1_000_000;
+    while play.session.wants_client() {
+        play.raw(&[b'v'; 10_000]).sent();
+        left -= 10_000;
+    }
+    assert!(left > 0);
+    play.upstream("$-1\r\n");
+    while left > 0 {
+        assert!(
+            play.session.wants_client(),
+            "{left} bytes are still to come"
+        );
+        play.raw(&[b'v'; 10_000]).sent();
+        left -= 10_000;
+    }
+    play.raw(b"\r\n").sent();
+    assert_eq!(play.upstream("+OK\r\n").said(), "$-1\r\n+OK\r\n");
+}
+
+#[test]
+fn a_client_that_does_not_complete_its_command_is_idle() {
+    let mut play = Play::new();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
+        .raw(&vec![b'v'; 200_000]);
+    play.session.connected();
+    play.sent();
+    for _ in 0..599 {
+        play.pass(1000);
+    }
+    assert!(!play.session.is_over());
+    play.pass(1000);
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_client_that_takes_no_replies_is_closed_without_a_panic() {
+    let mut play = Play::new();
+    play.client(&["GET a", "GET b", "GET c"]).connect();
+    let (first, half) = ("v".repeat(100_000), "v".repeat(200_000));
+    play.upstream(&format!("$100000\r\n{first}\r\n$300000\r\n{half}"));
+    play.pass(600_000);
+    assert!(play.session.is_over());
+    assert!(!play.session.wants_upstream());
+}
+
+#[test]
+fn replies_of_our_own_are_bounded_and_go_on_when_they_are_taken() {
+    let mut play = Play::new();
+    let many = encode(&["MONITOR"]).repeat(20_000);
+    let mut taken = 0;
+    play.raw(&many);
+    while taken < 20_000 {
+        let held = play.session.to_client().len();
+        assert!(held < 2 * settings().buffered_bytes, "{held}");
+        let said = play.said();
+        assert!(!said.is_empty(), "after {taken}");
+        taken += said.matches("-ERR").count();
+    }
+}
+
+#[test]
+fn a_client_that_takes_no_replies_is_read_no_further() {
+    let mut play = Play::new();
+    play.raw(&encode(&["MONITOR"]).repeat(6000));
+    assert!(!play.session.wants_client());
+    play.said();
+    assert!(play.session.wants_client());
+}
+
+#[test]
+fn what_a_script_says_is_not_taken_for_redis_own_words() {
+    for script in ["EVAL x 0", "EVALSHA_RO x 0", "FCALL f 0", "FT.ADD x"] {
+        let mut play = Play::new();
+        play.client(&[script]).connect();
+        assert_eq!(
+            play.upstream("-TRYAGAIN mine\r\n").said(),
+            "-TRYAGAIN mine\r\n"
+        );
+        assert_eq!(play.pass(100).sent(), "");
+    }
+}
+
+#[test]
+fn a_lost_connection_is_one_failure_whatever_was_in_flight() {
+    let mut play = Play::new();
+    for loss in 1..=5 {
+        play.client(&["INCR a", "INCR b", "INCR c", "INCR d", "INCR e"]);
+        play.connect();
+        play.lost().said();
+        let phase = play.gate.phase_now();
+        assert_eq!(phase == Phase::Open, loss == 5, "after {loss}: {phase:?}");
+    }
+    assert_eq!(play.gate.metrics.failures.get(), 25);
+}
+
+#[test]
+fn commands_that_wait_take_no_probe_from_others() {
+    let mut play = after_an_outage();
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut session = Session::new(Arc::new(settings()), play.gate.clone(), play.now);
+        session.inbox().extend(encode(&["BLPOP", "q", "0"]));
+        session.client_sent(play.now);
+        session.connected();
+        let sent = session.to_upstream().len();
+        session.upstream_took(sent, play.now);
+        waiting.push(session);
+    }
+    play.client(&["GET a", "GET b", "GET c"]).connect();
+    play.upstream("$-1\r\n$-1\r\n$-1\r\n");
+    assert_eq!(play.said(), "$-1\r\n$-1\r\n$-1\r\n");
+    assert_eq!(play.gate.phase_now(), Phase::Closed);
+    for mut session in waiting {
+        session.replies().extend(b"*-1\r\n");
+        session.upstream_sent(5, play.now);
+    }
+    assert_eq!(play.gate.status(play.now).attempts_in_flight, 0);
+}
+
+#[test]
+fn the_end_of_a_client_is_noticed_behind_a_command_that_waits() {
+    let mut play = Play::new();
+    play.client(&["BLPOP q 0", "MONITOR"]).connect();
+    assert!(play.session.wants_client());
+    play.session.client_ended();
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_subscription_behind_a_reset_is_not_forgotten() {
+    let mut play = Play::new();
+    play.client(&["RESET", "SUBSCRIBE a"]).connect();
+    play.upstream("+RESET\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
+        .said();
+    assert!(play.lost().session.is_over());
+}
+
+#[test]
+fn a_reset_within_a_transaction_resets() {
+    let mut play = Play::new();
+    play.client(&["AUTH a b"]).connect();
+    play.upstream("+OK\r\n").said();
+    play.client(&["MULTI", "RESET"]).sent();
+    play.upstream("+OK\r\n+RESET\r\n").said();
+    play.lost();
+    assert!(!play.session.is_over());
+    assert_eq!(play.client(&["GET a"]).connect(), "*2 GET a");
+}
+
+#[test]
+fn at_a_stop_a_command_beside_a_subscription_is_answered() {
+    let mut play = Play::new();
+    play.client(&["HELLO 3", "SUBSCRIBE a"]).connect();
+    play.upstream("%0\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
+        .said();
+    play.client(&["INCR a"]).sent();
+    play.session.stop();
+    assert!(!play.session.is_over());
+    assert_eq!(play.upstream(":1\r\n").said(), ":1\r\n");
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn replies_to_a_replay_that_was_refused_are_not_taken_for_those_of_the_next() {
+    let mut play = Play::new();
+    play.client(&["SELECT 1", "CLIENT SETNAME n"]).connect();
+    play.upstream("+OK\r\n+OK\r\n").said();
+    play.lost().client(&["GET a"]).connect();
+    play.upstream("-LOADING x\r\n-LOADING x\r\n");
+    play.pass(100).connect();
+    play.upstream("+OK\r\n+OK\r\n");
+    assert_eq!(play.sent(), "*2 GET a");
+    assert_eq!(play.upstream("$1\r\nv\r\n").said(), "$1\r\nv\r\n");
+}
+
+#[test]
+fn a_long_reply_ends_the_keeping_back_of_what_stands_before_it() {
+    let mut play = Play::new();
+    play.client(&["SET a 1", "GET b"]).connect();
+    play.upstream("-READONLY x\r\n$500000\r\n");
+    while play.session.wants_upstream() {
+        play.upstream(&"v".repeat(50_000));
+    }
+    assert!(play.session.replies().len() < 2 * settings().buffered_bytes);
+    assert!(play.said().starts_with("-READONLY x\r\n$500000\r\nvvv"));
+}
+
+#[test]
+fn what_redis_said_before_the_deadline_is_passed_on() {
+    let mut play = Play::new();
+    play.client(&["INCR a", "INCR b"]).connect();
+    play.upstream("-READONLY x\r\n");
+    let said = play.pass(3000).said();
+    assert!(
+        said.starts_with("-READONLY x\r\n-ERR levee: no answer"),
+        "{said}"
+    );
+}
+
+#[test]
+fn all_that_is_sent_again_is_paid_for() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    play.pass(10).client(&["GET b"; 50]).sent();
+    let before = play.gate.status(play.now).budget_left;
+    play.pass(2990);
+    assert_eq!(play.said().matches("-ERR").count(), 1);
+    assert_eq!(before - play.gate.status(play.now).budget_left, 50);
+}
+
+#[test]
+fn lines_without_a_command_leave_nothing_behind() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    for _ in 0..64 {
+        assert!(play.session.wants_client());
+        play.raw(&[b'\n'; 16 * 1024]);
+    }
+    play.raw(b"PING\nPING x\n");
+    assert_eq!(play.sent(), "*1 PING *2 PING x");
+}
+
+#[test]
+fn a_line_that_does_not_end_is_refused_when_it_is_too_long_to_be_held() {
+    let mut small = settings();
+    small.buffered_bytes = 4096;
+    let mut play = Play::with(small, budget::Settings::default());
+    play.raw(&[b'a'; 5000]);
+    assert!(play.said().starts_with("-ERR Protocol error"));
+    assert!(play.session.is_over());
+}

@@ -149,6 +149,24 @@ pub enum Kind {
     Refused(&'static str),
 }
 
+impl Kind {
+    /// Whether what comes after it on a connection may rely on its having been executed.
+    pub const fn sets_state(self) -> bool {
+        matches!(
+            self,
+            Self::Auth
+                | Self::Hello
+                | Self::Select
+                | Self::ClientSetting
+                | Self::Multi
+                | Self::Watch
+                | Self::Subscribe
+                | Self::Attach
+                | Self::Reset
+        )
+    }
+}
+
 /// What the proxy goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
@@ -156,6 +174,8 @@ pub struct Class {
     pub repeatable: bool,
     /// Whether it only reads, so that nobody need ask whether it was executed.
     pub reads: bool,
+    /// A script, a function or a module answers it: an error may have any words, whatever was executed.
+    pub scripted: bool,
     /// What it does to the connection.
     pub kind: Kind,
 }
@@ -221,9 +241,15 @@ impl Repeatable {
         Class {
             repeatable,
             reads: known.reads,
+            scripted: is_scripted(name),
             kind,
         }
     }
+}
+
+/// Modules have a point in the names of their commands.
+fn is_scripted(name: &[u8]) -> bool {
+    name.starts_with(b"EVAL") || name.starts_with(b"FCALL") || name.contains(&b'.')
 }
 
 /// `name` in upper case, or nothing where it is longer than any command.

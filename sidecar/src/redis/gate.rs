@@ -136,7 +136,19 @@ impl Gate {
         self.lock().budget.deposit(commands, now);
     }
 
-    /// `commands` that were admitted with the same permit ended in the same way.
+    /// A probe that is under way is not to decide: another may take its place.
+    pub fn give_back(&self, permit: Permit, now: Instant) {
+        let random = self.random();
+        let transition =
+            self.lock()
+                .breaker
+                .record(&self.breaker, permit, Outcome::Neutral, now, random);
+        self.tell(transition);
+    }
+
+    /// `commands` that were admitted with the same permit ended in the same way, at once. What fails
+    /// together has one cause, so it is one failure for the breaker: a lost connection with five
+    /// commands in flight says no more than one with a single one.
     pub fn record(&self, permit: Permit, answer: Answer, commands: u32, now: Instant) {
         self.in_flight
             .fetch_sub(i64::from(commands), Ordering::Relaxed);
@@ -152,7 +164,11 @@ impl Gate {
         let mut transition = None;
         {
             let mut state = self.lock();
-            for _ in 0..commands {
+            let events = match outcome {
+                Outcome::Failure { .. } => commands.min(1),
+                _ => commands,
+            };
+            for _ in 0..events {
                 let random = state.random.next_u64();
                 let changed = state
                     .breaker

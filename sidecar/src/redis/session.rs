@@ -99,6 +99,7 @@ struct Entry {
     kind: Kind,
     repeatable: bool,
     reads: bool,
+    scripted: bool,
     /// Sent as part of a state (WATCH, MULTI) that began with the command of this number.
     bound_to: Option<u64>,
     number: u64,
@@ -177,6 +178,10 @@ pub struct Session {
     replay: Replay,
     multi: Option<u64>,
     watch: Option<u64>,
+    /// A transaction that the breaker refused goes on: none of it may be executed.
+    multi_refused: bool,
+    /// What sets the connection's state was answered by Levee: what comes after it can't be executed.
+    state_failed: bool,
     subscribed: bool,
     attached: bool,
     /// Attempts in a row that did not bring the first command further.
@@ -221,6 +226,8 @@ impl Session {
             replay: Replay::default(),
             multi: None,
             watch: None,
+            multi_refused: false,
+            state_failed: false,
             subscribed: false,
             attached: false,
             failures: 0,
@@ -232,11 +239,17 @@ impl Session {
 
     // ---- the client's side
 
-    /// Whether more of the client's bytes are wanted.
+    /// Whether more of the client's bytes are wanted. Also while a command waits for its turn, since it
+    /// is by reading alone that a client's end is noticed.
     pub fn wants_client(&self) -> bool {
         self.ending == Ending::No
-            && self.own_reply.is_none()
+            && !self.replies_are_full()
             && self.inbox.len() - self.first < self.settings.buffered_bytes
+    }
+
+    /// The client does not take its replies.
+    fn replies_are_full(&self) -> bool {
+        self.ready - self.delivered >= self.settings.buffered_bytes
     }
 
     /// Where the client's bytes go; then call [`client_sent`](Self::client_sent).
@@ -263,11 +276,7 @@ impl Session {
 
     /// The process is to stop: what is in flight is answered, no more is taken.
     pub fn stop(&mut self) {
-        self.end(if self.subscribed {
-            Ending::Now
-        } else {
-            Ending::AfterReplies
-        });
+        self.end(Ending::AfterReplies);
     }
 
     /// Bytes for the client.
@@ -278,6 +287,7 @@ impl Session {
     /// So many of them went.
     pub fn client_took(&mut self, bytes: usize, now: Instant) {
         self.active = now;
+        let were_full = self.replies_are_full();
         self.delivered += bytes;
         if self.delivered == self.replies.len() {
             self.replies.clear();
@@ -289,6 +299,9 @@ impl Session {
             self.frame = self.frame.saturating_sub(self.delivered);
             self.reply_scanned -= self.delivered;
             self.delivered = 0;
+        }
+        if were_full && !self.replies_are_full() {
+            self.parse(now);
         }
     }
 
@@ -348,7 +361,7 @@ impl Session {
 
     /// Whether more of the upstream's bytes are wanted.
     pub fn wants_upstream(&self) -> bool {
-        self.keeps_connection() && self.ready - self.delivered < self.settings.buffered_bytes
+        self.keeps_connection() && !self.replies_are_full()
     }
 
     /// Where the upstream's bytes go; then call [`upstream_sent`](Self::upstream_sent).
@@ -389,8 +402,10 @@ impl Session {
                 }
             }
         }
-        let is_long = self.replies.len() - self.frame > KEPT_BACK && self.held == 0;
+        let is_long = self.replies.len() - self.frame > KEPT_BACK;
         if self.link == Link::Up && (self.reply_streams || is_long) {
+            // What was kept back before it can't be kept any longer.
+            self.release(now);
             self.reply_streams = true;
             self.ready = self.reply_scanned;
             let deadline = now.after(self.settings.deadline);
@@ -432,10 +447,19 @@ impl Session {
             }
             if entry.end <= self.sent {
                 entry.attempts += 1;
+                if matches!(entry.kind, Kind::Blocking(_)) && entry.permit.is_probe() {
+                    // It may wait for long where Redis is well; others must be able to find that out.
+                    self.gate.give_back(entry.permit, now);
+                    entry.permit = Permit::UNTRACKED;
+                }
             }
         }
+        self.let_go_of_streamed(now);
+    }
+
+    /// What is passed on as it comes is not kept, once all before it is answered.
+    fn let_go_of_streamed(&mut self, now: Instant) {
         if self.streaming && self.queue.len() == 1 {
-            // What is passed on as it comes is not kept.
             self.let_go(self.sent);
             if let Some(entry) = self.queue.back_mut() {
                 entry.deadline = Some(now.after(self.settings.deadline));
@@ -450,19 +474,15 @@ impl Session {
     }
 
     fn on_lost(&mut self, why: &str, now: Instant) {
-        self.link = Link::Down;
-        self.preamble.clear();
         let at_the_door = self.held > 0 && self.replies[self.ready..].starts_with(TOO_MANY_CLIENTS);
-        if self.held > 0 && !at_the_door {
+        if !at_the_door {
             self.release(now);
         }
-        self.held = 0;
-        self.drop_incomplete_reply();
+        self.disconnect();
         if self.reply_streams {
             // Half of a reply has been passed on; nothing can be put after it.
             self.fail_all("connection lost", now);
             self.end(Ending::Now);
-            self.ready = self.ready.min(self.replies.len());
             return;
         }
         if self.queue.is_empty() {
@@ -487,17 +507,28 @@ impl Session {
         if self.queue.is_empty() {
             return;
         }
-        let again = self.queue.iter().filter(|entry| entry.end <= sent).count();
+        let again = self.sent_before(sent);
         let message = if at_the_door {
             String::new()
         } else {
             format!("connection lost ({why}), and not repeated")
         };
-        self.try_again(
-            &message,
-            u32::try_from(again).unwrap_or(u32::MAX).max(1),
-            now,
-        );
+        self.try_again(&message, again, now);
+    }
+
+    /// There is no connection any more, and what it left half said is dropped.
+    fn disconnect(&mut self) {
+        self.link = Link::Down;
+        self.preamble.clear();
+        self.held = 0;
+        self.drop_incomplete_reply();
+    }
+
+    /// How many of those that are not answered went out, when commands were sent as far as `sent`: so
+    /// many retries are to be paid for, and one at least.
+    fn sent_before(&self, sent: u64) -> u32 {
+        let again = self.queue.iter().filter(|entry| entry.end <= sent).count();
+        u32::try_from(again).unwrap_or(u32::MAX).max(1)
     }
 
     // ---- time
@@ -545,20 +576,24 @@ impl Session {
             _ => {}
         }
         let is_idle = self.queue.is_empty() && !self.subscribed && self.to_client().is_empty();
-        let is_stuck = !self.to_client().is_empty();
+        let is_stuck = !self.to_client().is_empty() || self.waits_for_the_rest();
         if (is_idle || is_stuck) && self.active.after(self.settings.idle) <= now {
             self.gate.metrics.refused_idle.inc();
-            self.replies.truncate(self.delivered);
             self.ready = self.delivered;
+            self.disconnect();
             self.end(Ending::Now);
         } else if self.active.after(self.settings.idle) <= now {
             self.active = now;
         }
     }
 
+    /// Redis has all that the client has sent of a command that is passed on as it comes.
+    fn waits_for_the_rest(&self) -> bool {
+        self.streaming && self.queue.len() == 1 && self.to_upstream().is_empty()
+    }
+
     fn overdue(&mut self, now: Instant) {
-        let client_is_slow = self.ready - self.delivered >= self.settings.buffered_bytes
-            || (self.streaming && self.queue.len() == 1 && self.to_upstream().is_empty());
+        let client_is_slow = self.replies_are_full() || self.waits_for_the_rest();
         if client_is_slow && self.link == Link::Up {
             // It does not take its replies, or has not sent its command: not the upstream's fault.
             let later = now.after(self.settings.deadline);
@@ -567,13 +602,15 @@ impl Session {
             }
             return;
         }
+        // Redis' own words, where it has said why.
+        self.release(now);
         let limit = text(self.settings.deadline);
         let was_up = self.keeps_connection();
         let (sent, streams) = (self.sent, self.reply_streams);
-        self.link = Link::Down;
-        self.preamble.clear();
-        self.held = 0;
-        self.drop_incomplete_reply();
+        self.disconnect();
+        if self.queue.is_empty() {
+            return;
+        }
         if streams {
             self.fail_all("no answer", now);
             self.end(Ending::Now);
@@ -590,23 +627,29 @@ impl Session {
             self.obstacle.clone()
         };
         self.gate.note(&format!("{why} {obstacle}"), now);
-        let mut cut = if was_up { self.cut(sent) } else { 0 };
+        let sent = if was_up { sent } else { self.front() };
+        let mut cut = self.cut(sent);
+        let first = self.queue.front().map_or(0, |entry| entry.number);
         for (place, entry) in self.queue.iter().enumerate() {
-            if place == 0 || entry.deadline.is_some_and(|deadline| deadline <= now) {
+            let is_overdue = entry.deadline.is_some_and(|deadline| deadline <= now);
+            let lost_state = entry
+                .bound_to
+                .is_some_and(|number| number < first + cut as u64);
+            if place == 0 || is_overdue || lost_state {
                 cut = cut.max(place + 1);
             }
         }
-        let sent = if was_up { sent } else { 0 };
         for _ in 0..cut {
             self.fail_first(&why, &obstacle, sent, now);
         }
-        if self.has_state() && was_up {
+        if self.has_state() {
             self.fail_all(&why, now);
             self.end(Ending::Now);
         }
         self.sent = self.front();
         if !self.queue.is_empty() {
-            self.try_again(&why, 1, now);
+            let again = self.sent_before(sent);
+            self.try_again(&why, again, now);
         }
         self.parse(now);
     }
@@ -631,6 +674,7 @@ impl Session {
                 self.answer_ourselves();
             }
             if self.ending == Ending::Now
+                || self.replies_are_full()
                 || self.index(self.scanned) == self.inbox.len()
                 || self.queue.len() >= self.settings.buffered_bytes.div_ceil(BYTES_PER_COMMAND)
             {
@@ -653,17 +697,7 @@ impl Session {
     fn scan(&mut self, now: Instant) -> Result<bool, ProtocolError> {
         let at = self.index(self.scanned);
         if !self.scanner.is_within() && self.inbox[at] != b'*' {
-            let Some((line, next)) = inline_line(&self.inbox[at..])? else {
-                return Ok(false);
-            };
-            let words = split_inline(&self.inbox[at..][line])?;
-            let command = if words.is_empty() {
-                Vec::new()
-            } else {
-                encode(&words)
-            };
-            self.inbox.splice(at..at + next, command);
-            return Ok(true);
+            return self.rewrite_inline(at);
         }
         let (consumed, ended) = self.scanner.advance(&self.inbox[at..])?;
         self.scanned += consumed as u64;
@@ -689,6 +723,41 @@ impl Session {
             self.stream_command(now);
         }
         Ok(ended)
+    }
+
+    /// Puts inline commands into the form of all others: as many as there are, so that what stands behind
+    /// them is moved once. False: the line has not ended yet.
+    fn rewrite_inline(&mut self, at: usize) -> Result<bool, ProtocolError> {
+        let mut commands = Vec::new();
+        let mut until = at;
+        while self.inbox.get(until).is_some_and(|byte| *byte != b'*') {
+            let line = inline_line(&self.inbox[until..]).and_then(|found| {
+                found
+                    .map(|(line, next)| Ok((split_inline(&self.inbox[until..][line])?, next)))
+                    .transpose()
+            });
+            match line {
+                Ok(Some((words, next))) => {
+                    if !words.is_empty() {
+                        commands.extend(encode(&words));
+                    }
+                    until += next;
+                }
+                Ok(None) => break,
+                // What stands before it comes first.
+                Err(error) if until == at => return Err(error),
+                Err(_) => break,
+            }
+        }
+        if until == at {
+            return if self.wants_client() {
+                Ok(false)
+            } else {
+                Err(ProtocolError::LongLine)
+            };
+        }
+        self.inbox.splice(at..until, commands);
+        Ok(true)
     }
 
     fn on_command(&mut self, now: Instant) {
@@ -717,6 +786,10 @@ impl Session {
         }
         if let Kind::Refused(why) = class.kind {
             self.own_reply = Some(format!("-ERR levee: {why}\r\n").into_bytes());
+            if self.multi.is_some() {
+                // Redis would not execute a transaction one of whose commands it refuses.
+                self.take_no_more();
+            }
             return;
         }
         let wait = match class.kind {
@@ -733,6 +806,7 @@ impl Session {
         let class = Class {
             repeatable: false,
             reads: false,
+            scripted: false,
             kind: Kind::Plain,
         };
         let deadline = now.after(self.settings.deadline);
@@ -742,14 +816,25 @@ impl Session {
             self.streaming = true;
         } else {
             // Refused: the rest of it is not waited for.
-            self.ending = Ending::AfterReplies;
-            self.scanned = self.end_of_inbox();
+            self.take_no_more();
         }
+    }
+
+    /// Nothing that the client sends from here on is executed.
+    fn take_no_more(&mut self) {
+        self.end(Ending::AfterReplies);
+        self.scanned = self.end_of_inbox();
     }
 
     fn enter(&mut self, class: Class, end: u64, deadline: Option<Instant>, now: Instant) {
         // What belongs to something that has begun goes with it; refusing it would change its meaning.
         let is_bound = self.multi.is_some() || self.subscribed;
+        if self.multi_refused && class.kind != Kind::Reset {
+            self.multi_refused = !matches!(class.kind, Kind::Exec | Kind::Discard);
+            self.own_reply = Some(self.refusal("the transaction was refused", None));
+            return;
+        }
+        self.multi_refused = false;
         let permit = if is_bound {
             Permit::UNTRACKED
         } else if let Some(permit) = self.pass {
@@ -763,7 +848,13 @@ impl Session {
                 }
                 Verdict::WouldRefuse => Permit::UNTRACKED,
                 Verdict::Refuse { retry_after } => {
-                    self.own_reply = Some(self.refusal(retry_after));
+                    self.own_reply = Some(self.refusal("circuit open", Some(retry_after)));
+                    if class.kind == Kind::Multi {
+                        self.multi_refused = true;
+                    } else if class.kind.sets_state() {
+                        // What comes after it relies on it: another database, another identity.
+                        self.take_no_more();
+                    }
                     return;
                 }
             }
@@ -772,7 +863,8 @@ impl Session {
         let number = self.next_number;
         self.next_number += 1;
         // What a transaction queues is executed by EXEC alone.
-        let queued = self.multi.is_some() && !matches!(class.kind, Kind::Exec | Kind::Discard);
+        let ends_it = matches!(class.kind, Kind::Exec | Kind::Discard | Kind::Reset);
+        let queued = self.multi.is_some() && !ends_it;
         let kind = if queued {
             self.kind_when_queued(class.kind)
         } else {
@@ -784,6 +876,7 @@ impl Session {
             kind,
             repeatable: class.repeatable,
             reads: class.reads,
+            scripted: class.scripted,
             bound_to: self.watch.or(self.multi),
             number,
             permit,
@@ -826,13 +919,12 @@ impl Session {
         Kind::Plain
     }
 
-    fn refusal(&self, retry_after: Duration) -> Vec<u8> {
-        let millis = retry_after.as_millis().max(1);
-        format!(
-            "-ERR levee: circuit open for {}, try again in {millis}ms\r\n",
-            self.settings.name
-        )
-        .into_bytes()
+    fn refusal(&self, why: &str, retry_after: Option<Duration>) -> Vec<u8> {
+        let mut reply = format!("-ERR levee: {why} for {}", self.settings.name);
+        if let Some(wait) = retry_after {
+            let _ = write!(reply, ", try again in {}ms", wait.as_millis().max(1));
+        }
+        (reply + "\r\n").into_bytes()
     }
 
     fn answer_ourselves(&mut self) {
@@ -902,7 +994,7 @@ impl Session {
             return;
         }
         if refused {
-            self.link = Link::Down;
+            self.disconnect();
             self.not_connected(&said, now);
         } else if is_error {
             // Without its state the connection is not the client's: somebody else's identity, another database.
@@ -910,7 +1002,7 @@ impl Session {
                 &format!("the connection's state could not be set again: {said}"),
                 now,
             );
-            self.link = Link::Down;
+            self.disconnect();
             self.end(Ending::Now);
         } else {
             self.link = if left > 1 {
@@ -933,11 +1025,11 @@ impl Session {
     }
 
     fn may_hold(&self) -> bool {
-        let in_transaction = self
+        let is_to_be_believed = self
             .queue
             .get(self.held)
-            .is_some_and(|entry| entry.bound_to.is_some());
-        !in_transaction && !self.has_state() && !self.streaming && self.held < self.queue.len()
+            .is_some_and(|entry| entry.bound_to.is_none() && !entry.scripted);
+        is_to_be_believed && !self.has_state() && !self.streaming && self.held < self.queue.len()
     }
 
     /// All that is in flight was refused: it is tried again on a new connection.
@@ -963,8 +1055,7 @@ impl Session {
             self.release(now);
             return;
         }
-        self.held = 0;
-        self.drop_incomplete_reply();
+        self.disconnect();
         self.failures += 1;
         self.retried = true;
         self.sent = self.front();
@@ -1016,7 +1107,9 @@ impl Session {
                 }
                 Kind::Reset => {
                     self.replay = Replay::default();
-                    (self.subscribed, self.attached) = (false, false);
+                    let is_ahead = |kind: Kind| self.queue.iter().any(|entry| entry.kind == kind);
+                    (self.subscribed, self.attached) =
+                        (is_ahead(Kind::Subscribe), is_ahead(Kind::Attach));
                 }
                 _ => {}
             }
@@ -1025,6 +1118,11 @@ impl Session {
             self.did_not_begin(entry.number);
         }
         self.forget(&entry);
+        if entry.end == u64::MAX {
+            // It was refused before it was complete, and the rest of it would be taken for commands.
+            self.end(Ending::AfterReplies);
+        }
+        self.let_go_of_streamed(now);
         (self.failures, self.retried) = (0, false);
         if matches!(entry.kind, Kind::Blocking(_)) {
             // What waited behind it could not be served before.
@@ -1054,9 +1152,9 @@ impl Session {
     fn forget(&mut self, entry: &Entry) {
         if entry.end == u64::MAX {
             self.streaming = false;
-            return;
+            (self.begun, self.scanned) = (self.end_of_inbox(), self.end_of_inbox());
         }
-        self.let_go(entry.end);
+        self.let_go(entry.end.min(self.end_of_inbox()));
     }
 
     // ---- failure
@@ -1086,7 +1184,8 @@ impl Session {
             .front()
             .map_or(self.next_number, |entry| entry.number);
         let lost = |began: Option<u64>| began.is_some_and(|number| number < first);
-        lost(self.multi) || lost(self.watch) || self.subscribed || self.attached
+        let is_lost = lost(self.multi) || lost(self.watch);
+        is_lost || self.subscribed || self.attached || self.state_failed
     }
 
     /// There will be another attempt, if that can be paid for and is in time.
@@ -1111,6 +1210,9 @@ impl Session {
             }
         } else {
             self.fail_all(&format!("the retry budget is spent; {message}"), now);
+        }
+        if self.has_state() {
+            self.end(Ending::Now);
         }
     }
 
@@ -1159,6 +1261,11 @@ impl Session {
         self.note_end(entry.permit, Answer::Failure, now);
         if entry.end == u64::MAX {
             // The rest of it would be taken for commands.
+            self.end(Ending::Now);
+        }
+        // A transaction has failed as a whole where its EXEC has; has_state knows about the others.
+        if entry.kind.sets_state() && !matches!(entry.kind, Kind::Multi | Kind::Watch) {
+            self.state_failed = true;
             self.end(Ending::Now);
         }
         self.forget(&entry);

@@ -1,0 +1,272 @@
+//! An Envoy configuration, as far as Levee is concerned: its HTTP connection managers with their filters and
+//! routes, its clusters, and the configuration of Levee's own filter in it.
+//!
+//! Looked at are a bootstrap's `static_resources`, and the `resources` of a file that Envoy is told to watch.
+
+use super::located::{self, At, Document};
+use levee_filter::config::Config;
+
+const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+const MANAGER: &str =
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const LISTENER: &str = "envoy.config.listener.v3.Listener";
+const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
+const STRUCT: &str = "google.protobuf.Struct";
+const STRING: &str = "google.protobuf.StringValue";
+const BYTES: &str = "google.protobuf.BytesValue";
+
+/// An Envoy configuration.
+#[derive(Debug)]
+pub struct Envoy<'a> {
+    /// All of it.
+    pub root: At<'a>,
+    /// Its HTTP connection managers.
+    pub managers: Vec<Manager<'a>>,
+    /// Its clusters.
+    pub clusters: Vec<At<'a>>,
+}
+
+/// An HTTP connection manager.
+#[derive(Debug)]
+pub struct Manager<'a> {
+    /// Its own configuration.
+    pub at: At<'a>,
+    /// Levee's filter, if it has it.
+    pub filter: Option<Filter<'a>>,
+    /// The virtual hosts, where they are written here.
+    pub hosts: Vec<At<'a>>,
+}
+
+/// Levee's filter in a connection manager.
+#[derive(Debug)]
+pub struct Filter<'a> {
+    /// Its entry in the list of filters.
+    pub entry: At<'a>,
+    /// What Envoy is told about it: virtual machine, failure policy, configuration.
+    pub plugin: At<'a>,
+    /// Whether the router stands before it.
+    pub is_after_router: bool,
+    /// Its own configuration, if it is valid.
+    pub config: Option<Config>,
+    /// What is wrong with its configuration: line, path, message.
+    pub errors: Vec<(usize, String, String)>,
+    text: Text<'a>,
+}
+
+/// Where the filter's own configuration is.
+#[derive(Debug)]
+enum Text<'a> {
+    /// Nowhere, or in a form without lines.
+    None(At<'a>),
+    /// In the file's own YAML.
+    Struct(At<'a>),
+    /// In a text; with lines if it can be read.
+    String(At<'a>, Option<Document>),
+}
+
+impl<'a> Envoy<'a> {
+    /// Finds the parts.
+    pub fn new(root: At<'a>) -> Self {
+        let of_type = |path: &str, kind: &str| {
+            let mut all = root.list(&format!("static_resources.{path}"));
+            let watched = root.list("resources").into_iter();
+            all.extend(watched.filter(|resource| is_a(resource, kind)));
+            all
+        };
+        let managers = of_type("listeners", LISTENER)
+            .iter()
+            .flat_map(filter_chains)
+            .flat_map(|chain| chain.list("filters"))
+            .filter_map(|filter| filter.get("typed_config"))
+            .filter(|config| is_a(config, MANAGER))
+            .map(Manager::new)
+            .collect();
+        Self {
+            managers,
+            clusters: of_type("clusters", CLUSTER),
+            root,
+        }
+    }
+
+    /// The connection managers that have Levee's filter.
+    pub fn guarded(&self) -> impl Iterator<Item = (&Manager<'a>, &Filter<'a>)> {
+        let guarded = |manager| Manager::filter(manager).map(|filter| (manager, filter));
+        self.managers.iter().filter_map(guarded)
+    }
+
+    /// The cluster of this name, if it is in the file.
+    pub fn cluster(&self, name: &str) -> Option<&At<'a>> {
+        let is_it = |cluster: &&At<'_>| cluster.text_at("name") == Some(name);
+        self.clusters.iter().find(is_it)
+    }
+
+    /// Whether there are no other clusters than those in the file.
+    pub fn has_all_clusters(&self) -> bool {
+        self.root.get("static_resources").is_some()
+            && self.root.find("dynamic_resources.cds_config").is_none()
+            && self.root.find("dynamic_resources.ads_config").is_none()
+    }
+}
+
+impl<'a> Manager<'a> {
+    fn new(at: At<'a>) -> Self {
+        let filters = at.list("http_filters");
+        let place_of = |is_it: &dyn Fn(&At<'a>) -> bool| filters.iter().position(is_it);
+        let router = place_of(&is_router);
+        let filter = place_of(&is_levee).map(|place| {
+            let is_after_router = router.is_some_and(|router| router < place);
+            Filter::new(filters[place].clone(), is_after_router)
+        });
+        Self {
+            filter,
+            hosts: at.list("route_config.virtual_hosts"),
+            at,
+        }
+    }
+
+    const fn filter(&self) -> Option<&Filter<'a>> {
+        self.filter.as_ref()
+    }
+
+    /// All routes, where they are written here, each with its virtual host.
+    pub fn routes(&self) -> impl Iterator<Item = (&At<'a>, At<'a>)> {
+        self.hosts.iter().flat_map(|host| {
+            host.list("routes")
+                .into_iter()
+                .map(move |route| (host, route))
+        })
+    }
+
+    /// Whether its routes are known, and none leads to a service.
+    pub fn leads_nowhere(&self) -> bool {
+        self.at.get("route_config").is_some()
+            && !self.routes().any(|(_, route)| route.get("route").is_some())
+    }
+
+    /// Whether it takes the header `name` (or all that begin so) out of requests before it chooses a route.
+    pub fn removes_early(&self, name: &str) -> bool {
+        self.at
+            .list("early_header_mutation_extensions")
+            .iter()
+            .flat_map(|extension| extension.list("typed_config.mutations"))
+            .any(|mutation| {
+                let matcher = mutation.find("remove_on_match.key_matcher");
+                let text_at = |key| matcher.as_ref().and_then(|matcher| matcher.text_at(key));
+                text_at("prefix").is_some_and(|prefix| name.starts_with(prefix))
+                    || text_at("exact") == Some(name)
+                    || mutation.text_at("remove") == Some(name)
+            })
+    }
+}
+
+impl<'a> Filter<'a> {
+    fn new(entry: At<'a>, is_after_router: bool) -> Self {
+        let plugin = entry.find("typed_config.config");
+        let plugin = plugin.unwrap_or_else(|| entry.clone());
+        let mut filter = Self {
+            entry,
+            is_after_router,
+            config: None,
+            errors: Vec::new(),
+            text: Text::None(plugin.clone()),
+            plugin,
+        };
+        filter.read();
+        filter
+    }
+
+    /// Reads the filter's own configuration, as the filter does.
+    fn read(&mut self) {
+        let Some(any) = self.plugin.get("configuration") else {
+            self.config = Some(Config::default());
+            return;
+        };
+        self.text = Text::None(any.clone());
+        if is_a(&any, BYTES) {
+            return;
+        }
+        let value = any.get("value");
+        let written = match value {
+            _ if !is_a(&any, STRUCT) && !is_a(&any, STRING) => {
+                let message = format!(
+                    "must have \"@type\": type.googleapis.com/{STRUCT} (or {STRING}), and what is meant in `value`"
+                );
+                self.errors.push((any.line, any.path, message));
+                return;
+            }
+            None => String::new(),
+            Some(value) if is_a(&any, STRUCT) => {
+                let written = value.node().value().to_string();
+                self.text = Text::Struct(value);
+                written
+            }
+            Some(value) => {
+                let text = value.text().unwrap_or_default();
+                self.text = Text::String(value, located::parse(text).ok());
+                text.to_owned()
+            }
+        };
+        match Config::parse(written.as_bytes()) {
+            Ok(config) => self.config = Some(config),
+            Err(errors) => {
+                for error in errors {
+                    let (line, path) = self.locate(&error.path);
+                    self.errors.push((line, path, error.message));
+                }
+            }
+        }
+    }
+
+    /// The line and the whole path of something in the filter's own configuration.
+    pub fn locate(&self, path: &str) -> (usize, String) {
+        let (at, line) = match &self.text {
+            Text::Struct(at) => (at, at.line_of(path)),
+            Text::String(at, Some(document)) if at.node().is_block() => {
+                (at, at.line + document.root.line_of(path))
+            }
+            Text::None(at) | Text::String(at, _) => (at, at.line),
+        };
+        let separator = if path.is_empty() { "" } else { "." };
+        (line, format!("{}{separator}{path}", at.path))
+    }
+}
+
+/// Whether an Any is of this type.
+fn is_a(any: &At<'_>, kind: &str) -> bool {
+    let kind_of = any.text_at("@type").and_then(|url| url.rsplit('/').next());
+    kind_of == Some(kind)
+}
+
+fn filter_chains<'a>(listener: &At<'a>) -> Vec<At<'a>> {
+    let mut chains = listener.list("filter_chains");
+    chains.extend(listener.get("default_filter_chain"));
+    chains
+}
+
+fn is_router(filter: &At<'_>) -> bool {
+    filter
+        .get("typed_config")
+        .is_some_and(|config| is_a(&config, ROUTER))
+        || filter.text_at("name") == Some("envoy.filters.http.router")
+}
+
+/// Whether a filter is Levee's: one in WebAssembly that is called so, or whose code is.
+fn is_levee(filter: &At<'_>) -> bool {
+    const NAMES: [&str; 6] = [
+        "name",
+        "typed_config.config.name",
+        "typed_config.config.root_id",
+        "typed_config.config.vm_config.vm_id",
+        "typed_config.config.vm_config.code.local.filename",
+        "typed_config.config.vm_config.code.remote.http_uri.uri",
+    ];
+    let is_wasm = filter
+        .get("typed_config")
+        .is_some_and(|config| is_a(&config, WASM));
+    let is_named = |path: &str| {
+        let name = filter.text_at(path).unwrap_or_default();
+        name.to_ascii_lowercase().contains("levee")
+    };
+    is_wasm && NAMES.iter().any(|path| is_named(path))
+}

@@ -1,0 +1,480 @@
+//! `levee check`: what is wrong is told, each with its line; what is right is silent.
+#![allow(missing_docs)]
+
+use levee::check::traps::TRAPS;
+use levee::check::{Severity, of_envoy, of_levee};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const README: &str = include_str!("../../README.md");
+const GATEWAY: &str = include_str!("../../envoy/gateway.yaml");
+const MINIMAL: &str = include_str!("../../envoy/minimal.yaml");
+
+/// The end of a line in `tests/configs/broken/` that must be named, before the name of its trap.
+const MARK: &str = "# <-- ";
+
+/// A line and the name of its trap.
+type Place = (usize, String);
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn yaml_files(folder: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(project().join(folder)).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "yaml"));
+    files.sort();
+    files
+}
+
+/// Exit code, standard output and standard error of `levee check`.
+fn check(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_levee"))
+        .arg("check")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// The places that a file itself marks.
+fn marked(text: &str) -> BTreeSet<Place> {
+    let lines = text.lines().zip(1..);
+    lines
+        .filter_map(|(line, number)| Some((number, line.split_once(MARK)?.1.to_owned())))
+        .collect()
+}
+
+/// The places that `levee check` named in `file`.
+fn named(said: &str, file: &str) -> BTreeSet<Place> {
+    let place = |line: &str| {
+        let (number, rest) = line
+            .strip_prefix(file)?
+            .strip_prefix(':')?
+            .split_once(':')?;
+        let trap = rest.strip_suffix(']')?.rsplit_once('[')?.1;
+        Some((number.parse().ok()?, trap.to_owned()))
+    };
+    said.lines().filter_map(place).collect()
+}
+
+#[test]
+fn each_broken_configuration_has_its_traps_named_with_their_lines() {
+    let mut seen = BTreeSet::new();
+    let files = yaml_files("tests/configs/broken");
+    assert!(files.len() >= 12);
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut wanted = marked(&text);
+        if path.ends_with("configuration-text.yaml") {
+            // Its lines are inside a JSON text, where no mark can be.
+            let lines = text.lines().zip(1..);
+            let wrong = lines.filter(|(line, _)| line.contains("loud") || line.contains(": 0"));
+            wanted.extend(wrong.map(|(_, number)| (number, "configuration".to_owned())));
+        }
+        let file = path.to_str().unwrap();
+        let (code, said, _) = check(&["--envoy", file]);
+        assert!(!wanted.is_empty(), "{file} marks nothing");
+        assert_eq!(named(&said, file), wanted, "{said}");
+
+        let severity = |name: &str| {
+            TRAPS
+                .iter()
+                .find(|trap| trap.name == name)
+                .unwrap()
+                .severity
+        };
+        let is_error = wanted
+            .iter()
+            .any(|(_, name)| severity(name) == Severity::Error);
+        assert_eq!(code, if is_error { 2 } else { 0 }, "{said}");
+        assert_eq!(
+            check(&["--strict", "--envoy", file]).0,
+            if is_error { 2 } else { 1 }
+        );
+        seen.extend(wanted.into_iter().map(|(_, name)| name));
+    }
+    let all: BTreeSet<String> = TRAPS.iter().map(|trap| trap.name.to_owned()).collect();
+    assert_eq!(seen, all, "each trap has a file");
+}
+
+#[test]
+fn the_configurations_that_levee_comes_with_are_silent() {
+    for path in yaml_files("envoy") {
+        let file = path.to_str().unwrap();
+        let (code, said, error) = check(&["--strict", "--envoy", file]);
+        let verdict = if path.ends_with("tls.yaml") {
+            format!("{file}: valid, but has no HTTP listener\n")
+        } else {
+            format!("{file}: valid\n")
+        };
+        assert_eq!((code, said, error), (0, verdict, String::new()));
+    }
+}
+
+#[test]
+fn errors_come_before_warnings_and_each_is_a_line_of_one_form() {
+    let folder = Folder::new("order");
+    let levee = folder.file("levee.yaml", "log:\n  level: loud\nredis: 5\n");
+    let envoy = project().join("tests/configs/broken/several.yaml");
+    let envoy = envoy.to_str().unwrap();
+    let (code, said, _) = check(&["--config", &levee, "--envoy", envoy]);
+    assert_eq!(code, 2);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with(&format!(
+        "{levee}:2: log.level: is \"loud\"; it must be one of"
+    )));
+    assert!(
+        lines[1].starts_with(&format!("{levee}:3: redis: is 5")),
+        "{said}"
+    );
+    assert!(
+        lines[2].contains("value.breaker.open_for: \"soon\" is not a duration"),
+        "{said}"
+    );
+    assert!(lines.len() > 8, "{said}");
+    for line in &lines[3..] {
+        assert!(
+            line.contains(": warning: ") && line.starts_with(&format!("{envoy}:")),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_exit_code_says_how_it_went() {
+    let folder = Folder::new("codes");
+    let good = folder.file("good.yaml", "log: {level: info}\n");
+    let twice = folder.file("twice.yaml", "log: {level: info}\nlog: {level: warn}\n");
+    let bad = folder.file("bad.yaml", "a: 1\nb: 2\n");
+    let broken = folder.file("broken.yaml", "log: {level: info\n");
+    let minimal = project().join("envoy/minimal.yaml");
+    let minimal = minimal.to_str().unwrap();
+    for (arguments, wanted) in [
+        (vec!["--config", &good], 0),
+        (vec!["--config", &twice], 0),
+        (vec!["--config", &twice, "--strict"], 1),
+        (vec!["--config", &bad], 2),
+        (vec!["--config", &bad, "--strict"], 2),
+        (vec!["--config", &broken], 2),
+        (vec!["--config", "/nowhere/levee.yaml"], 1),
+        (vec!["--envoy", "/nowhere/envoy.yaml"], 1),
+        // A levee.yaml is wanted where it is named, and where nothing is.
+        (
+            vec!["--config", "/nowhere/levee.yaml", "--envoy", minimal],
+            1,
+        ),
+        (vec!["--config", &good, "--envoy", minimal], 0),
+        (vec!["--config", &bad, "--envoy", minimal], 2),
+        (vec!["--envoy", minimal], 0),
+        (vec!["--nonsense"], 2),
+    ] {
+        let (code, said, error) = check(&arguments);
+        assert_eq!(code, wanted, "{arguments:?}: {said}{error}");
+    }
+}
+
+#[test]
+fn mistakes_in_levee_yaml_have_the_line_of_what_is_wrong_or_of_what_lacks_it() {
+    let text = "\
+log: {format: text}
+redis:
+  - name: sessions
+    listen: 127.0.0.1:6380
+    upstream: redis://127.0.0.1:6379
+    breaker: &breaker
+      open_for: 5s
+      half_open: {lease: never}
+  - name: SESSIONS
+    listen: 127.0.0.1:6380
+    breaker: *breaker
+nonsense: 1
+";
+    let checked = of_levee(text);
+    let places: BTreeSet<(usize, &str)> = checked
+        .findings
+        .iter()
+        .map(|finding| (finding.line, finding.path.as_str()))
+        .collect();
+    let wanted = [
+        (8, "redis[0].breaker.half_open.lease"),
+        (8, "redis[1].breaker.half_open.lease"),
+        (9, "redis[1].name"),
+        (9, "redis[1].upstream"),
+        (10, "redis[1].listen"),
+        (12, "nonsense"),
+    ];
+    assert_eq!(places, BTreeSet::from(wanted));
+}
+
+#[test]
+fn the_capabilities_are_those_of_the_gateway() {
+    let is_capability = |line: &&str| line.starts_with(&" ".repeat(30)) && line.ends_with(": {}");
+    let names: Vec<&str> = GATEWAY.lines().filter(is_capability).collect();
+    assert!(names.len() > 20);
+    for line in names {
+        let without = GATEWAY.replacen(&format!("{line}\n"), "", 1);
+        let findings = of_envoy(&without).findings;
+        let name = line.trim().trim_end_matches(": {}");
+        assert_eq!(findings.len(), 1, "{name}");
+        assert_eq!(findings[0].trap, Some("capabilities"));
+        assert!(
+            findings[0]
+                .message
+                .starts_with(&format!("leaves out {name},"))
+        );
+    }
+}
+
+/// What `envoy/minimal.yaml` becomes with a change.
+fn changed(from: &str, to: &str) -> String {
+    assert!(MINIMAL.contains(from), "{from}");
+    MINIMAL.replacen(from, to, 1)
+}
+
+fn traps_in(text: &str) -> Vec<&'static str> {
+    let findings = of_envoy(text).findings;
+    findings.iter().filter_map(|finding| finding.trap).collect()
+}
+
+#[test]
+fn json_and_the_other_spelling_of_keys_are_understood() {
+    let json = |text: &str| serde_norway::from_str::<serde_json::Value>(text).unwrap();
+    let pretty = |text: &str| serde_json::to_string_pretty(&json(text)).unwrap();
+    assert_eq!(traps_in(&pretty(MINIMAL)), [""; 0]);
+    let text = pretty(&changed("timeout: 30s", "timeout: 0s"));
+    let finding = &of_envoy(&text).findings[0];
+    assert_eq!(finding.trap, Some("no-limit"));
+    let line = text.lines().nth(finding.line - 1).unwrap();
+    assert_eq!(line.trim(), "\"timeout\": \"0s\"");
+
+    let camel = MINIMAL
+        .replace("use_remote_address", "useRemoteAddress")
+        .replace("typed_config", "typedConfig")
+        .replace("http_filters", "httpFilters")
+        .replace("static_resources", "staticResources")
+        .replace("filter_chains", "filterChains")
+        .replace("connect_timeout: 5s", "connectTimeout: 6s");
+    assert_eq!(traps_in(&camel), ["connect-timeout"]);
+}
+
+#[test]
+fn what_does_no_harm_is_silent() {
+    let route = "route: {cluster: auth, timeout: 30s}";
+    let with_route = |keys: &str| changed(route, &format!("route: {{cluster: auth, {keys}}}"));
+    let with_cluster =
+        |keys: &str| changed("      connect_timeout: 5s\n", &format!("      {keys}\n"));
+    for text in [
+        // Envoy's own default is 5 s.
+        with_cluster("lb_policy: ROUND_ROBIN"),
+        with_cluster("connect_timeout: 0.250s"),
+        // The defaults of outlier detection eject nobody of a few hosts.
+        with_cluster("outlier_detection: {}"),
+        with_cluster("common_lb_config: {healthy_panic_threshold: {value: 0}}"),
+        // No retry at all.
+        with_route("retry_policy: {num_retries: 2}"),
+        with_route("retry_policy: {retry_on: 5xx, num_retries: 0}"),
+        with_route("timeout: 0.5s"),
+        // Nothing may do everything.
+        changed(
+            "runtime: envoy",
+            "capability_restriction_config: {allowed_capabilities: {}}\n                          runtime: envoy",
+        ),
+        changed(
+            "use_remote_address: true",
+            "use_remote_address: true\n                internal_address_config: {}",
+        ),
+        // What is not in the file is not missed.
+        changed(
+            "static_resources:",
+            "dynamic_resources: {cds_config: {path_config_source: {path: x}}}\nstatic_resources:",
+        ),
+        changed(
+            "address: 127.0.0.1, port_value: 9901",
+            "address: '::1', port_value: 9901",
+        ),
+    ] {
+        let findings = of_envoy(&text).findings;
+        assert!(findings.is_empty(), "{findings:?}\n{text}");
+    }
+}
+
+#[test]
+fn traps_are_found_wherever_they_may_be_written() {
+    let route = "route: {cluster: auth, timeout: 30s}";
+    let retry = "retry_policy: {retry_on: 5xx}";
+    let host = "domains: [\"*\"]";
+    let policy = "failure_policy: FAIL_RELOAD";
+    let configured = |json: &str| {
+        let value = format!(
+            "{policy}\n                        configuration: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: '{json}'}}"
+        );
+        changed(policy, &value)
+    };
+    for (text, trap) in [
+        (changed(host, &format!("{host}\n                      {retry}")), "retry-budget"),
+        (
+            changed(route, &format!("route: {{weighted_clusters: {{clusters: [{{name: auth, weight: 1}}]}}, {retry}}}")),
+            "retry-budget",
+        ),
+        (
+            changed(
+                "        - filters:\n            - name: envoy.filters.network",
+                "        []\n      default_filter_chain:\n          filters:\n            - name: envoy.filters.network",
+            )
+            .replace("timeout: 30s", "timeout: 0.0s"),
+            "no-limit",
+        ),
+        (
+            changed("name: levee\n                    typed", "name: reliability\n                    typed")
+                .replacen("name: levee", "name: x", 1)
+                .replace("root_id: levee", "root_id: x")
+                .replace("vm_id: levee", "vm_id: x")
+                .replace("FAIL_RELOAD", "UNSPECIFIED"),
+            "failure-policy",
+        ),
+        (
+            changed("failure_policy", "capability_restriction_config: {allowed_capabilities: {proxy_on_log: {}}}\n                        failure_policy"),
+            "capabilities",
+        ),
+        (
+            changed("static_resources:", "  stats_matcher: {reject_all: true}\nstatic_resources:"),
+            "stats-hidden",
+        ),
+        (
+            changed("static_resources:", "  stats_matcher: {exclusion_list: {patterns: [{safe_regex: {regex: '.*_probe_.*'}}]}}\nstatic_resources:"),
+            "stats-hidden",
+        ),
+        (changed("use_remote", "stream_idle_timeout: 0s\n                use_remote"), "idle-limit"),
+        (configured(r#"{"timeouts": {"class": "very_long"}}"#), "idle-limit"),
+        (configured(r#"{"breaker": {"mode": "loud"}}"#), "configuration"),
+        (configured(r#"{"breaker": "#), "configuration"),
+        (configured(r#"{"services": {"nobody": {"breaker": {"mode": "shadow"}}}}"#), "unknown-name"),
+    ] {
+        assert_eq!(traps_in(&text), [trap], "{text}");
+    }
+}
+
+#[test]
+fn a_fallback_whose_route_is_there_and_whose_header_is_removed_is_silent() {
+    let from = "            services:\n";
+    let services =
+        "            fallback: {route: maintenance}\n                            services:\n";
+    let text = GATEWAY.replacen(from, services, 1);
+    assert_eq!(traps_in(&text), ["fallback-route"], "the route is missing");
+    let route = "routes:\n                        # `timeout` holds";
+    let with_route = |matcher: &str| {
+        let new = format!(
+            "routes:\n                        - match: {{prefix: /, headers: [{{name: x-levee-fallback, {matcher}}}]}}\n                          route: {{cluster: auth}}\n                        # `timeout` holds"
+        );
+        assert!(text.contains(route));
+        text.replacen(route, &new, 1)
+    };
+    for matcher in [
+        "string_match: {exact: maintenance}",
+        "exact_match: maintenance",
+        "present_match: true",
+    ] {
+        assert_eq!(traps_in(&with_route(matcher)), [""; 0], "{matcher}");
+    }
+    let other = with_route("string_match: {exact: other}");
+    assert_eq!(traps_in(&other), ["fallback-route"]);
+    let kept = with_route("present_match: true").replace("prefix: x-levee-", "prefix: x-other-");
+    assert_eq!(traps_in(&kept), ["fallback-route"], "clients may send it");
+}
+
+#[test]
+fn the_same_that_many_share_is_told_once() {
+    let text = GATEWAY.replace("max_ejection_percent: 34", "max_ejection_percent: 100");
+    assert_eq!(traps_in(&text), ["outlier-detection"]);
+}
+
+#[test]
+fn listeners_in_a_file_that_envoy_watches_are_checked() {
+    let (_, listeners) = MINIMAL.split_once("  listeners:\n").unwrap();
+    let (listener, _) = listeners.split_once("  clusters:\n").unwrap();
+    let listener = listener
+        .replacen("    - name: gateway", "    - \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener\n      name: gateway", 1)
+        .replacen("FAIL_RELOAD", "FAIL_OPEN", 1);
+    assert_eq!(
+        traps_in(&format!("resources:\n{listener}")),
+        ["failure-policy"]
+    );
+}
+
+#[test]
+fn nothing_that_is_written_makes_it_fail() {
+    for text in [
+        "",
+        "5",
+        "[]",
+        "static_resources: 5",
+        "static_resources: {listeners: 5, clusters: [5, [], {}]}",
+        "static_resources: {listeners: [{filter_chains: [{filters: [5, {typed_config: 5}]}]}]}",
+        "resources: [5, {'@type': 5}, {'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster}]",
+        "stats_config: 5\nadmin: {address: [1]}",
+    ] {
+        assert!(of_envoy(text).findings.is_empty(), "{text}");
+    }
+    // Each line in turn is left out, or its value changed: there may be any findings, but there is no panic.
+    for (place, line) in GATEWAY.lines().enumerate() {
+        let mut lines: Vec<&str> = GATEWAY.lines().collect();
+        let cut = line.split_inclusive(": ").next().unwrap_or_default();
+        lines[place] = cut;
+        of_envoy(&lines.join("\n"));
+        lines.remove(place);
+        of_envoy(&lines.join("\n"));
+    }
+}
+
+#[test]
+fn the_readmes_table_of_traps_is_complete() {
+    let (_, section) = README.split_once("## Checking the configuration").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let name = cells.next()?.strip_suffix('`')?;
+        Some((name, cells.next()?))
+    });
+    let rows: Vec<(&str, &str)> = rows.collect();
+    let traps = TRAPS.iter().map(|trap| {
+        let severity = match trap.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        (trap.name, severity)
+    });
+    assert_eq!(rows, traps.collect::<Vec<_>>());
+}
+
+/// A folder with files, gone at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("levee-check-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
