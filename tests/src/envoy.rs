@@ -46,6 +46,8 @@ pub struct Start {
     pub log_level: &'static str,
     /// Another module in the filter's place.
     pub filter: Option<PathBuf>,
+    /// Through func-e, as the tests do; otherwise it is started directly, and func-e need not be there.
+    pub by_func_e: bool,
 }
 
 impl Default for Start {
@@ -54,6 +56,7 @@ impl Default for Start {
             concurrency: 1,
             log_level: "info",
             filter: None,
+            by_func_e: true,
         }
     }
 }
@@ -133,7 +136,12 @@ impl Envoy {
             config = config.wasm_file(filter);
         }
         let arguments = files.arguments(&config, start);
-        Self::run(files, &arguments).await
+        let command = if start.by_func_e {
+            func_e(&files)
+        } else {
+            Command::new(path_from("ENVOY_PATH"))
+        };
+        Self::run(files, command, &arguments).await
     }
 
     /// Starts `config` with its listeners in a file that [`Self::replace_listeners`] replaces.
@@ -145,28 +153,14 @@ impl Envoy {
             prepared(config, &files).listeners_from_file(&dynamic, "listeners.json");
         fs::write(dynamic.join("listeners.json"), listeners).expect("write the listeners");
         let arguments = files.arguments(&config, &Start::default());
-        Self::run(files, &arguments).await
+        let command = func_e(&files);
+        Self::run(files, command, &arguments).await
     }
 
-    async fn run(files: Files, arguments: &[String]) -> Self {
-        let mut command = Command::new(path_from("FUNC_E_PATH"));
-        command
-            .arg("run")
-            .args(arguments)
-            .env("ENVOY_PATH", path_from("ENVOY_PATH"));
-        // func-e's own folders, so that it neither finds nor leaves anything elsewhere.
-        for folder in ["CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"] {
-            command.env(
-                format!("FUNC_E_{folder}"),
-                files.at("func-e").join(folder.to_lowercase()),
-            );
-        }
-        command
-            .env_remove("FUNC_E_HOME")
-            .env("FUNC_E_RUN_ID", "test")
-            .current_dir(project_root());
+    async fn run(files: Files, mut command: Command, arguments: &[String]) -> Self {
+        command.args(arguments).current_dir(project_root());
         files.outputs_of(&mut command);
-        let process = Process::spawn(command, Signal::Terminate).expect("start func-e");
+        let process = Process::spawn(command, Signal::Terminate).expect("start Envoy");
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut envoy = Self {
             process,
@@ -313,6 +307,25 @@ impl Drop for Envoy {
             eprintln!("--- its access log ends with:\n{}", last_lines(&access, 10));
         }
     }
+}
+
+/// func-e, about to run Envoy.
+fn func_e(files: &Files) -> Command {
+    let mut command = Command::new(path_from("FUNC_E_PATH"));
+    command
+        .arg("run")
+        .env("ENVOY_PATH", path_from("ENVOY_PATH"));
+    // func-e's own folders, so that it neither finds nor leaves anything elsewhere.
+    for folder in ["CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"] {
+        command.env(
+            format!("FUNC_E_{folder}"),
+            files.at("func-e").join(folder.to_lowercase()),
+        );
+    }
+    command
+        .env_remove("FUNC_E_HOME")
+        .env("FUNC_E_RUN_ID", "test");
+    command
 }
 
 /// Where Envoy listens.

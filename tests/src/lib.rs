@@ -17,6 +17,9 @@
 //! | [`redis`] | a real redis-server, and a client that sends any bytes |
 //! | [`postgres`] | a real `PostgreSQL` |
 //! | [`sidecar`] | the sidecar under test |
+//! | [`demo_backend`] | a service as Levee's users have them, which knows nothing of it |
+//! | [`stack`] | all parts together, and the same without Levee |
+//! | [`scenarios`] | what can go wrong with all of it, played |
 //! | [`relay`] | a network that loses replies on demand |
 //! | [`tool`] | programs of the machine that check files |
 //!
@@ -32,6 +35,7 @@ pub mod backend;
 pub mod certificate;
 pub mod client;
 pub mod clock;
+pub mod demo_backend;
 pub mod envoy;
 pub mod envoy_config;
 pub mod grpc;
@@ -41,6 +45,8 @@ pub mod process;
 pub mod raw;
 pub mod redis;
 pub mod relay;
+pub mod scenarios;
 pub mod sidecar;
+pub mod stack;
 pub mod tool;
 pub mod wait;

@@ -81,7 +81,9 @@ impl Postgres {
             .args(["-p", &self.port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log);
+            .stderr(log)
+            // Ctrl-C reaches the whole group of a terminal; it is ended by us, after those who use it.
+            .process_group(0);
         let own = [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
@@ -262,25 +264,31 @@ fn quit(process: &mut Process) {
 pub fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
-        if let Some(folder) = env::var_os("POSTGRES_BIN_PATH").filter(|path| !path.is_empty()) {
-            return PathBuf::from(folder);
-        }
-        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-        let mut debian: Vec<(u32, PathBuf)> = versions
-            .filter_map(|entry| {
-                let path = entry.ok()?.path();
-                Some((path.file_name()?.to_str()?.parse().ok()?, path.join("bin")))
-            })
-            .collect();
-        debian.sort();
-        let path = env::var_os("PATH").unwrap_or_default();
-        let mut folders: Vec<PathBuf> = debian.into_iter().rev().map(|(_, path)| path).collect();
-        folders.extend(env::split_paths(&path));
-        folders
-            .into_iter()
-            .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
-            .expect("PostgreSQL: install it, or name the folder of initdb and postgres by POSTGRES_BIN_PATH")
+        find_programs().expect(
+            "PostgreSQL: install it, or name the folder of initdb and postgres by POSTGRES_BIN_PATH",
+        )
     })
+}
+
+/// As [`programs`], where there are any.
+pub fn find_programs() -> Option<PathBuf> {
+    let has_them =
+        |folder: &PathBuf| folder.join("initdb").exists() && folder.join("postgres").exists();
+    if let Some(folder) = env::var_os("POSTGRES_BIN_PATH").filter(|path| !path.is_empty()) {
+        return Some(PathBuf::from(folder)).filter(has_them);
+    }
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let mut debian: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some((path.file_name()?.to_str()?.parse().ok()?, path.join("bin")))
+        })
+        .collect();
+    debian.sort();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = debian.into_iter().rev().map(|(_, path)| path).collect();
+    folders.extend(env::split_paths(&path));
+    folders.into_iter().find(has_them)
 }
 
 /// The user and group that it runs as, if these tests run as root.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -29,6 +30,10 @@ impl Up {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
+        // PostgreSQL has files there, as another user where the tests run as root.
+        for path in [folder.path(), &temporary] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_levee-up"));
         let output = |name| fs::File::create(folder.path().join(name)).unwrap();
         command
@@ -163,7 +168,7 @@ async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves
 
     up.address("sidecar   http://").await;
     let children = up.process.children();
-    assert_eq!(children.len(), 3, "Envoy, Redis, the sidecar");
+    assert_eq!(children.len(), 4, "Envoy, Redis, PostgreSQL, the sidecar");
     up.process.signal(Signal::Interrupt);
     assert_eq!(up.wait(), 0, "{}", up.output("stderr"));
     assert!(!children.iter().any(|child| process::is_running(*child)));
@@ -188,6 +193,33 @@ async fn wait_for_state(admin: SocketAddr, service: &str, wanted: f64) {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_demonstration_keeps_sessions_in_redis_and_calls_in_the_database() {
+    let up = Up::start_with(&free_ports_and(&[]), |command| {
+        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+    });
+    let gateway = up.address("gateway   http://").await;
+    let sidecar = up.address("sidecar   http://").await;
+    up.address("database  postgres://app@").await;
+    for (path, body) in [
+        ("/v1/auth/login", r#"{"user": "ann"}"#),
+        ("/v1/video/calls", r#"{"caller": "ann"}"#),
+    ] {
+        let request = Request::post(path, body).header("content-type", "application/json");
+        let answer = request.send(gateway).await.unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    let page = Request::get("/metrics").send(sidecar).await.unwrap();
+    let metrics = Metrics::parse(&page.text()).unwrap();
+    let labels = [("service", "redis:demo"), ("outcome", "success")];
+    assert!(metrics.sum("circuit_breaker_requests_total", &labels) >= 1.0);
+    let jobs = Request::get("/v1/jobs").send(sidecar).await.unwrap().text();
+    assert!(
+        jobs.contains("auth_cleanup") && jobs.contains("video_cleanup"),
+        "{jobs}"
+    );
 }
 
 #[tokio::test]
@@ -380,7 +412,11 @@ async fn the_users_own_redis_is_used_and_not_ended() {
     });
     let address = up.address("redis     ").await;
     up.address("sidecar   http://").await;
-    assert_eq!(up.process.children().len(), 2, "Envoy, the sidecar");
+    assert_eq!(
+        up.process.children().len(),
+        3,
+        "Envoy, the sidecar, PostgreSQL"
+    );
     tokio::task::spawn_blocking(move || {
         assert_eq!(
             Client::connect(address).ask("SET greeting hello"),
@@ -415,18 +451,23 @@ async fn a_sidecar_that_ends_by_itself_ends_it_with_an_error() {
 }
 
 #[tokio::test]
-async fn without_a_redis_server_it_says_so_and_goes_on() {
+async fn without_redis_and_postgres_it_says_so_and_goes_on() {
     let nothing = tempfile::tempdir().unwrap();
     let up = Up::start_with(&free_ports_and(&[]), |command| {
         command
             .env("LEVEE_BIN", levee_tests::sidecar::program())
             .env("PATH", nothing.path())
+            .env("POSTGRES_BIN_PATH", nothing.path())
             .env_remove("REDIS_SERVER_PATH");
     });
     let gateway = up.address("gateway   http://").await;
     wait::until_now("word of what is left out", wait::GENEROUS, || {
         let text = up.output("stdout");
-        if text.contains("Without the sidecar: redis-server is not installed") {
+        let wanted = [
+            "Without Redis: redis-server is not installed",
+            "Without PostgreSQL: it is not installed",
+        ];
+        if wanted.iter().all(|wanted| text.contains(wanted)) {
             Ok(())
         } else {
             Err(text)

@@ -46,6 +46,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Play what can go wrong, without Levee and with it, each in a few seconds; fails where it does not hold
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// What `cargo xtask demo --help` lists
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure, side by side with what one would use instead
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
     let result = project::Project::find().and_then(|project| match command {
         Command::Setup => tools::fetch_all(&project),
         Command::Up { arguments } => run::up(&project, &arguments),
+        Command::Demo { arguments } => run::demo(&project, &arguments),
         Command::Bench(bench) => bench::bench(&project, &bench),
         Command::Test(options) => test::test(&project, &options),
     });

@@ -1,6 +1,7 @@
 //! Building the filter, and running what has it in Envoy.
 
 use crate::failure::Failure;
+use crate::machine;
 use crate::project::Project;
 use crate::tools::{self, cargo};
 use std::os::unix::process::CommandExt;
@@ -31,32 +32,55 @@ pub fn build_sidecar(project: &Project) -> Result<(), Failure> {
     succeed(&mut build, "the sidecar could not be built")
 }
 
-/// Starts the gateway, and becomes it: Ctrl-C reaches it, its exit code is this command's.
+/// Starts the gateway until Ctrl-C.
 pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
+    become_program(project, "levee-up", &["levee-up"], arguments, &|_| Ok(()))
+}
+
+/// Plays the scenarios.
+pub fn demo(project: &Project, arguments: &[String]) -> Result<(), Failure> {
+    let needs = |demo: &mut Command| {
+        demo.env("REDIS_SERVER_PATH", machine::redis_server()?)
+            .env("POSTGRES_BIN_PATH", machine::postgres()?);
+        Ok(())
+    };
+    let builds = ["levee-demo", "levee-demo-backend"];
+    become_program(project, "levee-demo", &builds, arguments, &needs)
+}
+
+/// Builds the filter, the sidecar and these programs of the tests, and becomes the one that is named: Ctrl-C reaches it,
+/// its exit code is this command's.
+fn become_program(
+    project: &Project,
+    name: &str,
+    builds: &[&str],
+    arguments: &[String],
+    needs: &dyn Fn(&mut Command) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let asks_only = arguments
         .iter()
         .any(|argument| matches!(argument.as_str(), "-h" | "--help" | "-V" | "--version"));
-    let mut up = Command::new(project.target()?.join("debug/levee-up"));
-    up.current_dir(&project.root).args(arguments);
+    let mut program = Command::new(project.target()?.join("debug").join(name));
+    program.current_dir(&project.root).args(arguments);
     if !asks_only {
-        up.env("ENVOY_PATH", tools::envoy(project)?)
+        needs(&mut program)?;
+        program
+            .env("ENVOY_PATH", tools::envoy(project)?)
             .env("LEVEE_FILTER_WASM", project.filter()?);
         build_filter(project)?;
         build_sidecar(project)?;
-        up.env("LEVEE_BIN", project.sidecar()?);
+        program.env("LEVEE_BIN", project.sidecar()?);
     }
     println!("==> building the demonstration");
     let mut build = cargo();
-    build.current_dir(&project.root).args([
-        "build",
-        "--locked",
-        "--package=levee-tests",
-        "--bin=levee-up",
-    ]);
-    succeed(&mut build, "levee-up could not be built")?;
+    build
+        .current_dir(&project.root)
+        .args(["build", "--locked", "--package=levee-tests"])
+        .args(builds.iter().map(|program| format!("--bin={program}")));
+    succeed(&mut build, &format!("{name} could not be built"))?;
     Err(Failure::Check(format!(
-        "levee-up could not be started: {}",
-        up.exec()
+        "{name} could not be started: {}",
+        program.exec()
     )))
 }
 

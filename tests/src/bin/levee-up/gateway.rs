@@ -46,8 +46,6 @@ impl Gateway {
     pub async fn start(args: &Args, services: &[Upstream]) -> Result<Self, Failure> {
         let envoy = file_from("ENVOY_PATH")?;
         let filter = file_from("LEVEE_FILTER_WASM")?;
-        check_free(args.listen, "the gateway", "--listen")?;
-        check_free(args.admin, "Envoy's admin interface", "--admin")?;
 
         let files = tempfile::Builder::new()
             .prefix("levee-up-")
@@ -168,6 +166,12 @@ impl Gateway {
         let lines = last_lines(&telling, 20);
         format!("  {}", lines.replace('\n', "\n  "))
     }
+}
+
+/// Whether the gateway's ports are free.
+pub fn check_ports(args: &Args) -> Result<(), Failure> {
+    check_free(args.listen, "the gateway", "--listen")?;
+    check_free(args.admin, "Envoy's admin interface", "--admin")
 }
 
 /// `envoy/gateway.yaml` with what the command line changes.

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use levee_tests::postgres::Postgres;
+
 use crate::args::Upstream;
 use crate::gateway::Gateway;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{Plan, Sidecar};
 
 /// Where everything is, and what to try.
 pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
@@ -65,32 +67,36 @@ pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
     text
 }
 
-/// Where the sidecar is, and what to try; or why it is not there.
-pub fn redis(sidecar: Result<&Sidecar, &str>) -> String {
+/// Where the sidecar is, and what to try with its Redis; or why that is not there.
+pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     let mut text = String::new();
-    let Sidecar {
-        listen,
+    if let Some(Sidecar { admin, log, .. }) = sidecar {
+        let _ = writeln!(
+            text,
+            "\nThe sidecar is up.\n\n  sidecar   http://{admin}/metrics\n  log       {}",
+            log.display()
+        );
+    }
+    if let Err(why) = plan.redis {
+        let _ = writeln!(text, "\nWithout Redis: {why}.");
+    }
+    let Some(Sidecar {
+        listen: Some(listen),
+        upstream: Some(upstream),
         admin,
-        upstream,
-        log,
         ..
-    } = match sidecar {
-        Ok(sidecar) => sidecar,
-        Err(why) => {
-            let _ = writeln!(text, "\nWithout the sidecar: {why}.");
-            return text;
-        }
+    }) = sidecar
+    else {
+        return text;
     };
     let cli = format!("redis-cli -h {} -p {}", listen.ip(), listen.port());
     let _ = writeln!(
         text,
-        "\nThe sidecar is up.\n\n  redis     {listen}\n  behind it {upstream}\n  sidecar   http://{admin}/metrics\n  \
-         log       {}\n\n\
+        "  redis     {listen}\n  behind it {upstream}\n\n\
          A command through it, and what it knows:\n  {cli} SET greeting hello\n  \
          curl -s http://{admin}/v1/redis\n  curl -s http://{admin}/metrics | grep -E '^(redis_retry|circuit_breaker_state)'\n",
-        log.display()
     );
-    if let Ok(Some(redis)) = sidecar.map(Sidecar::temporary_redis) {
+    if let Some(redis) = sidecar.and_then(Sidecar::temporary_redis) {
         let directly = format!("redis-cli -h {} -p {}", redis.ip(), redis.port());
         let _ = writeln!(
             text,
@@ -104,5 +110,50 @@ pub fn redis(sidecar: Result<&Sidecar, &str>) -> String {
              {directly} CLIENT PAUSE 20000; (for i in 1 2 3 4 5; do {cli} GET greeting & done; wait); {cli} GET greeting"
         );
     }
+    text
+}
+
+/// Where the database of the demonstration services is, and what to try with it; or why it is not there.
+pub fn database(
+    plan: &Plan,
+    gateway: &Gateway,
+    sidecar: Option<&Sidecar>,
+    database: Option<&Postgres>,
+) -> String {
+    let mut text = String::new();
+    if let Err(why) = plan.database {
+        let _ = writeln!(text, "\nWithout PostgreSQL: {why}.");
+    }
+    let (Some(database), Some(sidecar)) = (database, sidecar) else {
+        return text;
+    };
+    let (address, admin) = (gateway.address, sidecar.admin);
+    let psql = format!("psql {}", database.url_of("postgres"));
+    let json = "-H 'content-type: application/json'";
+    let _ = writeln!(
+        text,
+        "\nThe database is up.\n\n  database  {}\n",
+        database.url_of("app")
+    );
+    if plan.redis.is_ok() {
+        let _ = writeln!(
+            text,
+            "A session, which is in Redis, with a token, which is in the database:\n  \
+             curl {json} -d '{{\"user\": \"ann\"}}' http://{address}/v1/auth/login\n"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "A call, and somebody who locks the table of calls for 20 s; whoever asks for one gets an error after 5 s:\n  \
+         curl {json} -d '{{\"caller\": \"ann\"}}' http://{address}/v1/video/calls\n  \
+         {psql} -c 'BEGIN; LOCK TABLE calls; SELECT pg_sleep(20)' &\n  \
+         curl -i {json} -d '{{\"caller\": \"ben\"}}' http://{address}/v1/video/calls\n  \
+         curl -s http://{admin}/metrics | grep ^db_query_timeout\n"
+    );
+    let _ = writeln!(
+        text,
+        "The cleanup jobs, and what they did:\n  curl -s http://{admin}/v1/jobs\n\n\
+         All that can go wrong, played without Levee and with it:\n  cargo xtask demo"
+    );
     text
 }

@@ -1,5 +1,5 @@
 //! Runs the gateway of `envoy/gateway.yaml`, with Levee's filter, in front of small demonstration services or of the
-//! user's own, and the sidecar in front of a Redis, until Ctrl-C. `cargo xtask up` builds both and starts this.
+//! user's own, and the sidecar in front of a Redis and at a `PostgreSQL`, until Ctrl-C. `cargo xtask up` builds both and starts this.
 
 mod args;
 mod demo;
@@ -18,6 +18,7 @@ use args::Args;
 use demo::Demo;
 use failure::Failure;
 use gateway::Gateway;
+use levee_tests::postgres::Postgres;
 use sidecar::{Plan, Sidecar};
 
 #[tokio::main]
@@ -46,28 +47,49 @@ async fn run(args: &Args) -> Result<(), Failure> {
 
 /// Returns only when something fails. Dropping it ends all that it started.
 async fn serve(args: &Args) -> Result<(), Failure> {
-    let demo = if args.upstreams.is_empty() {
-        Some(Demo::start().await?)
+    let with_demo = args.upstreams.is_empty();
+    // Before Envoy's start, which takes longer than to see that a port is in use.
+    let plan = Plan::make(args, with_demo)?;
+    gateway::check_ports(args)?;
+    let database = match &plan.database {
+        Ok(()) => Some(start_database().await?),
+        Err(_) => None,
+    };
+    let mut sidecar = Sidecar::start(args, &plan, database.as_ref()).await?;
+    let demo = if with_demo {
+        let url = database.as_ref().map(|database| database.url_of("app"));
+        let redis = sidecar.as_ref().and_then(|sidecar| sidecar.listen);
+        Some(Demo::start(redis, url.as_deref()).await?)
     } else {
         None
     };
     let services = demo
         .as_ref()
         .map_or_else(|| args.upstreams.clone(), Demo::upstreams);
-    // Before Envoy's start, which takes longer than to see that a port is in use.
-    let plan = Plan::make(args)?;
     let mut gateway = Gateway::start(args, &services).await?;
-    let mut sidecar = match plan {
-        Ok(plan) => Ok(Sidecar::start(args, plan).await?),
-        Err(why) => Err(why),
-    };
     print!("{}", guide::text(&gateway, &services, demo.is_some()));
-    print!("{}", guide::redis(sidecar.as_ref().map_err(|why| *why)));
+    print!("{}", guide::redis(&plan, sidecar.as_ref()));
+    if with_demo {
+        let text = guide::database(&plan, &gateway, sidecar.as_ref(), database.as_ref());
+        print!("{text}");
+    }
     match &mut sidecar {
-        Ok(sidecar) => tokio::select! {
+        Some(sidecar) => tokio::select! {
             ended = gateway.until_it_ends() => ended,
             ended = sidecar.until_it_ends() => ended,
         },
-        Err(_) => gateway.until_it_ends().await,
+        None => gateway.until_it_ends().await,
     }
+}
+
+/// A temporary database with the tables of the services.
+async fn start_database() -> Result<Postgres, Failure> {
+    let start = || {
+        let postgres = Postgres::start();
+        postgres.make_tables();
+        postgres
+    };
+    tokio::task::spawn_blocking(start)
+        .await
+        .map_err(|error| Failure::Other(format!("PostgreSQL can't be started: {error}")))
 }

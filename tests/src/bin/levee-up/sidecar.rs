@@ -1,6 +1,7 @@
-//! The sidecar, with a Redis behind it: the user's own, or a temporary one.
+//! The sidecar, with a Redis behind it (the user's own, or a temporary one), and at the services' database.
 
 use std::env;
+use std::fmt::Write;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use levee_tests::clock::Stopwatch;
 use levee_tests::envoy::last_lines;
 use levee_tests::envoy_config::HostPort;
+use levee_tests::postgres::{self, Postgres};
 use levee_tests::process::{Process, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,12 +30,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A running sidecar. Dropping it ends it, and the Redis that was started for it.
 #[derive(Debug)]
 pub struct Sidecar {
-    /// Where services connect to Redis.
-    pub listen: SocketAddr,
+    /// Where services connect to Redis, where there is one.
+    pub listen: Option<SocketAddr>,
     /// Where the admin interface listens.
     pub admin: SocketAddr,
-    /// Where Redis is.
-    pub upstream: HostPort,
+    /// Where Redis is, where there is one.
+    pub upstream: Option<HostPort>,
     /// What it says.
     pub log: PathBuf,
     // Fields are dropped in this order: first the processes, then their files.
@@ -42,74 +44,120 @@ pub struct Sidecar {
     _files: TempDir,
 }
 
-/// What is to be started.
+/// What is to be started, and in words why a part is left out.
 #[derive(Debug)]
 pub struct Plan {
-    levee: PathBuf,
-    redis: Upstream,
+    levee: Option<PathBuf>,
+    /// The Redis behind the sidecar.
+    pub redis: Result<Upstream, &'static str>,
+    /// A temporary database for the demonstration services.
+    pub database: Result<(), &'static str>,
 }
 
+/// The Redis behind the sidecar.
 #[derive(Debug)]
-enum Upstream {
+pub enum Upstream {
+    /// The user's.
     Own(HostPort),
-    Temporary { server: PathBuf },
+    /// One that ends with the sidecar.
+    Temporary {
+        /// The program.
+        server: PathBuf,
+    },
 }
 
 impl Plan {
-    /// What this machine and the command line allow. In words, why there is no sidecar, where a part that it needs is
-    /// not there.
-    pub fn make(args: &Args) -> Result<Result<Self, &'static str>, Failure> {
-        let Some(levee) = env::var_os("LEVEE_BIN") else {
-            return Ok(Err(
-                "LEVEE_BIN is not set; start this by `cargo xtask up`, which sets it",
-            ));
+    /// What this machine and the command line allow.
+    pub fn make(args: &Args, with_demo: bool) -> Result<Self, Failure> {
+        let levee = env::var_os("LEVEE_BIN").map(PathBuf::from);
+        let no_levee = "LEVEE_BIN is not set; start this by `cargo xtask up`, which sets it";
+        let redis = match (&levee, &args.redis, redis::server()) {
+            (None, ..) => Err(no_levee),
+            (_, Some(own), _) => Ok(Upstream::Own(own.clone())),
+            (_, None, Some(server)) => Ok(Upstream::Temporary { server }),
+            (_, None, None) => Err(
+                "redis-server is not installed (Debian: redis-server); install it, or name your own by --redis HOST:PORT",
+            ),
         };
-        let redis = match (&args.redis, redis::server()) {
-            (Some(own), _) => Upstream::Own(own.clone()),
-            (None, Some(server)) => Upstream::Temporary { server },
-            (None, None) => {
-                return Ok(Err(
-                    "redis-server is not installed (Debian: redis-server); install it, or name your own by --redis HOST:PORT",
-                ));
-            }
+        let database = match &levee {
+            None => Err(no_levee),
+            Some(_) if !with_demo => Err("there are no demonstration services, for which it is"),
+            Some(_) if postgres::find_programs().is_none() => Err(
+                "it is not installed (Debian: postgresql); install it, or name the folder of initdb and postgres by POSTGRES_BIN_PATH",
+            ),
+            Some(_) => Ok(()),
         };
-        check_free(args.redis_listen, "the Redis proxy", "--redis-listen")?;
-        check_free(
-            args.sidecar_admin,
-            "the sidecar's admin interface",
-            "--sidecar-admin",
-        )?;
-        Ok(Ok(Self {
-            levee: levee.into(),
+        if redis.is_ok() {
+            check_free(args.redis_listen, "the Redis proxy", "--redis-listen")?;
+        }
+        if redis.is_ok() || database.is_ok() {
+            check_free(
+                args.sidecar_admin,
+                "the sidecar's admin interface",
+                "--sidecar-admin",
+            )?;
+        }
+        Ok(Self {
+            levee,
             redis,
-        }))
+            database,
+        })
     }
 }
 
 impl Sidecar {
-    /// Starts it and waits until it listens.
-    pub async fn start(args: &Args, plan: Plan) -> Result<Self, Failure> {
+    /// Starts it and waits until it listens. None where there is nothing for it to do.
+    pub async fn start(
+        args: &Args,
+        plan: &Plan,
+        database: Option<&Postgres>,
+    ) -> Result<Option<Self>, Failure> {
+        let Some(levee) = &plan.levee else {
+            return Ok(None);
+        };
         let files = tempfile::Builder::new()
             .prefix("levee-up-")
             .tempdir()
             .map_err(Failure::other)?;
-        let (upstream, redis) = match plan.redis {
-            Upstream::Own(own) => (own, None),
-            Upstream::Temporary { server } => {
-                let redis = Redis::start(server, files.path()).await?;
-                (redis.address.into(), Some(redis))
+        let (upstream, redis) = match &plan.redis {
+            Ok(Upstream::Own(own)) => (Some(own.clone()), None),
+            Ok(Upstream::Temporary { server }) => {
+                let redis = Redis::start(server.clone(), files.path()).await?;
+                (Some(redis.address.into()), Some(redis))
             }
+            Err(_) => (None, None),
         };
+        if upstream.is_none() && database.is_none() {
+            return Ok(None);
+        }
         let config = files.path().join("levee.yaml");
-        let yaml = format!(
-            "log: {{format: json}}\nadmin: {{listen: '{}'}}\nredis:\n  - name: demo\n    listen: '{}'\n    \
-             upstream: 'redis://{upstream}'\n",
-            args.sidecar_admin, args.redis_listen
+        let mut yaml = format!(
+            "log: {{format: json}}\nadmin: {{listen: '{}'}}\n",
+            args.sidecar_admin
         );
+        if let Some(upstream) = &upstream {
+            let _ = writeln!(
+                yaml,
+                "redis:\n  - name: demo\n    listen: '{}'\n    upstream: 'redis://{upstream}'",
+                args.redis_listen
+            );
+        }
+        if let Some(database) = database {
+            let url = files.path().join("database-url");
+            fs::write(&url, database.url_of("levee")).map_err(Failure::other)?;
+            let _ = writeln!(
+                yaml,
+                "database:\n  url_file: '{}'\n  jobs:\n    auth_cleanup: {{preset: expired_tokens}}\n    \
+                 video_cleanup: {{preset: stale_calls}}\n  watchdog: {{roles: [app]}}",
+                url.display()
+            );
+        }
         fs::write(&config, yaml).map_err(Failure::other)?;
         let logs = args.log_dir.as_deref().unwrap_or(files.path());
+        fs::create_dir_all(logs)
+            .map_err(|error| Failure::Other(format!("--log-dir {}: {error}", logs.display())))?;
         let log = logs.join("levee.log");
-        let mut command = Command::new(&plan.levee);
+        let mut command = Command::new(levee);
         command
             .args(["run", "--config"])
             .arg(&config)
@@ -121,7 +169,7 @@ impl Sidecar {
             Failure::Other(format!("can't start the sidecar (LEVEE_BIN): {error}"))
         })?;
         let mut sidecar = Self {
-            listen: args.redis_listen,
+            listen: upstream.is_some().then_some(args.redis_listen),
             admin: args.sidecar_admin,
             upstream,
             log,
@@ -130,15 +178,16 @@ impl Sidecar {
             _files: files,
         };
         sidecar.wait_until_ready().await?;
-        Ok(sidecar)
+        Ok(Some(sidecar))
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), Failure> {
         let waited = Stopwatch::start();
         loop {
             let text = fs::read_to_string(&self.log).unwrap_or_default();
-            if let (Some(listen), Some(admin)) =
-                (listening(&text, "redis"), listening(&text, "admin"))
+            let listen = listening(&text, "redis");
+            if let Some(admin) = listening(&text, "admin")
+                && listen.is_some() == self.listen.is_some()
             {
                 (self.listen, self.admin) = (listen, admin);
                 return Ok(());

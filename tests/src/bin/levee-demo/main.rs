@@ -1,0 +1,107 @@
+//! Plays the five scenarios, each without Levee and with it, and says what was seen. `cargo xtask demo` builds what it
+//! needs and starts this.
+
+mod verdict;
+
+use std::panic;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use clap::Parser;
+use levee_tests::clock::Stopwatch;
+use levee_tests::envoy::Start;
+use levee_tests::scenarios::{self, Report, Scenario};
+use levee_tests::stack::{Parts, Stack};
+use tokio::signal::unix::{SignalKind, signal};
+use verdict::{Played, table};
+
+/// Plays five scenarios on two whole systems, one without Levee and one with it, and says what was seen.
+///
+/// The times of Levee are shortened. All listens on free ports of 127.0.0.1 and is gone at the end. The exit code is 1
+/// where a scenario does not hold with Levee, or does not show its failure without.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask demo", bin_name = "cargo xtask demo", version)]
+struct Args {
+    /// Plays only the scenarios whose names contain this, such as `Redis`.
+    #[arg(value_name = "NAME", default_value = "")]
+    name: String,
+}
+
+/// Set by Ctrl-C: what is under way ends, nothing more is begun.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let wanted: Vec<Scenario> = scenarios::ALL
+        .into_iter()
+        .filter(|scenario| scenario.name.contains(&args.name))
+        .collect();
+    if wanted.is_empty() {
+        let names = scenarios::ALL.map(|scenario| scenario.name).join(", ");
+        eprintln!(
+            "error: no scenario's name contains `{}`; there are: {names}",
+            args.name
+        );
+        return ExitCode::from(2);
+    }
+    thread::spawn(wait_for_interrupt);
+    // What is broken is told as a failure of the scenario; the stack unwinds in either case.
+    match panic::catch_unwind(|| play(&wanted)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn wait_for_interrupt() {
+    let interrupt = signal(SignalKind::interrupt());
+    let terminate = signal(SignalKind::terminate());
+    if let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        INTERRUPTED.store(true, Ordering::SeqCst);
+        eprintln!("ending, after the scenario that is under way ...");
+    }
+}
+
+/// Plays them one after the other, each in both systems at once. Whether all was as it should be.
+fn play(scenarios: &[Scenario]) -> bool {
+    println!(
+        "Starting two systems of Envoy, four services, Redis and PostgreSQL: one without Levee, one with it ..."
+    );
+    let start = |parts| {
+        let directly = Start {
+            by_func_e: false,
+            ..Start::default()
+        };
+        Stack::start_with(parts, &directly)
+    };
+    let mut with = start(Parts::ALL);
+    let mut without = start(Parts::NONE);
+    let mut played = Vec::new();
+    for (number, scenario) in (1..).zip(scenarios) {
+        if INTERRUPTED.load(Ordering::SeqCst) {
+            break;
+        }
+        println!("\n{number}. {}: {}", scenario.name, scenario.about);
+        let took = Stopwatch::start();
+        let (without, with): (Report, Report) = thread::scope(|scope| {
+            let contrast = scope.spawn(|| (scenario.play)(&mut without));
+            let with = (scenario.play)(&mut with);
+            (contrast.join().unwrap_or_default(), with)
+        });
+        let result = Played {
+            name: scenario.name,
+            without,
+            with,
+        };
+        print!("{result}");
+        println!("   played in {:.1} s", took.elapsed().as_secs_f64());
+        played.push(result);
+    }
+    print!("\n{}", table(&played));
+    played.len() == scenarios.len() && played.iter().all(Played::is_as_it_should_be)
+}

@@ -1,0 +1,148 @@
+//! What can be wrong with it, on demand.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::{Failure, Service};
+
+/// No request is held longer, whatever it asks for.
+const LONGEST_DELAY: Duration = Duration::from_mins(10);
+
+const WELL: u8 = 0;
+const FAILING: u8 = 1;
+const HANGING: u8 = 2;
+
+/// The fault that is switched on, and what was asked so far.
+#[derive(Default)]
+pub(super) struct Faults {
+    kind: AtomicU8,
+    requests: AtomicU64,
+    in_flight: AtomicU64,
+}
+
+impl Faults {
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts a request for as long as it is under way, also if nobody waits for its answer any more.
+struct InFlight(Service);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.0.faults.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Does to a request what was switched on, or what it asks for in its query.
+pub(super) async fn apply(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let faults = &service.0.faults;
+    faults.requests.fetch_add(1, Ordering::Relaxed);
+    faults.in_flight.fetch_add(1, Ordering::Relaxed);
+    let _in_flight = InFlight(service.clone());
+    let asked = Asked::from_query(request.uri().query().unwrap_or_default());
+    tokio::time::sleep(asked.delay).await;
+    let failing = match faults.kind.load(Ordering::Relaxed) {
+        HANGING => pending().await,
+        kind => kind == FAILING,
+    };
+    let status = if failing {
+        asked.status.or(Some(StatusCode::INTERNAL_SERVER_ERROR))
+    } else {
+        asked.status
+    };
+    let mut response = next.run(request).await;
+    if let Some(status) = status {
+        *response.status_mut() = status;
+    }
+    response
+}
+
+/// `fail`, `hang` or `recover`.
+pub(super) async fn switch(
+    State(service): State<Service>,
+    Path(fault): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let kind = match fault.as_str() {
+        "recover" => WELL,
+        "fail" => FAILING,
+        "hang" => HANGING,
+        _ => return Err(Failure::NotFound("fault: there are fail, hang and recover")),
+    };
+    service.0.faults.kind.store(kind, Ordering::Relaxed);
+    Ok(state(State(service)).await)
+}
+
+/// What was asked so far.
+pub(super) async fn state(State(service): State<Service>) -> Json<Value> {
+    let faults = &service.0.faults;
+    Json(json!({
+        "service": service.0.name,
+        "fault": match faults.kind.load(Ordering::Relaxed) { WELL => "none", FAILING => "fail", _ => "hang" },
+        "requests": faults.requests(),
+        "in_flight": faults.in_flight.load(Ordering::Relaxed),
+    }))
+}
+
+/// What a request asks for in its query. What isn't understood is left out.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    status: Option<StatusCode>,
+    delay: Duration,
+}
+
+impl Asked {
+    fn from_query(query: &str) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match name {
+                "status" => {
+                    asked.status = value
+                        .parse()
+                        .ok()
+                        .filter(|status| (200..=599).contains(status))
+                        .and_then(|status| StatusCode::from_u16(status).ok());
+                }
+                "delay" => {
+                    asked.delay = humantime::parse_duration(value)
+                        .unwrap_or_default()
+                        .min(LONGEST_DELAY);
+                }
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, LONGEST_DELAY};
+    use axum::http::StatusCode;
+    use std::time::Duration;
+
+    #[test]
+    fn what_a_request_asks_for_is_bounded() {
+        let asked = Asked::from_query("x=1&status=503&delay=250ms");
+        let wanted = Asked {
+            status: Some(StatusCode::SERVICE_UNAVAILABLE),
+            delay: Duration::from_millis(250),
+        };
+        assert_eq!(asked, wanted);
+        assert_eq!(Asked::from_query("status=99&delay=soon"), Asked::default());
+        assert_eq!(Asked::from_query("delay=1year").delay, LONGEST_DELAY);
+    }
+}

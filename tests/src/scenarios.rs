@@ -1,0 +1,538 @@
+//! The five scenarios of the audited system, each as a function that plays it on a [`Stack`] and says what was seen.
+//!
+//! A scenario is played with Levee, where all must hold, and without it, where each promise must break: so what holds,
+//! holds because of Levee.
+
+use std::fmt::Display;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::client::{Answer, NoAnswer, Request};
+use crate::clock::Stopwatch;
+use crate::metrics::Metrics;
+use crate::process::Signal;
+use crate::stack::{COMMAND_LIMIT, HEADER_LIMIT, QUERY_LIMIT, Stack};
+use crate::wait::GENEROUS;
+
+/// How long a client waits before it is said that it had no answer: longer than any limit here, and than a busy
+/// machine takes besides.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// For what takes a moment, and must not fail on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// How long Redis is away when it restarts.
+const OUTAGE: Duration = Duration::from_millis(400);
+
+/// How soon a cleanup that runs each second must have done its work.
+const CLEANED_WITHIN: Duration = Duration::from_secs(6);
+
+/// Clients that ask at the same time.
+const CROWD: usize = 8;
+
+/// Something that was to be seen, and what was.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    /// What was to be seen.
+    pub wanted: String,
+    /// What was seen.
+    pub seen: String,
+    /// Whether it is as wanted.
+    pub holds: bool,
+}
+
+/// What was seen while a scenario was played.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// What clients see, and what becomes of the data: holds with Levee, and does not without.
+    pub promises: Vec<Fact>,
+    /// What Levee's metrics say. Empty without Levee.
+    pub metrics: Vec<Fact>,
+    /// What holds in either case: what must go on meanwhile, and that all is normal afterwards.
+    pub always: Vec<Fact>,
+}
+
+impl Report {
+    /// What is not as it should be with Levee.
+    pub fn broken(&self) -> Vec<&Fact> {
+        let all = self
+            .promises
+            .iter()
+            .chain(&self.metrics)
+            .chain(&self.always);
+        all.filter(|fact| !fact.holds).collect()
+    }
+
+    /// What is not as it should be without Levee: promises that hold all the same, and what should always hold.
+    pub fn unexpected_without_levee(&self) -> Vec<&Fact> {
+        let kept = self.promises.iter().filter(|fact| fact.holds);
+        let lost = self.always.iter().filter(|fact| !fact.holds);
+        kept.chain(lost).collect()
+    }
+
+    fn promise(&mut self, wanted: impl Display, seen: impl Display, holds: bool) {
+        self.promises.push(fact(wanted, seen, holds));
+    }
+
+    fn always(&mut self, wanted: impl Display, seen: impl Display, holds: bool) {
+        self.always.push(fact(wanted, seen, holds));
+    }
+
+    /// A gauge has a value, soon. Only asked where there is Levee, as are counters.
+    fn gauge(&mut self, stack: &Stack, name: &str, labels: &[(&str, &str)], wanted: u32) {
+        if !stack.has_levee() {
+            return;
+        }
+        let (value, holds) = eventually(|| {
+            let value = stack.metrics().get(name, labels);
+            (value, value == Some(f64::from(wanted)))
+        });
+        let seen = value.map_or_else(|| "absent".to_owned(), |value| value.to_string());
+        let wanted = format!("{} is {wanted}", shown(name, labels));
+        self.metrics.push(fact(wanted, seen, holds));
+    }
+
+    /// A counter grows at least by so many, soon.
+    fn counter(
+        &mut self,
+        stack: &Stack,
+        before: &Metrics,
+        name: &str,
+        labels: &[(&str, &str)],
+        least: u32,
+    ) {
+        if !stack.has_levee() {
+            return;
+        }
+        let (grown, holds) = eventually(|| {
+            let grown = stack.metrics().sum(name, labels) - before.sum(name, labels);
+            (grown, grown >= f64::from(least))
+        });
+        let wanted = format!("{} grows by {least} or more", shown(name, labels));
+        self.metrics
+            .push(fact(wanted, format!("by {grown}"), holds));
+    }
+
+    /// A counter of what goes wrong does not grow.
+    fn unchanged(&mut self, stack: &Stack, before: &Metrics, name: &str) {
+        if stack.has_levee() {
+            let grown = stack.metrics().sum(name, &[]) - before.sum(name, &[]);
+            self.metrics.push(fact(
+                format!("{name} does not grow"),
+                format!("by {grown}"),
+                grown == 0.0,
+            ));
+        }
+    }
+}
+
+fn shown(name: &str, labels: &[(&str, &str)]) -> String {
+    if labels.is_empty() {
+        return name.to_owned();
+    }
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}={value}"))
+        .collect();
+    format!("{name}{{{}}}", labels.join(","))
+}
+
+fn fact(wanted: impl Display, seen: impl Display, holds: bool) -> Fact {
+    Fact {
+        wanted: wanted.to_string(),
+        seen: seen.to_string(),
+        holds,
+    }
+}
+
+/// Looks until it holds, or for long enough. What was seen last.
+fn eventually<T>(look: impl FnMut() -> (T, bool)) -> (T, bool) {
+    within(GENEROUS, look)
+}
+
+fn within<T>(bound: Duration, mut look: impl FnMut() -> (T, bool)) -> (T, bool) {
+    let waited = Stopwatch::start();
+    loop {
+        let (seen, holds) = look();
+        if holds || waited.elapsed() > bound {
+            return (seen, holds);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// How many were answered, and how late the last of them.
+struct Answered {
+    clients: usize,
+    answers: Vec<Answer>,
+    slowest: Duration,
+}
+
+impl Answered {
+    fn of(results: Vec<Result<Answer, NoAnswer>>) -> Self {
+        let clients = results.len();
+        let answers: Vec<Answer> = results.into_iter().filter_map(Result::ok).collect();
+        let slowest = answers.iter().map(|answer| answer.took).max();
+        Self {
+            clients,
+            answers,
+            slowest: slowest.unwrap_or_default(),
+        }
+    }
+
+    fn all_within(&self, bound: Duration) -> bool {
+        self.answers.len() == self.clients && self.slowest <= bound
+    }
+}
+
+impl Display for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            clients,
+            answers,
+            slowest,
+        } = self;
+        if answers.is_empty() {
+            return write!(f, "none of {clients} was answered within {PATIENCE:?}");
+        }
+        let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        statuses.sort_unstable();
+        statuses.dedup();
+        write!(
+            f,
+            "{} of {clients} answered ({statuses:?}), the last after {:.2} s",
+            answers.len(),
+            slowest.as_secs_f64()
+        )
+    }
+}
+
+fn ask(path: &str) -> Request {
+    Request::get(path).bound(PATIENCE)
+}
+
+/// A scenario: what it is called, and how it is played.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What happens in it.
+    pub about: &'static str,
+    /// Plays it.
+    pub play: fn(&mut Stack) -> Report,
+}
+
+/// All of them.
+pub const ALL: [Scenario; 5] = [
+    Scenario {
+        name: "database slow",
+        about: "somebody locks the table of calls; eight clients ask for a call",
+        play: database_slow,
+    },
+    Scenario {
+        name: "Redis down",
+        about: "Redis restarts while a session is asked for; then it hangs, and eight clients ask",
+        play: redis_down,
+    },
+    Scenario {
+        name: "a backend down",
+        about: "the video service hangs, ends and comes back; eight clients ask meanwhile, and eight more",
+        play: backend_down,
+    },
+    Scenario {
+        name: "expired tokens pile up",
+        about: "5,000 tokens have expired, 100 are valid, and clients ask for new ones",
+        play: expired_tokens,
+    },
+    Scenario {
+        name: "stale calls pile up",
+        about: "1,000 calls ring or are active for 25 hours, 100 for 23, and one is new",
+        play: stale_calls,
+    },
+];
+
+/// A new call: the path at which it can be asked for.
+fn a_call(stack: &Stack) -> String {
+    let (status, call) = stack.post("/v1/video/calls", &json!({"caller": "ann"}));
+    assert_eq!(status, 201, "{call}");
+    format!("/v1/video/calls/{}", call["call"].as_str().expect("an id"))
+}
+
+/// A new session: the path at which it can be asked for.
+fn a_session(stack: &Stack) -> String {
+    let (status, session) = stack.post("/v1/auth/login", &json!({"user": "ann"}));
+    assert_eq!(status, 201, "{session}");
+    format!(
+        "/v1/auth/session/{}",
+        session["session"].as_str().expect("an id")
+    )
+}
+
+/// All is normal again: a path answers 200 three times in a row, and the breakers are closed.
+fn normal_again(report: &mut Report, stack: &Stack, path: &str, breakers: &[&str]) {
+    let mut in_a_row = 0;
+    let took = Stopwatch::start();
+    let (status, holds) = eventually(|| {
+        let status = stack.get(path).0;
+        in_a_row = if status == 200 { in_a_row + 1 } else { 0 };
+        (status, in_a_row >= 3)
+    });
+    let seen = format!("{status}, {:.1} s later", took.elapsed().as_secs_f64());
+    report.always("afterwards requests succeed", seen, holds);
+    for service in breakers {
+        let labels = [("service", *service)];
+        // It closes by requests that succeed.
+        let _ = eventually(|| {
+            let state = stack
+                .has_levee()
+                .then(|| stack.metrics().get("circuit_breaker_state", &labels));
+            let closed = state.is_none_or(|state| state == Some(0.0));
+            if !closed {
+                stack.get(path);
+            }
+            ((), closed)
+        });
+        report.gauge(stack, "circuit_breaker_state", &labels, 0);
+    }
+}
+
+/// The database is slow: statements wait behind a lock.
+pub fn database_slow(stack: &mut Stack) -> Report {
+    let mut report = Report::default();
+    let call = a_call(stack);
+    let session = a_session(stack);
+    let before = stack.metrics();
+    let mut holder = stack.postgres.client();
+    let mut lock = holder.transaction().expect("a transaction");
+    lock.batch_execute("LOCK TABLE calls").expect("a lock");
+
+    let crowd = Answered::of(stack.crowd(&ask(&call), CROWD));
+    let bound = HEADER_LIMIT + AT_ONCE;
+    let wanted = format!("{CROWD} clients are answered within {bound:?}");
+    report.promise(wanted, &crowd, crowd.all_within(bound));
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event_type = 'Lock'";
+    // Those that came late to the pool wait for as long again.
+    let bound = 2 * QUERY_LIMIT + AT_ONCE;
+    let (left, holds) = within(bound, || {
+        let left = stack.postgres.number(waiting);
+        (left, left == 0)
+    });
+    let wanted = format!("{bound:?} later no statement waits for the lock");
+    report.promise(wanted, format!("{left} wait"), holds);
+    let status = stack.get(&session).0;
+    report.always("sessions go on meanwhile", status, status == 200);
+    let labels = [("database", "app"), ("class", "query")];
+    report.counter(stack, &before, "db_query_timeout_total", &labels, 1);
+    lock.rollback().expect("the end of the lock");
+    normal_again(&mut report, stack, &call, &["video"]);
+    report
+}
+
+/// Redis restarts, and then hangs.
+pub fn redis_down(stack: &mut Stack) -> Report {
+    let mut report = Report::default();
+    let session = a_session(stack);
+    let call = a_call(stack);
+    let before = stack.metrics();
+
+    let asking = stack.keep_asking(&ask(&session), 4);
+    asking.wait_for(20);
+    stack.redis.stop();
+    thread::sleep(OUTAGE);
+    stack.redis.start_again();
+    asking.wait_for(20);
+    let answers = asking.answers(stack);
+    let failed = answers
+        .iter()
+        .filter(|answer| answer.as_ref().map_or(true, |answer| answer.status != 200))
+        .count();
+    let seen = format!("{failed} of {} failed", answers.len());
+    let wanted = format!("no request fails while Redis restarts within {OUTAGE:?}");
+    report.promise(wanted, seen, failed == 0);
+    report.counter(
+        stack,
+        &before,
+        "redis_retry_total",
+        &[("upstream", "sessions")],
+        1,
+    );
+
+    stack.redis.signal(Signal::Stop);
+    let crowd = Answered::of(stack.crowd(&ask(&session), CROWD));
+    let bound = COMMAND_LIMIT + AT_ONCE;
+    let wanted = format!("while Redis hangs, {CROWD} clients are answered within {bound:?}");
+    report.promise(wanted, &crowd, crowd.all_within(bound));
+    let auth = stack.service("auth").address;
+    let next = Answered::of(vec![stack.send_to(auth, &ask(&session))]);
+    let wanted = "then the service hears at once that Redis does not answer";
+    report.promise(wanted, &next, next.all_within(AT_ONCE));
+    let labels = [("service", "redis:sessions")];
+    report.gauge(stack, "circuit_breaker_state", &labels, 1);
+    report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5);
+    let status = stack.get(&call).0;
+    report.always("calls go on meanwhile", status, status == 200);
+    stack.redis.signal(Signal::Continue);
+    normal_again(&mut report, stack, &session, &["auth", "redis:sessions"]);
+    report
+}
+
+/// A service hangs, ends, and comes back.
+pub fn backend_down(stack: &mut Stack) -> Report {
+    let mut report = Report::default();
+    let session = a_session(stack);
+    let call = a_call(stack);
+    let before = stack.metrics();
+    stack.service("video").stand_still();
+
+    let crowd = Answered::of(stack.crowd(&ask(&call), CROWD));
+    let bound = HEADER_LIMIT + AT_ONCE;
+    let wanted = format!("while the service hangs, {CROWD} clients are answered within {bound:?}");
+    report.promise(wanted, &crowd, crowd.all_within(bound));
+    let next = Answered::of(stack.crowd(&ask(&call), CROWD));
+    let refused = next
+        .answers
+        .iter()
+        .filter(|answer| answer.is_refusal())
+        .count();
+    let wanted = format!("the next {CROWD} are refused at once, without a call of the service");
+    let seen = format!("{next}, {refused} refused");
+    report.promise(wanted, seen, next.all_within(AT_ONCE) && refused == CROWD);
+    let status = stack.get(&session).0;
+    report.always("the other services go on meanwhile", status, status == 200);
+    let labels = [("service", "video")];
+    report.gauge(stack, "circuit_breaker_state", &labels, 1);
+    report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5);
+    let rejected = [("service", "video"), ("outcome", "rejected")];
+    report.counter(
+        stack,
+        &before,
+        "circuit_breaker_requests_total",
+        &rejected,
+        8,
+    );
+    let kind = [("service", "video"), ("kind", "response_header")];
+    report.counter(stack, &before, "proxy_request_timeout_total", &kind, 5);
+
+    stack.service("video").stop();
+    stack.service("video").start_again();
+    normal_again(&mut report, stack, &call, &["video"]);
+    report
+}
+
+/// Tokens expire and nobody removes them.
+pub fn expired_tokens(stack: &mut Stack) -> Report {
+    const EXPIRED: u32 = 5_000;
+    const VALID: u32 = 100;
+    let mut report = Report::default();
+    let session = a_session(stack);
+    let before = stack.metrics();
+    let id = session.rsplit('/').next().unwrap_or_default();
+    let body = json!({"session": id, "email": "ann@example.org"}).to_string();
+    let wanted_valid = "SELECT count(*) FROM email_verification_tokens WHERE expires_at > now()";
+    let valid_before = stack.postgres.number(wanted_valid);
+    stack.postgres.add_tokens(EXPIRED, VALID);
+
+    let request =
+        Request::post("/v1/auth/email-token", body).header("content-type", "application/json");
+    let asking = stack.keep_asking(&request.bound(PATIENCE), 1);
+    let (left, holds) = within(CLEANED_WITHIN, || {
+        let left = stack.postgres.expired_tokens();
+        (left, left == 0)
+    });
+    let answers = asking.answers(stack);
+    let wanted = format!("{EXPIRED} expired tokens are removed within {CLEANED_WITHIN:?}");
+    report.promise(wanted, format!("{left} are left"), holds);
+    let made = answers
+        .iter()
+        .filter(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 201))
+        .count();
+    let seen = format!("{made} of {} requests for one succeeded", answers.len());
+    report.always("new tokens are made meanwhile", seen, made == answers.len());
+    let valid = stack.postgres.number(wanted_valid);
+    let lost = valid_before + i64::from(VALID) + i64::try_from(made).unwrap_or(i64::MAX) - valid;
+    report.always("no valid token is lost", format!("{lost} were"), lost == 0);
+    report.counter(
+        stack,
+        &before,
+        "auth_cleanup_expired_tokens_total",
+        &[],
+        EXPIRED,
+    );
+    report.counter(
+        stack,
+        &before,
+        "auth_cleanup_duration_seconds_count",
+        &[],
+        1,
+    );
+    report.unchanged(stack, &before, "auth_cleanup_failed_total");
+    normal_again(&mut report, stack, &session, &["auth"]);
+    report
+}
+
+/// Calls are never ended.
+pub fn stale_calls(stack: &mut Stack) -> Report {
+    const CALLS: u32 = 1_000;
+    let mut report = Report::default();
+    let recent = a_call(stack);
+    let before = stack.metrics();
+    stack.postgres.execute(&format!(
+        "INSERT INTO calls (status, started_at) SELECT (ARRAY['ringing', 'active'])[1 + n % 2], \
+           now() - interval '25 hours' FROM generate_series(1, {CALLS}) n; \
+         INSERT INTO calls (status, started_at) SELECT 'active', now() - interval '23 hours' \
+           FROM generate_series(1, 100)"
+    ));
+    let stale =
+        "SELECT call_id::text FROM calls WHERE started_at < now() - interval '24 hours' LIMIT 1";
+    let row = stack.postgres.client().query_one(stale, &[]);
+    let id: String = row.expect("a call that is stale").get(0);
+    let stale = format!("/v1/video/calls/{id}");
+    let (seen, holds) = within(CLEANED_WITHIN, || {
+        let call = stack.get(&stale).1;
+        (
+            format!("its status is {}", call["status"]),
+            call["status"] == "ended",
+        )
+    });
+    let wanted = format!("a client sees a stale call ended within {CLEANED_WITHIN:?}");
+    report.promise(wanted, seen, holds);
+    let open = "SELECT count(*) FROM calls WHERE status <> 'ended' AND started_at < now() - interval '24 hours'";
+    let (left, holds) = within(AT_ONCE, || {
+        let left = stack.postgres.number(open);
+        (left, left == 0)
+    });
+    report.promise(
+        format!("all {CALLS} are ended"),
+        format!("{left} are not"),
+        holds,
+    );
+    let status = stack.get(&recent).1["status"].clone();
+    report.always("a recent call still rings", &status, status == "ringing");
+    let open = stack.postgres.number(
+        "SELECT count(*) FROM calls WHERE status = 'active' AND ended_at IS NULL \
+        AND started_at > now() - interval '24 hours'",
+    );
+    report.always("100 calls of 23 hours are left alone", open, open == 100);
+    report.counter(
+        stack,
+        &before,
+        "video_cleanup_stale_calls_total",
+        &[],
+        CALLS,
+    );
+    report.counter(
+        stack,
+        &before,
+        "video_cleanup_duration_seconds_count",
+        &[],
+        1,
+    );
+    report.unchanged(stack, &before, "video_cleanup_failed_total");
+    let (status, _) = stack.post(&format!("{recent}/end"), &json!({}));
+    report.always("it can be ended by who made it", status, status == 200);
+    normal_again(&mut report, stack, &recent, &["video"]);
+    report
+}

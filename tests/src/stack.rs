@@ -1,0 +1,373 @@
+//! All parts together: Envoy before four services, the sidecar before Redis and at the database. The same without
+//! Levee, to see what it changes.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::client::{Answer, NoAnswer, Request};
+use crate::clock::Stopwatch;
+use crate::envoy::{Envoy, Start};
+use crate::envoy_config::EnvoyConfig;
+use crate::metrics::Metrics;
+use crate::postgres::Postgres;
+use crate::process::{Process, Signal};
+use crate::redis::{Redis, free_address};
+use crate::sidecar::{self, Sidecar};
+use crate::wait::GENEROUS;
+
+/// The services, as `envoy/gateway.yaml` has them.
+pub const SERVICES: [&str; 4] = ["auth", "chat", "video", "storage"];
+
+/// How long a service may take for the headers of its answer, in the shortened times of the filter.
+pub const HEADER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a statement may take, in the shortened times of the watchdog.
+pub const QUERY_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a command may take, in the shortened times of the Redis proxy.
+pub const COMMAND_LIMIT: Duration = Duration::from_millis(1200);
+
+/// The pause of those who keep asking.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// The age from which on a call is stale. This one is not shortened: the rows are made old.
+pub const STALE: &str = "24h";
+
+/// Which parts of Levee are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The filter in Envoy.
+    pub filter: bool,
+    /// The sidecar before Redis.
+    pub redis_proxy: bool,
+    /// The sidecar at the database.
+    pub database: bool,
+}
+
+impl Parts {
+    /// All of Levee.
+    pub const ALL: Self = Self {
+        filter: true,
+        redis_proxy: true,
+        database: true,
+    };
+    /// None of it: plain Envoy, services directly at Redis, nobody who looks after the database.
+    pub const NONE: Self = Self {
+        filter: false,
+        redis_proxy: false,
+        database: false,
+    };
+}
+
+/// The whole of it. Dropping it ends all processes. Not to be used from asynchronous code: it has its own runtime.
+#[derive(Debug)]
+pub struct Stack {
+    /// The services' Redis.
+    pub redis: Redis,
+    /// The services' database.
+    pub postgres: Postgres,
+    /// The sidecar, where a part of it is there.
+    pub sidecar: Option<Sidecar>,
+    parts: Parts,
+    services: BTreeMap<&'static str, Service>,
+    gateway: Envoy,
+    runtime: Runtime,
+}
+
+impl Stack {
+    /// Starts all of it, with these parts of Levee.
+    pub fn start(parts: Parts) -> Self {
+        Self::start_with(parts, &Start::default())
+    }
+
+    /// As [`Self::start`], with what Envoy's start allows.
+    pub fn start_with(parts: Parts, start: &Start) -> Self {
+        let runtime = Runtime::new().expect("start the threads of requests");
+        // What was written is there again after a restart.
+        let redis = Redis::start_with(&["--appendonly", "yes"]);
+        let postgres = Postgres::start();
+        postgres.make_tables();
+        let sidecar = levee_yaml(parts, &redis, &postgres).map(|yaml| Sidecar::start(&yaml));
+        let redis_address = match &sidecar {
+            Some(sidecar) if parts.redis_proxy => sidecar.address(),
+            _ => redis.address,
+        };
+        let services: BTreeMap<_, _> = SERVICES
+            .into_iter()
+            .map(|name| {
+                let database = postgres.url_of("app");
+                (name, Service::start(name, redis_address, &database))
+            })
+            .collect();
+        let config = services.values().fold(gateway(parts), |config, service| {
+            config.upstream(service.name, service.address)
+        });
+        let gateway = runtime.block_on(Envoy::start_with(config, start));
+        Self {
+            redis,
+            postgres,
+            sidecar,
+            parts,
+            services,
+            gateway,
+            runtime,
+        }
+    }
+
+    /// Whether all of Levee is there.
+    pub fn has_levee(&self) -> bool {
+        self.parts == Parts::ALL
+    }
+
+    /// Where the gateway listens.
+    pub fn address(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    /// One of [`SERVICES`].
+    pub fn service(&mut self, name: &str) -> &mut Service {
+        self.services.get_mut(name).expect("one of the services")
+    }
+
+    /// Sends a request through the gateway.
+    pub fn send(&self, request: &Request) -> Result<Answer, NoAnswer> {
+        self.send_to(self.address(), request)
+    }
+
+    /// Sends a request to any address.
+    pub fn send_to(&self, to: SocketAddr, request: &Request) -> Result<Answer, NoAnswer> {
+        self.runtime.block_on(request.send(to))
+    }
+
+    /// Sends the same request from so many clients at once, through the gateway.
+    pub fn crowd(&self, request: &Request, clients: usize) -> Vec<Result<Answer, NoAnswer>> {
+        let to = self.address();
+        self.runtime.block_on(async {
+            let mut under_way = JoinSet::new();
+            for _ in 0..clients {
+                let request = request.clone();
+                under_way.spawn(async move { request.send(to).await });
+            }
+            under_way.join_all().await
+        })
+    }
+
+    /// Lets so many clients send the same request again and again, until [`Asking::answers`].
+    pub fn keep_asking(&self, request: &Request, clients: usize) -> Asking {
+        let (ended, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut tasks = JoinSet::new();
+        for _ in 0..clients {
+            let (to, request) = (self.address(), request.clone());
+            let (ended, answered) = (Arc::clone(&ended), Arc::clone(&answered));
+            let asking = async move {
+                let mut answers = Vec::new();
+                while !ended.load(Ordering::Relaxed) {
+                    answers.push(request.send(to).await);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(ASK_EVERY).await;
+                }
+                answers
+            };
+            tasks.spawn_on(asking, self.runtime.handle());
+        }
+        Asking {
+            ended,
+            answered,
+            tasks,
+        }
+    }
+
+    /// Runs something asynchronous, such as a client of another kind.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Sends JSON through the gateway: status and JSON of the answer. 0 where there was none.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request =
+            Request::post(path, body.to_string()).header("content-type", "application/json");
+        answer_of(self.send(&request))
+    }
+
+    /// Asks through the gateway: status and JSON of the answer. 0 where there was none.
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        answer_of(self.send(&Request::get(path)))
+    }
+
+    /// All metrics of Levee's, the gateway's and the sidecar's: the one place that knows where they are read.
+    pub fn metrics(&self) -> Metrics {
+        let gateway = self.block_on(self.gateway.ask_admin("/stats/prometheus"));
+        let sidecar = self
+            .sidecar
+            .as_ref()
+            .map(|sidecar| sidecar.get("/metrics").1);
+        let page = format!("{}\n{}", gateway.text(), sidecar.unwrap_or_default());
+        Metrics::parse(&page).unwrap_or_else(|error| panic!("the metrics, {error}"))
+    }
+}
+
+/// Clients that ask again and again.
+#[derive(Debug)]
+pub struct Asking {
+    ended: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    tasks: JoinSet<Vec<Result<Answer, NoAnswer>>>,
+}
+
+impl Asking {
+    /// Waits until so many more requests have come to an end.
+    pub fn wait_for(&self, more: usize) {
+        let enough = self.answered.load(Ordering::Relaxed) + more;
+        let waited = Stopwatch::start();
+        while self.answered.load(Ordering::Relaxed) < enough {
+            assert!(waited.elapsed() < GENEROUS, "waited for {more} answers");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Lets each end its last request: all that they saw.
+    pub fn answers(self, stack: &Stack) -> Vec<Result<Answer, NoAnswer>> {
+        self.ended.store(true, Ordering::Relaxed);
+        stack.block_on(self.tasks.join_all()).concat()
+    }
+}
+
+/// Status and JSON of an answer; 0 and the reason where there was none.
+fn answer_of(answer: Result<Answer, NoAnswer>) -> (u16, Value) {
+    match answer {
+        Ok(answer) => (
+            answer.status,
+            serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
+        ),
+        Err(why) => (0, json!(why.to_string())),
+    }
+}
+
+/// `envoy/gateway.yaml` with short times; or a gateway that nobody gave time limits, as the audited one was.
+fn gateway(parts: Parts) -> EnvoyConfig {
+    if parts.filter {
+        let millis = |limit: Duration| format!("{}ms", limit.as_millis());
+        return EnvoyConfig::gateway().plugin(&json!({
+            "breaker": {"open_for": "1s"},
+            "timeouts": {
+                "response_header": millis(HEADER_LIMIT),
+                "classes": {"short": millis(HEADER_LIMIT), "default": millis(2 * HEADER_LIMIT)},
+            },
+        }));
+    }
+    SERVICES.iter().fold(
+        EnvoyConfig::gateway().without_filter(),
+        |config, service| config.route(service, &json!({"route": {"timeout": "0s"}})),
+    )
+}
+
+/// The sidecar's configuration with short times, if any part of it is wanted.
+fn levee_yaml(parts: Parts, redis: &Redis, postgres: &Postgres) -> Option<String> {
+    let mut yaml = String::new();
+    if parts.redis_proxy {
+        let _ = write!(
+            yaml,
+            "redis:\n  - name: sessions\n    listen: 127.0.0.1:0\n    upstream: redis://{}\n    deadline: {}ms\n    \
+             breaker: {{open_for: 1s}}\n",
+            redis.address,
+            COMMAND_LIMIT.as_millis(),
+        );
+    }
+    if parts.database {
+        yaml += &sidecar::at(
+            &postgres.url_of("levee"),
+            &format!(
+                "jobs:\n  auth_cleanup: {{preset: expired_tokens, every: 1s}}\n  \
+                 video_cleanup: {{preset: stale_calls, every: 1s, older_than: {STALE}}}\n\
+                 watchdog: {{roles: [app], classes: {{query: {}ms}}}}",
+                QUERY_LIMIT.as_millis(),
+            ),
+        );
+    }
+    (!yaml.is_empty()).then_some(yaml)
+}
+
+/// `levee-demo-backend` as a process, which can be stopped and started.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it listens.
+    pub address: SocketAddr,
+    redis: SocketAddr,
+    database: String,
+    process: Option<Process>,
+}
+
+impl Service {
+    /// Starts one on a free port.
+    pub fn start(name: &'static str, redis: SocketAddr, database: &str) -> Self {
+        let mut service = Self {
+            name,
+            address: free_address(),
+            redis,
+            database: database.to_owned(),
+            process: None,
+        };
+        service.start_again();
+        service
+    }
+
+    /// Starts it again at the same address, after [`stop`](Self::stop).
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(program());
+        command
+            .args(["--listen", &self.address.to_string(), "--name", self.name])
+            .args(["--redis", &format!("redis://{}", self.redis)])
+            .args(["--database", &self.database])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let process = Process::spawn(command, Signal::Kill)
+            .unwrap_or_else(|error| panic!("{} can't be started: {error}", program().display()));
+        let process = self.process.insert(process);
+        let waited = Stopwatch::start();
+        while TcpStream::connect(self.address).is_err() {
+            assert!(process.exit_status().is_none(), "{} has ended", self.name);
+            assert!(waited.elapsed() < GENEROUS, "{} does not listen", self.name);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::Kill);
+            process.wait(GENEROUS);
+        }
+    }
+
+    /// Lets it stand still: connections are accepted by the kernel, and never answered.
+    pub fn stand_still(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.signal(Signal::Stop);
+        }
+    }
+}
+
+/// The program `levee-demo-backend`: beside this one, or one folder up where this one is a test.
+fn program() -> PathBuf {
+    let own = env::current_exe().expect("the path of this program");
+    let folder = own.parent().expect("a program is in a folder");
+    let builds = folder
+        .parent()
+        .filter(|_| folder.ends_with("deps"))
+        .unwrap_or(folder);
+    builds.join("levee-demo-backend")
+}
