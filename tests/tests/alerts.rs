@@ -13,7 +13,7 @@ const ON_THE_WAY: [&str; 2] = ["levee_envoy_up", "levee_envoy_scrapes_failed_tot
 /// Names that Prometheus makes itself.
 const OF_PROMETHEUS: [&str; 1] = ["up"];
 
-/// Words of PromQL that a rule may have besides names of metrics and labels.
+/// Words of Prometheus' language that a rule may have besides names of metrics and labels.
 const WORDS: [&str; 13] = [
     "absent", "and", "bool", "by", "changes", "increase", "max", "on", "or", "sum", "time",
     "unless", "without",

@@ -286,7 +286,9 @@ fn the_images_are_built_of_what_is_there_with_the_pinned_versions_and_run_as_nob
         let of = |name: &'static str| instructions.iter().filter(move |words| words[0] == name);
         let bases: Vec<&str> = of("FROM").map(|words| words[1]).collect();
         assert_eq!(bases.len(), 2, "{path}: one to build in, one to run in");
-        bases.iter().for_each(|base| is_pinned(base));
+        for base in &bases {
+            is_pinned(base);
+        }
         assert_eq!(bases[0], format!("rust:{version}-slim-bookworm"), "{path}");
         assert!(
             bases[1].starts_with("debian:12."),
@@ -300,7 +302,7 @@ fn the_images_are_built_of_what_is_there_with_the_pinned_versions_and_run_as_nob
                 "{path}: {copy:?}"
             );
         }
-        let program = of("COPY").last().expect("the program")[2]
+        let program = of("COPY").next_back().expect("the program")[2]
             .rsplit('/')
             .next()
             .expect("its name");
@@ -479,9 +481,30 @@ fn redis_starts_by_its_command_line_and_is_healthy() {
 #[test]
 fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
     let files = tempfile::tempdir().expect("make a directory");
-    let all = services();
     let database = database();
     let redis = Redis::start();
+    let sidecar = sidecar_at(&redis, &database);
+    let backends = backends_at(&sidecar, &database, &files);
+    let [gateway, stats, admin] = [free_address(), free_address(), free_address()];
+    let _envoy = envoy_before(&backends, [gateway, stats, admin], &files);
+    for Service { name, .. } in &backends {
+        let answer =
+            wait_for(Request::get(&format!("/v1/{name}/x")).send(gateway)).expect("an answer");
+        assert!(
+            answer.status == 200 && answer.text().contains(name),
+            "{name}: {}",
+            answer.text()
+        );
+    }
+    wait_for(requests_reach_redis_and_the_database(gateway));
+    wait_for(only_what_reads_is_passed_on_to_the_admin_interface(
+        stats, admin,
+    ));
+    prometheus_reads(&sidecar, stats, &files);
+}
+
+/// The sidecar by its configuration, with the addresses of these.
+fn sidecar_at(redis: &Redis, database: &Postgres) -> Sidecar {
     // Files, since the sidecar is given no environment of its own here; `levee check` above reads the names.
     let levee = replaced(
         &[read("compose/levee.yaml")],
@@ -521,7 +544,17 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
             "{report}"
         );
     }
+    sidecar
+}
 
+/// A service of the demonstration by its command line, and where it listens.
+struct Service {
+    name: &'static str,
+    address: SocketAddr,
+    _process: Process,
+}
+
+fn backends_at(sidecar: &Sidecar, database: &Postgres, files: &TempDir) -> Vec<Service> {
     let mut backends = Vec::new();
     for name in ["auth", "chat", "video", "storage"] {
         let address = free_address();
@@ -537,15 +570,26 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
         let (mut process, log) = start(
             env!("CARGO_BIN_EXE_levee-demo-backend"),
             &arguments,
-            &files,
+            files,
             name,
         );
         let check = health_check_of("compose/demo-backend.Dockerfile");
         runs_until(name, &log, &mut process, || healthy(&check, 9000, address));
-        backends.push((name, address, process));
+        backends.push(Service {
+            name,
+            address,
+            _process: process,
+        });
     }
+    backends
+}
 
-    let [gateway, stats, admin] = [free_address(), free_address(), free_address()];
+/// Envoy by its command line, listening at these addresses: of the gateway, of the stats, of the admin interface.
+fn envoy_before(
+    backends: &[Service],
+    [gateway, stats, admin]: [SocketAddr; 3],
+    files: &TempDir,
+) -> Process {
     let mut texts = vec![
         (
             "0.0.0.0, port_value: 8080",
@@ -563,9 +607,9 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
     ];
     let hosts: Vec<String> = backends
         .iter()
-        .map(|(name, ..)| format!("address: {name}, port_value: 9000"))
+        .map(|Service { name, .. }| format!("address: {name}, port_value: 9000"))
         .collect();
-    for (host, (_, address, _)) in hosts.iter().zip(&backends) {
+    for (host, Service { address, .. }) in hosts.iter().zip(backends) {
         texts.push((
             host,
             format!("address: 127.0.0.1, port_value: {}", address.port()),
@@ -581,7 +625,7 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
         &command("envoy"),
         &[("/etc/envoy/envoy.yaml", config.display().to_string())],
     );
-    assert_eq!(words(&all["envoy"]["entrypoint"]), ["envoy"]);
+    assert_eq!(words(&services()["envoy"]["entrypoint"]), ["envoy"]);
     let program = env::var_os("ENVOY_PATH").expect("ENVOY_PATH, as by xtask");
     let validate = output_of(
         Command::new(&program)
@@ -589,23 +633,14 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
             .args(["--mode", "validate"]),
     );
     validate.unwrap_or_else(|said| panic!("envoy --mode validate: {said}"));
-    let (mut envoy, log) = start(program, &arguments, &files, "envoy.log");
-    let check = health_check(&all["envoy"]);
+    let (mut envoy, log) = start(program, &arguments, files, "envoy.log");
+    let check = health_check(&services()["envoy"]);
     runs_until("Envoy", &log, &mut envoy, || healthy(&check, 9902, stats));
-    for (name, ..) in &backends {
-        let answer =
-            wait_for(Request::get(&format!("/v1/{name}/x")).send(gateway)).expect("an answer");
-        assert!(
-            answer.status == 200 && answer.text().contains(name),
-            "{name}: {}",
-            answer.text()
-        );
-    }
-    wait_for(requests_reach_redis_and_the_database(gateway));
-    wait_for(only_what_reads_is_passed_on_to_the_admin_interface(
-        stats, admin,
-    ));
+    envoy
+}
 
+/// Prometheus by its command line reads the sidecar and Envoy, and has the alerts.
+fn prometheus_reads(sidecar: &Sidecar, stats: SocketAddr, files: &TempDir) {
     let web = free_address();
     let prometheus = prometheus_files(&[
         ("sidecar:9464", sidecar.admin.to_string()),
@@ -623,7 +658,7 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
         ],
     );
     arguments.push(format!("--web.listen-address={web}"));
-    let (mut process, log) = start("prometheus", &arguments, &files, "prometheus.log");
+    let (mut process, log) = start("prometheus", &arguments, files, "prometheus.log");
     runs_until("Prometheus", &log, &mut process, || {
         std::net::TcpStream::connect(web).is_ok()
     });
