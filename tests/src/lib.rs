@@ -21,6 +21,7 @@
 //! | [`stack`] | all parts together, and the same without Levee |
 //! | [`scenarios`] | what can go wrong with all of it, played |
 //! | [`relay`] | a network that loses replies on demand |
+//! | [`tool`] | programs of the machine that check files |
 //!
 //! It panics where a test can't go on, and says what it saw last.
 
@@ -47,4 +48,5 @@ pub mod relay;
 pub mod scenarios;
 pub mod sidecar;
 pub mod stack;
+pub mod tool;
 pub mod wait;

@@ -298,6 +298,7 @@ fn without_its_roles_it_says_so_and_the_rest_works() {
     sidecar.wait_for("it to be said", |sidecar| {
         let (_, page) = sidecar.get("/v1/watchdog");
         page.contains("lacks pg_read_all_stats, pg_signal_backend")
+            && sidecar.metric("db_watchdog_failed_total{database=\"app\"}") > 0
     });
     assert!(
         sidecar

@@ -150,6 +150,10 @@ impl Guard {
                 (!all.is_empty()).then(|| all.join("; "))
             }
         };
+        if problem.is_some() {
+            // Each time that it is looked at, so that an alert on the count lasts as long as what is wrong.
+            self.metrics.failed.inc();
+        }
         let mut status = self.lock();
         if let Some(problem) = &problem
             && status.problem.as_ref() != Some(problem)
