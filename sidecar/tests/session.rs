@@ -213,10 +213,52 @@ fn a_spent_budget_fails_at_once_and_says_so() {
         ..budget::Settings::default()
     };
     let mut play = Play::with(settings(), budget);
-    play.client(&["GET a"]);
-    play.session.not_connected("refused", play.now);
-    let said = play.said();
+    play.client(&["GET a"]).connect();
+    let said = play.lost().said();
     assert!(said.contains("retry budget is spent"), "{said}");
+}
+
+#[test]
+fn one_client_at_a_time_tries_for_all_whether_redis_is_back_and_that_costs_no_budget() {
+    const CLIENTS: usize = 200;
+    let mut play = Play::with(
+        settings(),
+        budget::Settings {
+            per_second: 0,
+            ..budget::Settings::default()
+        },
+    );
+    let mut sessions: Vec<Session> = (0..CLIENTS)
+        .map(|_| {
+            let mut session = Session::new(Arc::new(settings()), play.gate.clone(), play.now);
+            session.inbox().extend(encode(&["INCR", "a"]));
+            session.client_sent(play.now);
+            session.not_connected("refused", play.now);
+            session
+        })
+        .collect();
+    let mut attempts = 0;
+    for _ in 0..2000 {
+        play.now = play.now.after(Duration::from_millis(1));
+        for session in &mut sessions {
+            session.wake(play.now);
+            if session.wants_connection() {
+                attempts += 1;
+                session.not_connected("refused", play.now);
+            }
+        }
+    }
+    // After 100, 300, 700 and 1500 ms.
+    assert_eq!(attempts, 4);
+    assert!(sessions.iter().all(|session| session.to_client().is_empty()));
+
+    // A new client need not wait for its turn; it tells all others that Redis is back.
+    play.client(&["GET a"]).connect();
+    play.now = play.now.after(Duration::from_millis(100));
+    for session in &mut sessions {
+        session.wake(play.now);
+        assert!(session.wants_connection());
+    }
 }
 
 #[test]
@@ -608,9 +650,8 @@ fn nothing_is_executed_after_a_state_that_could_not_be_set() {
             ..budget::Settings::default()
         };
         let mut play = Play::with(settings(), none);
-        play.client(&[state]);
-        play.session.not_connected("refused", play.now);
-        assert!(play.said().starts_with("-ERR"), "{state}");
+        play.client(&[state]).connect();
+        assert!(play.lost().said().starts_with("-ERR"), "{state}");
         assert!(play.session.is_over(), "{state}");
     }
 }

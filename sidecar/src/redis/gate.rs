@@ -1,6 +1,8 @@
-//! What all connections to one upstream decide together: its breaker and its retry budget.
+//! What all connections to one upstream decide together: its breaker, its retry budget, and who tries
+//! whether it can be reached again.
 
 use crate::metrics::RedisMetrics;
+use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{self, Breaker, Mode, Outcome, Permit, Phase, Verdict};
 use levee_policy::budget::{self, Budget};
 use levee_policy::random::SplitMix64;
@@ -71,10 +73,20 @@ pub struct Memory {
     pub retries: u32,
 }
 
+/// The upstream can't be reached. One client's attempt tells all whether that is still so.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    /// Attempts that were made for all.
+    attempts: u32,
+    /// When the next may be made.
+    next: Instant,
+}
+
 #[derive(Debug)]
 struct State {
     breaker: Breaker,
     budget: Budget,
+    outage: Option<Outage>,
     random: SplitMix64,
     last_error: Option<LastError>,
 }
@@ -104,6 +116,7 @@ impl Gate {
         let state = State {
             breaker: Breaker::new(&breaker, now),
             budget: Budget::default(),
+            outage: None,
             random: SplitMix64::new(seed),
             last_error: None,
         };
@@ -188,6 +201,43 @@ impl Gate {
             self.metrics.budget_exhausted.inc();
         }
         paid
+    }
+
+    /// A connection could not be made. Says when to ask for a [`turn`](Self::turn).
+    pub fn unreachable(&self, backoff: &Backoff, now: Instant) -> Instant {
+        let mut state = self.lock();
+        let wait = backoff.wait(0, state.random.next_u64());
+        state.outage.get_or_insert(Outage {
+            attempts: 0,
+            next: now.after(wait),
+        });
+        now.after(wait)
+    }
+
+    /// A connection was made: all that wait may connect.
+    pub fn reachable(&self) {
+        self.lock().outage = None;
+    }
+
+    /// May a client that waits connect now? While the upstream can't be reached, one may at a time: so
+    /// its attempts are as many as those of a single client, however many wait, and cost no budget.
+    ///
+    /// # Errors
+    /// Not yet: when to ask again.
+    pub fn turn(&self, backoff: &Backoff, now: Instant) -> Result<(), Instant> {
+        let mut state = self.lock();
+        let Some(mut outage) = state.outage else {
+            return Ok(());
+        };
+        if now < outage.next {
+            // Asking costs nothing; so all are back soon after the one that gets through.
+            return Err(now.after(backoff.wait(0, state.random.next_u64())));
+        }
+        outage.attempts = outage.attempts.saturating_add(1);
+        outage.next = now.after(backoff.wait(outage.attempts, state.random.next_u64()));
+        state.outage = Some(outage);
+        self.metrics.retries.inc();
+        Ok(())
     }
 
     /// 64 evenly distributed bits.

@@ -352,15 +352,22 @@ impl Session {
         } else {
             Link::Up
         };
+        self.gate.reachable();
     }
 
     /// It could not be made.
     pub fn not_connected(&mut self, why: &str, now: Instant) {
+        self.note_obstacle(why, now);
+        self.retried = true;
+        self.link = Link::Waiting(self.gate.unreachable(&self.settings.backoff, now));
+        self.parse(now);
+    }
+
+    fn note_obstacle(&mut self, why: &str, now: Instant) -> String {
         let message = format!("Redis can't be reached: {why}");
         self.gate.note(&message, now);
         why.clone_into(&mut self.obstacle);
-        self.try_again(&message, 1, now);
-        self.parse(now);
+        message
     }
 
     /// Whether more of the upstream's bytes are wanted.
@@ -566,8 +573,10 @@ impl Session {
         }
         match self.link {
             Link::Waiting(until) if until <= now => {
-                let longest = now.after(self.settings.connect_timeout);
-                self.link = Link::Connecting(longest);
+                self.link = match self.gate.turn(&self.settings.backoff, now) {
+                    Ok(()) => Link::Connecting(now.after(self.settings.connect_timeout)),
+                    Err(later) => Link::Waiting(later),
+                };
             }
             Link::Connecting(until) if until <= now => {
                 let message = format!(
@@ -998,7 +1007,9 @@ impl Session {
         }
         if refused {
             self.disconnect();
-            self.not_connected(&said, now);
+            let message = self.note_obstacle(&said, now);
+            self.try_again(&message, 1, now);
+            self.parse(now);
         } else if is_error {
             // Without its state the connection is not the client's: somebody else's identity, another database.
             self.fail_all(
