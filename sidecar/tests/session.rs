@@ -250,7 +250,11 @@ fn one_client_at_a_time_tries_for_all_whether_redis_is_back_and_that_costs_no_bu
     }
     // After 100, 300, 700 and 1500 ms.
     assert_eq!(attempts, 4);
-    assert!(sessions.iter().all(|session| session.to_client().is_empty()));
+    assert!(
+        sessions
+            .iter()
+            .all(|session| session.to_client().is_empty())
+    );
 
     // A new client need not wait for its turn; it tells all others that Redis is back.
     play.client(&["GET a"]).connect();

@@ -1,0 +1,175 @@
+//! Too many clients, and bytes that are too many or no protocol: a clear word, and little memory.
+#![allow(missing_docs)]
+
+use std::thread;
+use std::time::Duration;
+
+use levee_tests::clock::Stopwatch;
+use levee_tests::redis::{Client, Redis};
+use levee_tests::relay::answering;
+use levee_tests::sidecar::Sidecar;
+use levee_tests::wait::GENEROUS;
+
+#[test]
+fn more_clients_than_the_limit_are_told_so_and_the_others_go_on() {
+    let redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "limits: {connections: 10, idle: 1s}");
+    let mut clients: Vec<Client> = (0..10).map(|_| sidecar.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("PING"), "+PONG\r\n");
+    }
+    let mut over = sidecar.client();
+    assert_eq!(
+        over.reply().as_deref(),
+        Some("-ERR max number of clients reached\r\n")
+    );
+    assert!(over.is_closed());
+    assert_eq!(clients[0].ask("PING"), "+PONG\r\n");
+    assert_eq!(
+        sidecar.metric("redis_proxy_connections_refused_total{reason=\"limit\",upstream=\"x\"}"),
+        1
+    );
+    // Who does nothing loses the place to others.
+    for client in &mut clients {
+        assert!(client.is_closed());
+    }
+    sidecar.wait_for("free places", |s| s.state()["connections"]["open"] == 0);
+    assert_eq!(sidecar.client().ask("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn the_upstreams_own_limit_is_told_word_for_word() {
+    let redis = Redis::start_with(&["--maxclients", "5"]);
+    let mut direct = Vec::new();
+    let waited = Stopwatch::start();
+    while direct.len() < 5 {
+        // The connection that saw Redis come up may not have gone yet.
+        let mut client = redis.client();
+        if client.ask("PING") == "+PONG\r\n" {
+            direct.push(client);
+        }
+        assert!(waited.elapsed() < GENEROUS);
+    }
+    let sidecar = Sidecar::before(redis.address, "deadline: 500ms");
+    let mut client = sidecar.client();
+    assert_eq!(
+        client.ask("INCR a"),
+        "-ERR max number of clients reached\r\n"
+    );
+    drop(direct);
+    // The connection is kept, and works as soon as there is a place.
+    let waited = Stopwatch::start();
+    while client.ask("INCR a") != ":1\r\n" {
+        assert!(waited.elapsed() < GENEROUS);
+    }
+}
+
+#[test]
+fn large_values_pass_as_they_are_and_are_not_held() {
+    const LENGTH: usize = 64 << 20;
+    let redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "deadline: 20s");
+    let before = sidecar.memory_kb();
+    let mut client = sidecar.client();
+    let value: Vec<u8> = (0..LENGTH).map(|at| b"levee"[at * at % 5]).collect();
+    client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${LENGTH}\r\n").as_bytes());
+    client.send(&value);
+    client.send(b"\r\n");
+    assert_eq!(client.reply().as_deref(), Some("+OK\r\n"));
+    let reply = client.ask("GET a").into_bytes();
+    let head = format!("${LENGTH}\r\n").len();
+    assert!(
+        reply[head..head + LENGTH] == value[..],
+        "the value came back changed"
+    );
+    // A client that does not read what it asked for is not held in memory either.
+    for _ in 0..4 {
+        client.command("GET a");
+    }
+    thread::sleep(Duration::from_millis(500));
+    let grown = sidecar.memory_kb().saturating_sub(before);
+    assert!(
+        grown < 8 * 1024,
+        "{grown} kB for values of {} kB",
+        LENGTH / 1024
+    );
+}
+
+#[test]
+fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memory() {
+    let redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "");
+    let before = sidecar.memory_kb();
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut random = levee_policy::random::SplitMix64::new(seed);
+    let noise = (0..200).map(|_| {
+        let length = random.next_u64() % 3000;
+        (0..length)
+            .map(|_| random.next_u64().to_le_bytes()[0])
+            .collect()
+    });
+    let mut all: Vec<Vec<u8>> = noise.collect();
+    all.push(b"*1\r\n".repeat(1_000_000));
+    for bytes in [
+        &b"*1\r\n$9223372036854775808\r\n"[..],
+        b"*9223372036854775808\r\n",
+        b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870912\r\n",
+        b"*3\r\n$3\r\nSET\r\n$1",
+        b"*-1\r\n*0\r\n$5\r\n",
+    ] {
+        all.push(bytes.to_vec());
+    }
+    for bytes in &all {
+        // Not all is taken: the connection may be closed in the middle.
+        Client::connect(sidecar.address()).send(bytes);
+    }
+    for (bytes, text) in [
+        (
+            &b"*1\r\n$9223372036854775808\r\n"[..],
+            "Protocol error: invalid bulk length",
+        ),
+        (b"*1\r\n*1\r\n", "Protocol error: expected '$', got '*'"),
+        (
+            b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870912\r\n",
+            "command_bytes",
+        ),
+    ] {
+        let mut client = sidecar.client();
+        client.send(bytes);
+        let reply = client.reply().unwrap_or_default();
+        assert!(
+            reply.starts_with("-ERR ") && reply.contains(text),
+            "{reply}"
+        );
+        assert!(client.is_closed());
+    }
+    assert_eq!(sidecar.client().ask("PING"), "+PONG\r\n");
+    let grown = sidecar.memory_kb().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} kB");
+    assert!(!sidecar.log().contains("panicked"));
+}
+
+#[test]
+fn whatever_an_upstream_sends_ends_in_an_error_or_a_closed_connection_and_little_memory() {
+    let evil = [
+        b"$9223372036854775807\r\n".to_vec(),
+        b"*9223372036854775807\r\n".to_vec(),
+        b"?\r\n".to_vec(),
+        b"*4294967296\r\n".repeat(1000),
+        b"*1\r\n".repeat(1_000_000),
+        b"$536870912\r\nhalf".to_vec(),
+    ];
+    let count = evil.len();
+    let sidecar = Sidecar::before(answering(evil.to_vec()), "breaker: {mode: disabled}");
+    let before = sidecar.memory_kb();
+    for _ in 0..count {
+        let mut client = sidecar.client();
+        client.command("INCR a");
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes, b"-ERR levee: ");
+    }
+    let grown = sidecar.memory_kb().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} kB");
+    assert!(!sidecar.log().contains("panicked"));
+}

@@ -1,0 +1,330 @@
+//! Redis is away, dead or stands still: who waits how long, and what the server sees of it.
+#![allow(missing_docs)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use levee_tests::clock::Stopwatch;
+use levee_tests::process::Signal;
+use levee_tests::redis::{Client, Redis, free_address};
+use levee_tests::relay::Dead;
+use levee_tests::sidecar::Sidecar;
+use levee_tests::wait::GENEROUS;
+
+/// More than a deadline of 3 s, on a busy machine.
+const DEADLINE_AND_SLACK: Duration = Duration::from_secs(8);
+
+/// Clients that read and write as long as they are told to, and note what went wrong.
+struct Load {
+    running: Arc<AtomicBool>,
+    clients: Vec<thread::JoinHandle<(u64, Vec<String>, Duration)>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr, clients: usize) -> Self {
+        let running = Arc::new(AtomicBool::new(true));
+        let clients = (0..clients)
+            .map(|number| {
+                let running = running.clone();
+                thread::spawn(move || drive(address, number, &running))
+            })
+            .collect();
+        Self { running, clients }
+    }
+
+    /// Ends it: how many commands were answered, what went wrong, and the longest time of a round.
+    fn end(self) -> (u64, Vec<String>, Duration) {
+        self.running.store(false, Ordering::SeqCst);
+        let mut all = (0, Vec::new(), Duration::ZERO);
+        for client in self.clients {
+            let (answered, wrong, longest) = client.join().expect("a client that ends");
+            all.0 += answered;
+            all.1.extend(wrong);
+            all.2 = all.2.max(longest);
+        }
+        all
+    }
+}
+
+fn drive(address: SocketAddr, number: usize, running: &AtomicBool) -> (u64, Vec<String>, Duration) {
+    let mut client = Client::connect(address);
+    let (mut answered, mut wrong, mut longest) = (0, Vec::new(), Duration::ZERO);
+    while running.load(Ordering::SeqCst) {
+        let key = format!("k{number}");
+        // A third of the clients sends pipelines.
+        let commands: Vec<String> = if number.is_multiple_of(3) {
+            (0..8)
+                .flat_map(|_| [format!("SET {key} v"), format!("GET {key}")])
+                .collect()
+        } else {
+            vec![if number % 3 == 1 {
+                format!("GET {key}")
+            } else {
+                format!("SET {key} v")
+            }]
+        };
+        let took = Stopwatch::start();
+        for command in &commands {
+            client.command(command);
+        }
+        for _ in &commands {
+            match client.reply() {
+                Some(reply) if !reply.starts_with('-') => answered += 1,
+                Some(reply) => wrong.push(reply),
+                None => {
+                    wrong.push("closed".to_owned());
+                    return (answered, wrong, longest);
+                }
+            }
+        }
+        longest = longest.max(took.elapsed());
+        thread::sleep(Duration::from_millis(2));
+    }
+    (answered, wrong, longest)
+}
+
+#[test]
+fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
+    let mut redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "");
+    let load = Load::start(sidecar.address(), 30);
+    // The budget is a share of the commands: so many pay for 30 clients with their pipelines.
+    sidecar.wait_for("traffic", |s| {
+        s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}") > 4000
+    });
+    redis.stop();
+    thread::sleep(Duration::from_millis(600));
+    redis.start_again();
+    let before =
+        sidecar.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}");
+    sidecar.wait_for("traffic again", |s| {
+        s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
+            > before + 500
+    });
+    let (answered, wrong, longest) = load.end();
+    assert!(
+        wrong.is_empty(),
+        "{} of {answered}: {}",
+        wrong.len(),
+        wrong[0]
+    );
+    assert!(
+        longest >= Duration::from_millis(500),
+        "nobody had to wait: {longest:?}"
+    );
+    assert!(sidecar.metric("redis_retry_total{upstream=\"x\"}") >= 30);
+    assert_eq!(
+        sidecar.metric("redis_retry_failed_total{upstream=\"x\"}"),
+        0
+    );
+}
+
+#[test]
+fn two_hundred_clients_that_need_redis_while_it_is_away_see_no_error() {
+    const CLIENTS: usize = 200;
+    let mut redis = Redis::start();
+    // All settings are the defaults, and there was no traffic that would have filled the budget.
+    let sidecar = Sidecar::before(redis.address, "");
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| sidecar.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("PING"), "+PONG\r\n");
+    }
+    redis.stop();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.command(&format!("INCR k{number}"));
+    }
+    thread::sleep(Duration::from_millis(600));
+    redis.start_again();
+    for client in &mut clients {
+        assert_eq!(client.reply().as_deref(), Some(":1\r\n"));
+    }
+    let retries = sidecar.metric("redis_retry_total{upstream=\"x\"}");
+    // One client's attempts: 100, 300, 700, 1,500 ms, or up to half of that; more where starting Redis took longer.
+    assert!((1..20).contains(&retries), "{retries} attempts");
+    assert_eq!(sidecar.state()["breaker"]["state"], "closed");
+}
+
+#[test]
+fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it_is_back() {
+    let mut redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "");
+    let mut first = sidecar.client();
+    assert_eq!(first.ask("SET a 1"), "+OK\r\n");
+    redis.stop();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = sidecar.client();
+            thread::spawn(move || {
+                let took = Stopwatch::start();
+                (client.ask("GET a"), took.elapsed())
+            })
+        })
+        .collect();
+    for client in clients {
+        let (reply, took) = client.join().expect("a client that ends");
+        assert!(reply.starts_with("-ERR levee: "), "{reply}");
+        assert!(took < DEADLINE_AND_SLACK, "{took:?}");
+    }
+    assert_eq!(sidecar.state()["breaker"]["state"], "open");
+    assert!(sidecar.state()["last_error"]["message"].is_string());
+    assert_eq!(
+        sidecar.metric("circuit_breaker_state{service=\"redis:x\"}"),
+        1
+    );
+    let fastest = (0..50)
+        .map(|_| {
+            let took = Stopwatch::start();
+            let reply = first.ask("INCR a");
+            assert!(
+                reply.starts_with("-ERR levee: circuit open for x"),
+                "{reply}"
+            );
+            took.elapsed()
+        })
+        .min();
+    assert!(fastest < Some(Duration::from_millis(5)), "{fastest:?}");
+
+    redis.start_again();
+    // A PONG makes it half-open; the next commands are its probes.
+    sidecar.wait_for("a health check", |s| {
+        s.state()["breaker"]["state"] != "open"
+    });
+    for _ in 0..10 {
+        assert_eq!(first.ask("SET a 2"), "+OK\r\n");
+    }
+    assert_eq!(sidecar.state()["breaker"]["state"], "closed");
+}
+
+#[test]
+fn a_redis_that_stands_still_hangs_nobody_past_the_deadline() {
+    let mut redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "deadline: 500ms\nbreaker: {mode: disabled}");
+    let mut client = sidecar.client();
+    assert_eq!(client.ask("SET a 1"), "+OK\r\n");
+    redis.signal(Signal::Stop);
+    for (command, text) in [
+        ("GET a", "no answer from Redis within 500ms"),
+        ("INCR a", "may or may not have been executed"),
+        ("BLPOP l 1", "no answer"),
+    ] {
+        let took = Stopwatch::start();
+        let reply = client.ask(command);
+        assert!(
+            reply.starts_with("-ERR levee: ") && reply.contains(text),
+            "{command}: {reply}"
+        );
+        assert!(took.elapsed() < DEADLINE_AND_SLACK);
+    }
+    redis.signal(Signal::Continue);
+    assert_eq!(client.ask("GET a").lines().count(), 2);
+}
+
+#[test]
+fn blocking_commands_wait_for_as_long_as_they_say() {
+    let redis = Redis::start();
+    let sidecar = Sidecar::before(redis.address, "deadline: 200ms");
+    let took = Stopwatch::start();
+    assert_eq!(sidecar.client().ask("BLPOP l 1"), "*-1\r\n");
+    assert!(took.elapsed() >= Duration::from_millis(900));
+    let mut waiting = sidecar.client();
+    waiting.command("BLPOP l 0");
+    thread::sleep(Duration::from_millis(600));
+    redis.client().ask("LPUSH l v");
+    assert_eq!(
+        waiting.reply().as_deref(),
+        Some("*2\r\n$1\r\nl\r\n$1\r\nv\r\n")
+    );
+}
+
+#[test]
+fn a_dead_upstream_sees_a_fifth_more_attempts_and_they_are_spread() {
+    const CLIENTS: usize = 200;
+    const COMMANDS: usize = 20;
+    let dead = Dead::start();
+    let sidecar = Sidecar::before(
+        dead.address,
+        "budget: {ratio: 0.2, per_second: 1}\nretry: {base: 100ms}\nbreaker: {mode: disabled}",
+    );
+    let address = sidecar.address();
+    let commands = Arc::new(AtomicU64::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let commands = commands.clone();
+            thread::spawn(move || {
+                let mut client = Client::connect(address);
+                for _ in 0..COMMANDS {
+                    let reply = client.ask("GET a");
+                    assert!(reply.starts_with("-ERR levee: "), "{reply}");
+                    commands.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("a client that ends");
+    }
+    let attempts = dead.attempts();
+    let commands = usize::try_from(commands.load(Ordering::SeqCst)).expect("a small number");
+    // The reserve of a second's retry for each of ten seconds comes on top; more windows than one may pass.
+    let most = commands + commands / 5 + 40;
+    assert!(attempts.len() > commands, "nothing was tried again");
+    assert!(
+        attempts.len() <= most,
+        "{} attempts for {commands} commands",
+        attempts.len()
+    );
+
+    // The first commands come at once; those that were paid for come again 50 to 100 ms later, spread.
+    let tenths: std::collections::BTreeSet<u128> =
+        attempts.iter().map(|at| at.as_millis() / 5).collect();
+    println!(
+        "{} attempts for {commands} commands, in {} different 5 ms",
+        attempts.len(),
+        tenths.len()
+    );
+    assert!(tenths.len() >= 8, "{attempts:?}");
+}
+
+#[test]
+fn a_sidecar_that_is_started_in_an_outage_goes_on_where_the_last_one_ended() {
+    let store = Redis::start();
+    let nobody = free_address();
+    let yaml = format!(
+        "redis: [{{name: x, listen: 127.0.0.1:0, upstream: 'redis://{nobody}', breaker: {{open_for: 1m}}, deadline: 100ms}}]\n\
+         state: {{upstream: 'redis://{}', instance: me}}\n",
+        store.address
+    );
+    let mut sidecar = Sidecar::start(&yaml);
+    let mut client = sidecar.client();
+    while client.ask("GET a").contains("can't be reached") {}
+    assert_eq!(sidecar.state()["breaker"]["state"], "open");
+    let mut direct = store.client();
+    let waited = Stopwatch::start();
+    // Layout, then the state: 1 is open.
+    while direct
+        .ask("HGET levee:me:redis:x breaker")
+        .as_bytes()
+        .iter()
+        .skip_while(|byte| **byte != b'\n')
+        .nth(2)
+        != Some(&1)
+    {
+        assert!(waited.elapsed() < GENEROUS, "nothing was written down");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!direct.ask("PTTL levee:me:redis:x").starts_with(":-"));
+    sidecar.kill();
+
+    let next = Sidecar::start(&yaml);
+    assert_eq!(next.state()["breaker"]["state"], "open");
+    assert!(next.state()["retry_budget_left"].as_u64() < Some(100));
+    assert!(next.client().ask("GET a").contains("circuit open"));
+
+    let mut gone = store;
+    gone.stop();
+    let fresh = Sidecar::start(&yaml);
+    assert_eq!(fresh.state()["breaker"]["state"], "closed");
+}
