@@ -264,10 +264,17 @@ fn read_redis(s: &mut Section<'_>) -> Redis {
     let health_every = s.section("health", |s| {
         s.duration("every", Duration::from_millis(10)..=LONGEST)
     });
+    let upstream = read_address(s, "upstream");
+    if upstream.database != 0 {
+        s.error(
+            "upstream",
+            "names a database; services choose theirs by SELECT, so leave it out",
+        );
+    }
     let mut redis = Redis {
         name,
         listen: address(s, "listen").unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
-        upstream: read_address(s, "upstream"),
+        upstream,
         connect_timeout: s
             .duration("connect_timeout", MILLISECOND..=LONGEST)
             .unwrap_or(Duration::from_secs(1)),
@@ -376,6 +383,13 @@ fn read_address(s: &mut Section<'_>, field: &'static str) -> Address {
         "redis" => {}
         "rediss" => address.tls = true,
         other => s.error(field, &format!("begins with {other:?}; it must be {RIGHT}")),
+    }
+    let has_files = address.ca_file.is_some() || address.cert_file.is_some();
+    if has_files && url.scheme() == "redis" {
+        s.error(
+            "tls",
+            "is set, but redis:// is without TLS; write rediss://, or leave it out",
+        );
     }
     if url.password().is_some() {
         s.error(

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 /// An address that can't be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("{part} can't listen on {address}: {source}")]
+#[error("{part} can't listen on {address}")]
 pub struct ListenError {
     /// Whose address.
     pub part: String,

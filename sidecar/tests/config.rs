@@ -102,7 +102,8 @@ fn all_mistakes_are_told_at_once_with_their_paths() {
     let errors = errors(
         "admin: {listen: here}\nbogus: 1\nredis:\n  - {name: A B, listen: '127.0.0.1:1', upstream: 'http://x', deadline: 3}\n  \
          - {name: x, listen: '127.0.0.1:1', upstream: 'redis://h', retry: {attempts: 0, base: 2s, max: 1s}}\n  \
-         - {breaker: {open_for: soon}, limits: {connections: many}}\n",
+         - {breaker: {open_for: soon}, limits: {connections: many}}\n  \
+         - {name: y, listen: '127.0.0.1:2', upstream: 'redis://h/5', tls: {ca_file: ca.pem}}\n",
     );
     for (path, text) in [
         ("admin.listen", "is not an address with a port"),
@@ -118,6 +119,8 @@ fn all_mistakes_are_told_at_once_with_their_paths() {
         ("redis[2].upstream", "is missing"),
         ("redis[2].breaker.open_for", "duration"),
         ("redis[2].limits.connections", "a whole number"),
+        ("redis[3].upstream", "names a database"),
+        ("redis[3].tls", "redis:// is without TLS"),
     ] {
         let found = errors
             .iter()

@@ -639,7 +639,11 @@ impl Session {
         } else {
             self.obstacle.clone()
         };
-        self.gate.note(&format!("{why} {obstacle}"), now);
+        if obstacle.is_empty() {
+            self.gate.note(&why, now);
+        } else {
+            self.gate.note(&format!("{why} ({obstacle})"), now);
+        }
         let sent = if was_up { sent } else { self.front() };
         let mut cut = self.cut(sent);
         let first = self.queue.front().map_or(0, |entry| entry.number);
