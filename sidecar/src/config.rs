@@ -264,17 +264,10 @@ fn read_redis(s: &mut Section<'_>) -> Redis {
     let health_every = s.section("health", |s| {
         s.duration("every", Duration::from_millis(10)..=LONGEST)
     });
-    let upstream = read_address(s, "upstream");
-    if upstream.database != 0 {
-        s.error(
-            "upstream",
-            "names a database; services choose theirs by SELECT, so leave it out",
-        );
-    }
     let mut redis = Redis {
         name,
         listen: address(s, "listen").unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
-        upstream,
+        upstream: read_upstream(s),
         connect_timeout: s
             .duration("connect_timeout", MILLISECOND..=LONGEST)
             .unwrap_or(Duration::from_secs(1)),
@@ -344,6 +337,18 @@ fn address(s: &mut Section<'_>, field: &'static str) -> Option<SocketAddr> {
         );
     }
     address
+}
+
+/// Where services' commands go.
+fn read_upstream(s: &mut Section<'_>) -> Address {
+    let upstream = read_address(s, "upstream");
+    if upstream.database != 0 {
+        s.error(
+            "upstream",
+            "names a database; services choose theirs by SELECT, so leave it out",
+        );
+    }
+    upstream
 }
 
 /// `redis://[user@]host[:port][/database]`, and the keys beside it.
