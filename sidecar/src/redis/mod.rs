@@ -6,7 +6,7 @@
 //! | [`commands`] | what a command means: may it be sent twice, what does it do to its connection |
 //! | [`session`] | one client's connection, without sockets: all decisions about it |
 //! | [`replay`] | what a new upstream connection must be told |
-//! | [`gate`] | the breaker and the retry budget of one upstream |
+//! | [`gate`] | what all clients of one upstream share: breaker, retry budget, who tries to connect |
 //! | [`upstream`] | reaching Redis: names, TCP, TLS |
 //! | [`connection`] | a session with its sockets |
 //! | [`listener`] | accepting clients, and how many |
