@@ -393,12 +393,27 @@ fn of_two_instances_one_acts_and_the_other_takes_over() {
 #[test]
 fn roles_that_can_not_be_watched_are_named() {
     let postgres = database();
-    let keys = "watchdog: {roles: [app, ap, postgres], every: 100ms}";
+    postgres.execute("CREATE ROLE team; GRANT team TO app");
+    let keys = "watchdog: {roles: [app, ap, postgres, team], every: 100ms}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     sidecar.wait_for("it to be said", |sidecar| {
         let page = sidecar.get("/v1/watchdog").1;
         page.contains("there is no role \\\"ap\\\"")
             && page.contains("\\\"postgres\\\" is a superuser")
+            && page.contains("nobody logs in as role \\\"team\\\"")
+    });
+}
+
+#[test]
+fn a_server_that_does_not_track_activities_is_told_of() {
+    let postgres = Postgres::start_with(&["track_activities=off"]);
+    postgres.make_tables();
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
+    sidecar.wait_for("it to be said", |sidecar| {
+        sidecar
+            .get("/v1/watchdog")
+            .1
+            .contains("track_activities is off")
     });
 }
 
