@@ -52,6 +52,7 @@ impl Postgres {
     }
 
     /// Starts a replica of it, with further settings of the replica's own, such as `recovery_min_apply_delay=5s`.
+    #[must_use]
     pub fn start_replica(&self, settings: &[&str]) -> Self {
         let files = directory();
         run(program("pg_basebackup")
