@@ -8,9 +8,10 @@ use crate::database::sql::{Action, Identifier};
 use crate::database::{Part, limits};
 use crate::jobs::runner::{Outcome, Report};
 use crate::jobs::{Job, Run};
+use crate::logging;
 use crate::metrics::Metrics;
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -48,14 +49,19 @@ pub async fn run(database: &config::Database, name: &str, dry_run: bool) -> Resu
     };
     let dry_run = dry_run || job.settings.dry_run;
     // Draws nothing where standard error is no terminal.
-    let bar = ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template(
-            "{spinner} {msg} {wide_bar} {human_pos}/{human_len} rows, {eta}",
-        )
-        .context("the progress bar's template")?,
-    );
-    bar.set_message(job.name.clone());
-    if !bar.is_hidden() && !dry_run {
+    let bar = ProgressBar::new_spinner()
+        .with_message(job.name.clone())
+        .with_style(
+            ProgressStyle::with_template(
+                "{spinner} {msg} {wide_bar} {human_pos}/{human_len} rows, {eta}",
+            )
+            .context("the progress bar's template")?,
+        );
+    if dry_run {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    logging::stand_above_progress(!bar.is_hidden());
+    if !bar.is_hidden() {
         // Without it the bar has no end, and that is all.
         if let Ok(mut run) = job.job.begin().await
             && let Ok(rows) = run.count().await
@@ -78,6 +84,7 @@ pub async fn run(database: &config::Database, name: &str, dry_run: bool) -> Resu
         }
     };
     bar.finish_and_clear();
+    logging::stand_above_progress(false);
     let mut value = describe_report(&report);
     value["job"] = json!(name);
     println!("{value:#}");
@@ -103,6 +110,9 @@ pub enum Wish {
     /// What was applied is undone.
     Rollback,
 }
+
+const MAY_NOT: &str = "nothing was changed, which needs a superuser, or a role with CREATEROLE and, from PostgreSQL 16 on, \
+                       ADMIN OPTION on the roles; let the URL log in as one for this command";
 
 /// Prints the limits of the watched roles, applies them, or undoes that.
 ///
@@ -176,7 +186,7 @@ pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Res
         }
     }
     write_undo(undo, &server, &all)?;
-    limits::apply(&connection, &needed).await?;
+    limits::apply(&connection, &needed).await.context(MAY_NOT)?;
     eprintln!(
         "{} applied, for sessions that begin from now on; `--rollback` undoes them by {}",
         needed.len(),
@@ -236,7 +246,7 @@ async fn rollback(
             );
         }
     }
-    limits::apply(connection, &undone).await?;
+    limits::apply(connection, &undone).await.context(MAY_NOT)?;
     fs::remove_file(undo).with_context(|| format!("{} can't be removed", undo.display()))?;
     eprintln!(
         "{} undone, for sessions that begin from now on",

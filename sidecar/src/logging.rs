@@ -4,6 +4,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,14 @@ pub enum Format {
     Text,
     /// A JSON object.
     Json,
+}
+
+static ABOVE: AtomicBool = AtomicBool::new(false);
+
+/// Whether a progress bar is drawn on the last line of the terminal, which lines of the log take the place of. It is
+/// drawn again below them.
+pub fn stand_above_progress(is_drawn: bool) {
+    ABOVE.store(is_drawn, Ordering::Relaxed);
 }
 
 /// Starts the log. Once for each process.
@@ -25,7 +34,12 @@ pub fn start(format: Format, level: LevelFilter) {
                 Format::Text => text(record),
                 Format::Json => json(record),
             };
-            writeln!(out, "{line}")
+            let clear = if ABOVE.load(Ordering::Relaxed) {
+                "\r\x1b[2K"
+            } else {
+                ""
+            };
+            writeln!(out, "{clear}{line}")
         })
         .init();
 }

@@ -261,8 +261,42 @@ fn all_mistakes_about_a_database_are_told_at_once() {
         errors.contains("rules[0].role: is not one of those that are watched"),
         "{errors}"
     );
+    let misspelt = config(
+        "database: {url_file: '{url}'}",
+        &format!("{URL}?sslmode=require&ssl_mode=hidden"),
+    );
+    let errors = misspelt.unwrap_err().join("\n");
+    assert!(
+        errors.contains("database.url_file: the URL has a parameter \"ssl_mode\""),
+        "{errors}"
+    );
+    assert!(!errors.contains("hidden"), "{errors}");
     let missing = config("database: {dialect: postgres}", URL).unwrap_err();
     assert!(missing[0].contains("DATABASE_URL"), "{missing:?}");
+}
+
+#[test]
+fn a_job_that_would_set_the_same_rows_again_and_again_is_refused() {
+    for (place, (condition, set, ends)) in [
+        ("before: 24h", "{x: {ago: 0s}}", true),
+        ("before: 24h", "{x: {ago: 24h}}", false),
+        ("before: 24h", "{x: {ago: 48h}}", false),
+        ("before: 0s", "{x: {ago: 0s}}", false),
+        ("is_null: true", "{x: {ago: 0s}}", true),
+        ("is_null: false", "{x: {ago: 0s}}", false),
+        ("is_null: false", "{x: {ago: 0s}, done: true}", true),
+        ("is_null: true", "{x: {seconds_since: y}}", true),
+        ("in: [1]", "{x: {seconds_since: y}}", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let yaml = format!(
+            "database: {{url_file: '{{url}}', jobs: {{own: {{table: t, key: k, where: {{column: x, {condition}}}, action: set, set: {set}}}}}}}"
+        );
+        let read = config(&yaml, &format!("{URL}{place:010}"));
+        assert_eq!(read.is_ok(), ends, "{condition} {set}: {read:?}");
+    }
 }
 
 /// What `levee` with these arguments says and how it exits.

@@ -227,3 +227,59 @@ async fn a_dry_run_only_counts() {
     );
     assert!(script.asked.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn the_first_run_comes_within_a_minute_and_later_ones_up_to_a_tenth_early() {
+    let clock = Clock::start();
+    let scheduled = |seed: u64, every: Duration| {
+        let (stop, stopped) = watch::channel(false);
+        let settings = Settings {
+            every: Some(every),
+            ..SETTINGS
+        };
+        let metrics = Metrics::new().job("x", None);
+        let script = Script::default();
+        let runner = Runner::new("x", settings, script, clock, metrics, seed, stopped);
+        let runner = Arc::new(runner);
+        let task = tokio::spawn(runner.clone().run_on_schedule());
+        (runner, task, stop)
+    };
+    let now = clock.now();
+    let mut firsts = Vec::new();
+    for seed in 0..20 {
+        let (runner, task, stop) = scheduled(seed, Duration::from_hours(1));
+        let next = loop {
+            if let Some(next) = runner.status().next {
+                break next;
+            }
+            tokio::task::yield_now().await;
+        };
+        firsts.push(next.since(now).as_secs());
+        stop.send(true).unwrap();
+        task.await.unwrap();
+    }
+    println!("{firsts:?}");
+    assert!(firsts.iter().all(|seconds| *seconds <= 61));
+    assert!(firsts.iter().any(|seconds| *seconds < 20));
+    assert!(firsts.iter().any(|seconds| *seconds > 40));
+
+    let every = Duration::from_secs(1);
+    let (runner, task, stop) = scheduled(1, every);
+    let (began, next) = loop {
+        let status = runner.status();
+        if let (Some(last), Some(next)) = (status.last, status.next)
+            && next > last.began
+        {
+            break (last.began, next);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    stop.send(true).unwrap();
+    task.await.unwrap();
+    let wait = next.since(began);
+    // From the moment that the run was due, which is a little before it began.
+    assert!(
+        wait > every * 8 / 10 && wait < every,
+        "{wait:?} after the run began"
+    );
+}

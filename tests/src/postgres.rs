@@ -51,6 +51,25 @@ impl Postgres {
         postgres
     }
 
+    /// Starts a replica of it, with further settings of the replica's own, such as `recovery_min_apply_delay=5s`.
+    #[must_use]
+    pub fn start_replica(&self, settings: &[&str]) -> Self {
+        let files = directory();
+        run(program("pg_basebackup")
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream"])
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"])
+            .args(["-p", &self.port.to_string(), "-D"])
+            .arg(files.path().join("data")));
+        let mut replica = Self {
+            port: free_address().port(),
+            options: settings.iter().map(ToString::to_string).collect(),
+            files,
+            process: None,
+        };
+        replica.start_again();
+        replica
+    }
+
     /// Lets it speak TLS too. The certificate stands in a file that is returned.
     pub fn start_tls(&mut self) -> PathBuf {
         let certificate = Certificate::make_in(self.files.path());

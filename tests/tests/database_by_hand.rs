@@ -162,10 +162,48 @@ fn a_run_is_asked_for_on_the_command_line() {
 }
 
 #[test]
+fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
+    let postgres = database();
+    postgres.add_tokens(300, 0);
+    let folder = tempfile::tempdir().expect("a directory");
+    let keys = SLOW.replace("batch: 10", "batch: 100");
+    let config = sidecar::write_config(
+        folder.path(),
+        &sidecar::at(&postgres.url_of("levee"), &keys),
+    );
+    let run = |options: &str| {
+        let command = format!(
+            "{} job run auth_cleanup {options} --config {}",
+            sidecar::program().display(),
+            config.display()
+        );
+        // Gives what it runs a terminal of its own.
+        let output = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env("TERM", "xterm")
+            .stdin(Stdio::null())
+            .output()
+            .expect("script(1)");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = run("--dry-run");
+    assert!(
+        said.contains("300 rows would be") && !said.contains("/300 rows"),
+        "{said:?}"
+    );
+    let said = run("");
+    assert!(said.contains("100/300 rows"), "{said:?}");
+    // Each line of the log has its own.
+    let done = said.find("{\"").expect("a line of the log");
+    assert!(said[..done].ends_with("\r\u{1b}[2K"), "{said:?}");
+}
+
+#[test]
 fn limits_at_the_role_are_printed_applied_and_undone() {
     let postgres = database();
     postgres.execute(
         "ALTER ROLE levee CREATEROLE; ALTER ROLE app SET statement_timeout = '10s'; CREATE ROLE reports LOGIN;
+         GRANT app, reports TO levee WITH ADMIN OPTION;
          ALTER ROLE reports SET work_mem = '8MB'; ALTER ROLE app IN DATABASE app SET lock_timeout = '9s';
          ALTER ROLE app IN DATABASE app SET work_mem = '9MB'",
     );
@@ -251,6 +289,27 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
 }
 
 #[test]
+fn limits_that_are_in_force_in_other_words_are_left_alone() {
+    let postgres = database();
+    postgres.execute(
+        "ALTER ROLE app SET statement_timeout = '5s'; ALTER ROLE app SET lock_timeout = 2000;
+         ALTER ROLE app SET idle_in_transaction_session_timeout = '1 min'",
+    );
+    let folder = tempfile::tempdir().expect("a directory");
+    let (code, out, err) = levee(
+        folder.path(),
+        &postgres.url_of("levee"),
+        "watchdog: {roles: [app]}",
+        &["db", "limits"],
+    );
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        err.contains("0 of them differ") && out.matches("-- as it is").count() == 3,
+        "{out}{err}"
+    );
+}
+
+#[test]
 fn limits_of_one_server_are_not_undone_at_another() {
     let postgres = database();
     postgres.execute("ALTER ROLE levee SUPERUSER");
@@ -290,7 +349,10 @@ fn limits_that_can_not_be_applied_change_nothing() {
     };
     let (code, _, err) = levee("watchdog: {roles: [app]}");
     assert_eq!(code, Some(1));
-    assert!(err.contains("SQLSTATE 42501"), "{err}");
+    assert!(
+        err.contains("SQLSTATE 42501") && err.contains("CREATEROLE"),
+        "{err}"
+    );
     let (code, _, err) = levee("watchdog: {roles: [app, nobody]}");
     assert_eq!(code, Some(1));
     assert!(err.contains("has no role nobody"), "{err}");

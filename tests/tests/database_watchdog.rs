@@ -218,7 +218,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
     );
     // Levee logs in as the role that it watches.
     let keys = "jobs: {own: {table: large2, key: i, where: {column: i, is_null: false}, action: delete, scheduled: false}}\n\
-                watchdog: {roles: [app, postgres, levee], every: 100ms, classes: {query: 300ms}}";
+                watchdog: {roles: [app, levee], applications: [repair], every: 100ms, classes: {query: 300ms}}";
     postgres.execute(
         "CREATE TABLE large2 (i int PRIMARY KEY); INSERT INTO large2 VALUES (1); ALTER TABLE large2 OWNER TO app;
          CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); RETURN OLD; END';
@@ -253,7 +253,14 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
                 .expect("settings");
             ask(&mut client, "VACUUM (ANALYZE) large")
         });
-        let superuser = scope.spawn(|| ask(&mut postgres.client(), "SELECT pg_sleep(1.5)"));
+        // Whose application is watched, but who is a superuser.
+        let superuser = scope.spawn(|| {
+            let mut client = postgres.client();
+            client
+                .batch_execute("SET application_name = 'repair'")
+                .expect("a setting");
+            ask(&mut client, "SELECT pg_sleep(1.5)")
+        });
         let other = scope.spawn(|| ask(&mut postgres.client_as("other"), "SELECT pg_sleep(1.5)"));
         let (status, report) = sidecar.post("/v1/jobs/own/run?wait=1m");
         assert_eq!(
@@ -393,12 +400,27 @@ fn of_two_instances_one_acts_and_the_other_takes_over() {
 #[test]
 fn roles_that_can_not_be_watched_are_named() {
     let postgres = database();
-    let keys = "watchdog: {roles: [app, ap, postgres], every: 100ms}";
+    postgres.execute("CREATE ROLE team; GRANT team TO app");
+    let keys = "watchdog: {roles: [app, ap, postgres, team], every: 100ms}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     sidecar.wait_for("it to be said", |sidecar| {
         let page = sidecar.get("/v1/watchdog").1;
         page.contains("there is no role \\\"ap\\\"")
             && page.contains("\\\"postgres\\\" is a superuser")
+            && page.contains("nobody logs in as role \\\"team\\\"")
+    });
+}
+
+#[test]
+fn a_server_that_does_not_track_activities_is_told_of() {
+    let postgres = Postgres::start_with(&["track_activities=off"]);
+    postgres.make_tables();
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
+    sidecar.wait_for("it to be said", |sidecar| {
+        sidecar
+            .get("/v1/watchdog")
+            .1
+            .contains("track_activities is off")
     });
 }
 

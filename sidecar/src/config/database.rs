@@ -17,6 +17,27 @@ const YEAR: Duration = Duration::from_hours(24 * 365);
 /// How long ago may be meant: further back there is no data to clean up.
 const TEN_YEARS: Duration = Duration::from_hours(24 * 3650);
 
+/// What a URL may have behind its question mark. The driver would pass by others, `ssl_mode` say, and log their values.
+const PARAMETERS: [&str; 17] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
 /// A database, and what is done there.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -99,17 +120,26 @@ fn read_database(s: &mut Section<'_>) -> Database {
         .as_ref()
         .filter(is_ours)
         .and_then(|url| url.reveal().parse().ok());
-    if url.is_some() && options.is_none() {
+    if let Some(url) = &url {
         let field = if s.has("url_env") {
             "url_env"
         } else {
             "url_file"
         };
         // Not shown: it may hold a password.
-        s.error(
-            field,
-            "the URL is not one of PostgreSQL; it must be postgres://user:password@host:5432/database",
-        );
+        if options.is_none() {
+            s.error(
+                field,
+                "the URL is not one of PostgreSQL; it must be postgres://user:password@host:5432/database, with one host, \
+                 and with % codes for special characters, such as %23 for #",
+            );
+        }
+        for name in unknown_parameters(url.reveal()) {
+            s.error(
+                field,
+                &format!("the URL has a parameter {name:?} that Levee does not know; take it out, known are: {}", PARAMETERS.join(", ")),
+            );
+        }
     }
     let database = options
         .as_ref()
@@ -166,6 +196,14 @@ fn read_database(s: &mut Section<'_>) -> Database {
             })
             .unwrap_or(2 * SECOND),
     }
+}
+
+fn unknown_parameters(url: &str) -> Vec<String> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    url::form_urlencoded::parse(query.as_bytes())
+        .map(|(name, _)| name.into_owned())
+        .filter(|name| !PARAMETERS.contains(&name.as_str()))
+        .collect()
 }
 
 fn read_job(s: &mut Section<'_>) -> Job {

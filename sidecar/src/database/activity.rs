@@ -59,8 +59,8 @@ pub struct Guard {
     status: Mutex<Status>,
 }
 
-/// Whether the role may see others' statements, and cancel them.
-type Rights = (bool, bool);
+/// Whether the role may see others' statements, and cancel them, and whether the server tells of them.
+type Rights = (bool, bool, bool);
 
 impl Guard {
     /// A watchdog that has not looked yet.
@@ -140,13 +140,21 @@ impl Guard {
             Dialect::Postgres => {
                 let rights = sqlx::query_as::<_, Rights>(
                     "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
-                     pg_has_role(current_user, 'pg_signal_backend', 'USAGE')",
+                     pg_has_role(current_user, 'pg_signal_backend', 'USAGE'), \
+                     current_setting('track_activities') = 'on'",
                 )
                 .persistent(false)
                 .fetch_one(&self.database.pool);
-                let lacking = missing(self.database.bounded(rights).await?);
+                let (sees, signals, is_told) = self.database.bounded(rights).await?;
+                let untold = (!is_told).then(|| {
+                    "track_activities is off, so the server does not say what sessions do; turn it on".to_owned()
+                });
                 let unwatched = self.unwatched().await?;
-                let all: Vec<String> = lacking.into_iter().chain(unwatched).collect();
+                let all: Vec<String> = missing(sees, signals)
+                    .into_iter()
+                    .chain(untold)
+                    .chain(unwatched)
+                    .collect();
                 (!all.is_empty()).then(|| all.join("; "))
             }
         };
@@ -168,19 +176,21 @@ impl Guard {
 
     /// Roles that are to be watched, and can't be.
     async fn unwatched(&self) -> Result<Vec<String>, Error> {
-        let roles = sqlx::query_as::<_, (String, bool)>(
-            "SELECT w.role, r.oid IS NULL FROM unnest($1) AS w(role) \
-             LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w.role WHERE r.oid IS NULL OR r.rolsuper ORDER BY 1",
+        let roles = sqlx::query_as::<_, (String, Option<bool>)>(
+            "SELECT w.role, r.rolsuper FROM unnest($1) AS w(role) LEFT JOIN pg_catalog.pg_roles r \
+             ON r.rolname = w.role WHERE r.oid IS NULL OR r.rolsuper OR NOT r.rolcanlogin ORDER BY 1",
         )
         .bind(&self.settings.roles)
         .persistent(false)
         .fetch_all(&self.database.pool);
-        let describe = |(role, is_missing): (String, bool)| {
-            if is_missing {
-                format!("there is no role {role:?} to watch")
-            } else {
+        let describe = |(role, is_superuser): (String, Option<bool>)| match is_superuser {
+            None => format!("there is no role {role:?} to watch"),
+            Some(true) => {
                 format!("role {role:?} is a superuser, whose statements are left alone")
             }
+            Some(false) => format!(
+                "nobody logs in as role {role:?}; name the roles that do, its members are not watched for it"
+            ),
         };
         let roles = self.database.bounded(roles).await?;
         Ok(roles.into_iter().map(describe).collect())
@@ -333,20 +343,21 @@ impl Guard {
             self.database.bounded(done).await?;
             return Ok(true);
         }
+        // Of this one session, not by the view of all: the less lies between the look and the signal the better.
         let text = match act {
             Act::Cancel(_) => {
-                "SELECT pg_cancel_backend(a.pid) FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1::int \
-                 AND a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
+                "SELECT pg_cancel_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                 WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
                  extract(epoch FROM a.query_start)) = $2"
             }
             Act::Terminate(_) => {
-                "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1::int \
-                 AND a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
+                "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                 WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
                  extract(epoch FROM a.query_start)) = $2"
             }
             Act::EndIdle => {
-                "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1::int \
-                 AND a.state LIKE 'idle in transaction%' AND concat_ws('/', a.pid, \
+                "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                 WHERE a.state LIKE 'idle in transaction%' AND concat_ws('/', a.pid, \
                  extract(epoch FROM a.backend_start), extract(epoch FROM a.state_change)) = $2"
             }
         };
@@ -371,7 +382,7 @@ fn cancel_query(id: &str) -> Option<String> {
 }
 
 /// What the role may not, and how it could.
-fn missing((sees, signals): Rights) -> Option<String> {
+fn missing(sees: bool, signals: bool) -> Option<String> {
     let roles: Vec<&str> = [
         (!sees).then_some("pg_read_all_stats"),
         (!signals).then_some("pg_signal_backend"),
@@ -405,8 +416,8 @@ mod tests {
 
     #[test]
     fn what_the_role_lacks_is_named() {
-        assert_eq!(missing((true, true)), None);
-        let message = missing((true, false)).unwrap();
+        assert_eq!(missing(true, true), None);
+        let message = missing(true, false).unwrap();
         assert!(message.contains("GRANT pg_signal_backend TO"), "{message}");
         assert!(!message.contains("pg_read_all_stats"), "{message}");
     }

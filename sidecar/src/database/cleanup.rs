@@ -1,7 +1,7 @@
 //! A job that deletes rows of a table, or sets their columns, in batches.
 
 use super::connect::Database;
-use super::sql::{Dialect, Spec, Statement, Types};
+use super::sql::{Dialect, Spec, Statement, Type, Types};
 use crate::jobs::{Error, Job, Kind, Run};
 use crate::metrics::Preset;
 use sqlx::pool::PoolConnection;
@@ -55,18 +55,26 @@ impl Job for Cleanup {
 }
 
 impl Cleanup {
-    /// The types of the columns, without their lengths: a cast to `varchar(3)` would cut a value in silence, where an
-    /// assignment or a comparison does not. `"char"` and `name` (18 and 19) cut in any case, so those are left as text.
+    /// The types of the columns, also without their lengths: a cast to `varchar(3)`, or to a domain of it, would cut a
+    /// value in silence, where an assignment or a comparison does not. `"char"` and `name` (18 and 19) cut in any case,
+    /// so those are left as text.
     async fn types(&self, connection: &mut PoolConnection<Postgres>) -> Result<Types, Error> {
         let table = self.spec.table();
-        let all = sqlx::query_as::<_, (String, String)>(
-            "SELECT a.attname::text, CASE WHEN a.atttypid IN (18, 19) THEN 'text' ELSE format_type(a.atttypid, -1) END FROM pg_catalog.pg_attribute a \
-             WHERE a.attrelid = to_regclass($1)::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        let all = sqlx::query_as::<_, (String, String, String)>(
+            "SELECT c.name, CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, -1) END, \
+             CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, c.modifier) END FROM \
+             (SELECT a.attname::text AS name, CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END AS type, \
+             CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier \
+             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+             WHERE a.attrelid = to_regclass($1)::oid AND a.attnum > 0 AND NOT a.attisdropped) c",
         )
         .bind(&table)
         .persistent(false)
         .fetch_all(&mut **connection);
-        let types: Types = self.database.bounded(all).await?.into_iter().collect();
+        let all = self.database.bounded(all).await?.into_iter();
+        let types: Types = all
+            .map(|(name, plain, exact)| (name, Type { plain, exact }))
+            .collect();
         if types.is_empty() {
             return Err(permanent(format!("there is no table {table}")));
         }
@@ -88,7 +96,8 @@ impl Cleanup {
         let unique = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
              ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass($1)::oid \
-             AND i.indisunique AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = $2)",
+             AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attnotnull \
+             AND a.attname = $2)",
         )
         .bind(&table)
         .bind(self.spec.key.as_str())
@@ -96,7 +105,7 @@ impl Cleanup {
         .fetch_one(&mut **connection);
         if !self.database.bounded(unique).await? {
             return Err(permanent(format!(
-                "column {} of table {table} is not unique by itself; the key must be",
+                "column {} of table {table} is not unique by itself, or may be null; the key must be unique and NOT NULL",
                 self.spec.key.quoted()
             )));
         }

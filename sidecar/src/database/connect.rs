@@ -136,17 +136,48 @@ pub fn explain(error: &sqlx::Error) -> Error {
         "28P01" | "28000" => "; see the URL that database.url_env or url_file names",
         _ => "",
     };
-    let kind = match &*code {
-        // Serialisation failure, deadlock, lock not available; the server is ending, starting, or full.
-        "40001" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "53300" | "CR000" => {
-            Kind::Transient
-        }
+    Error {
+        kind: kind_of(&code),
+        message: format!("{} (SQLSTATE {code}){hint}", told.message()),
+    }
+}
+
+/// What to do about an error with this SQLSTATE.
+fn kind_of(code: &str) -> Kind {
+    match code {
+        // Serialisation failure, not known whether it was done, deadlock, lock not available; the server is ending,
+        // starting, or full. A batch that was done after all is not found again.
+        // CockroachDB: data or nodes can't be reached (58C..).
+        "40001" | "40003" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "53300" | "58C00"
+        | "58C01" => Kind::Transient,
         code if code.starts_with("08") => Kind::Transient,
         "57014" => Kind::Slow,
         _ => Kind::Permanent,
-    };
-    Error {
-        kind,
-        message: format!("{} (SQLSTATE {code}){hint}", told.message()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_will_not() {
+        for (codes, kind) in [
+            (
+                &[
+                    "40001", "40003", "40P01", "55P03", "57P03", "08006", "58C00",
+                ][..],
+                Kind::Transient,
+            ),
+            (&["57014"], Kind::Slow),
+            (
+                &["25006", "42501", "42P01", "23503", "28P01"],
+                Kind::Permanent,
+            ),
+        ] {
+            for code in codes {
+                assert_eq!(kind_of(code), kind, "{code}");
+            }
+        }
     }
 }

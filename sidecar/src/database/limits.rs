@@ -31,7 +31,9 @@ pub struct Change {
 impl Change {
     /// Whether there is anything to do.
     pub fn is_needed(&self) -> bool {
+        let micros = |value: &Option<String>| value.as_deref().and_then(micros);
         self.from != self.to
+            && (micros(&self.from) != micros(&self.to) || micros(&self.to).is_none())
     }
 
     /// The statement that makes it so. Both dialects have it
@@ -47,6 +49,25 @@ impl Change {
             None => format!("ALTER ROLE {role} RESET {setting}"),
         }
     }
+}
+
+/// How long a setting's value is in microseconds. A bare number is milliseconds, as all of [`SETTINGS`] have it
+/// (<https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES>). `None`: another form.
+fn micros(value: &str) -> Option<u64> {
+    let value = value.trim();
+    let end = value
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(value.len());
+    let unit = match value[end..].trim() {
+        "us" => 1,
+        "" | "ms" => 1000,
+        "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return None,
+    };
+    value[..end].parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// The settings that each role is to have.
@@ -185,7 +206,7 @@ mod tests {
         let key = |role: &str, setting: &str| (role.to_owned(), setting.to_owned());
         let current = BTreeMap::from([
             (key("app", "statement_timeout"), "10s".to_owned()),
-            (key("app", "lock_timeout"), "2000ms".to_owned()),
+            (key("app", "lock_timeout"), "2s".to_owned()),
         ]);
         let changes: Vec<Change> = changes(wanted(&settings, Duration::from_secs(2)), &current)
             .into_iter()

@@ -117,8 +117,17 @@ pub struct Statement {
     pub values: Vec<String>,
 }
 
-/// The type of each column, as the database writes it.
-pub type Types = BTreeMap<String, String>;
+/// The type of a column, as the database writes it; of a domain, the one below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Type {
+    /// Without length and precision. A cast to it cuts nothing.
+    pub plain: String,
+    /// With them. A cast to it makes of a value what the column would hold.
+    pub exact: String,
+}
+
+/// The type of each column.
+pub type Types = BTreeMap<String, Type>;
 
 impl Spec {
     /// Rows of `email_verification_tokens` that have expired are deleted.
@@ -183,15 +192,22 @@ impl Spec {
         columns
     }
 
-    /// Whether a row that was handled is not handled again: it is deleted, or gets a fixed value, or another one in a
-    /// column that says which rows are meant.
+    /// Whether a row that was handled is not handled again: it is deleted, or gets a fixed value, or one by which it is
+    /// not meant any more.
     pub fn comes_to_an_end(&self) -> bool {
         let Action::Set(assignments) = &self.action else {
             return true;
         };
-        let is_meant = |column: &Identifier| self.conditions.iter().any(|it| it.column() == column);
+        let is_no_more = |column: &Identifier, value: &Value| {
+            let mut conditions = self.conditions.iter().filter(|it| it.column() == column);
+            conditions.any(|condition| match (condition, value) {
+                (Condition::Before(_, limit), Value::Ago(ago)) => ago < limit,
+                (Condition::Null(_, is_null), Value::Ago(_) | Value::SecondsSince(_)) => *is_null,
+                _ => false,
+            })
+        };
         assignments.iter().any(|(column, value)| {
-            matches!(value, Value::Text(_) | Value::Null) || is_meant(column)
+            matches!(value, Value::Text(_) | Value::Null) || is_no_more(column, value)
         })
     }
 
@@ -257,7 +273,18 @@ impl<'a> Writer<'a> {
 
     fn bind_for(&mut self, column: &Identifier, value: &str) -> String {
         let types = self.types;
-        let to = types.get(column.as_str()).map_or("text", String::as_str);
+        let to = types
+            .get(column.as_str())
+            .map_or("text", |it| it.plain.as_str());
+        self.bind(value.to_owned(), to)
+    }
+
+    /// `value` as the column would hold it: 7 is 7.00 to a `numeric(10,2)`.
+    fn bind_as_held(&mut self, column: &Identifier, value: &str) -> String {
+        let types = self.types;
+        let to = types
+            .get(column.as_str())
+            .map_or("text", |it| it.exact.as_str());
         self.bind(value.to_owned(), to)
     }
 
@@ -282,7 +309,7 @@ impl<'a> Writer<'a> {
             match value {
                 // As text, since not all types can be compared.
                 Value::Text(value) => {
-                    let value = self.bind_for(column, value);
+                    let value = self.bind_as_held(column, value);
                     differences.push(format!(
                         "CAST({quoted} AS text) IS DISTINCT FROM CAST({value} AS text)"
                     ));
@@ -358,7 +385,10 @@ mod tests {
     fn types(columns: &[(&str, &str)]) -> Types {
         columns
             .iter()
-            .map(|(name, of)| ((*name).to_owned(), (*of).to_owned()))
+            .map(|(name, of)| {
+                let (plain, exact) = ((*of).to_owned(), (*of).to_owned());
+                ((*name).to_owned(), Type { plain, exact })
+            })
             .collect()
     }
 

@@ -233,9 +233,10 @@ fn tag(statement: &str) -> Option<Class> {
     })
 }
 
-/// Whether the statement keeps the database in order, or copies it: those take as long as they take.
+/// Whether the statement keeps the database in order, or is how `CockroachDB` replicates and copies it: those take as
+/// long as they take.
 fn is_maintenance(statement: &str) -> bool {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 13] = [
         "VACUUM",
         "ANALYZE",
         "REINDEX",
@@ -243,6 +244,12 @@ fn is_maintenance(statement: &str) -> bool {
         "CREATE INDEX",
         "CREATE UNIQUE INDEX",
         "REFRESH",
+        "CREATE CHANGEFEED",
+        "EXPERIMENTAL CHANGEFEED",
+        "CREATE STATISTICS",
+        "BACKUP",
+        "RESTORE",
+        "IMPORT",
     ];
     let shown = super::fingerprint::fingerprint(statement).to_ascii_uppercase();
     let is_one = !shown.trim_end_matches([';', ' ']).contains(';');
@@ -313,6 +320,13 @@ mod tests {
             ("app", "VACUUM t", 500, None),
             ("app", "/* x */ vacuum (full) t", 500, None),
             ("app", "create index concurrently i on t (a)", 500, None),
+            (
+                "app",
+                "CREATE CHANGEFEED FOR t WITH cursor = '1'",
+                500,
+                None,
+            ),
+            ("app", "EXPERIMENTAL CHANGEFEED FOR t", 500, None),
             ("app", "vacuumed()", 500, query),
             ("app", "analyze t; select pg_sleep(1)", 500, query),
             ("app", "analyze t ; ", 500, None),

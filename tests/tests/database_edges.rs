@@ -1,0 +1,296 @@
+//! The database where it is not as one thinks of it: odd tables, odd times, replicas, passwords, and a database that is
+//! not there.
+#![allow(missing_docs)]
+
+use std::thread;
+use std::time::Duration;
+
+use levee_tests::clock::Stopwatch;
+use levee_tests::postgres::Postgres;
+use levee_tests::sidecar::{self, Sidecar};
+use levee_tests::wait::GENEROUS;
+use serde_json::Value;
+
+const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 1ms, scheduled: false}}";
+
+fn database() -> Postgres {
+    let postgres = Postgres::start();
+    postgres.make_tables();
+    postgres
+}
+
+/// Runs the job `own` to its end: what it says.
+fn run_own(sidecar: &Sidecar) -> (u16, Value) {
+    sidecar.post("/v1/jobs/own/run?wait=1m")
+}
+
+#[test]
+fn a_database_that_is_down_at_the_start_keeps_nothing_else_from_starting() {
+    let mut postgres = database();
+    postgres.add_tokens(10, 0);
+    postgres.stop();
+    let keys =
+        format!("{AUTH}\nwatchdog: {{roles: [app], every: 100ms, classes: {{query: 300ms}}}}");
+    let sidecar = Sidecar::at(&postgres, "levee", &keys);
+    assert_eq!(sidecar.get("/readyz").0, 200);
+    sidecar.wait_for("it to be said", |sidecar| {
+        sidecar
+            .log()
+            .contains("could not be checked: the database can't be reached")
+            && sidecar.get("/v1/watchdog").1.contains("can't be reached")
+    });
+    postgres.start_again();
+    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m");
+    assert_eq!(
+        (status, &report["rows"]),
+        (200, &Value::from(10)),
+        "{report}"
+    );
+    let hangs = postgres
+        .client_as("app")
+        .batch_execute("SELECT pg_sleep(60)");
+    assert!(hangs.is_err(), "it is watched");
+}
+
+#[test]
+fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
+    let postgres = database();
+    for (key, value) in [
+        ("bigint", "i"),
+        ("text", "'k' || i"),
+        ("uuid", "gen_random_uuid()"),
+        ("timestamptz", "now() + i * interval '1 s'"),
+        ("bytea", "decode(to_hex(1000000 + i), 'escape')"),
+    ] {
+        for parts in ["", "PARTITION BY HASH (k)"] {
+            postgres.execute(&format!(
+                "DROP TABLE IF EXISTS t; CREATE TABLE t (k {key} PRIMARY KEY, at timestamptz, day date \
+                 GENERATED ALWAYS AS ((at AT TIME ZONE 'UTC')::date) STORED) {parts}"
+            ));
+            if !parts.is_empty() {
+                postgres.execute(
+                    "CREATE TABLE t0 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+                     CREATE TABLE t1 PARTITION OF t FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+                );
+            }
+            postgres.execute(&format!(
+                "INSERT INTO t SELECT {value}, now() + (i - 50.5) * interval '1 day' FROM generate_series(1, 100) i;
+                 GRANT ALL ON t TO levee"
+            ));
+            let keys = "jobs: {own: {table: t, key: k, where: [{column: at, before: 0s}, {column: day, before: 0s}], \
+                        action: delete, batch: 7, pause: 0s, scheduled: false}}";
+            let sidecar = Sidecar::at(&postgres, "levee", keys);
+            let (status, report) = run_own(&sidecar);
+            assert_eq!(
+                (status, &report["rows"], &report["batches"]),
+                (200, &Value::from(50), &Value::from(8)),
+                "{key} {parts}: {report}"
+            );
+            assert_eq!(
+                postgres.number("SELECT count(*) FROM t WHERE at > now()"),
+                50
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
+    let postgres = database();
+    for table in [
+        "CREATE TABLE t (k int UNIQUE, at timestamptz)",
+        "CREATE TABLE t (k int, j int, at timestamptz, PRIMARY KEY (k, j))",
+    ] {
+        postgres.execute(&format!(
+            "DROP TABLE IF EXISTS t; {table}; GRANT ALL ON t TO levee"
+        ));
+        let keys = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, action: delete, scheduled: false}}";
+        let sidecar = Sidecar::at(&postgres, "levee", keys);
+        let (status, report) = run_own(&sidecar);
+        assert_eq!(status, 500, "{table}: {report}");
+        assert!(report["error"].to_string().contains("unique"), "{report}");
+    }
+}
+
+#[test]
+fn rows_that_others_hide_or_keep_end_the_run() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE TABLE hidden (k int PRIMARY KEY, at timestamptz, owner text); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY own ON hidden USING (owner = 'levee');
+         CREATE TABLE kept (k int PRIMARY KEY, at timestamptz, gone bool);
+         CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN UPDATE kept SET gone = true WHERE k = OLD.k; RETURN NULL; END';
+         CREATE TRIGGER keep BEFORE DELETE ON kept FOR EACH ROW EXECUTE FUNCTION keep();
+         INSERT INTO hidden SELECT i, '2020-01-01', CASE WHEN i > 90 THEN 'levee' ELSE 'other' END FROM generate_series(1, 100) i;
+         INSERT INTO kept SELECT i, '2020-01-01', false FROM generate_series(1, 100) i; GRANT ALL ON hidden, kept TO levee",
+    );
+    let job = |table| {
+        format!(
+            "{table}: {{table: {table}, key: k, where: {{column: at, before: 0s}}, action: delete, batch: 10, pause: 0s, scheduled: false}}"
+        )
+    };
+    let keys = format!("jobs:\n  {}\n  {}", job("hidden"), job("kept"));
+    let sidecar = Sidecar::at(&postgres, "levee", &keys);
+    for (table, rows) in [("hidden", 10), ("kept", 0)] {
+        let (_, report) = sidecar.post(&format!("/v1/jobs/{table}/run?wait=1m"));
+        assert_eq!(
+            (&report["outcome"], &report["rows"]),
+            (&Value::from("done"), &Value::from(rows)),
+            "{table}: {report}"
+        );
+    }
+    assert_eq!(postgres.number("SELECT count(*) FROM hidden"), 90);
+}
+
+#[test]
+fn values_are_compared_as_the_column_holds_them() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE DOMAIN code AS varchar(3); CREATE DOMAIN price AS numeric(10,2);
+         CREATE TABLE t (k int PRIMARY KEY, at timestamptz, n numeric(10,2), p price, s timestamptz(0), c char(5), code code);
+         INSERT INTO t SELECT i, '2020-01-01', i, i, now(), 'a', 'act' FROM generate_series(1, 10) i; GRANT ALL ON t TO levee",
+    );
+    let keys = "jobs:
+  own: {table: t, key: k, where: {column: at, before: 0s}, action: set, max_rows: 50, pause: 0s, batch: 10, scheduled: false,
+        set: {n: 7, p: 7.5, s: '2020-01-01 00:00:00.5Z', c: b}}
+  code: {table: t, key: k, where: {column: code, in: [active]}, action: delete, scheduled: false}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    for rows in [10, 0] {
+        let (_, report) = run_own(&sidecar);
+        assert_eq!(
+            (&report["outcome"], &report["rows"]),
+            (&Value::from("done"), &Value::from(rows)),
+            "{report}"
+        );
+    }
+    // Cast to a domain it would be cut to "act".
+    let (status, report) = sidecar.post("/v1/jobs/code/run?wait=1m");
+    assert_eq!(
+        (status, &report["rows"]),
+        (200, &Value::from(0)),
+        "{report}"
+    );
+}
+
+#[test]
+fn times_without_a_zone_are_utc_whatever_the_servers_zone_is() {
+    let postgres = database();
+    postgres.execute(
+        "ALTER DATABASE app SET timezone = 'America/New_York'; ALTER ROLE levee SET timezone = 'Asia/Tokyo';
+         CREATE TABLE t (k text PRIMARY KEY, at timestamp, ended timestamp, duration int); GRANT ALL ON t TO levee;
+         INSERT INTO t VALUES ('past', (now() AT TIME ZONE 'UTC') - interval '1 minute'),
+           ('future', (now() AT TIME ZONE 'UTC') + interval '1 minute')",
+    );
+    let keys = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, action: set, \
+                set: {ended: {ago: 0s}, duration: {seconds_since: at}, k: done}, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let (_, report) = run_own(&sidecar);
+    assert_eq!(report["rows"], 1, "{report}");
+    let right = "SELECT count(*) FROM t WHERE k = 'done' AND duration BETWEEN 60 AND 90 \
+                 AND ended BETWEEN (now() AT TIME ZONE 'UTC') - interval '30 s' AND now() AT TIME ZONE 'UTC'";
+    assert_eq!(postgres.number(right), 1);
+}
+
+#[test]
+fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
+    let postgres = database();
+    postgres.add_tokens(10, 0);
+    let sidecar = Sidecar::at(&postgres, "levee", AUTH);
+    let mut migration = postgres.client();
+    let mut transaction = migration.transaction().expect("a transaction");
+    transaction
+        .batch_execute("LOCK TABLE email_verification_tokens")
+        .expect("a lock");
+    assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
+    sidecar.wait_for("the first attempt to end", |sidecar| {
+        sidecar.log().contains("SQLSTATE 55P03")
+    });
+    transaction.rollback().expect("an end");
+    sidecar.wait_for("the run to end", |sidecar| {
+        sidecar.metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}") == 1
+    });
+    assert_eq!(postgres.expired_tokens(), 0);
+}
+
+#[test]
+fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted() {
+    let postgres = database();
+    // It is behind by this much at each commit, and says so each second.
+    let replica = postgres.start_replica(&[
+        "recovery_min_apply_delay=4s",
+        "wal_receiver_status_interval=1s",
+    ]);
+    let keys =
+        "jobs: {auth_cleanup: {preset: expired_tokens, max_lag: 1s, pause: 1ms, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    postgres.add_tokens(10, 0);
+    let waited = Stopwatch::start();
+    let lag = "SELECT count(*) FROM pg_stat_replication WHERE replay_lag > interval '1 s'";
+    while postgres.number(lag) == 0 {
+        assert!(waited.elapsed() < GENEROUS, "the replica is never behind");
+        postgres.execute("SELECT pg_switch_wal(); CREATE TABLE IF NOT EXISTS t ()");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
+    sidecar.wait_for("it to wait", |sidecar| {
+        sidecar.log().contains("waits for replicas")
+    });
+    assert_eq!(postgres.expired_tokens(), 10);
+    sidecar.wait_for("the run to end", |sidecar| {
+        sidecar.metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}") == 1
+    });
+    assert_eq!(postgres.expired_tokens(), 0);
+
+    postgres.add_tokens(20, 0);
+    let at_replica = Sidecar::at(&replica, "levee", AUTH);
+    let waited = Stopwatch::start();
+    while replica.expired_tokens() != 20 {
+        assert!(waited.elapsed() < GENEROUS, "the replica never sees them");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (status, report) = at_replica.post("/v1/auth/cleanup?dry_run=true");
+    assert_eq!(
+        (status, &report["rows"]),
+        (200, &Value::from(20)),
+        "{report}"
+    );
+    let (status, report) = at_replica.post("/v1/auth/cleanup?wait=1m");
+    assert_eq!(status, 500);
+    assert!(
+        report["error"].to_string().contains("is this a replica?"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_password_with_odd_characters_is_read_and_never_shown() {
+    let postgres = database();
+    postgres.execute("ALTER ROLE levee PASSWORD 'p@s:s/w?o#r%d'");
+    postgres.let_in(
+        "host all postgres 127.0.0.1/32 trust\nhost all levee 127.0.0.1/32 scram-sha-256\n",
+    );
+    let keys = format!("{AUTH}\nwatchdog: {{roles: [app], every: 100ms}}");
+    for (password, status) in [("p%40s%3As%2Fw%3Fo%23r%25d", 200), ("p%40s%3As%2Fw", 500)] {
+        let url = postgres
+            .url_of("levee")
+            .replace("levee@", &format!("levee:{password}@"));
+        let sidecar = Sidecar::start(&sidecar::at(&url, &keys));
+        let (seen, report) = sidecar.post("/v1/auth/cleanup?wait=1m");
+        assert_eq!(seen, status, "{report}");
+        if status == 500 {
+            assert!(report["error"].to_string().contains("28P01"), "{report}");
+        }
+        let said = [
+            sidecar.log(),
+            report.to_string(),
+            sidecar.get("/v1/jobs").1,
+            sidecar.get("/v1/watchdog").1,
+            sidecar.get("/metrics").1,
+        ]
+        .concat();
+        for secret in ["p@s", "p%40s"] {
+            assert!(!said.contains(secret), "{said}");
+        }
+    }
+}
