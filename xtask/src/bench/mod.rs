@@ -1,6 +1,7 @@
 //! Measuring, side by side in one run: ratios hold on other machines, absolute figures don't.
 
 mod database;
+mod policy;
 mod redis;
 mod running;
 mod statistics;
@@ -19,6 +20,8 @@ pub enum Bench {
     Redis(Options),
     /// Latency of a service at its database, with and without a cleanup job beside it
     Database(Options),
+    /// Nanoseconds and instructions of the decisions, beside other circuit breakers in four languages
+    Policy(policy::Options),
 }
 
 /// How long it is measured.
@@ -34,6 +37,7 @@ pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     match bench {
         Bench::Redis(options) => redis::redis(project, options),
         Bench::Database(options) => database::database(project, options),
+        Bench::Policy(options) => policy::policy(project, options),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What repetitions come to.
 
+use serde::Serialize;
+
 /// Repetitions of one measurement.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
     pub lowest: f64,
