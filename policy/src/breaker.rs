@@ -403,6 +403,7 @@ impl Breaker {
         self.record_any(settings, permit, outcome, now, random)
     }
 
+    #[inline(never)]
     fn record_any(
         &mut self,
         settings: &Settings,
@@ -411,12 +412,38 @@ impl Breaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        let is_counted = permit.generation == self.generation && outcome != Outcome::Neutral;
-        let transition = self.record_call(settings, permit, outcome, now, random);
-        if transition.is_none() && is_counted {
-            return self.judge_rates(settings, now, random);
+        if self.state != State::Closed || outcome == Outcome::Neutral {
+            return self.record_call(settings, permit, outcome, now, random);
         }
-        transition
+        if permit.generation != self.generation || !settings.mode.learns() {
+            return None;
+        }
+        self.record_closed(settings, outcome, now, random)
+            .or_else(|| self.judge_rates(settings, now, random))
+    }
+
+    /// A call of this generation has ended while closed, which has no probes.
+    #[inline]
+    fn record_closed(
+        &mut self,
+        settings: &Settings,
+        outcome: Outcome,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        if outcome == Outcome::Neutral {
+            return None;
+        }
+        self.count(settings, outcome, now);
+        if let Outcome::Success { .. } = outcome {
+            self.consecutive_failures = 0;
+            return None;
+        }
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        settings
+            .consecutive_failures
+            .is_some_and(|limit| self.consecutive_failures >= limit)
+            .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
     }
 
     /// Like [`record`](Self::record), but leaves the rates unjudged.
@@ -440,19 +467,7 @@ impl Breaker {
         }
         match (self.state, outcome) {
             (_, Outcome::Neutral) | (State::Open { .. }, _) => None,
-            (State::Closed, Outcome::Success { .. }) => {
-                self.consecutive_failures = 0;
-                self.count(settings, outcome, now);
-                None
-            }
-            (State::Closed, Outcome::Failure { .. }) => {
-                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-                self.count(settings, outcome, now);
-                settings
-                    .consecutive_failures
-                    .is_some_and(|limit| self.consecutive_failures >= limit)
-                    .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
-            }
+            (State::Closed, _) => self.record_closed(settings, outcome, now, random),
             // A probe that is too slow would close the breaker only for the slow-call rule to open
             // it again.
             (State::HalfOpen, Outcome::Failure { .. } | Outcome::Success { slow: true }) => {
@@ -504,6 +519,7 @@ impl Breaker {
         self.window.add(now, outcome.counts());
     }
 
+    #[inline(never)]
     fn open(&mut self, settings: &Settings, cause: Cause, now: Instant, random: u64) -> Transition {
         self.failed_recoveries = match self.state {
             State::HalfOpen => self.failed_recoveries.saturating_add(1),
