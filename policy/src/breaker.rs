@@ -326,36 +326,48 @@ impl Breaker {
     }
 
     /// May a call go out at `now`?
+    #[inline]
     pub fn admit(&mut self, settings: &Settings, now: Instant) -> (Verdict, Option<Transition>) {
-        if let Some(verdict) = fixed_verdict(settings) {
-            return (verdict, None);
+        if !settings.mode.learns() {
+            return (fixed_verdict(settings), None);
         }
-        let mut transition = None;
-        let refused_for = match self.state {
+        match self.state {
             State::Closed => {
                 let permit = Permit {
                     generation: self.generation,
                     probe: None,
                 };
-                return (Verdict::Admit(permit), None);
+                (Verdict::Admit(permit), None)
             }
-            State::Open { until } if now < until => until.since(now),
-            State::Open { .. } => {
-                transition = Some(self.change(State::HalfOpen, Cause::OpenTimePassed, now));
-                Duration::ZERO
+            State::Open { until } if now < until => {
+                (refusal(settings.mode, until.since(now)), None)
             }
-            State::HalfOpen => Duration::ZERO,
-        };
-        if self.state == State::HalfOpen
-            && let Some(probe) = self.probes.acquire(settings.half_open, now)
-        {
-            let permit = Permit {
-                generation: self.generation,
-                probe: Some(probe),
-            };
-            return (Verdict::Admit(permit), transition);
+            State::Open { .. } | State::HalfOpen => {
+                let (probe, transition) = self.place_for_probe(settings, now);
+                let verdict = if probe.is_some() {
+                    Verdict::Admit(Permit {
+                        generation: self.generation,
+                        probe,
+                    })
+                } else {
+                    refusal(settings.mode, Duration::ZERO)
+                };
+                (verdict, transition)
+            }
         }
-        (refusal(settings.mode, refused_for), transition)
+    }
+
+    /// A place among the probes, once it is time to be half-open. Apart, so that what most calls come to is small where
+    /// it is compiled in; it returns what fits into registers, so that no verdict goes through memory.
+    #[inline(never)]
+    fn place_for_probe(
+        &mut self,
+        settings: &Settings,
+        now: Instant,
+    ) -> (Option<ProbeId>, Option<Transition>) {
+        let transition = (self.state != State::HalfOpen)
+            .then(|| self.change(State::HalfOpen, Cause::OpenTimePassed, now));
+        (self.probes.acquire(settings.half_open, now), transition)
     }
 
     /// A health check was answered: an open breaker lets probes through before its time has passed.
@@ -366,6 +378,7 @@ impl Breaker {
     }
 
     /// A call has ended. `random` (64 evenly distributed bits) is used if that opens the breaker.
+    #[inline]
     pub fn record(
         &mut self,
         settings: &Settings,
@@ -374,12 +387,63 @@ impl Breaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        let is_counted = permit.generation == self.generation && outcome != Outcome::Neutral;
-        let transition = self.record_call(settings, permit, outcome, now, random);
-        if transition.is_none() && is_counted {
+        if outcome == Outcome::SUCCESS
+            && self.state == State::Closed
+            && permit.generation == self.generation
+            && settings.mode.learns()
+        {
+            // What most calls come to. There are no probes in this generation.
+            self.consecutive_failures = 0;
+            self.count(settings, outcome, now);
+            if self.window.is_clean() {
+                return None;
+            }
             return self.judge_rates(settings, now, random);
         }
-        transition
+        self.record_any(settings, permit, outcome, now, random)
+    }
+
+    #[inline(never)]
+    fn record_any(
+        &mut self,
+        settings: &Settings,
+        permit: Permit,
+        outcome: Outcome,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        if self.state != State::Closed || outcome == Outcome::Neutral {
+            return self.record_call(settings, permit, outcome, now, random);
+        }
+        if permit.generation != self.generation || !settings.mode.learns() {
+            return None;
+        }
+        self.record_closed(settings, outcome, now, random)
+            .or_else(|| self.judge_rates(settings, now, random))
+    }
+
+    /// A call of this generation has ended while closed, which has no probes.
+    #[inline]
+    fn record_closed(
+        &mut self,
+        settings: &Settings,
+        outcome: Outcome,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        if outcome == Outcome::Neutral {
+            return None;
+        }
+        self.count(settings, outcome, now);
+        if let Outcome::Success { .. } = outcome {
+            self.consecutive_failures = 0;
+            return None;
+        }
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        settings
+            .consecutive_failures
+            .is_some_and(|limit| self.consecutive_failures >= limit)
+            .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
     }
 
     /// Like [`record`](Self::record), but leaves the rates unjudged.
@@ -403,19 +467,7 @@ impl Breaker {
         }
         match (self.state, outcome) {
             (_, Outcome::Neutral) | (State::Open { .. }, _) => None,
-            (State::Closed, Outcome::Success { .. }) => {
-                self.consecutive_failures = 0;
-                self.count(settings, outcome, now);
-                None
-            }
-            (State::Closed, Outcome::Failure { .. }) => {
-                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-                self.count(settings, outcome, now);
-                settings
-                    .consecutive_failures
-                    .is_some_and(|limit| self.consecutive_failures >= limit)
-                    .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
-            }
+            (State::Closed, _) => self.record_closed(settings, outcome, now, random),
             // A probe that is too slow would close the breaker only for the slow-call rule to open
             // it again.
             (State::HalfOpen, Outcome::Failure { .. } | Outcome::Success { slow: true }) => {
@@ -467,6 +519,7 @@ impl Breaker {
         self.window.add(now, outcome.counts());
     }
 
+    #[inline(never)]
     fn open(&mut self, settings: &Settings, cause: Cause, now: Instant, random: u64) -> Transition {
         self.failed_recoveries = match self.state {
             State::HalfOpen => self.failed_recoveries.saturating_add(1),
@@ -477,6 +530,7 @@ impl Breaker {
     }
 
     /// The one place where the state changes.
+    #[inline(never)]
     fn change(&mut self, to: State, cause: Cause, now: Instant) -> Transition {
         let transition = Transition {
             from: self.phase(),
@@ -495,17 +549,18 @@ impl Breaker {
 }
 
 /// The answer of a mode that does not look at the state.
-pub(crate) const fn fixed_verdict(settings: &Settings) -> Option<Verdict> {
-    match settings.mode {
-        Mode::Enforce | Mode::Shadow => None,
-        Mode::Disabled | Mode::ForcedClosed => Some(Verdict::Admit(Permit::UNTRACKED)),
-        Mode::ForcedOpen => Some(Verdict::Refuse {
+#[cold]
+pub(crate) fn fixed_verdict(settings: &Settings) -> Verdict {
+    match settings.mode.fixed_phase() {
+        Some(Phase::Open) => Verdict::Refuse {
             retry_after: settings.open.base,
-        }),
+        },
+        _ => Verdict::Admit(Permit::UNTRACKED),
     }
 }
 
 /// What a refusal amounts to in `mode`.
+#[inline]
 pub(crate) const fn refusal(mode: Mode, retry_after: Duration) -> Verdict {
     match mode {
         Mode::Shadow => Verdict::WouldRefuse,

@@ -88,8 +88,8 @@ impl Replica {
     /// `now` is used only to see whether an open breaker's time has passed, and may lag.
     #[inline]
     pub fn admit(&self, settings: &Settings, now: Instant) -> Option<Verdict> {
-        if let Some(verdict) = fixed_verdict(settings) {
-            return Some(verdict);
+        if !settings.mode.learns() {
+            return Some(fixed_verdict(settings));
         }
         match self.state {
             State::Closed => Some(Verdict::Admit(Permit {

@@ -33,6 +33,31 @@ impl Instant {
 }
 
 /// A duration in whole nanoseconds, at most [`u64::MAX`].
+#[inline]
 pub fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    // `Duration::as_nanos` has 128 bits, whose multiplication is a call in WebAssembly.
+    const A_SECOND: u64 = 1_000_000_000;
+    if duration.as_secs() > u64::MAX / A_SECOND {
+        return u64::MAX;
+    }
+    (duration.as_secs() * A_SECOND).saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn what_has_too_many_nanoseconds_is_the_longest() {
+        let longest = Duration::from_nanos(u64::MAX);
+        let nanosecond = Duration::from_nanos(1);
+        assert_eq!(nanos(Duration::from_nanos(u64::MAX - 1)), u64::MAX - 1);
+        assert_eq!(nanos(longest), u64::MAX);
+        assert_eq!(nanos(longest + nanosecond), u64::MAX);
+        assert_eq!(nanos(longest + Duration::from_secs(1)), u64::MAX);
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+        assert_eq!(nanos(Duration::new(2, 3)), 2_000_000_003);
+    }
 }

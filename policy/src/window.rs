@@ -24,6 +24,7 @@ impl Counts {
         self.failures == 0 && self.slow == 0
     }
 
+    #[inline]
     fn add(&mut self, other: Self) {
         self.total = self.total.saturating_add(other.total);
         self.failures = self.failures.saturating_add(other.failures);
@@ -33,6 +34,10 @@ impl Counts {
 
 /// A sliding window over counts: a ring of [`BUCKETS`] buckets, addressed by absolute time, so
 /// that windows filled apart can be added up.
+///
+/// What a call needs is kept at hand, so that most calls neither divide nor add the buckets up:
+/// where the newest bucket stands, when it ends, and what the others hold. It is found out anew
+/// whenever time enters another bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Length of a bucket in nanoseconds, at least 1.
@@ -41,43 +46,59 @@ pub struct Window {
     newest: u64,
     /// Bucket `n` stands at `n % BUCKETS`.
     buckets: [Counts; BUCKETS],
+    /// Where bucket `newest` stands.
+    place: usize,
+    /// When bucket `newest` ends: nothing before changes which is the newest.
+    ends: u64,
+    /// What all but the newest hold.
+    older: Counts,
 }
 
 impl Window {
     /// An empty window over `length`.
     pub fn new(length: Duration) -> Self {
-        Self {
-            width: (nanos(length) / BUCKETS as u64).max(1),
-            newest: 0,
-            buckets: [Counts::default(); BUCKETS],
-        }
+        Self::from_parts(Self::width(length), 0, [Counts::default(); BUCKETS])
+    }
+
+    /// The length of each bucket of a window over `length`.
+    #[inline]
+    fn width(length: Duration) -> u64 {
+        (nanos(length) / BUCKETS as u64).max(1)
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.buckets = [Counts::default(); BUCKETS];
+        self.older = Counts::default();
     }
 
     /// Adds `counts` at `now`. If `now` is before what was already seen, they count as newest: a
     /// clock that goes back loses nothing.
+    #[inline]
     pub fn add(&mut self, now: Instant, counts: Counts) {
         self.advance(now);
-        self.buckets[Self::place(self.newest)].add(counts);
+        self.buckets[self.place].add(counts);
     }
 
     /// What the window holds at `now`.
+    #[inline]
     pub fn totals(&mut self, now: Instant) -> Counts {
         self.advance(now);
         self.sum()
     }
 
     /// What the window held when it was last touched.
+    #[inline]
     pub fn sum(&self) -> Counts {
-        let mut sum = Counts::default();
-        for bucket in self.buckets {
-            sum.add(bucket);
-        }
+        let mut sum = self.older;
+        sum.add(self.buckets[self.place]);
         sum
+    }
+
+    /// Whether nothing was in it, when it was last touched, that could open a breaker.
+    #[inline]
+    pub(crate) fn is_clean(&self) -> bool {
+        self.older.is_clean() && self.buckets[self.place].is_clean()
     }
 
     /// Adds what `other` holds, each bucket at its own time; what is too old for this window is
@@ -87,6 +108,9 @@ impl Window {
             return;
         }
         self.advance_to(other.newest);
+        if other.sum() == Counts::default() {
+            return;
+        }
         let oldest = (self.newest + 1).saturating_sub(BUCKETS as u64);
         let first = (other.newest + 1)
             .saturating_sub(BUCKETS as u64)
@@ -94,17 +118,32 @@ impl Window {
         for number in first..=other.newest {
             self.buckets[Self::place(number)].add(other.buckets[Self::place(number)]);
         }
+        self.find_out();
     }
 
     /// Makes this a window over `length`, empty if it was one over another length.
+    #[inline]
     pub fn resize(&mut self, length: Duration) {
-        let resized = Self::new(length);
-        if resized.width != self.width {
-            *self = resized;
+        let width = Self::width(length);
+        if width != self.width {
+            self.begin_anew(width);
         }
     }
 
+    #[cold]
+    fn begin_anew(&mut self, width: u64) {
+        *self = Self::from_parts(width, 0, [Counts::default(); BUCKETS]);
+    }
+
+    #[inline]
     fn advance(&mut self, now: Instant) {
+        if now.as_nanos() >= self.ends {
+            self.enter_bucket_of(now);
+        }
+    }
+
+    #[inline(never)]
+    fn enter_bucket_of(&mut self, now: Instant) {
         // `newest + 1` must not overflow, at the end of time either.
         self.advance_to((now.as_nanos() / self.width).min(u64::MAX - 1));
     }
@@ -118,6 +157,27 @@ impl Window {
             self.buckets[Self::place(emptied)] = Counts::default();
         }
         self.newest = number;
+        self.find_out();
+    }
+
+    /// Finds out what is kept at hand.
+    fn find_out(&mut self) {
+        self.place = Self::place(self.newest);
+        self.ends = (self.newest + 1).saturating_mul(self.width);
+        let newest = self.buckets[self.place];
+        let older = |part: fn(&Counts) -> u32| {
+            let all: u64 = self
+                .buckets
+                .iter()
+                .map(|bucket| u64::from(part(bucket)))
+                .sum();
+            u32::try_from(all - u64::from(part(&newest))).unwrap_or(u32::MAX)
+        };
+        self.older = Counts {
+            total: older(|bucket| bucket.total),
+            failures: older(|bucket| bucket.failures),
+            slow: older(|bucket| bucket.slow),
+        };
     }
 
     #[allow(clippy::cast_possible_truncation)] // less than BUCKETS
@@ -131,11 +191,16 @@ impl Window {
 
     pub(crate) fn from_parts(width: u64, newest: u64, buckets: [Counts; BUCKETS]) -> Self {
         // `newest + 1` must not overflow, whatever the bytes said that this was read from.
-        Self {
+        let mut window = Self {
             width: width.max(1),
             newest: newest.min(u64::MAX - 1),
             buckets,
-        }
+            place: 0,
+            ends: 0,
+            older: Counts::default(),
+        };
+        window.find_out();
+        window
     }
 }
 
@@ -223,6 +288,22 @@ mod tests {
         longer.add(at(500), FAILURE);
         window.absorb(&longer);
         assert_eq!(window.sum(), Counts::default());
+    }
+
+    #[test]
+    fn counts_of_several_buckets_saturate_too_and_come_back() {
+        let full = Counts {
+            total: u32::MAX,
+            failures: u32::MAX,
+            slow: u32::MAX,
+        };
+        let mut window = ten_seconds();
+        for second in 0..3 {
+            window.add(at(second * 1000), full);
+        }
+        assert_eq!(window.totals(at(3_000)), full);
+        window.add(at(12_000), FAILURE);
+        assert_eq!(window.totals(at(12_000)), FAILURE);
     }
 
     /// The same in the simplest words: a list of calls, and those of the last ten buckets.

@@ -2,9 +2,15 @@
 #![cfg(not(target_family = "wasm"))]
 #![allow(missing_docs, unsafe_code)] // an allocator is unsafe by its nature
 
-use levee_policy::breaker::{Breaker, Outcome, Permit, Settings, Verdict};
+use levee_policy::backoff::Jitter;
+use levee_policy::breaker::{Breaker, Mode, Outcome, Permit, Phase, Settings, SlowCalls, Verdict};
+use levee_policy::budget::{self, Budget};
+use levee_policy::random::SplitMix64;
+use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Replica, Visit};
 use levee_policy::time::Instant;
+use levee_policy::timeout::{Class, Classes, Limits};
+use levee_policy::window::{Counts, Window};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
@@ -79,4 +85,184 @@ fn no_decision_allocates() {
     });
     assert_eq!(counted, 0);
     assert_eq!(met, [true; 3], "closed, open and half-open");
+}
+
+const OUTCOMES: [Outcome; 5] = [
+    Outcome::SUCCESS,
+    Outcome::Success { slow: true },
+    Outcome::FAILURE,
+    Outcome::Failure { slow: true },
+    Outcome::Neutral,
+];
+
+/// What a worker has answered.
+#[derive(Debug, Default, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // one for each path
+struct Met {
+    admitted_at_once: bool,
+    refused_at_once: bool,
+    asked: bool,
+    counted_at_once: bool,
+    told: bool,
+    opened: bool,
+    half_opened: bool,
+    closed: bool,
+    hastened: bool,
+}
+
+/// Everything that a worker and the sidecar ask a breaker, over some minutes.
+fn play(settings: &Settings, met: &mut Met) {
+    let mut now = Instant::from_nanos(1_000_000_000_000);
+    let mut random = SplitMix64::new(7);
+    let mut breaker = Breaker::new(settings, now);
+    let mut replica = Replica::new(settings, &breaker, now);
+    for _ in 0..20_000 {
+        let drawn = random.next_u64();
+        now = now.after(Duration::from_millis(drawn % 100));
+        let verdict = if let Some(verdict) = replica.admit(settings, now) {
+            met.admitted_at_once |= matches!(verdict, Verdict::Admit(_));
+            met.refused_at_once |= matches!(verdict, Verdict::Refuse { .. } | Verdict::WouldRefuse);
+            verdict
+        } else {
+            met.asked = true;
+            let (verdict, _) = replica.visit(settings, &mut breaker, Visit::Admit, now, drawn);
+            replica.adopt(&breaker, now);
+            verdict.unwrap()
+        };
+        let permit = match verdict {
+            Verdict::Admit(permit) => permit,
+            Verdict::WouldRefuse | Verdict::Refuse { .. } => Permit::UNTRACKED,
+        };
+        // A bad minute, then a good one.
+        let is_bad = (now.as_nanos() / 60_000_000_000).is_multiple_of(2);
+        let outcome = match drawn >> 32 {
+            n if is_bad => OUTCOMES[usize::try_from(n % 5).unwrap()],
+            n if n.is_multiple_of(16) => Outcome::Neutral,
+            _ => Outcome::SUCCESS,
+        };
+        if replica.record(permit, outcome, now) {
+            met.counted_at_once |= permit != Permit::UNTRACKED;
+        } else {
+            met.told = true;
+            let visit = Visit::Record(permit, outcome);
+            let (_, synced) = replica.visit(settings, &mut breaker, visit, now, drawn);
+            if let Some(transition) = synced.transition {
+                met.opened |= transition.to == Phase::Open;
+                met.half_opened |= transition.to == Phase::HalfOpen;
+                met.closed |= transition.to == Phase::Closed;
+            }
+            replica.adopt(&breaker, now);
+        }
+        if replica.wants_sync() && drawn.is_multiple_of(4) {
+            let (_, synced) = replica.visit(settings, &mut breaker, Visit::Sync, now, drawn);
+            met.opened |= synced.transition.is_some();
+            replica.adopt(&breaker, now);
+        }
+        if drawn.is_multiple_of(512) {
+            met.hastened |= breaker.hasten(settings, now).is_some();
+            breaker = breaker.resumed(settings, now);
+        }
+        if let (Verdict::Admit(permit), transition) = breaker.admit(settings, now) {
+            met.half_opened |= transition.is_some();
+            breaker.record(settings, permit, outcome, now, drawn);
+        }
+    }
+}
+
+#[test]
+fn a_worker_allocates_nothing_whatever_comes() {
+    let settings = Settings {
+        slow_calls: Some(SlowCalls {
+            longer_than: Duration::from_secs(1),
+            ratio: Ratio::percent(50),
+            minimum_requests: 20,
+        }),
+        ..Settings::default()
+    };
+    let mut met = Met::default();
+    assert_eq!(allocations(|| play(&settings, &mut met)), 0);
+    let all = Met {
+        admitted_at_once: true,
+        refused_at_once: true,
+        asked: true,
+        counted_at_once: true,
+        told: true,
+        opened: true,
+        half_opened: true,
+        closed: true,
+        hastened: true,
+    };
+    assert_eq!(met, all, "every path was taken");
+}
+
+#[test]
+fn no_mode_allocates() {
+    for mode in [
+        Mode::Enforce,
+        Mode::Shadow,
+        Mode::Disabled,
+        Mode::ForcedOpen,
+        Mode::ForcedClosed,
+    ] {
+        let settings = Settings {
+            mode,
+            ..Settings::default()
+        };
+        let counted = allocations(|| play(&settings, &mut Met::default()));
+        assert_eq!(counted, 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_window_allocates_nothing() {
+    let failure = Counts {
+        total: 1,
+        failures: 1,
+        slow: 0,
+    };
+    let counted = allocations(|| {
+        let mut now = Instant::from_nanos(1);
+        let (mut window, mut other) = (
+            Window::new(Duration::from_secs(10)),
+            Window::new(Duration::from_secs(10)),
+        );
+        for round in 0..1_000_u64 {
+            now = now.after(Duration::from_millis(round * 7 % 3_000));
+            window.add(now, failure);
+            other.add(now, failure);
+            window.absorb(&other);
+            black_box((window.totals(now), window.sum()));
+            if round.is_multiple_of(100) {
+                other.clear();
+                other.resize(Duration::from_secs(10 + round / 500));
+            }
+        }
+    });
+    assert_eq!(counted, 0);
+}
+
+#[test]
+fn budget_backoff_and_limits_allocate_nothing() {
+    let counted = allocations(|| {
+        let mut random = SplitMix64::new(7);
+        let (settings, breaker) = (budget::Settings::default(), Settings::default());
+        let mut now = Instant::from_nanos(1);
+        let mut budget = Budget::default();
+        for attempt in 0..1_000 {
+            now = now.after(Duration::from_millis(u64::from(attempt)));
+            budget.deposit(1, now);
+            black_box((
+                budget.withdraw(&settings, attempt % 50, now),
+                budget.left(&settings, now),
+                budget.spent(now),
+            ));
+            let wait = breaker.open.wait(attempt, random.next_u64());
+            black_box(Jitter::shorter(Ratio::percent(50)).apply(wait, random.next_u64()));
+            let limits = Limits::new(Classes::default().limit(Class::Long), wait);
+            black_box(limits.shortened_to(wait));
+        }
+        let (calls, retries) = budget.spent(now);
+        black_box(Budget::resumed(calls, retries, now));
+    });
+    assert_eq!(counted, 0);
 }

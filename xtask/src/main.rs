@@ -1,8 +1,10 @@
 //! The commands of the project. `cargo xtask --help` lists them.
 
 mod bench;
+mod callgrind;
 mod clock;
 mod failure;
+mod instructions;
 mod machine;
 mod pins;
 mod project;

@@ -1,7 +1,9 @@
 //! All tests and checks.
 
+use crate::callgrind::{self, Callgrind};
 use crate::clock::timed;
 use crate::failure::Failure;
+use crate::instructions;
 use crate::machine;
 use crate::project::Project;
 use crate::run::{build_filter, build_sidecar, succeed};
@@ -33,6 +35,8 @@ pub enum Part {
     Deny,
     /// Unit tests, natively
     Unit,
+    /// How many instructions the decisions take
+    Instructions,
     /// The decisions in both kinds of WebAssembly, under node
     Wasm,
     /// End to end, with a real Envoy, a real Redis and a real database
@@ -72,6 +76,7 @@ fn run(project: &Project, part: Part, arguments: &[String]) -> Result<Outcome, F
         Part::Clippy => clippy(project),
         Part::Deny => deny(project),
         Part::Unit => unit(project, arguments),
+        Part::Instructions => instructions(project),
         Part::Wasm => wasm(project),
         Part::E2e => end_to_end(project, arguments),
     }
@@ -85,7 +90,7 @@ fn line(part: Part, result: Result<Outcome, Failure>, time: Duration) -> (String
     };
     (
         format!(
-            "{:<8}{:>5.0} s  {word}",
+            "{:<13}{:>5.0} s  {word}",
             format!("{part:?}").to_lowercase(),
             time.as_secs_f32()
         ),
@@ -192,6 +197,19 @@ fn unit(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
     Ok(Outcome::Passed)
 }
 
+fn instructions(project: &Project) -> Result<Outcome, Failure> {
+    if std::env::consts::ARCH != instructions::ARCHITECTURE {
+        return Ok(Outcome::Skipped(
+            "the limits are those of another processor architecture",
+        ));
+    }
+    match Callgrind::find() {
+        Some(callgrind) => instructions::hold(project, &callgrind).map(|()| Outcome::Passed),
+        None if machine::is_ci() => Err(Failure::Missing(callgrind::MISSING.to_owned())),
+        None => Ok(Outcome::Skipped(callgrind::MISSING)),
+    }
+}
+
 fn wasm(project: &Project) -> Result<Outcome, Failure> {
     if machine::find("node").is_none() {
         if machine::is_ci() {
@@ -286,7 +304,7 @@ mod tests {
         assert!(failure.is_none());
         let result = Err(Failure::Check("two tests".to_owned()));
         let (failed, failure) = line(Part::E2e, result, Duration::from_secs(61));
-        assert_eq!(failed, "e2e        61 s  FAILED: two tests");
+        assert_eq!(failed, "e2e             61 s  FAILED: two tests");
         assert!(failure.is_some());
     }
 }

@@ -1,0 +1,288 @@
+//! Levee's decisions: a `Breaker` as the sidecar has it, a `Replica` as each worker of the filter has it.
+
+use crate::case::{Case, FAILURE, PASS, PASS_FAILURE, PASS_SUCCESS, REFUSE, SUCCESS};
+use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Settings, Verdict};
+use levee_policy::budget::{self, Budget};
+use levee_policy::ratio::Ratio;
+use levee_policy::replica::{Replica, Visit};
+use levee_policy::time::Instant;
+use std::hint::black_box;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant as Clock};
+
+/// All of Levee's cases.
+pub fn cases() -> Vec<Case> {
+    [
+        of::<Breaking<Given>>("levee Breaker"),
+        of::<Breaking<Read>>("levee Breaker, clock read"),
+        of::<Locked>("levee Breaker, clock read, lock"),
+        of::<Replicated<Given>>("levee Replica"),
+        of::<Replicated<Read>>("levee Replica, clock read"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What a call seldom needs, or what is no part of a call: only its instructions are counted.
+pub fn what_is_rare() -> Vec<Case> {
+    let each_in_another_bucket = |own: &mut Held<Breaking<Given>>| {
+        own.subject.time.0 = own.subject.time.0.after(Duration::from_secs(1));
+        own.record(Outcome::SUCCESS);
+    };
+    let closed = || Held::<Breaking<Given>>::closed(settings());
+    vec![
+        Case::new(
+            "levee Breaker",
+            "success in another bucket",
+            closed,
+            each_in_another_bucket,
+        ),
+        Case::new("levee Breaker", "to bytes and back", closed, |own| {
+            Breaker::from_bytes(black_box(&own.subject.breaker.to_bytes()))
+        }),
+        Case::new(
+            "levee Budget",
+            "deposit+withdraw",
+            Budget::default,
+            |budget| {
+                let now = Given::new().now();
+                budget.deposit(1, now);
+                budget.withdraw(black_box(&budget::Settings::default()), 1, now)
+            },
+        ),
+        Case::new(
+            "levee Backoff",
+            "wait",
+            || (settings(), 0_u64),
+            |(settings, random)| {
+                *random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+                settings.open.wait(2, *random)
+            },
+        ),
+    ]
+}
+
+/// Whence `now` comes.
+trait Time: 'static {
+    fn new() -> Self;
+    fn now(&self) -> Instant;
+}
+
+/// It is an argument that the caller has anyway: in the filter, the tick brings it.
+struct Given(Instant);
+
+impl Time for Given {
+    fn new() -> Self {
+        Self(Instant::from_nanos(1_000_000_000_000))
+    }
+    #[inline]
+    fn now(&self) -> Instant {
+        self.0
+    }
+}
+
+/// It is read for each decision.
+struct Read;
+
+static ORIGIN: LazyLock<Clock> = LazyLock::new(Clock::now);
+
+impl Time for Read {
+    fn new() -> Self {
+        LazyLock::force(&ORIGIN);
+        Self
+    }
+    #[inline]
+    fn now(&self) -> Instant {
+        Instant::from_nanos(ORIGIN.elapsed().as_nanos() as u64)
+    }
+}
+
+/// The default rules (five failures in a row; half of twenty in ten seconds), open for long.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.open.base = Duration::from_secs(3600);
+    settings.open.max = Duration::from_secs(3600);
+    settings
+}
+
+/// Every rule is looked at, and none is ever met: one call has succeeded, and all would have to fail.
+fn tolerant() -> Settings {
+    Settings {
+        consecutive_failures: Some(u32::MAX),
+        failure_rate: Some(FailureRate {
+            ratio: Ratio::ONE,
+            minimum_requests: 20,
+        }),
+        ..settings()
+    }
+}
+
+/// What decides.
+trait Decides: 'static {
+    /// Closed.
+    fn new(settings: Settings) -> Self;
+    fn admit(&mut self) -> Verdict;
+    fn record(&mut self, permit: Permit, outcome: Outcome);
+}
+
+/// What decides, with a permit of its present state.
+struct Held<S> {
+    subject: S,
+    permit: Permit,
+}
+
+impl<S: Decides> Held<S> {
+    fn closed(settings: Settings) -> Self {
+        let mut subject = S::new(settings);
+        let Verdict::Admit(permit) = subject.admit() else {
+            panic!("it is closed");
+        };
+        subject.record(permit, Outcome::SUCCESS);
+        Self { subject, permit }
+    }
+
+    fn open() -> Self {
+        let mut own = Self::closed(settings());
+        for _ in 0..5 {
+            own.record(Outcome::FAILURE);
+        }
+        assert!(matches!(own.admit(), Verdict::Refuse { .. }));
+        own
+    }
+
+    #[inline]
+    fn admit(&mut self) -> Verdict {
+        self.subject.admit()
+    }
+
+    #[inline]
+    fn record(&mut self, outcome: Outcome) {
+        self.subject.record(self.permit, outcome);
+    }
+
+    /// Both, as around a call.
+    #[inline]
+    fn call(&mut self, outcome: Outcome) {
+        if let Verdict::Admit(permit) = self.subject.admit() {
+            self.subject.record(permit, outcome);
+        }
+    }
+}
+
+fn of<S: Decides>(name: &str) -> Vec<Case> {
+    let closed = || Held::<S>::closed(settings());
+    let tolerant = || Held::<S>::closed(tolerant());
+    vec![
+        Case::new(name, PASS, closed, Held::admit),
+        Case::new(name, REFUSE, Held::<S>::open, Held::admit),
+        Case::new(name, SUCCESS, closed, |own| own.record(Outcome::SUCCESS)),
+        Case::new(name, FAILURE, tolerant, |own| own.record(Outcome::FAILURE)),
+        Case::new(name, PASS_SUCCESS, closed, |own| own.call(Outcome::SUCCESS)),
+        Case::new(name, PASS_FAILURE, tolerant, |own| {
+            own.call(Outcome::FAILURE);
+        }),
+    ]
+}
+
+/// A breaker that one thread has.
+struct Breaking<T> {
+    settings: Settings,
+    breaker: Breaker,
+    time: T,
+}
+
+impl<T: Time> Decides for Breaking<T> {
+    fn new(settings: Settings) -> Self {
+        let time = T::new();
+        let breaker = Breaker::new(&settings, time.now());
+        Self {
+            settings,
+            breaker,
+            time,
+        }
+    }
+    #[inline]
+    fn admit(&mut self) -> Verdict {
+        self.breaker.admit(&self.settings, self.time.now()).0
+    }
+    #[inline]
+    fn record(&mut self, permit: Permit, outcome: Outcome) {
+        let now = self.time.now();
+        self.breaker.record(&self.settings, permit, outcome, now, 0);
+    }
+}
+
+/// A breaker that several threads may use, as those of the libraries.
+struct Locked {
+    settings: Settings,
+    breaker: Mutex<Breaker>,
+}
+
+impl Decides for Locked {
+    fn new(settings: Settings) -> Self {
+        let breaker = Mutex::new(Breaker::new(&settings, Read::new().now()));
+        Self { settings, breaker }
+    }
+    #[inline]
+    fn admit(&mut self) -> Verdict {
+        let now = Read.now();
+        let mut breaker = self.breaker.lock().expect("nobody has panicked");
+        breaker.admit(&self.settings, now).0
+    }
+    #[inline]
+    fn record(&mut self, permit: Permit, outcome: Outcome) {
+        let now = Read.now();
+        let mut breaker = self.breaker.lock().expect("nobody has panicked");
+        breaker.record(&self.settings, permit, outcome, now, 0);
+    }
+}
+
+/// A worker's view of a breaker that is kept as bytes. What a host takes to hand the bytes over is not in it.
+struct Replicated<T> {
+    settings: Settings,
+    replica: Replica,
+    shared: Vec<u8>,
+    time: T,
+}
+
+impl<T: Time> Replicated<T> {
+    #[inline(never)]
+    fn visit(&mut self, visit: Visit, now: Instant) -> Option<Verdict> {
+        let mut breaker = Breaker::from_bytes(&self.shared).expect("it was written here");
+        let (verdict, _) = self
+            .replica
+            .visit(&self.settings, &mut breaker, visit, now, 0);
+        self.shared.copy_from_slice(&breaker.to_bytes());
+        self.replica.adopt(&breaker, now);
+        verdict
+    }
+}
+
+impl<T: Time> Decides for Replicated<T> {
+    fn new(settings: Settings) -> Self {
+        let time = T::new();
+        let breaker = Breaker::new(&settings, time.now());
+        Self {
+            replica: Replica::new(&settings, &breaker, time.now()),
+            shared: breaker.to_bytes().to_vec(),
+            settings,
+            time,
+        }
+    }
+    #[inline]
+    fn admit(&mut self) -> Verdict {
+        let now = self.time.now();
+        match self.replica.admit(&self.settings, now) {
+            Some(verdict) => verdict,
+            None => self.visit(Visit::Admit, now).expect("it was asked"),
+        }
+    }
+    #[inline]
+    fn record(&mut self, permit: Permit, outcome: Outcome) {
+        let now = self.time.now();
+        if !self.replica.record(permit, outcome, now) {
+            self.visit(Visit::Record(permit, outcome), now);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What else there is in Rust. Each is set up as near to Levee's default rules as it goes, reads its own clock where it
+//! needs one, and may be used by several threads.
+
+use crate::case::{Case, FAILURE, PASS, PASS_FAILURE, PASS_SUCCESS, REFUSE, SUCCESS};
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// All of their cases.
+pub fn cases() -> Vec<Case> {
+    [recloser(), failsafe(), breaker(), tower_resilience()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// What a future that waits for nothing comes to.
+fn done<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("nothing is waited for"),
+    }
+}
+
+/// It counts the last twenty calls, whenever they were, and asks and records only around a call.
+fn recloser() -> Vec<Case> {
+    use recloser::{Error, Recloser};
+    let name = "recloser 1.4.0";
+    let with = |error_rate| {
+        move || {
+            Recloser::custom()
+                .error_rate(error_rate)
+                .closed_len(20)
+                .open_wait(LONG)
+                .build()
+        }
+    };
+    let open = move || {
+        let breaker = with(0.5)();
+        for _ in 0..21 {
+            let _ = breaker.call(|| Err::<(), ()>(()));
+        }
+        assert!(matches!(
+            breaker.call(|| Ok::<(), ()>(())),
+            Err(Error::Rejected)
+        ));
+        breaker
+    };
+    let success = |own: &mut Recloser| own.call(|| Ok::<(), ()>(()));
+    let failure = |own: &mut Recloser| own.call(|| Err::<(), ()>(()));
+    vec![
+        Case::new(name, REFUSE, open, success),
+        Case::new(name, PASS_SUCCESS, with(0.5), success),
+        // A rate that is never reached.
+        Case::new(name, PASS_FAILURE, with(2.0), failure),
+    ]
+}
+
+/// Five failures in a row; or too few successes in ten seconds, by a moving average.
+fn failsafe() -> Vec<Case> {
+    use failsafe::{CircuitBreaker, Config, FailurePolicy, backoff, failure_policy};
+    let name = "failsafe 1.3.0";
+    macro_rules! with {
+        ($in_a_row:expr, $success_rate:expr) => {
+            || {
+                let policy =
+                    failure_policy::consecutive_failures($in_a_row, backoff::constant(LONG))
+                        .or_else(failure_policy::success_rate_over_time_window(
+                            $success_rate,
+                            20,
+                            Duration::from_secs(10),
+                            backoff::constant(LONG),
+                        ));
+                Config::new().failure_policy(policy).build()
+            }
+        };
+    }
+    let open = || {
+        let breaker = with!(5, 0.5)();
+        for _ in 0..5 {
+            breaker.on_error();
+        }
+        assert!(!breaker.is_call_permitted());
+        breaker
+    };
+    vec![
+        Case::new(name, PASS, with!(5, 0.5), |own| own.is_call_permitted()),
+        Case::new(name, REFUSE, open, |own| own.is_call_permitted()),
+        Case::new(name, SUCCESS, with!(5, 0.5), |own| own.on_success()),
+        Case::new(name, FAILURE, with!(u32::MAX, 0.0), |own| own.on_error()),
+        Case::new(name, PASS_SUCCESS, with!(5, 0.5), |own| {
+            own.call(|| Ok::<(), ()>(()))
+        }),
+        Case::new(name, PASS_FAILURE, with!(u32::MAX, 0.0), |own| {
+            own.call(|| Err::<(), ()>(()))
+        }),
+    ]
+}
+
+/// Five failures in a row, or half of the last twenty calls. It asks only around a call, whose future is polled once.
+fn breaker() -> Vec<Case> {
+    use breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerError};
+    let name = "breaker 2.0.2";
+    // A rate of 0 is none: with the highest, one success among the last twenty would have to be kept up.
+    let with = |in_a_row, rate| {
+        move || {
+            let config = CircuitBreakerConfig::builder()
+                .consecutive_failures(in_a_row)
+                .failure_rate_threshold(rate)
+                .sliding_window_size(20)
+                .wait_duration(LONG)
+                .build();
+            CircuitBreaker::new(config)
+        }
+    };
+    let success = |own: &mut CircuitBreaker| done(own.call(|| ready(Ok::<(), Infallible>(()))));
+    let failure = |own: &mut CircuitBreaker| done(own.call(|| ready(Err::<(), ()>(()))));
+    let open = move || {
+        let breaker = with(5, 0.5)();
+        for _ in 0..5 {
+            breaker.record_failure();
+        }
+        let refused = done(breaker.call(|| ready(Ok::<(), ()>(()))));
+        assert!(matches!(refused, Err(CircuitBreakerError::CircuitOpen)));
+        breaker
+    };
+    vec![
+        Case::new(name, REFUSE, open, success),
+        Case::new(name, SUCCESS, with(5, 0.5), |own| own.record_success()),
+        Case::new(name, FAILURE, with(u32::MAX, 0.0), |own| {
+            own.record_failure()
+        }),
+        Case::new(name, PASS_SUCCESS, with(5, 0.5), success),
+        Case::new(name, PASS_FAILURE, with(u32::MAX, 0.0), failure),
+    ]
+}
+
+/// Answers at once with what it was asked for.
+#[derive(Clone)]
+struct Echo;
+
+impl tower::Service<Result<(), ()>> for Echo {
+    type Response = ();
+    type Error = ();
+    type Future = Ready<Result<(), ()>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, wanted: Result<(), ()>) -> Self::Future {
+        ready(wanted)
+    }
+}
+
+/// Half of the calls, at least twenty. It is a layer around a service: it asks and records only around a call, whose
+/// future it allocates.
+fn tower_resilience() -> Vec<Case> {
+    use tower::{Layer, Service};
+    use tower_resilience_circuitbreaker::{
+        CircuitBreaker, CircuitBreakerError, CircuitBreakerLayer,
+    };
+    let name = "tower-resilience-circuitbreaker 0.14.0";
+    let with = |minimum: usize| {
+        move || {
+            let layer = CircuitBreakerLayer::builder()
+                .failure_rate_threshold(0.5)
+                .sliding_window_size(minimum)
+                .minimum_number_of_calls(minimum)
+                .wait_duration_in_open(LONG)
+                .build()
+                .expect("the settings are valid");
+            layer.layer(Echo)
+        }
+    };
+    fn call<C>(
+        own: &mut CircuitBreaker<Echo, C>,
+        wanted: Result<(), ()>,
+    ) -> Result<(), CircuitBreakerError<()>>
+    where
+        CircuitBreaker<Echo, C>:
+            Service<Result<(), ()>, Response = (), Error = CircuitBreakerError<()>>,
+    {
+        let mut context = Context::from_waker(Waker::noop());
+        match own.poll_ready(&mut context) {
+            Poll::Ready(ready) => ready?,
+            Poll::Pending => panic!("nothing is waited for"),
+        }
+        done(own.call(wanted))
+    }
+    let open = move || {
+        let mut breaker = with(20)();
+        for _ in 0..20 {
+            let _ = call(&mut breaker, Err(()));
+        }
+        assert!(call(&mut breaker, Ok(())).is_err());
+        breaker
+    };
+    vec![
+        Case::new(name, REFUSE, open, |own| call(own, Ok(()))),
+        Case::new(name, PASS_SUCCESS, with(20), |own| call(own, Ok(()))),
+        Case::new(name, PASS_FAILURE, with(usize::MAX), |own| {
+            call(own, Err(()))
+        }),
+    ]
+}
