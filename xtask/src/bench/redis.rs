@@ -1,124 +1,16 @@
-//! Measuring, side by side in one run: ratios hold on other machines, absolute figures don't.
+//! Redis: directly, through the sidecar, through Envoy.
 
+use super::running::{Running, free_ports};
+use super::statistics::{Spread, median};
+use super::{Options, build_sidecar};
 use crate::failure::Failure;
 use crate::machine;
 use crate::project::Project;
-use crate::run::succeed;
-use crate::tools::{self, cargo};
-use clap::{Args, Subcommand};
+use crate::tools;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
-
-/// What is measured.
-#[derive(Subcommand)]
-pub enum Bench {
-    /// Throughput and latency of Redis: directly, through the sidecar, through Envoy
-    Redis(Options),
-    /// Latency of a service at its database, with and without a cleanup job beside it
-    Database(Options),
-}
-
-/// How long it is measured.
-#[derive(Args)]
-pub struct Options {
-    /// One round, and a tenth of the commands
-    #[arg(long)]
-    quick: bool,
-}
-
-/// Measures.
-pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
-    match bench {
-        Bench::Redis(options) => redis(project, options),
-        Bench::Database(options) => database(project, options),
-    }
-}
-
-/// Builds the sidecar for release: where it is.
-fn build_sidecar(project: &Project) -> Result<PathBuf, Failure> {
-    println!("==> building the sidecar for release");
-    let mut build = cargo();
-    build
-        .current_dir(&project.root)
-        .args(["build", "--locked", "--release", "--package=levee"]);
-    succeed(&mut build, "the sidecar could not be built")?;
-    Ok(project.target()?.join("release/levee"))
-}
-
-fn database(project: &Project, options: &Options) -> Result<(), Failure> {
-    let postgres = machine::postgres()?;
-    let levee = build_sidecar(project)?;
-    let mut run = cargo();
-    run.current_dir(&project.root)
-        .args([
-            "run",
-            "--locked",
-            "--quiet",
-            "--package=levee-tests",
-            "--bin=bench-database",
-            "--",
-        ])
-        .arg(if options.quick { "1" } else { "5" })
-        .env("POSTGRES_BIN_PATH", postgres)
-        .env("LEVEE_BIN", levee);
-    succeed(&mut run, "the measurement has failed")
-}
-
-/// A program that is ended when this is dropped.
-struct Running {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Running {
-    /// Starts `command` and waits until it listens on `port`.
-    fn start(command: &mut Command, port: u16) -> Result<Self, Failure> {
-        let failed = |what: &str| Failure::Check(format!("{command:?} {what}"));
-        let child = Command::new(command.get_program())
-            .args(command.get_args())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| failed(&format!("can't be started: {error}")))?;
-        let mut running = Self { child, port };
-        for _ in 0..500 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return Ok(running);
-            }
-            if running.child.try_wait().ok().flatten().is_some() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Err(failed("does not listen"))
-    }
-
-    /// The processor time that it has used, in seconds (`proc_pid_stat(5)`; a hundred ticks a second).
-    fn cpu_seconds(&self) -> f64 {
-        let stat =
-            fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let ticks: u32 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u32>().ok())
-            .sum();
-        f64::from(ticks) / 100.0
-    }
-}
 
 /// What redis-benchmark said.
 #[derive(Clone, Copy, Default)]
@@ -131,7 +23,8 @@ struct Figures {
 
 const NAMES: [&str; 3] = ["direct", "levee", "envoy redis_proxy"];
 
-fn redis(project: &Project, options: &Options) -> Result<(), Failure> {
+/// Measures.
+pub fn redis(project: &Project, options: &Options) -> Result<(), Failure> {
     let server = machine::redis_server()?;
     let benchmark = machine::find("redis-benchmark").ok_or_else(|| {
         Failure::Missing("redis-benchmark is missing. Install it (Debian: redis-tools)".to_owned())
@@ -235,17 +128,18 @@ fn run(
 
 fn print_row(pipeline: u32, name: &str, what: &str, figures: &[Figures], direct: &[Figures]) {
     let of = |read: fn(&Figures) -> f64| median(figures.iter().map(read).collect());
-    let mut ratios: Vec<f64> = figures
-        .iter()
-        .zip(direct)
-        .map(|(own, direct)| own.per_second / direct.per_second)
-        .collect();
-    ratios.sort_by(f64::total_cmp);
+    let ratios = Spread::of(
+        figures
+            .iter()
+            .zip(direct)
+            .map(|(own, direct)| own.per_second / direct.per_second)
+            .collect(),
+    );
     println!(
         "{name:<4}-P {pipeline:<3}{what:<19}{:>11.0}{:>8.2} {:<14}{:>8.2}{:>8.2}{:>15.2}",
         of(|f| f.per_second),
-        median(ratios.clone()),
-        format!("[{:.2} to {:.2}]", ratios[0], ratios[ratios.len() - 1]),
+        ratios.median,
+        format!("[{:.2} to {:.2}]", ratios.lowest, ratios.highest),
         of(|f| f.p50_ms),
         of(|f| f.p99_ms),
         of(|f| f.cpu_us),
@@ -283,21 +177,6 @@ fn measure(
         p50_ms,
         p99_ms,
         cpu_us,
-    })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    // All are held until all are known, so that they differ.
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    held.map(|listener| {
-        listener
-            .and_then(|l| l.local_addr())
-            .map_or(0, |address| address.port())
     })
 }
 

@@ -1,0 +1,28 @@
+//! A service at its database, with and without a cleanup job beside it.
+
+use super::{Options, build_sidecar};
+use crate::failure::Failure;
+use crate::machine;
+use crate::project::Project;
+use crate::run::succeed;
+use crate::tools::cargo;
+
+/// Measures.
+pub fn database(project: &Project, options: &Options) -> Result<(), Failure> {
+    let postgres = machine::postgres()?;
+    let levee = build_sidecar(project)?;
+    let mut run = cargo();
+    run.current_dir(&project.root)
+        .args([
+            "run",
+            "--locked",
+            "--quiet",
+            "--package=levee-tests",
+            "--bin=bench-database",
+            "--",
+        ])
+        .arg(if options.quick { "1" } else { "5" })
+        .env("POSTGRES_BIN_PATH", postgres)
+        .env("LEVEE_BIN", levee);
+    succeed(&mut run, "the measurement has failed")
+}

@@ -1,0 +1,49 @@
+//! Measuring, side by side in one run: ratios hold on other machines, absolute figures don't.
+
+mod database;
+mod redis;
+mod running;
+mod statistics;
+
+use crate::failure::Failure;
+use crate::project::Project;
+use crate::run::succeed;
+use crate::tools::cargo;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// What is measured.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Throughput and latency of Redis: directly, through the sidecar, through Envoy
+    Redis(Options),
+    /// Latency of a service at its database, with and without a cleanup job beside it
+    Database(Options),
+}
+
+/// How long it is measured.
+#[derive(Args)]
+pub struct Options {
+    /// One round, and a tenth of the commands
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Measures.
+pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
+    match bench {
+        Bench::Redis(options) => redis::redis(project, options),
+        Bench::Database(options) => database::database(project, options),
+    }
+}
+
+/// Builds the sidecar for release: where it is.
+fn build_sidecar(project: &Project) -> Result<PathBuf, Failure> {
+    println!("==> building the sidecar for release");
+    let mut build = cargo();
+    build
+        .current_dir(&project.root)
+        .args(["build", "--locked", "--release", "--package=levee"]);
+    succeed(&mut build, "the sidecar could not be built")?;
+    Ok(project.target()?.join("release/levee"))
+}
