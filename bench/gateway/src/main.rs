@@ -104,7 +104,7 @@ fn quick(options: &Options, tools: &Tools, folder: &Path, report: &mut Report) -
         protocol: Protocol::Http1,
         answer: "small",
         rounds: options.rounds.unwrap_or(7),
-        seconds: 1.5,
+        requests: 30_000,
     };
     let mut variants = vec![Variant::Bare, Variant::Levee, Variant::Floor, Variant::Lua];
     variants.extend(
@@ -147,11 +147,11 @@ fn machine(tools: &Tools) -> Result<Machine> {
         .unwrap_or_else(|| "unknown processor".to_owned());
     let said = Command::new(&tools.envoy).arg("--version").output()?.stdout;
     // "envoy  version: <commit>/<version>/<state>/<build>/<ssl>"
-    let Some(envoy) = String::from_utf8_lossy(&said)
-        .split('/')
-        .nth(1)
-        .map(str::to_owned)
-    else {
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let version = said
+        .split_once("version:")
+        .and_then(|(_, version)| version.split('/').nth(1));
+    let Some(envoy) = version.map(str::to_owned) else {
         bail!("{} does not say its version", tools.envoy.display());
     };
     let filter = fs::metadata(&tools.levee).with_context(|| tools.levee.display().to_string())?;

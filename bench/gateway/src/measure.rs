@@ -91,8 +91,8 @@ pub struct Plan<'a> {
     pub answer: &'static str,
     /// How often everything is measured.
     pub rounds: usize,
-    /// How long bare Envoy takes for the requests of one measurement.
-    pub seconds: f64,
+    /// In each measurement.
+    pub requests: u64,
 }
 
 /// Proxies that run, by variant.
@@ -115,7 +115,7 @@ impl Plan<'_> {
         })
     }
 
-    fn setting(&self, requests: u64) -> Setting {
+    fn setting(&self) -> Setting {
         Setting {
             workers: self.place.workers,
             protocol: match self.protocol {
@@ -123,7 +123,7 @@ impl Plan<'_> {
                 Protocol::Http2 => "HTTP/2",
             },
             answer_bytes: if self.answer == "small" { SMALL } else { LARGE },
-            requests,
+            requests: self.requests,
             rounds: self.rounds,
             proxy_cpus: self.place.cpus.to_vec(),
             load_cpus: self.load_cpus.to_vec(),
@@ -139,12 +139,7 @@ impl Plan<'_> {
 
     /// The CPU time that each case's requests cost, in a closed loop.
     pub fn cpu(&self, title: &str, cases: &[Case], proxies: &Proxies) -> Result<CpuTable> {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "some ten thousand"
-        )]
-        let requests = (self.rate(proxies)? * self.seconds) as u64;
+        let requests = self.requests;
         eprintln!("==> {title}");
         let mut rows: Vec<Measured> = cases.iter().map(|_| Measured::default()).collect();
         for round in 0..self.rounds {
@@ -188,7 +183,7 @@ impl Plan<'_> {
             });
         Ok(CpuTable {
             title: title.to_owned(),
-            setting: self.setting(requests),
+            setting: self.setting(),
             rows: rows.collect(),
         })
     }
@@ -251,12 +246,7 @@ impl Plan<'_> {
     pub fn latency(&self, title: &str, cases: &[Case], proxies: &Proxies) -> Result<LatencyTable> {
         let rate = (self.rate(proxies)? / 2.0 / 100.0).floor() * 100.0;
         ensure!(rate > 0.0, "bare Envoy is too slow to measure");
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "some ten thousand"
-        )]
-        let requests = (rate * self.seconds) as u64;
+        let requests = self.requests;
         eprintln!("==> {title}");
         let mut all: Vec<(Vec<Outcome>, Option<String>)> =
             cases.iter().map(|_| Default::default()).collect();
@@ -308,7 +298,7 @@ impl Plan<'_> {
         });
         Ok(LatencyTable {
             title: title.to_owned(),
-            setting: self.setting(requests),
+            setting: self.setting(),
             rate,
             bound: Bound::default(),
             rows: rows.collect(),
