@@ -1,7 +1,7 @@
 //! Configurations of Envoy, and starting it.
 
 use crate::system::{self, Process};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -23,7 +23,6 @@ pub struct Envoy {
     pub port: u16,
     /// From its start until it was ready.
     pub start: Duration,
-    admin: u16,
 }
 
 /// A configuration of Envoy.
@@ -197,21 +196,7 @@ impl Envoy {
             process,
             port,
             start,
-            admin,
         })
-    }
-
-    /// What the admin interface says.
-    pub fn admin(&self, path: &str) -> Result<String> {
-        let answer = ask(self.admin, path).context("Envoy's admin interface does not answer")?;
-        match answer.split_once("\r\n\r\n") {
-            Some((head, body))
-                if head.starts_with("HTTP/1.0 200") || head.starts_with("HTTP/1.1 200") =>
-            {
-                Ok(body.to_owned())
-            }
-            _ => bail!("Envoy's admin interface has answered {path}: {answer}"),
-        }
     }
 }
 

@@ -1,25 +1,24 @@
 //! What Levee's filter costs in Envoy, beside what one would use instead. Started by `cargo xtask bench gateway`.
 
 mod backend;
+mod calls;
 mod client;
 mod envoy;
+mod growth;
 mod load;
+mod matrix;
 mod measure;
 mod report;
 mod system;
 mod tools;
 mod variant;
 
-use crate::backend::Backend;
-use crate::client::Protocol;
-use crate::measure::{Case, Plan, Proxies};
 use crate::report::{Machine, Report};
 use crate::tools::Tools;
-use crate::variant::{Place, Variant};
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 /// How it is measured.
@@ -28,6 +27,12 @@ struct Options {
     /// CPU for each request of bare Envoy, Levee's filter, the floor filter and a breaker in Lua, in under two minutes
     #[arg(long)]
     quick: bool,
+    /// How cost grows with services, workers and configuration, and what the start of the filter costs
+    #[arg(long, conflicts_with = "quick")]
+    growth: bool,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_enum, conflicts_with_all = ["quick", "growth"])]
+    only: Vec<Part>,
     /// Print one JSON document and nothing else
     #[arg(long)]
     json: bool,
@@ -37,6 +42,19 @@ struct Options {
     /// How often each case is measured
     #[arg(long)]
     rounds: Option<usize>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// CPU for each good request, one worker
+    Cpu,
+    /// CPU for each request while a service fails, one worker
+    Failure,
+    /// How long answers take at a fixed rate, one worker
+    Latency,
+    /// The same with two workers
+    Workers,
 }
 
 fn parse_build(text: &str) -> Result<(String, PathBuf)> {
@@ -68,67 +86,35 @@ fn run(options: &Options) -> Result<Vec<String>> {
         machine: machine(&tools)?,
         ..Report::default()
     };
-    quick(options, &tools, folder.path(), &mut report)?;
+    report
+        .problems
+        .extend(calls::compare(&tools, folder.path())?);
+    let bench = matrix::Bench {
+        tools: &tools,
+        folder: folder.path(),
+        also: &options.also,
+        rounds: options.rounds,
+    };
+    let parts = match &options.only[..] {
+        [] => Part::value_variants(),
+        chosen => chosen,
+    };
+    if options.quick {
+        bench.quick(&mut report)?;
+    } else if options.growth {
+        growth::growth(&bench, &mut report)?;
+    } else {
+        bench.one_worker(parts, &mut report)?;
+        if parts.contains(&Part::Workers) {
+            bench.two_workers(&mut report)?;
+        }
+    }
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", report.to_text());
     }
     Ok(report.problems())
-}
-
-/// The CPUs for a proxy with this many workers, and those for the load and the service: apart, where there are enough.
-fn share_cpus(workers: usize) -> (Vec<usize>, Vec<usize>) {
-    let all = system::allowed_cpus();
-    if all.len() > workers {
-        let (proxy, load) = all.split_at(workers);
-        (proxy.to_vec(), load.to_vec())
-    } else {
-        (all.clone(), all)
-    }
-}
-
-fn quick(options: &Options, tools: &Tools, folder: &Path, report: &mut Report) -> Result<()> {
-    let (cpus, load_cpus) = share_cpus(1);
-    let backend = Backend::start(&load_cpus)?;
-    let place = Place {
-        tools,
-        backend: &backend,
-        folder,
-        workers: 1,
-        cpus: &cpus,
-    };
-    let plan = Plan {
-        place,
-        load_cpus: &load_cpus,
-        protocol: Protocol::Http1,
-        answer: "small",
-        rounds: options.rounds.unwrap_or(7),
-        requests: 30_000,
-    };
-    let mut variants = vec![Variant::Bare, Variant::Levee, Variant::Floor, Variant::Lua];
-    variants.extend(
-        options
-            .also
-            .iter()
-            .map(|(name, file)| Variant::Build(name.clone(), file.clone())),
-    );
-    let proxies = start_all(&place, &variants)?;
-    let cases: Vec<Case> = variants.into_iter().map(Case::good).collect();
-    report
-        .cpu
-        .push(plan.cpu("CPU for each request", &cases, &proxies)?);
-    Ok(())
-}
-
-fn start_all(place: &Place, variants: &[Variant]) -> Result<Proxies> {
-    let start = |variant: &Variant| {
-        let running = place
-            .start(variant)
-            .with_context(|| variant.name().to_owned())?;
-        Ok((variant.clone(), running))
-    };
-    variants.iter().map(start).collect()
 }
 
 fn machine(tools: &Tools) -> Result<Machine> {

@@ -4,7 +4,7 @@
 use crate::backend::{LARGE, SMALL};
 use crate::client::{Protocol, Request};
 use crate::load::{Load, Outcome, Statuses};
-use crate::report::{Bound, CpuRow, CpuTable, LatencyRow, LatencyTable, Setting, Summary};
+use crate::report::{Bound, CpuRow, CpuTable, LatencyRow, LatencyTable, MISSING, Setting, Summary};
 use crate::variant::{Place, Running, Variant};
 use anyhow::{Result, bail, ensure};
 use std::collections::HashMap;
@@ -16,6 +16,8 @@ const WARM_UP: u64 = 8_000;
 const CLIENTS: usize = 16;
 /// Clients of an open loop: far more than there are requests under way, as long as nothing stalls.
 const OPEN_CLIENTS: usize = 128;
+/// How long a measurement of latencies takes.
+const LATENCY_SECONDS: f64 = 3.0;
 
 /// What a case must be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +93,10 @@ pub struct Plan<'a> {
     pub answer: &'static str,
     /// How often everything is measured.
     pub rounds: usize,
-    /// In each measurement.
+    /// In each measurement of CPU time.
     pub requests: u64,
+    /// Services that requests are for in turns, in place of the case's own.
+    pub services: &'a [String],
 }
 
 /// Proxies that run, by variant.
@@ -101,21 +105,28 @@ pub type Proxies = HashMap<Variant, Running>;
 impl Plan<'_> {
     fn load(&self, case: &Case, proxies: &Proxies, clients: usize) -> Result<Load> {
         let Some(running) = proxies.get(&case.variant) else {
-            bail!("it does not run")
+            bail!(MISSING)
+        };
+        let path = case.variant.path(case.service, self.answer);
+        let requests: Result<Vec<Request>> = match self.services {
+            [] => vec![Request::new(case.service, &path)]
+                .into_iter()
+                .collect(),
+            services => services
+                .iter()
+                .map(|service| Request::new(service, &path))
+                .collect(),
         };
         Ok(Load {
             port: running.port(self.protocol),
             protocol: self.protocol,
             clients,
-            requests: vec![Request::new(
-                case.service,
-                &case.variant.path(case.service, self.answer),
-            )?],
+            requests: requests?,
             cpus: self.load_cpus.to_vec(),
         })
     }
 
-    fn setting(&self) -> Setting {
+    fn setting(&self, requests: u64) -> Setting {
         Setting {
             workers: self.place.workers,
             protocol: match self.protocol {
@@ -123,7 +134,7 @@ impl Plan<'_> {
                 Protocol::Http2 => "HTTP/2",
             },
             answer_bytes: if self.answer == "small" { SMALL } else { LARGE },
-            requests: self.requests,
+            requests,
             rounds: self.rounds,
             proxy_cpus: self.place.cpus.to_vec(),
             load_cpus: self.load_cpus.to_vec(),
@@ -183,7 +194,7 @@ impl Plan<'_> {
             });
         Ok(CpuTable {
             title: title.to_owned(),
-            setting: self.setting(),
+            setting: self.setting(requests),
             rows: rows.collect(),
         })
     }
@@ -246,7 +257,12 @@ impl Plan<'_> {
     pub fn latency(&self, title: &str, cases: &[Case], proxies: &Proxies) -> Result<LatencyTable> {
         let rate = (self.rate(proxies)? / 2.0 / 100.0).floor() * 100.0;
         ensure!(rate > 0.0, "bare Envoy is too slow to measure");
-        let requests = self.requests;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "some ten thousand"
+        )]
+        let requests = (rate * LATENCY_SECONDS) as u64;
         eprintln!("==> {title}");
         let mut all: Vec<(Vec<Outcome>, Option<String>)> =
             cases.iter().map(|_| Default::default()).collect();
@@ -298,7 +314,7 @@ impl Plan<'_> {
         });
         Ok(LatencyTable {
             title: title.to_owned(),
-            setting: self.setting(),
+            setting: self.setting(requests),
             rate,
             bound: Bound::default(),
             rows: rows.collect(),

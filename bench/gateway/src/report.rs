@@ -55,7 +55,12 @@ pub struct Report {
     pub latency: Vec<LatencyTable>,
     /// How cost grows, and what a start costs.
     pub growth: Vec<GrowthTable>,
+    /// What makes some of it doubtful.
+    pub problems: Vec<String>,
 }
+
+/// The row of a proxy that the machine doesn't have and that may be missing.
+pub const MISSING: &str = "this machine has none";
 
 /// Where it was measured.
 #[derive(Debug, Default, Serialize)]
@@ -232,25 +237,26 @@ pub struct GrowthRow {
 }
 
 impl Report {
-    /// What could not be measured.
+    /// What could not be measured, or not well.
     pub fn problems(&self) -> Vec<String> {
-        let cpu = self
-            .cpu
-            .iter()
-            .flat_map(|t| t.rows.iter().map(|r| (&t.title, &r.name, &r.problem)));
-        let latency = self
-            .latency
-            .iter()
-            .flat_map(|t| t.rows.iter().map(|r| (&t.title, &r.name, &r.problem)));
-        let growth = self
-            .growth
-            .iter()
-            .flat_map(|t| t.rows.iter().map(|r| (&t.title, &r.name, &r.problem)));
-        let all = cpu.chain(latency).chain(growth);
-        all.filter_map(|(title, name, problem)| {
-            Some(format!("{title}: {name}: {}", problem.as_ref()?))
-        })
-        .collect()
+        let cpu = self.cpu.iter().flat_map(|table| {
+            let rows = table.rows.iter();
+            rows.map(|row| (&table.title, &row.name, &row.problem))
+        });
+        let latency = self.latency.iter().flat_map(|table| {
+            let rows = table.rows.iter();
+            rows.map(|row| (&table.title, &row.name, &row.problem))
+        });
+        let growth = self.growth.iter().flat_map(|table| {
+            let rows = table.rows.iter();
+            rows.map(|row| (&table.title, &row.name, &row.problem))
+        });
+        let rows = cpu.chain(latency).chain(growth);
+        let of_rows = rows.filter_map(|(title, name, problem)| {
+            let problem = problem.as_ref().filter(|problem| *problem != MISSING)?;
+            Some(format!("{title}: {name}: {problem}"))
+        });
+        self.problems.iter().cloned().chain(of_rows).collect()
     }
 
     /// For people.

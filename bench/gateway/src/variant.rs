@@ -80,6 +80,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// An Envoy, which speaks both at one port.
+    pub fn envoy(process: Process, port: u16) -> Self {
+        Self {
+            process,
+            http1: port,
+            http2: port,
+        }
+    }
+
     /// Where it listens.
     pub fn port(&self, protocol: Protocol) -> u16 {
         match protocol {
@@ -113,11 +122,7 @@ impl Place<'_> {
             _ => {
                 let config = self.config(variant)?;
                 let Envoy { process, port, .. } = Envoy::start(config, &self.envoy(variant))?;
-                Ok(Running {
-                    process,
-                    http1: port,
-                    http2: port,
-                })
+                Ok(Running::envoy(process, port))
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::machine;
 use crate::project::Project;
 use crate::run::{build_filter, succeed};
 use crate::tools::{self, cargo};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,6 +19,9 @@ pub struct Options {
     /// How cost grows with services, workers and configuration, and what the start of the filter costs
     #[arg(long, conflicts_with = "quick")]
     growth: bool,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_enum, conflicts_with_all = ["quick", "growth"])]
+    only: Vec<Part>,
     /// Print one JSON document and nothing else
     #[arg(long)]
     json: bool,
@@ -30,13 +33,30 @@ pub struct Options {
     rounds: Option<usize>,
 }
 
+/// What can be measured by itself.
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    /// CPU for each good request, one worker
+    Cpu,
+    /// CPU for each request while a service fails, one worker
+    Failure,
+    /// How long answers take at a fixed rate, one worker
+    Latency,
+    /// The same with two workers
+    Workers,
+}
+
 /// Builds what is measured, and becomes the program that measures: Ctrl-C reaches it, its exit code is this command's.
 pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     let envoy = tools::envoy(project)?;
     build_filter(project)?;
     let target = project.target()?.join("bench");
     let folder = project.root.join("bench/gateway");
-    build(&folder.join("floor"), &target, Some("wasm32-unknown-unknown"))?;
+    build(
+        &folder.join("floor"),
+        &target,
+        Some("wasm32-unknown-unknown"),
+    )?;
     build(&folder, &target, None)?;
 
     let mut program = Command::new(target.join("release/levee-bench-gateway"));
@@ -61,6 +81,11 @@ pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     ] {
         if is_wanted {
             program.arg(flag);
+        }
+    }
+    for part in &options.only {
+        if let Some(part) = part.to_possible_value() {
+            program.args(["--only", part.get_name()]);
         }
     }
     for build in &options.also {
@@ -94,5 +119,6 @@ fn build(folder: &Path, target: &Path, triple: Option<&str>) -> Result<(), Failu
 
 /// nginx, where the machine has it. Debian has it where only root's PATH leads to.
 fn nginx() -> Option<PathBuf> {
-    machine::find("nginx").or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))
+    machine::find("nginx")
+        .or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))
 }
