@@ -15,19 +15,23 @@ use std::time::Duration;
 
 /// What is wrong with the floor, if anything.
 pub fn compare(tools: &Tools, folder: &Path) -> Result<Option<String>> {
-    let levee = calls_of(tools, folder, &Variant::Levee)?;
-    let floor = calls_of(tools, folder, &Variant::Floor)?;
-    ensure!(!levee.is_empty(), "Envoy logs no calls of Levee's filter");
+    let [levee, floor] =
+        [Variant::Levee, Variant::Floor].map(|variant| calls_of(tools, folder, &variant));
+    let (levee, floor) = (levee?, floor?);
+    ensure!(
+        levee.iter().all(|calls| !calls.is_empty()),
+        "Envoy logs no calls of Levee's filter"
+    );
     Ok((levee != floor).then(|| {
         format!(
-            "the floor filter makes other calls than Levee's: change bench/gateway/floor. Levee's: {levee:?}; the \
-             floor's: {floor:?}"
+            "the floor filter makes other calls than Levee's: change bench/gateway/floor. Levee's for a good request and \
+             a refused one: {levee:?}; the floor's: {floor:?}"
         )
     }))
 }
 
-/// What is called for the last of some good requests, and what it calls.
-fn calls_of(tools: &Tools, folder: &Path, variant: &Variant) -> Result<Vec<String>> {
+/// What is called for a good request and for a refused one, and what is called in turn.
+fn calls_of(tools: &Tools, folder: &Path, variant: &Variant) -> Result<[Vec<String>; 2]> {
     let cpus = system::allowed_cpus();
     let backend = Backend::start(&cpus)?;
     let place = Place {
@@ -41,21 +45,35 @@ fn calls_of(tools: &Tools, folder: &Path, variant: &Variant) -> Result<Vec<Strin
         traces: true,
         ..place.envoy(variant)
     };
-    let log = start.folder.join("envoy.log");
     let envoy =
         Envoy::start(place.config(variant)?, &start).with_context(|| variant.name().to_owned())?;
-    let load = Load {
-        port: envoy.port,
-        protocol: Protocol::Http1,
-        clients: 1,
-        requests: vec![Request::new("service", &variant.path("service", "small"))?],
-        cpus: cpus.clone(),
+    let mut sent = 0;
+    let mut last_of = |service: &str, status: u16| -> Result<Vec<String>> {
+        let load = Load {
+            port: envoy.port,
+            protocol: Protocol::Http1,
+            clients: 1,
+            requests: vec![Request::new(service, &variant.path(service, "small"))?],
+            cpus: cpus.clone(),
+        };
+        // The first meets the service, others open its breaker.
+        for times in 1..100 {
+            sent += 1;
+            if load.closed(1)?.statuses.contains_key(&status) && times > 2 {
+                return last_call(&start.folder.join("envoy.log"), sent);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Vec::new())
     };
-    load.closed(3)?;
+    Ok([last_of("service", 200)?, last_of("failing", 503)?])
+}
+
+/// The calls of the last of this many requests, once they are in the log.
+fn last_call(log: &Path, requests: usize) -> Result<Vec<String>> {
     for _ in 0..500 {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        let (calls, ended) = last_request(&text);
-        if ended >= 3 {
+        let (calls, ended) = last_request(&fs::read_to_string(log)?);
+        if ended >= requests {
             return Ok(calls);
         }
         thread::sleep(Duration::from_millis(10));

@@ -21,8 +21,9 @@ pub fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
     let columns = ["envoy, CPU us", "levee, CPU us", "ratio"]
         .map(str::to_owned)
         .to_vec();
+    let rounds = bench.rounds.unwrap_or(ROUNDS);
     let how = format!(
-        "{ROUNDS} rounds of {REQUESTS} requests, closed loop of 16, HTTP/1.1, answers of 100 bytes"
+        "{rounds} rounds of {REQUESTS} requests, closed loop of 16, HTTP/1.1, answers of 100 bytes"
     );
 
     let mut rows = Vec::new();
@@ -37,7 +38,7 @@ pub fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
                 settings: json!({}),
             },
         )?;
-        rows.push(row.named(format!("{number} services")));
+        rows.push(row.named(plural(number, "service")));
     }
     let title = "Requests to many services".to_owned();
     let pinned = format!("one worker on its own CPU; requests go to the services in turns; {how}");
@@ -60,7 +61,7 @@ pub fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
                 settings: json!({}),
             },
         )?;
-        rows.push(row.named(format!("{workers} workers")));
+        rows.push(row.named(plural(workers, "worker")));
     }
     let title = "Workers".to_owned();
     let shared = format!("all on all CPUs, with the load and the service; {how}");
@@ -115,6 +116,10 @@ fn configuration(bytes: usize) -> Value {
         services.insert(name, own);
     }
     json!({"services": services})
+}
+
+fn plural(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 struct Measured<'a> {

@@ -219,6 +219,8 @@ fn failing() -> Vec<Case> {
     let of = |variant, note, service, expected| Case::good(variant).with(note, service, expected);
     vec![
         Case::good(Variant::Bare),
+        of(Variant::Bare, "a direct_response", "direct", Refused),
+        of(Variant::Floor, "open", "failing", Refused),
         of(Variant::Levee, "open", "failing", Refused),
         of(Variant::Lua, "open", "failing", Refused),
         of(Variant::Go, "open", "failing", Refused),
@@ -229,7 +231,7 @@ fn failing() -> Vec<Case> {
         },
         Case {
             clients: 3,
-            baseline: 5,
+            baseline: 7,
             ..of(
                 Variant::Levee,
                 "probes only, 3 clients",
@@ -239,18 +241,9 @@ fn failing() -> Vec<Case> {
         },
         of(Variant::Bare, "10 % errors", "tenth", TenthFailed),
         Case {
-            baseline: 7,
+            baseline: 9,
             ..of(
                 Variant::Levee,
-                "10 % errors, stays closed",
-                "tenth",
-                TenthFailed,
-            )
-        },
-        Case {
-            baseline: 7,
-            ..of(
-                Variant::Lua,
                 "10 % errors, stays closed",
                 "tenth",
                 TenthFailed,

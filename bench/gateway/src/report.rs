@@ -355,13 +355,13 @@ impl GrowthTable {
         let _ = writeln!(text, "\n{}\n{}", self.title, self.how);
         let _ = write!(text, "{:<34}", "");
         for column in &self.columns {
-            let _ = write!(text, "{column:>14} {:<18}", "");
+            let _ = write!(text, "{column:>15} {:<17}", "");
         }
         text.push('\n');
         for row in &self.rows {
             let _ = write!(text, "{:<34}", row.name);
             for value in &row.values {
-                let _ = write!(text, "{:>14} {:<18}", median(*value, 2), spread(*value, 2));
+                let _ = write!(text, "{:>15} {:<17}", median(*value, 2), spread(*value, 2));
             }
             end_line(text, row.problem.as_deref());
         }

@@ -183,9 +183,9 @@ impl Alarm {
             }
             OwnedFd::from_raw_fd(file)
         };
-        Ok(Self {
-            file: AsyncFd::new(file)?,
-        })
+        // SAFETY: the runtime has the file's number from here until it is dropped, and nobody else can close it.
+        let file = unsafe { AsyncFd::register(file) }.map_err(Error::other)?;
+        Ok(Self { file })
     }
 
     /// Waits for a moment.

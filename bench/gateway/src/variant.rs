@@ -171,7 +171,7 @@ impl Place<'_> {
                     "@type":
                         "type.googleapis.com/envoy.extensions.filters.http.admission_control.v3.AdmissionControl",
                     "enabled": {"default_value": true, "runtime_key": "admission_control.enabled"},
-                    "success_criteria": {"http_criteria": {}},
+                    "success_criteria": {"http_criteria": {"http_success_status": [{"start": 100, "end": 500}]}},
                 },
             })),
             Variant::Recommended | Variant::RecommendedWithout => {

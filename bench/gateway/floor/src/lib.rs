@@ -1,5 +1,5 @@
 //! The floor: a filter that makes the same host calls as Levee's for each request, at the same
-//! callbacks, and decides nothing. What Levee's costs over this is its own computing, the rest is
+//! callbacks, and decides nothing; it refuses what is for the service `failing`. What Levee's costs over this is its own computing, the rest is
 //! Envoy's price for being asked.
 //!
 //! Without the SDK and without an allocator. `cargo xtask bench gateway` compares the calls that
@@ -14,6 +14,8 @@ use core::ptr::{addr_of, addr_of_mut, null_mut};
 
 const REQUEST_HEADERS: u32 = 0;
 const CONTINUE: u32 = 0;
+const PAUSE: u32 = 1;
+const UNAVAILABLE: u32 = 14;
 const TICK_MS: u32 = 100;
 
 const CLUSTER: &str = "xds\0cluster_name";
@@ -50,6 +52,16 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: u32,
+    ) -> u32;
     fn proxy_call_foreign_function(
         name: *const u8,
         name_size: usize,
@@ -64,6 +76,16 @@ unsafe extern "C" {
 /// What Envoy writes results to. Nothing is kept, so each overwrites the one before.
 static mut MEMORY: [u64; 8192] = [0; 8192];
 static mut EXPRESSION: [u8; 4] = [0; 4];
+/// Requests that were refused, by the last 16 bits of their context: nothing is asked at their end.
+static mut REFUSED: [bool; 65536] = [false; 65536];
+
+/// As Levee's refusal has them: their number, the lengths of names and values, and each followed by NUL.
+const REFUSAL_HEADERS: &[u8] =
+    b"\x03\0\0\0\x0b\0\0\0\x03\0\0\0\x0e\0\0\0\x0c\0\0\0\x0c\0\0\0\x10\0\0\0\
+    retry-after\x00300\0x-levee-reason\0circuit_open\0content-type\0application/json\0";
+const REFUSAL_DETAILS: &str = "levee_circuit_open";
+const REFUSAL_BODY: &str =
+    r#"{"error":"circuit_open","service":"failing","retry_after_seconds":300}"#;
 
 #[panic_handler]
 fn panic(_: &PanicInfo) -> ! {
@@ -116,8 +138,23 @@ extern "C" fn proxy_on_configure(_root: u32, _size: usize) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_context_create(_context: u32, _parent: u32) {}
 
+fn refuse() {
+    unsafe {
+        proxy_send_local_response(
+            503,
+            REFUSAL_DETAILS.as_ptr(),
+            REFUSAL_DETAILS.len(),
+            REFUSAL_BODY.as_ptr(),
+            REFUSAL_BODY.len(),
+            REFUSAL_HEADERS.as_ptr(),
+            REFUSAL_HEADERS.len(),
+            UNAVAILABLE,
+        )
+    };
+}
+
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(_context: u32, _headers: usize, _end_of_stream: u32) -> u32 {
+extern "C" fn proxy_on_request_headers(context: u32, _headers: usize, _end_of_stream: u32) -> u32 {
     let (mut data, mut size) = (null_mut(), 0);
     unsafe {
         proxy_get_property(
@@ -126,6 +163,12 @@ extern "C" fn proxy_on_request_headers(_context: u32, _headers: usize, _end_of_s
             &raw mut data,
             &raw mut size,
         );
+        // The service that is measured with an open breaker is `failing`: what its refusals cost at least.
+        if !data.is_null() && *data == b'f' {
+            refuse();
+            *refused(context) = true;
+            return PAUSE;
+        }
         // For the rule by path that envoy/gateway.yaml has.
         let path = ":path";
         proxy_get_header_map_value(
@@ -148,9 +191,20 @@ extern "C" fn proxy_on_request_headers(_context: u32, _headers: usize, _end_of_s
     CONTINUE
 }
 
+unsafe fn refused(context: u32) -> *mut bool {
+    unsafe {
+        addr_of_mut!(REFUSED)
+            .cast::<bool>()
+            .add(context as usize & 0xffff)
+    }
+}
+
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_log(_context: u32) {
-    call_foreign("expr_evaluate", addr_of!(EXPRESSION).cast(), 4);
+extern "C" fn proxy_on_log(context: u32) {
+    let refused = unsafe { refused(context) };
+    if !unsafe { refused.replace(false) } {
+        call_foreign("expr_evaluate", addr_of!(EXPRESSION).cast(), 4);
+    }
 }
 
 #[unsafe(no_mangle)]
