@@ -10,7 +10,8 @@ use std::process::Command;
 /// Builds the filter for Envoy.
 pub fn build_filter(project: &Project) -> Result<(), Failure> {
     tools::wasm_targets(project)?;
-    println!("==> building the filter");
+    // Not to the standard output, where a command may print what programs read.
+    eprintln!("==> building the filter");
     let mut build = cargo();
     build.current_dir(&project.root).args([
         "build",

@@ -159,18 +159,38 @@ pub fn redis_py(project: &Project) -> Result<OsString, Failure> {
 
 /// The program in Go that uses Redis as services do, built from `tests/clients/go`.
 pub fn redis_go(project: &Project) -> Result<PathBuf, Failure> {
+    build_go(
+        project,
+        "tests/clients/go",
+        "redis-session",
+        "the Go client of Redis",
+    )
+}
+
+/// Go's reverse proxy with a circuit breaker, built from `bench/gateway/go`.
+pub fn go_proxy(project: &Project) -> Result<PathBuf, Failure> {
+    build_go(
+        project,
+        "bench/gateway/go",
+        "go-proxy",
+        "Go's proxy with a breaker",
+    )
+}
+
+/// Builds the program in `folder`, whose go.sum pins what it needs.
+fn build_go(project: &Project, folder: &str, name: &str, what: &str) -> Result<PathBuf, Failure> {
     let go = go(project)?;
-    let program = project.tools().join("redis-session");
-    step("building the Go client of Redis", || {
+    let program = project.tools().join(name);
+    step(&format!("building {what}"), || {
         let mut command = Command::new(&go);
         command
             .args(["build", "-o"])
             .arg(&program)
             .arg(".")
-            .current_dir(project.root.join("tests/clients/go"));
+            .current_dir(project.root.join(folder));
         install(
             with_own_caches(&mut command, project),
-            "the Go client of Redis could not be built",
+            &format!("{what} could not be built"),
         )
     })?;
     Ok(program)
@@ -383,11 +403,12 @@ pub fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Says what is done. Not to the standard output, where a command may print what programs read.
 fn step<T>(what: &str, step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    println!("==> {what}");
+    eprintln!("==> {what}");
     let (result, time) = timed(step);
     if result.is_ok() {
-        println!("    done in {} s", time.as_secs());
+        eprintln!("    done in {} s", time.as_secs());
     }
     result
 }

@@ -1,6 +1,7 @@
 //! Measuring, side by side in one run: ratios hold on other machines, absolute figures don't.
 
 mod database;
+mod gateway;
 mod policy;
 mod redis;
 mod running;
@@ -20,6 +21,8 @@ pub enum Bench {
     Redis(Options),
     /// Latency of a service at its database, with and without a cleanup job beside it
     Database(Options),
+    /// CPU and latency of requests through the filter in Envoy, beside what one would use instead
+    Gateway(gateway::Options),
     /// Nanoseconds and instructions of the decisions, beside other circuit breakers in four languages
     Policy(policy::Options),
 }
@@ -37,6 +40,7 @@ pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     match bench {
         Bench::Redis(options) => redis::redis(project, options),
         Bench::Database(options) => database::database(project, options),
+        Bench::Gateway(options) => gateway::gateway(project, options),
         Bench::Policy(options) => policy::policy(project, options),
     }
 }

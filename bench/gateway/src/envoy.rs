@@ -1,0 +1,217 @@
+//! Configurations of Envoy, and starting it.
+
+use crate::system::{self, Process};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+/// How long Envoy may take to start. With filters it compiles them first.
+const START: Duration = Duration::from_secs(60);
+
+/// An Envoy that serves.
+#[derive(Debug)]
+pub struct Envoy {
+    /// The process.
+    pub process: Process,
+    /// The gateway's port.
+    pub port: u16,
+    /// From its start until it was ready.
+    pub start: Duration,
+}
+
+/// A configuration of Envoy.
+#[derive(Clone, Debug)]
+pub struct Config(Value);
+
+const FILTERS: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+
+impl Config {
+    /// Envoy and nothing else, in front of `services` at `backend`.
+    pub fn bare<'a>(backend: u16, services: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let mut config: Value = serde_norway::from_str(include_str!("../envoy.yaml"))?;
+        let clusters = list(&mut config, "/static_resources/clusters")?;
+        let mut cluster = clusters.pop().context("envoy.yaml has no cluster")?;
+        set_endpoint(&mut cluster, backend)?;
+        for service in services {
+            cluster["name"] = service.into();
+            cluster["load_assignment"]["cluster_name"] = service.into();
+            clusters.push(cluster.clone());
+        }
+        Ok(Self(config))
+    }
+
+    /// The configuration that the project recommends, with all four services at `backend`.
+    pub fn recommended(text: &str, backend: u16) -> Result<Self> {
+        let mut config: Value = serde_norway::from_str(text)?;
+        for cluster in list(&mut config, "/static_resources/clusters")? {
+            set_endpoint(cluster, backend)?;
+        }
+        Ok(Self(config))
+    }
+
+    /// With this filter in front of all others.
+    pub fn with_filter(mut self, filter: Value) -> Result<Self> {
+        list(&mut self.0, FILTERS)?.insert(0, filter);
+        Ok(self)
+    }
+
+    /// The filter of this name.
+    pub fn filter(&mut self, name: &str) -> Result<&mut Value> {
+        let filters = list(&mut self.0, FILTERS)?;
+        let found = filters.iter_mut().find(|filter| filter["name"] == name);
+        found.with_context(|| format!("there is no filter {name}"))
+    }
+
+    /// Without the filter of this name.
+    pub fn without_filter(mut self, name: &str) -> Result<Self> {
+        list(&mut self.0, FILTERS)?.retain(|filter| filter["name"] != name);
+        Ok(self)
+    }
+
+    fn set_ports(&mut self, port: u16, admin: u16) -> Result<()> {
+        for (path, port) in [
+            (
+                "/static_resources/listeners/0/address/socket_address/port_value",
+                port,
+            ),
+            ("/admin/address/socket_address/port_value", admin),
+        ] {
+            *self
+                .0
+                .pointer_mut(path)
+                .with_context(|| format!("there is no {path}"))? = port.into();
+        }
+        Ok(())
+    }
+}
+
+fn list<'a>(value: &'a mut Value, path: &str) -> Result<&'a mut Vec<Value>> {
+    value
+        .pointer_mut(path)
+        .and_then(Value::as_array_mut)
+        .with_context(|| format!("there is no {path}"))
+}
+
+fn set_endpoint(cluster: &mut Value, port: u16) -> Result<()> {
+    let path =
+        "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
+    *cluster
+        .pointer_mut(path)
+        .context("a cluster has no endpoint")? = port.into();
+    Ok(())
+}
+
+/// Levee's filter as `recommended` has it, from the file `wasm`, with these settings in the place of those that it has.
+pub fn levee(recommended: &str, wasm: &Path, settings: &Value) -> Result<Value> {
+    let mut filter = Config::recommended(recommended, 0)?
+        .filter("levee")?
+        .clone();
+    let path = "/typed_config/config/vm_config/code/local/filename";
+    *filter
+        .pointer_mut(path)
+        .with_context(|| format!("the filter has no {path}"))? = json!(wasm);
+    let path = "/typed_config/config/configuration/value";
+    let configuration = filter
+        .pointer_mut(path)
+        .with_context(|| format!("the filter has no {path}"))?;
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        configuration[key] = value.clone();
+    }
+    Ok(filter)
+}
+
+/// Ports that were free a moment ago.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    // All are held until all are known, so that they differ.
+    let held = [(); N].map(|()| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(held) {
+        *port = listener?.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// How Envoy is started.
+#[derive(Clone, Debug)]
+pub struct Start<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// Where it writes to.
+    pub folder: PathBuf,
+    /// Worker threads.
+    pub workers: usize,
+    /// The CPUs that it may use.
+    pub cpus: &'a [usize],
+    /// Log what filters are called for and what they call.
+    pub traces: bool,
+}
+
+impl Envoy {
+    /// Starts it and waits until it is ready.
+    pub fn start(mut config: Config, start: &Start) -> Result<Self> {
+        let [port, admin] = free_ports()?;
+        config.set_ports(port, admin)?;
+        fs::create_dir_all(&start.folder)?;
+        let file = start.folder.join("envoy.json");
+        fs::write(&file, serde_json::to_vec(&config.0)?)?;
+        let log = start.folder.join("envoy.log");
+        let mut command = Command::new(start.program);
+        command
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                &start.workers.to_string(),
+                "--log-level",
+                "warning",
+            ])
+            .arg("-c")
+            .arg(&file)
+            // The access log of the recommended configuration.
+            .stdout(File::create(start.folder.join("access.log"))?)
+            .stderr(File::create(&log)?);
+        if start.traces {
+            command.args(["--component-log-level", "wasm:trace"]);
+        }
+        let started = system::now();
+        let mut process = Process::start(command, start.cpus)?;
+        let said = || fs::read_to_string(&log).unwrap_or_default();
+        while !is_ready(admin) {
+            ensure!(!process.has_ended(), "Envoy does not start: {}", said());
+            ensure!(
+                system::now() - started < START,
+                "Envoy is not ready after {START:?}: {}",
+                said()
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+        let start = system::now() - started;
+        Ok(Self {
+            process,
+            port,
+            start,
+        })
+    }
+}
+
+fn is_ready(admin: u16) -> bool {
+    ask(admin, "/ready").is_ok_and(|answer| answer.contains("LIVE"))
+}
+
+fn ask(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}

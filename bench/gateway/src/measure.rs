@@ -1,0 +1,420 @@
+//! Measuring in rounds: each round measures every case once, one after the other, so that whatever the machine does
+//! meanwhile happens to all of them. Ratios are taken within a round.
+
+use crate::backend::{LARGE, SMALL};
+use crate::client::{Protocol, Request};
+use crate::load::{Load, Outcome, Statuses};
+use crate::report::{Bound, CpuRow, CpuTable, LatencyRow, LatencyTable, MISSING, Setting, Summary};
+use crate::variant::{Place, Running, Variant};
+use anyhow::{Result, bail, ensure};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Requests before a round's first measurement of a proxy: connections are made, code is compiled, services are met.
+const WARM_UP: u64 = 8_000;
+/// Clients of a closed loop, unless a case says otherwise.
+const CLIENTS: usize = 16;
+/// Clients of an open loop: far more than there are requests under way, as long as nothing stalls.
+const OPEN_CLIENTS: usize = 128;
+/// How long a measurement of latencies takes.
+const LATENCY_SECONDS: f64 = 3.0;
+
+/// What a case must be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// 200, always.
+    Good,
+    /// 503, always.
+    Refused,
+    /// Each tenth 500, the others 200.
+    TenthFailed,
+    /// 200 or 503, both of them.
+    SomeRefused,
+}
+
+/// A row of a table.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The proxy.
+    pub variant: Variant,
+    /// What is special about it, after the variant's name.
+    pub note: &'static str,
+    /// Whom requests are for.
+    pub service: &'static str,
+    /// Requests under way at once.
+    pub clients: usize,
+    /// What they must be answered.
+    pub expected: Expected,
+    /// The row that this one is compared with.
+    pub baseline: usize,
+}
+
+impl Case {
+    /// Good requests, compared with the first row.
+    pub fn good(variant: Variant) -> Self {
+        Self {
+            variant,
+            note: "",
+            service: "service",
+            clients: CLIENTS,
+            expected: Expected::Good,
+            baseline: 0,
+        }
+    }
+
+    /// The same with this difference.
+    pub fn with(self, note: &'static str, service: &'static str, expected: Expected) -> Self {
+        Self {
+            note,
+            service,
+            expected,
+            ..self
+        }
+    }
+
+    fn name(&self) -> String {
+        match self.note {
+            "" => self.variant.name().to_owned(),
+            note => format!("{}, {note}", self.variant.name()),
+        }
+    }
+}
+
+/// Where and how it is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// Where the proxies run.
+    pub place: Place<'a>,
+    /// The CPUs for the load.
+    pub load_cpus: &'a [usize],
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// `small` or `large`.
+    pub answer: &'static str,
+    /// How often everything is measured.
+    pub rounds: usize,
+    /// In each measurement of CPU time.
+    pub requests: u64,
+    /// Services that requests are for in turns, in place of the case's own.
+    pub services: &'a [String],
+}
+
+/// Proxies that run, by variant.
+pub type Proxies = HashMap<Variant, Running>;
+
+impl Plan<'_> {
+    fn load(&self, case: &Case, proxies: &Proxies, clients: usize) -> Result<Load> {
+        let Some(running) = proxies.get(&case.variant) else {
+            bail!(MISSING)
+        };
+        let path = case.variant.path(case.service, self.answer);
+        let requests: Result<Vec<Request>> = match self.services {
+            [] => vec![Request::new(case.service, &path)]
+                .into_iter()
+                .collect(),
+            services => services
+                .iter()
+                .map(|service| Request::new(service, &path))
+                .collect(),
+        };
+        Ok(Load {
+            port: running.port(self.protocol),
+            protocol: self.protocol,
+            clients,
+            requests: requests?,
+            cpus: self.load_cpus.to_vec(),
+        })
+    }
+
+    fn setting(&self, requests: u64) -> Setting {
+        Setting {
+            workers: self.place.workers,
+            protocol: match self.protocol {
+                Protocol::Http1 => "HTTP/1.1",
+                Protocol::Http2 => "HTTP/2",
+            },
+            answer_bytes: if self.answer == "small" { SMALL } else { LARGE },
+            requests,
+            rounds: self.rounds,
+            proxy_cpus: self.place.cpus.to_vec(),
+            load_cpus: self.load_cpus.to_vec(),
+        }
+    }
+
+    /// How many requests bare Envoy answers in a second, in a closed loop.
+    pub fn rate(&self, proxies: &Proxies) -> Result<f64> {
+        let load = self.load(&Case::good(Variant::Bare), proxies, CLIENTS)?;
+        load.closed(WARM_UP)?;
+        Ok(per_second(&load.closed(WARM_UP)?))
+    }
+
+    /// The CPU time that each case's requests cost, in a closed loop.
+    pub fn cpu(&self, title: &str, cases: &[Case], proxies: &Proxies) -> Result<CpuTable> {
+        let requests = self.requests;
+        eprintln!("==> {title}");
+        let mut rows: Vec<Measured> = cases.iter().map(|_| Measured::default()).collect();
+        for round in 0..self.rounds {
+            for (case, row) in cases.iter().zip(&mut rows) {
+                if row.problem.is_some() {
+                    continue;
+                }
+                match self.cpu_once(case, proxies, requests, round == 0) {
+                    Ok(measured) => row.add(measured),
+                    Err(error) => row.problem = Some(format!("{error:#}")),
+                }
+            }
+        }
+        let cpu = |index: usize| &rows[index].cpu_us;
+        let named = |variant: &Variant| {
+            cases
+                .iter()
+                .position(|case| case.variant == *variant && case.note.is_empty())
+        };
+        let rows = cases
+            .iter()
+            .zip(&rows)
+            .enumerate()
+            .map(|(index, (case, row))| {
+                let to = |other: usize| Summary::of_ratios(cpu(index), cpu(other));
+                let to_named = |variant| named(&variant).and_then(to);
+                CpuRow {
+                    name: case.name(),
+                    variant: case.variant.name().to_owned(),
+                    cpu_us: Summary::of(cpu(index)),
+                    ratio: to(case.baseline),
+                    compared_with: cases[case.baseline].name(),
+                    to_floor: to_named(Variant::Floor),
+                    to_lua: to_named(Variant::Lua),
+                    per_second: Summary::of(&row.per_second),
+                    clients: case.clients,
+                    refused_share: share(&row.statuses, 503),
+                    failed_share: share(&row.statuses, 500),
+                    problem: row.problem.clone(),
+                }
+            });
+        Ok(CpuTable {
+            title: title.to_owned(),
+            setting: self.setting(requests),
+            rows: rows.collect(),
+        })
+    }
+
+    fn cpu_once(
+        &self,
+        case: &Case,
+        proxies: &Proxies,
+        requests: u64,
+        is_first: bool,
+    ) -> Result<Once> {
+        let load = self.load(case, proxies, case.clients)?;
+        if is_first {
+            self.bring_about(case, &load)?;
+            load.closed(WARM_UP)?;
+        }
+        let process = &proxies[&case.variant].process;
+        let before = process.cpu_time();
+        let outcome = load.closed(requests)?;
+        let used = process.cpu_time() - before;
+        check(case.expected, &outcome.statuses)?;
+        Ok(Once {
+            cpu_us: micros(used) / count(requests),
+            per_second: per_second(&outcome),
+            statuses: outcome.statuses,
+        })
+    }
+
+    /// Brings the breaker into the state that the case is about.
+    fn bring_about(&self, case: &Case, load: &Load) -> Result<()> {
+        let until = |status: u16| -> Result<()> {
+            for _ in 0..300 {
+                // More than failures that must come in a row to open a breaker, for each worker.
+                if load.closed(64)?.statuses.contains_key(&status) {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bail!("{} is never answered {status}", case.name())
+        };
+        match case.expected {
+            Expected::Refused => {
+                until(503)?;
+                // For other workers to hear of it.
+                std::thread::sleep(Duration::from_millis(500));
+                Ok(())
+            }
+            Expected::SomeRefused => {
+                self.place.backend.switch(true);
+                let opened = until(503);
+                self.place.backend.switch(false);
+                opened?;
+                until(200)
+            }
+            Expected::Good | Expected::TenthFailed => Ok(()),
+        }
+    }
+
+    /// How long each case's answers take, at a fixed rate.
+    pub fn latency(&self, title: &str, cases: &[Case], proxies: &Proxies) -> Result<LatencyTable> {
+        let rate = (self.rate(proxies)? / 2.0 / 100.0).floor() * 100.0;
+        ensure!(rate > 0.0, "bare Envoy is too slow to measure");
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "some ten thousand"
+        )]
+        let requests = (rate * LATENCY_SECONDS) as u64;
+        eprintln!("==> {title}");
+        let mut all: Vec<(Vec<Outcome>, Option<String>)> =
+            cases.iter().map(|_| Default::default()).collect();
+        for round in 0..self.rounds {
+            for (case, (outcomes, problem)) in cases.iter().zip(&mut all) {
+                if problem.is_some() {
+                    continue;
+                }
+                match self.latency_once(case, proxies, rate, requests, round == 0) {
+                    Ok(outcome) => outcomes.push(outcome),
+                    Err(error) => *problem = Some(format!("{error:#}")),
+                }
+            }
+        }
+        let percentiles = |index: usize, percent: f64| -> Vec<f64> {
+            let of = |outcome: &Outcome| micros(percentile(&outcome.latencies, percent));
+            all[index].0.iter().map(of).collect()
+        };
+        let rows = cases.iter().enumerate().map(|(index, case)| {
+            let at = |percent| Summary::of(&percentiles(index, percent));
+            let added = |percent| {
+                let (own, base) = (
+                    percentiles(index, percent),
+                    percentiles(case.baseline, percent),
+                );
+                Summary::of(
+                    &own.iter()
+                        .zip(&base)
+                        .map(|(own, base)| own - base)
+                        .collect::<Vec<_>>(),
+                )
+            };
+            let lags: Vec<f64> = all[index]
+                .0
+                .iter()
+                .map(|outcome| micros(percentile(&outcome.lags, 99.0)))
+                .collect();
+            LatencyRow {
+                name: case.name(),
+                variant: case.variant.name().to_owned(),
+                p50_us: at(50.0),
+                p99_us: at(99.0),
+                p999_us: at(99.9),
+                added_p50_us: added(50.0),
+                added_p99_us: added(99.0),
+                lag_p99_us: Summary::of(&lags),
+                problem: all[index].1.clone(),
+            }
+        });
+        Ok(LatencyTable {
+            title: title.to_owned(),
+            setting: self.setting(requests),
+            rate,
+            bound: Bound::default(),
+            rows: rows.collect(),
+        })
+    }
+
+    fn latency_once(
+        &self,
+        case: &Case,
+        proxies: &Proxies,
+        rate: f64,
+        requests: u64,
+        is_first: bool,
+    ) -> Result<Outcome> {
+        let load = self.load(case, proxies, OPEN_CLIENTS)?;
+        if is_first {
+            self.bring_about(case, &load)?;
+            load.closed(WARM_UP)?;
+        }
+        // Connections to the service are made again where they have been closed meanwhile.
+        load.closed(2_000)?;
+        let outcome = load.open(rate, requests)?;
+        check(case.expected, &outcome.statuses)?;
+        Ok(outcome)
+    }
+}
+
+#[derive(Default)]
+struct Measured {
+    cpu_us: Vec<f64>,
+    per_second: Vec<f64>,
+    statuses: Statuses,
+    problem: Option<String>,
+}
+
+struct Once {
+    cpu_us: f64,
+    per_second: f64,
+    statuses: Statuses,
+}
+
+impl Measured {
+    fn add(&mut self, once: Once) {
+        self.cpu_us.push(once.cpu_us);
+        self.per_second.push(once.per_second);
+        for (status, number) in once.statuses {
+            *self.statuses.entry(status).or_default() += number;
+        }
+    }
+}
+
+fn check(expected: Expected, statuses: &Statuses) -> Result<()> {
+    let (good, refused, failed) = (
+        share(statuses, 200),
+        share(statuses, 503),
+        share(statuses, 500),
+    );
+    let is_so = match expected {
+        Expected::Good => good >= 1.0,
+        // A breaker that is due for a probe lets a few through.
+        Expected::Refused => refused > 0.999,
+        Expected::TenthFailed => (failed - 0.1).abs() < 0.01 && good + failed >= 1.0,
+        Expected::SomeRefused => good > 0.0 && good + refused >= 1.0,
+    };
+    ensure!(
+        is_so,
+        "{expected:?} was expected, but the answers were {statuses:?}"
+    );
+    Ok(())
+}
+
+fn share(statuses: &Statuses, status: u16) -> f64 {
+    let all: u64 = statuses.values().sum();
+    count(statuses.get(&status).copied().unwrap_or(0)) / count(all.max(1))
+}
+
+/// The nearest rank.
+fn percentile(sorted: &[Duration], percent: f64) -> Duration {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return Duration::ZERO;
+    };
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "between 0 and the length"
+    )]
+    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted[rank.saturating_sub(1).min(last)]
+}
+
+fn per_second(outcome: &Outcome) -> f64 {
+    count(outcome.statuses.values().sum()) / outcome.elapsed.as_secs_f64()
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+fn count(number: u64) -> f64 {
+    number as f64
+}

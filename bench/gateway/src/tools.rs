@@ -1,0 +1,49 @@
+//! The programs that are measured. `cargo xtask bench gateway` builds and fetches them and says where they are.
+
+use anyhow::{Context, Result};
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Where they are.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// Envoy.
+    pub envoy: PathBuf,
+    /// Levee's filter.
+    pub levee: PathBuf,
+    /// The floor filter.
+    pub floor: PathBuf,
+    /// Go's reverse proxy with a breaker.
+    pub go: PathBuf,
+    /// nginx, where the machine has it.
+    pub nginx: Option<PathBuf>,
+    /// The text of `envoy/gateway.yaml`.
+    pub recommended: String,
+}
+
+impl Tools {
+    /// From the environment.
+    pub fn find() -> Result<Self> {
+        let path = |name: &str| {
+            let value = env::var_os(name).filter(|value| !value.is_empty());
+            value.map(PathBuf::from).with_context(|| {
+                format!("{name} is not set: start this by `cargo xtask bench gateway`")
+            })
+        };
+        let project = path("LEVEE_ROOT")?;
+        let recommended = project.join("envoy/gateway.yaml");
+        Ok(Self {
+            envoy: path("ENVOY_PATH")?,
+            levee: path("LEVEE_FILTER_WASM")?,
+            floor: path("LEVEE_FLOOR_WASM")?,
+            // Not needed for `--quick`.
+            go: path("LEVEE_GO_PROXY").unwrap_or_default(),
+            nginx: path("NGINX_PATH").ok(),
+            recommended: read(&recommended)?,
+        })
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("{} can't be read", file.display()))
+}

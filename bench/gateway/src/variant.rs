@@ -1,0 +1,256 @@
+//! What is measured: each is a proxy in front of the same service.
+
+use crate::backend::Backend;
+use crate::client::Protocol;
+use crate::envoy::{self, Config, Envoy, Start};
+use crate::system::Process;
+use crate::tools::Tools;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// The services that requests are for, in each proxy that tells them apart: one for each state of a breaker.
+pub const SERVICES: [&str; 4] = ["service", "failing", "switched", "tenth"];
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Envoy and nothing else.
+    Bare,
+    /// With Levee's filter.
+    Levee,
+    /// With another build of it.
+    Build(String, PathBuf),
+    /// With Levee's filter and an empty configuration.
+    LeveeDefaults,
+    /// With a filter that makes the same host calls and decides nothing.
+    Floor,
+    /// With a breaker of ten lines of Lua.
+    Lua,
+    /// With Envoy's own admission control.
+    AdmissionControl,
+    /// The configuration that the project recommends, without the filter.
+    RecommendedWithout,
+    /// The configuration that the project recommends.
+    Recommended,
+    /// Go's reverse proxy with a breaker library.
+    Go,
+    /// nginx with its passive health checks.
+    Nginx,
+}
+
+impl Variant {
+    /// As tables and plots name it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Bare => "envoy",
+            Self::Levee => "levee",
+            Self::Build(name, _) => name,
+            Self::LeveeDefaults => "levee, empty configuration",
+            Self::Floor => "floor",
+            Self::Lua => "lua",
+            Self::AdmissionControl => "admission_control",
+            Self::RecommendedWithout => "gateway.yaml without levee",
+            Self::Recommended => "gateway.yaml",
+            Self::Go => "go + gobreaker",
+            Self::Nginx => "nginx max_fails",
+        }
+    }
+
+    /// The path that leads to the service, for an answer named `answer`.
+    pub fn path(&self, service: &str, answer: &str) -> String {
+        match self {
+            Self::Recommended | Self::RecommendedWithout => format!("/v1/auth/{answer}"),
+            _ => format!("/{service}/{answer}"),
+        }
+    }
+}
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its process.
+    pub process: Process,
+    http1: u16,
+    http2: u16,
+}
+
+impl Running {
+    /// An Envoy, which speaks both at one port.
+    pub fn envoy(process: Process, port: u16) -> Self {
+        Self {
+            process,
+            http1: port,
+            http2: port,
+        }
+    }
+
+    /// Where it listens.
+    pub fn port(&self, protocol: Protocol) -> u16 {
+        match protocol {
+            Protocol::Http1 => self.http1,
+            Protocol::Http2 => self.http2,
+        }
+    }
+}
+
+/// Where a proxy runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The programs.
+    pub tools: &'a Tools,
+    /// The service behind it.
+    pub backend: &'a Backend,
+    /// A folder for its files.
+    pub folder: &'a Path,
+    /// Worker threads.
+    pub workers: usize,
+    /// The CPUs that it may use.
+    pub cpus: &'a [usize],
+}
+
+impl Place<'_> {
+    /// Starts a proxy.
+    pub fn start(&self, variant: &Variant) -> Result<Running> {
+        match variant {
+            Variant::Go => self.go(),
+            Variant::Nginx => self.nginx(),
+            _ => {
+                let config = self.config(variant)?;
+                let Envoy { process, port, .. } = Envoy::start(config, &self.envoy(variant))?;
+                Ok(Running::envoy(process, port))
+            }
+        }
+    }
+
+    /// How Envoy is started here.
+    pub fn envoy(&self, variant: &Variant) -> Start<'_> {
+        Start {
+            program: &self.tools.envoy,
+            folder: self.folder.join(format!(
+                "{}-{}",
+                variant.name().replace(' ', "-"),
+                self.workers
+            )),
+            workers: self.workers,
+            cpus: self.cpus,
+            traces: false,
+        }
+    }
+
+    /// Envoy's configuration for a variant of it.
+    pub fn config(&self, variant: &Variant) -> Result<Config> {
+        let port = self.backend.port;
+        let tools = self.tools;
+        let bare = || Config::bare(port, SERVICES);
+        let levee =
+            |wasm| bare()?.with_filter(envoy::levee(&tools.recommended, wasm, &settings())?);
+        match variant {
+            Variant::Levee => levee(&tools.levee),
+            Variant::Build(_, wasm) => levee(wasm),
+            Variant::LeveeDefaults => {
+                let mut filter = envoy::levee(&tools.recommended, &tools.levee, &json!({}))?;
+                filter["typed_config"]["config"]["configuration"]["value"] = json!({});
+                bare()?.with_filter(filter)
+            }
+            Variant::Floor => levee(&tools.floor),
+            Variant::Lua => bare()?.with_filter(json!({
+                "name": "envoy.filters.http.lua",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+                    "default_source_code": {"inline_string": include_str!("../breaker.lua")},
+                },
+            })),
+            Variant::AdmissionControl => bare()?.with_filter(json!({
+                "name": "envoy.filters.http.admission_control",
+                "typed_config": {
+                    "@type":
+                        "type.googleapis.com/envoy.extensions.filters.http.admission_control.v3.AdmissionControl",
+                    "enabled": {"default_value": true, "runtime_key": "admission_control.enabled"},
+                    "success_criteria": {"http_criteria": {"http_success_status": [{"start": 100, "end": 500}]}},
+                },
+            })),
+            Variant::Recommended | Variant::RecommendedWithout => {
+                let mut config = Config::recommended(&tools.recommended, port)?;
+                *config.filter("levee")? = envoy::levee(&tools.recommended, &tools.levee, &json!({}))?;
+                if *variant == Variant::RecommendedWithout { config.without_filter("levee") } else { Ok(config) }
+            }
+            Variant::Bare | Variant::Go | Variant::Nginx => bare(),
+        }
+    }
+
+    fn go(&self) -> Result<Running> {
+        let [port] = envoy::free_ports()?;
+        let mut command = Command::new(&self.tools.go);
+        command
+            .args([
+                format!("127.0.0.1:{port}"),
+                format!("http://127.0.0.1:{}", self.backend.port),
+            ])
+            .env("GOMAXPROCS", self.workers.to_string())
+            .stdout(Stdio::null());
+        let mut process = Process::start(command, self.cpus)?;
+        wait_for(port, &mut process)?;
+        Ok(Running {
+            process,
+            http1: port,
+            http2: port,
+        })
+    }
+
+    fn nginx(&self) -> Result<Running> {
+        let [http1, http2] = envoy::free_ports()?;
+        let folder = self.folder.join(format!("nginx-{}", self.workers));
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("nginx.conf");
+        let config = include_str!("../nginx.conf")
+            .replace("{workers}", &self.workers.to_string())
+            .replace("{http1}", &http1.to_string())
+            .replace("{http2}", &http2.to_string())
+            .replace("{backend}", &self.backend.port.to_string());
+        std::fs::write(&file, config)?;
+        let program = self.tools.nginx.as_ref();
+        ensure!(program.is_some(), "nginx is missing");
+        let mut command = Command::new(program.map_or(Path::new("nginx"), PathBuf::as_path));
+        command
+            .arg("-p")
+            .arg(&folder)
+            .arg("-c")
+            .arg(&file)
+            .args(["-e", "error.log"])
+            .stdout(Stdio::null());
+        let mut process = Process::start(command, self.cpus)?;
+        wait_for(http1, &mut process)?;
+        Ok(Running {
+            process,
+            http1,
+            http2,
+        })
+    }
+}
+
+/// For the states in which a breaker is measured: one stays open, one half-open.
+fn settings() -> Value {
+    json!({"services": {
+        "failing": {"breaker": {"open_for": "5m"}},
+        "switched": {"breaker": {"open_for": "1s", "half_open": {"successes_to_close": 1_000_000}}},
+    }})
+}
+
+fn wait_for(port: u16, process: &mut Process) -> Result<()> {
+    for _ in 0..1000 {
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(());
+        }
+        ensure!(
+            !process.has_ended(),
+            "a proxy does not start; what it said is above"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    anyhow::bail!("a proxy does not listen")
+}

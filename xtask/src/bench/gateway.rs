@@ -1,0 +1,124 @@
+//! The filter in Envoy, beside what one would use instead: `bench/gateway/` measures, here is what it needs.
+
+use crate::failure::Failure;
+use crate::machine;
+use crate::project::Project;
+use crate::run::{build_filter, succeed};
+use crate::tools::{self, cargo};
+use clap::{Args, ValueEnum};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How it is measured.
+#[derive(Args)]
+pub struct Options {
+    /// CPU for each request of bare Envoy, Levee's filter, the floor filter and a breaker in Lua, in under two minutes
+    #[arg(long)]
+    quick: bool,
+    /// How cost grows with services, workers and configuration, and what the start of the filter costs
+    #[arg(long, conflicts_with = "quick")]
+    growth: bool,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_enum, conflicts_with_all = ["quick", "growth"])]
+    only: Vec<Part>,
+    /// Print one JSON document and nothing else
+    #[arg(long)]
+    json: bool,
+    /// Another build of the filter to measure beside this one, as NAME=FILE; may be repeated
+    #[arg(long, value_name = "NAME=FILE")]
+    also: Vec<String>,
+    /// How often each case is measured
+    #[arg(long)]
+    rounds: Option<usize>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    /// CPU for each good request, one worker
+    Cpu,
+    /// CPU for each request while a service fails, one worker
+    Failure,
+    /// How long answers take at a fixed rate, one worker
+    Latency,
+    /// The same with two workers
+    Workers,
+}
+
+/// Builds what is measured, and becomes the program that measures: Ctrl-C reaches it, its exit code is this command's.
+pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
+    let envoy = tools::envoy(project)?;
+    build_filter(project)?;
+    let target = project.target()?.join("bench");
+    let folder = project.root.join("bench/gateway");
+    build(
+        &folder.join("floor"),
+        &target,
+        Some("wasm32-unknown-unknown"),
+    )?;
+    build(&folder, &target, None)?;
+
+    let mut program = Command::new(target.join("release/levee-bench-gateway"));
+    program
+        .env("LEVEE_ROOT", &project.root)
+        .env("ENVOY_PATH", envoy)
+        .env("LEVEE_FILTER_WASM", project.filter()?)
+        .env(
+            "LEVEE_FLOOR_WASM",
+            target.join("wasm32-unknown-unknown/release/levee_bench_floor.wasm"),
+        );
+    if !options.quick && !options.growth {
+        program.env("LEVEE_GO_PROXY", tools::go_proxy(project)?);
+        if let Some(nginx) = nginx() {
+            program.env("NGINX_PATH", nginx);
+        }
+    }
+    for (flag, is_wanted) in [
+        ("--quick", options.quick),
+        ("--growth", options.growth),
+        ("--json", options.json),
+    ] {
+        if is_wanted {
+            program.arg(flag);
+        }
+    }
+    for part in &options.only {
+        if let Some(part) = part.to_possible_value() {
+            program.args(["--only", part.get_name()]);
+        }
+    }
+    for build in &options.also {
+        program.args(["--also", build]);
+    }
+    if let Some(rounds) = options.rounds {
+        program.args(["--rounds", &rounds.to_string()]);
+    }
+    Err(Failure::Check(format!(
+        "{} could not be started: {}",
+        program.get_program().display(),
+        program.exec()
+    )))
+}
+
+/// Builds a package that is not of the workspace.
+fn build(folder: &Path, target: &Path, triple: Option<&str>) -> Result<(), Failure> {
+    let mut build = cargo();
+    build
+        .current_dir(folder)
+        .args(["build", "--locked", "--quiet", "--release", "--target-dir"])
+        .arg(target);
+    if let Some(triple) = triple {
+        build.args(["--target", triple]);
+    }
+    succeed(
+        &mut build,
+        &format!("{} could not be built", folder.display()),
+    )
+}
+
+/// nginx, where the machine has it. Debian has it where only root's PATH leads to.
+fn nginx() -> Option<PathBuf> {
+    machine::find("nginx")
+        .or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))
+}
