@@ -164,10 +164,6 @@ impl Host for Envoy {
         }
     }
 
-    fn remove_request_header(&self, name: &str) {
-        unsafe { proxy_remove_header_map_value(REQUEST_HEADERS, name.as_ptr(), name.len()) };
-    }
-
     fn clear_route_cache(&self) {
         let name = "clear_route_cache";
         // SAFETY: nothing is wanted back, which null says.
@@ -438,7 +434,6 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
-    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,

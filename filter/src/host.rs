@@ -68,8 +68,6 @@ pub trait Host {
     fn request_header(&self, name: &str) -> Option<Vec<u8>>;
     /// Replaces a request header.
     fn set_request_header(&self, name: &str, value: &str);
-    /// Removes a request header.
-    fn remove_request_header(&self, name: &str);
     /// Has the route chosen again, by the headers as they are now.
     fn clear_route_cache(&self);
     /// Ends the request with an answer.

@@ -167,11 +167,6 @@ impl Host for FakeHost {
         });
     }
 
-    fn remove_request_header(&self, name: &str) {
-        self.call("remove_request_header");
-        self.stream(|stream| stream.request_headers.retain(|(n, _)| n != name));
-    }
-
     fn clear_route_cache(&self) {
         self.call("clear_route_cache");
         self.stream(|stream| {
