@@ -1,125 +1,126 @@
-//! The real host: Envoy's functions as WebAssembly imports, and the SDK's callbacks.
+//! The real host: Envoy's functions as WebAssembly imports, and what Envoy calls as exports.
 //!
-//! The SDK dispatches the callbacks. Envoy is called here directly, since the SDK's own wrappers
-//! panic on a status they don't expect and on values that are not UTF-8, and don't pass on a local
-//! reply's details. The functions and their statuses:
+//! Both are written here and not taken from the SDK, since each transition between Envoy and the
+//! virtual machine costs more than all that the filter does in it. Envoy calls just the callbacks
+//! that are exported; the SDK exports all of them. Its wrappers of Envoy's functions panic on a
+//! status that they don't expect and on values that are not UTF-8, and don't pass on a local reply's
+//! details. The functions and their statuses:
 //! <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>.
 #![allow(unsafe_code)]
 
+use crate::contexts::{Action, Contexts};
 use crate::host::{Host, LocalReply, MetricId, Versioned};
-use crate::plugin::{InFlight, Next, Plugin};
 use levee_policy::time::Instant;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType, LogLevel};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr::{null_mut, slice_from_raw_parts_mut};
-use std::rc::Rc;
 use std::time::Duration;
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
+const PLUGIN_CONFIGURATION: u32 = 7;
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
 const MONOTONIC_CLOCK: u32 = 1;
+/// What `proxy_on_request_headers` returns.
+const CONTINUE: u32 = 0;
+const STOP_ITERATION: u32 = 1;
 
-proxy_wasm::main! {{
-    proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(Root { plugin: None }));
-}}
-
-struct Root {
-    plugin: Option<Rc<RefCell<Plugin<Envoy>>>>,
+thread_local! {
+    static CONTEXTS: RefCell<Contexts<Envoy>> = RefCell::new(Contexts::default());
 }
 
-impl Context for Root {}
+/// Runs `act`, unless a callback is being handled already: Envoy never does that.
+fn with_contexts<T>(act: impl FnOnce(&mut Contexts<Envoy>) -> T) -> Option<T> {
+    CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok().map(|mut all| act(&mut all)))
+}
 
-impl RootContext for Root {
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
+// ---- what Envoy calls
 
-    fn on_configure(&mut self, _size: usize) -> bool {
-        let configuration = self.get_plugin_configuration().unwrap_or_default();
-        match Plugin::new(Envoy, &configuration) {
-            Ok(plugin) => {
-                self.plugin = Some(Rc::new(RefCell::new(plugin)));
-                true
+#[unsafe(no_mangle)]
+extern "C" fn proxy_abi_version_0_2_1() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    // SAFETY: Envoy calls this once, before everything else.
+    unsafe { __wasm_call_ctors() };
+    logger::start();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
+    with_contexts(|contexts| contexts.on_create(context, parent));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_configure(context: u32, size: u32) -> u32 {
+    let configuration = buffer(PLUGIN_CONFIGURATION, size);
+    let configured =
+        with_contexts(|contexts| contexts.on_configure(context, Envoy, &configuration));
+    match configured {
+        Some(Ok(())) => 1,
+        Some(Err(errors)) => {
+            log::error!("the configuration is refused, {} errors:", errors.len());
+            for error in errors {
+                log::error!("{error}");
             }
-            Err(errors) => {
-                log::error!("the configuration is refused, {} errors:", errors.len());
-                for error in errors {
-                    log::error!("{error}");
-                }
-                false
-            }
+            0
         }
-    }
-
-    fn on_tick(&mut self) {
-        if let Some(plugin) = &self.plugin {
-            plugin.borrow_mut().on_tick();
-        }
-    }
-
-    fn on_queue_ready(&mut self, _queue: u32) {
-        if let Some(plugin) = &self.plugin {
-            plugin.borrow_mut().on_news();
-        }
-    }
-
-    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request {
-            context_id,
-            plugin: self.plugin.clone(),
-            in_flight: None,
-        }))
+        None => 0,
     }
 }
 
-impl Drop for Root {
-    fn drop(&mut self) {
-        if let Some(plugin) = &self.plugin {
-            plugin.borrow_mut().flush();
-        }
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, _end_of_stream: u32) -> u32 {
+    match with_contexts(|contexts| contexts.on_request_headers(context)) {
+        Some(Action::Continue) | None => CONTINUE,
+        Some(Action::Stop) => STOP_ITERATION,
     }
 }
 
-struct Request {
-    context_id: u32,
-    plugin: Option<Rc<RefCell<Plugin<Envoy>>>>,
-    in_flight: Option<InFlight>,
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_log(context: u32) {
+    with_contexts(|contexts| contexts.on_log(context));
 }
 
-impl Context for Request {}
-
-impl HttpContext for Request {
-    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        let Some(plugin) = &self.plugin else {
-            return Action::Continue;
-        };
-        match plugin.borrow_mut().on_request(self.context_id) {
-            Next::Continue(in_flight) => {
-                self.in_flight = in_flight;
-                Action::Continue
-            }
-            Next::Stop => Action::Pause,
-        }
-    }
-
-    fn on_log(&mut self) {
-        if let (Some(plugin), Some(in_flight)) = (&self.plugin, self.in_flight.take()) {
-            plugin.borrow_mut().on_end(self.context_id, in_flight);
-        }
-    }
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_delete(context: u32) {
+    with_contexts(|contexts| contexts.on_delete(context));
 }
 
-impl Drop for Request {
-    fn drop(&mut self) {
-        if let (Some(plugin), Some(in_flight)) = (&self.plugin, self.in_flight.take()) {
-            plugin.borrow_mut().on_abandoned(self.context_id, in_flight);
-        }
-    }
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(context: u32) {
+    with_contexts(|contexts| contexts.on_tick(context));
 }
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_queue_ready(context: u32, _queue: u32) {
+    with_contexts(|contexts| contexts.on_news(context));
+}
+
+/// Where Envoy puts a value that it returns. Most are short, and read before the next one comes.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    if size <= SCRATCH_BYTES && !SCRATCH.is_taken.replace(true) {
+        return SCRATCH.bytes.get().cast();
+    }
+    Box::into_raw(vec![0; size].into_boxed_slice()).cast()
+}
+
+/// Values up to this length need no allocation.
+const SCRATCH_BYTES: usize = 1024;
+
+static SCRATCH: Scratch = Scratch {
+    bytes: UnsafeCell::new([0; SCRATCH_BYTES]),
+    is_taken: Cell::new(false),
+};
+
+struct Scratch {
+    bytes: UnsafeCell<[u8; SCRATCH_BYTES]>,
+    is_taken: Cell<bool>,
+}
+
+// SAFETY: Envoy's virtual machines have one thread.
+unsafe impl Sync for Scratch {}
 
 /// Envoy.
 #[derive(Clone, Copy, Debug)]
@@ -139,14 +140,16 @@ impl Host for Envoy {
         u64::from_le_bytes(bytes)
     }
 
-    fn property(&self, path: &str) -> Option<Vec<u8>> {
-        returned(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+    fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let get = |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) };
+        returned(get, read)
     }
 
     fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        returned(|data, size| unsafe {
+        let get = |data, size| unsafe {
             proxy_get_header_map_value(REQUEST_HEADERS, name.as_ptr(), name.len(), data, size)
-        })
+        };
+        returned(get, <[u8]>::to_vec)
     }
 
     fn set_request_header(&self, name: &str, value: &str) {
@@ -161,12 +164,19 @@ impl Host for Envoy {
         }
     }
 
-    fn remove_request_header(&self, name: &str) {
-        unsafe { proxy_remove_header_map_value(REQUEST_HEADERS, name.as_ptr(), name.len()) };
-    }
-
     fn clear_route_cache(&self) {
-        let _ = call_foreign("clear_route_cache", &[]);
+        let name = "clear_route_cache";
+        // SAFETY: nothing is wanted back, which null says.
+        unsafe {
+            proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                null_mut(),
+                0,
+                null_mut(),
+                null_mut(),
+            );
+        }
     }
 
     fn reply(&self, reply: LocalReply<'_>) {
@@ -190,20 +200,45 @@ impl Host for Envoy {
     }
 
     fn compile(&self, expression: &str) -> Option<u32> {
-        let token = call_foreign("expr_create", expression.as_bytes())?;
-        token.try_into().ok().map(u32::from_le_bytes)
+        let (name, expression) = ("expr_create", format!("({expression}) ? '1' : ''"));
+        let call = |data, size| unsafe {
+            proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                expression.as_ptr(),
+                expression.len(),
+                data,
+                size,
+            )
+        };
+        returned(call, |token| token.try_into().ok().map(u32::from_le_bytes))?
     }
 
+    /// The answer is in the length of the value alone: the value itself is not asked for, since Envoy would
+    /// call back into the virtual machine for memory to put it in.
     fn holds(&self, expression: u32) -> Option<bool> {
-        let value = call_foreign("expr_evaluate", &expression.to_le_bytes())?;
-        value.first().map(|byte| *byte != 0)
+        let (name, token) = ("expr_evaluate", expression.to_le_bytes());
+        let mut size = 0;
+        // SAFETY: no value is wanted back, which null says, but its length is.
+        let status = unsafe {
+            proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                token.as_ptr(),
+                token.len(),
+                null_mut(),
+                &raw mut size,
+            )
+        };
+        (status == OK).then_some(size != 0)
     }
 
     fn shared(&self, key: &str) -> Option<Versioned> {
         let mut version = 0;
-        let value = returned(|data, size| unsafe {
+        let get = |data, size| unsafe {
             proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut version)
-        })?;
+        };
+        let value = returned(get, <[u8]>::to_vec)?;
         Some((value, version))
     }
 
@@ -233,7 +268,8 @@ impl Host for Envoy {
     }
 
     fn dequeue(&self, queue: u32) -> Option<Vec<u8>> {
-        returned(|data, size| unsafe { proxy_dequeue_shared_queue(queue, data, size) })
+        let get = |data, size| unsafe { proxy_dequeue_shared_queue(queue, data, size) };
+        returned(get, <[u8]>::to_vec)
     }
 
     fn define_counter(&self, name: &str) -> Option<MetricId> {
@@ -264,33 +300,36 @@ fn define_metric(kind: u32, name: &str) -> Option<MetricId> {
     (status == OK).then_some(MetricId(id))
 }
 
-fn call_foreign(function: &str, argument: &[u8]) -> Option<Vec<u8>> {
-    returned(|data, size| unsafe {
-        proxy_call_foreign_function(
-            function.as_ptr(),
-            function.len(),
-            argument.as_ptr(),
-            argument.len(),
-            data,
-            size,
-        )
-    })
+fn buffer(which: u32, size: u32) -> Vec<u8> {
+    let get =
+        |data, length| unsafe { proxy_get_buffer_bytes(which, 0, size as usize, data, length) };
+    returned(get, <[u8]>::to_vec).unwrap_or_default()
 }
 
-/// What a function returns through two pointers: `None` if its status is not OK, and nothing where
-/// the value is empty.
-fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+/// What a function returns through two pointers, while it can be read: `None` if its status is not OK, and
+/// nothing where the value is empty.
+#[inline]
+fn returned<T>(
+    call: impl FnOnce(*mut *mut u8, *mut usize) -> u32,
+    read: impl FnOnce(&[u8]) -> T,
+) -> Option<T> {
     let mut data = null_mut();
     let mut size = 0;
     let status = call(&raw mut data, &raw mut size);
-    let value = if data.is_null() {
-        Vec::new()
-    } else {
-        // SAFETY: Envoy allocated it by the SDK's `proxy_on_memory_allocate`, which makes a boxed
-        // slice of just this size, and has given it away.
-        unsafe { Box::from_raw(slice_from_raw_parts_mut(data, size)) }.into_vec()
-    };
-    (status == OK).then_some(value)
+    if data.is_null() {
+        return (status == OK).then(|| read(&[]));
+    }
+    if data == SCRATCH.bytes.get().cast() {
+        // SAFETY: it is ours until it is given back, and Envoy wrote as many bytes as it asked for.
+        let value = unsafe { std::slice::from_raw_parts(data, size.min(SCRATCH_BYTES)) };
+        let result = (status == OK).then(|| read(value));
+        SCRATCH.is_taken.set(false);
+        return result;
+    }
+    // SAFETY: Envoy had it allocated by `proxy_on_memory_allocate`, which made a boxed slice of just this size,
+    // and has given it away.
+    let value = unsafe { Box::from_raw(slice_from_raw_parts_mut(data, size)) };
+    (status == OK).then(|| read(&value))
 }
 
 /// Pairs as the ABI has them: their number, the two lengths of each, and each followed by NUL.
@@ -313,6 +352,52 @@ fn serialize(pairs: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
+mod logger {
+    //! Where messages of the filter go: to Envoy's log.
+
+    use super::proxy_log;
+
+    const CRITICAL: u32 = 5;
+
+    struct Logger;
+
+    impl log::Log for Logger {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let level = match record.level() {
+                log::Level::Trace => 0,
+                log::Level::Debug => 1,
+                log::Level::Info => 2,
+                log::Level::Warn => 3,
+                log::Level::Error => 4,
+            };
+            say(level, &record.args().to_string());
+        }
+
+        fn flush(&self) {}
+    }
+
+    fn say(level: u32, message: &str) {
+        // SAFETY: the message is valid for the call.
+        unsafe { proxy_log(level, message.as_ptr(), message.len()) };
+    }
+
+    /// Has messages, and the reason of a panic, written to Envoy's log, which has its own level.
+    pub fn start() {
+        let _ = log::set_logger(&Logger);
+        log::set_max_level(log::LevelFilter::Info);
+        std::panic::set_hook(Box::new(|panic| say(CRITICAL, &panic.to_string())));
+    }
+}
+
+unsafe extern "C" {
+    /// Made by the linker: what must run before the rest.
+    fn __wasm_call_ctors();
+}
+
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
     fn clock_time_get(clock: u32, precision: u64, nanos: *mut u64) -> u32;
@@ -321,6 +406,14 @@ unsafe extern "C" {
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
+    fn proxy_log(level: u32, message: *const u8, message_size: usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        offset: usize,
+        length: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+    ) -> u32;
     fn proxy_get_property(
         path: *const u8,
         path_size: usize,
@@ -341,7 +434,6 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
-    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,

@@ -57,15 +57,17 @@ pub trait Host {
     /// 64 random bits.
     fn random(&self) -> u64;
 
+    /// Lets `read` see a [`property`] of the current request, which needs no allocation.
+    fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T>;
     /// A [`property`] of the current request.
-    fn property(&self, path: &str) -> Option<Vec<u8>>;
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        self.with_property(path, <[u8]>::to_vec)
+    }
     /// A request header; the first where there are several. Only while the request's headers are
     /// being handled, and when it has ended.
     fn request_header(&self, name: &str) -> Option<Vec<u8>>;
     /// Replaces a request header.
     fn set_request_header(&self, name: &str, value: &str);
-    /// Removes a request header.
-    fn remove_request_header(&self, name: &str);
     /// Has the route chosen again, by the headers as they are now.
     fn clear_route_cache(&self);
     /// Ends the request with an answer.

@@ -4,6 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | the plugin's configuration: read, checked, every error at once |
+//! | [`contexts`] | which of Envoy's contexts is what |
 //! | [`plugin`] | what a worker has: its services; what happens at each of Envoy's callbacks |
 //! | [`service`] | one service: breaker, limits, counts, refusal |
 //! | [`outcome`] | what the end of a request says about the service |
@@ -12,11 +13,12 @@
 //! | [`workers`] | who the other workers are, and telling them |
 //! | [`metrics`] | the names of the metrics |
 //! | [`host`] | what is asked of Envoy, as a trait |
-//! | `envoy` | the real host: the one place with `unsafe`, and the SDK's callbacks |
+//! | `envoy` | the real host: the one place with `unsafe` |
 //!
 //! Everything but `envoy` is generic over [`host::Host`] and runs in native tests against a fake.
 
 pub mod config;
+pub mod contexts;
 pub mod deadline;
 pub mod host;
 pub mod metrics;

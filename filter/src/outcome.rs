@@ -4,18 +4,55 @@ use crate::host::{Host, property};
 use levee_policy::breaker::{Outcome, SlowCalls};
 use std::time::Duration;
 
-/// True for a request that the upstream answered well: the whole question in one host call.
+/// Which protocol an answer is in: that of the service's last good answer is guessed first, which costs nothing
+/// but a second look if it is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// No `grpc-status`.
+    #[default]
+    Http,
+    /// With a `grpc-status`.
+    ///
+    /// gRPC is what the upstream answers with one. Envoy's own `response.grpc_status` is no evidence of it: where
+    /// there is none, it is guessed from the HTTP status, and never 0 then.
+    Grpc,
+}
+
+/// The question whether the upstream has answered well, asked in one host call: CEL expressions
+/// (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>), compiled.
 ///
-/// It is true only where [`classify`] says success, and for nearly all of those: where it is false
-/// or has no value, the single properties are read.
-///
-/// gRPC is what the upstream answers with a `grpc-status`. Envoy's own `response.grpc_status` is no
-/// evidence of it: where there is none, it is guessed from the HTTP status, and never 0 then.
-pub const ANSWERED_WELL: &str = "response.flags == 0 \
-     && response.code_details == 'via_upstream' \
-     && response.code < 429 \
-     && (response.grpc_status == 0 \
-         || !('grpc-status' in response.trailers) && !('grpc-status' in response.headers))";
+/// Each is true only where [`classify`] says success, and for nearly all of those in its protocol: where it is
+/// false or has no value, the single properties are read. What it costs is how often it says `response`.
+#[derive(Clone, Copy, Debug)]
+pub struct AnsweredWell {
+    http: u32,
+    grpc: u32,
+}
+
+impl AnsweredWell {
+    /// `None` where Envoy was built without CEL.
+    pub fn compile<H: Host>(host: &H) -> Option<Self> {
+        Some(Self {
+            http: host.compile(
+                "response.code_details == 'via_upstream' && response.flags == 0 && response.code < 429 \
+                 && !('grpc-status' in response.trailers) && !('grpc-status' in response.headers)",
+            )?,
+            grpc: host.compile(
+                "response.code_details == 'via_upstream' && response.flags == 0 && response.grpc_status == 0 \
+                 && response.code < 429",
+            )?,
+        })
+    }
+
+    #[inline]
+    fn holds<H: Host>(self, host: &H, protocol: Protocol) -> bool {
+        let expression = match protocol {
+            Protocol::Http => self.http,
+            Protocol::Grpc => self.grpc,
+        };
+        host.holds(expression) == Some(true)
+    }
+}
 
 /// Which limit a request overran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,35 +253,50 @@ fn timeout(flags: u64, details: &[u8]) -> Option<TimeoutKind> {
     }
 }
 
-/// How the current request ended: one host call for a good one (two where `slow_calls` is set).
-/// `answered_well` is [`ANSWERED_WELL`], compiled.
+/// How the current request ended: one host call for a good one (two where `slow_calls` is set) if it is in the
+/// guessed protocol, which becomes that of this answer.
 pub fn of_current_request<H: Host>(
     host: &H,
-    answered_well: Option<u32>,
+    answered_well: Option<AnsweredWell>,
+    protocol: &mut Protocol,
     slow_calls: Option<SlowCalls>,
 ) -> Ended {
-    let mut ended = if answered_well.and_then(|expression| host.holds(expression)) == Some(true) {
+    let is_good = answered_well.is_some_and(|question| question.holds(host, *protocol));
+    let mut ended = if is_good {
         Ended {
             outcome: Outcome::SUCCESS,
             timeout: None,
         }
     } else {
-        let details = host
-            .property(property::RESPONSE_CODE_DETAILS)
-            .unwrap_or_default();
-        classify(Evidence {
-            code: number(host, property::RESPONSE_CODE),
-            flags: number(host, property::RESPONSE_FLAGS).unwrap_or(0),
-            details: &details,
-            grpc_status: digits(host, property::GRPC_STATUS_TRAILER)
-                .or_else(|| digits(host, property::GRPC_STATUS_HEADER)),
-        })
+        read_current_request(host, protocol)
     };
     if let Some(rule) = slow_calls
         && let Outcome::Success { slow } | Outcome::Failure { slow } = &mut ended.outcome
     {
         *slow = number(host, property::BACKEND_LATENCY)
             .is_some_and(|nanos| Duration::from_nanos(nanos) > rule.longer_than);
+    }
+    ended
+}
+
+/// How the current request ended, by all that is known of it.
+fn read_current_request<H: Host>(host: &H, protocol: &mut Protocol) -> Ended {
+    let details = host
+        .property(property::RESPONSE_CODE_DETAILS)
+        .unwrap_or_default();
+    let grpc_status = digits(host, property::GRPC_STATUS_TRAILER)
+        .or_else(|| digits(host, property::GRPC_STATUS_HEADER));
+    let ended = classify(Evidence {
+        code: number(host, property::RESPONSE_CODE),
+        flags: number(host, property::RESPONSE_FLAGS).unwrap_or(0),
+        details: &details,
+        grpc_status,
+    });
+    if ended.outcome == Outcome::SUCCESS {
+        *protocol = match grpc_status {
+            Some(_) => Protocol::Grpc,
+            None => Protocol::Http,
+        };
     }
     ended
 }
@@ -256,14 +308,11 @@ pub fn is_upgraded<H: Host>(host: &H) -> bool {
 }
 
 fn number<H: Host>(host: &H, path: &str) -> Option<u64> {
-    host.property(path)?.try_into().ok().map(u64::from_le_bytes)
+    host.with_property(path, |bytes| bytes.try_into().ok().map(u64::from_le_bytes))?
 }
 
 fn digits<H: Host>(host: &H, path: &str) -> Option<u64> {
-    std::str::from_utf8(&host.property(path)?)
-        .ok()?
-        .parse()
-        .ok()
+    host.with_property(path, |bytes| std::str::from_utf8(bytes).ok()?.parse().ok())?
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId, property};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT};
-use crate::outcome::{self, ANSWERED_WELL, Ended, TimeoutKind};
+use crate::outcome::{self, AnsweredWell, Ended, TimeoutKind};
 use crate::service::Service;
 use crate::shared::{self, BreakerId};
 use crate::workers::{self, Worker};
@@ -87,7 +87,7 @@ pub struct Plugin<H> {
     client_deadline: Option<ClientDeadline>,
     has_fallback_routes: bool,
     config: Config,
-    answered_well: Option<u32>,
+    answered_well: Option<AnsweredWell>,
     /// The time at the last tick.
     now: Instant,
     random: SplitMix64,
@@ -110,7 +110,7 @@ impl<H: Host> Plugin<H> {
         let config = Config::parse(configuration)?;
         shared::create_list(&host);
         workers::create_list(&host);
-        let answered_well = host.compile(ANSWERED_WELL);
+        let answered_well = AnsweredWell::compile(&host);
         if answered_well.is_none() {
             log::warn!("this Envoy has no CEL expressions: each request costs four more calls");
         }
@@ -140,16 +140,10 @@ impl<H: Host> Plugin<H> {
             return self.refuse_steering();
         }
         // Without a cluster there is no service: a redirect, a direct response, no route.
-        let Some(cluster) = self
-            .host
-            .property(property::CLUSTER)
-            .filter(|name| !name.is_empty())
-        else {
-            return Next::Continue(None);
-        };
-        let target = match self.by_cluster.get(&cluster) {
-            Some(target) => *target,
-            None => self.meet(cluster),
+        let target = match self.target_of_current_request() {
+            Ok(target) => target,
+            Err(cluster) if cluster.is_empty() => return Next::Continue(None),
+            Err(cluster) => self.meet(cluster),
         };
         let Target::Service(index) = target else {
             self.general.set(&self.host, self.client_deadline.as_ref());
@@ -170,6 +164,18 @@ impl<H: Host> Plugin<H> {
             }
             Verdict::Refuse { retry_after } => self.refuse(index, retry_after),
         }
+    }
+
+    /// Where the current request belongs, or the name of its cluster if that is not known: empty where it has none.
+    #[inline]
+    fn target_of_current_request(&self) -> Result<Target, Vec<u8>> {
+        let find = |cluster: &[u8]| match self.by_cluster.get(cluster) {
+            Some(target) => Ok(*target),
+            None => Err(cluster.to_vec()),
+        };
+        self.host
+            .with_property(property::CLUSTER, find)
+            .unwrap_or(Err(Vec::new()))
     }
 
     /// A client has sent the header that is the filter's alone, and the route may have been chosen
@@ -245,6 +251,7 @@ impl<H: Host> Plugin<H> {
         } = outcome::of_current_request(
             &self.host,
             self.answered_well,
+            &mut service.protocol,
             service.settings.slow_calls,
         );
         if is_shortened
@@ -280,10 +287,9 @@ impl<H: Host> Plugin<H> {
     /// A fallback route that is missing, or leads back to the service, would switch its breaker
     /// off: from the first request that shows it, the service's requests are refused instead.
     fn check_fallback(&mut self, index: usize) {
-        let cluster = self.host.property(property::CLUSTER);
-        let target = cluster.and_then(|cluster| self.by_cluster.get(&cluster).copied());
+        let target = self.target_of_current_request();
         let service = &mut self.services[index];
-        if matches!(target, Some(Target::Service(to)) if to == index)
+        if matches!(target, Ok(Target::Service(to)) if to == index)
             && let Fallback::Route(route) = &service.fallback
         {
             log::error!(

@@ -4,6 +4,7 @@ use crate::config::{Fallback, ServiceConfig};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId};
 use crate::metrics::{Counter, state_name};
+use crate::outcome::Protocol;
 use crate::shared::BreakerId;
 use levee_policy::breaker::{Breaker, Phase, Settings};
 use levee_policy::replica::Replica;
@@ -36,6 +37,8 @@ pub struct Service {
     pub deadlines: Deadlines,
     /// What refused requests get.
     pub fallback: Fallback,
+    /// The protocol of its last good answer that was looked at closely.
+    pub protocol: Protocol,
     /// Whether it is on the list of services to look after at the next tick.
     pub is_touched: bool,
     counts: [u32; Counter::ALL.len()],
@@ -62,6 +65,7 @@ impl Service {
             replica: Replica::new(&config.breaker, breaker, now),
             deadlines: Deadlines::new(&config.timeouts),
             fallback: config.fallback.clone(),
+            protocol: Protocol::default(),
             is_touched: false,
             counts: [0; Counter::ALL.len()],
             counters: Counter::ALL.map(|counter| host.define_counter(&counter.name(&label))),

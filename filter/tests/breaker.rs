@@ -3,7 +3,7 @@
 
 mod fake;
 
-use fake::{Call, End, Gateway, Stream};
+use fake::{Call, End, FILTER, Gateway, Stream};
 use std::time::Duration;
 
 const OPEN_FOR: Duration = Duration::from_secs(33); // 30 s and the most jitter
@@ -560,7 +560,7 @@ fn a_worker_that_was_stalled_catches_up_at_its_next_tick() {
     // Worker 1 stands still for so long that it gets no more messages.
     for _ in 0..150 {
         gateway.pass_without_ticks(Duration::from_millis(100));
-        gateway.workers[0].plugin.on_tick();
+        gateway.workers[0].contexts.on_tick(FILTER);
     }
     for _ in 0..5 {
         let stream = Stream {
@@ -570,7 +570,7 @@ fn a_worker_that_was_stalled_catches_up_at_its_next_tick() {
         let call = gateway.begin_quietly(0, stream);
         gateway.end(call, End::Status(500));
     }
-    gateway.workers[1].plugin.on_tick();
+    gateway.workers[1].contexts.on_tick(FILTER);
     assert!(!gateway.request(1, "auth", End::Status(200)));
 }
 
@@ -597,8 +597,11 @@ fn slow_calls_open_where_the_rule_is_on() {
 fn a_request_without_a_cluster_is_left_alone() {
     let mut gateway = Gateway::new(1, "");
     let call = gateway.begin_stream(0, Stream::default());
-    assert!(!call.was_refused && call.in_flight.is_none());
+    assert!(!call.was_refused);
     assert!(gateway.stream(call).request_headers.is_empty());
+    gateway.take_calls(0);
+    gateway.end(call, End::Status(404));
+    assert!(gateway.take_calls(0).is_empty(), "nothing is asked of it");
 }
 
 #[test]
@@ -607,7 +610,7 @@ fn what_was_counted_is_not_lost_with_the_plugin() {
     gateway.request(0, "auth", End::Status(200));
     let name = "circuit_breaker_requests_total.outcome.success.service.auth";
     assert_eq!(gateway.metric(name), 0, "shown by the tick");
-    gateway.workers[0].plugin.flush();
+    gateway.workers[0].contexts.on_delete(FILTER);
     assert_eq!(gateway.metric(name), 1);
 }
 

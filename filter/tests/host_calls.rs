@@ -9,6 +9,14 @@ use std::time::Duration;
 
 /// The calls of the second good request to a service (the first one meets it).
 fn calls_of_a_good_request(configuration: &str, stream: &Stream) -> Vec<&'static str> {
+    calls_of_a_good_answer(configuration, stream, None)
+}
+
+fn calls_of_a_good_answer(
+    configuration: &str,
+    stream: &Stream,
+    grpc_status: Option<u64>,
+) -> Vec<&'static str> {
     let mut gateway = Gateway::new(1, configuration);
     for _ in 0..2 {
         gateway.take_calls(0);
@@ -16,7 +24,7 @@ fn calls_of_a_good_request(configuration: &str, stream: &Stream) -> Vec<&'static
         gateway.change(call, |stream| {
             stream.code = Some(200);
             stream.details = b"via_upstream".to_vec();
-            stream.grpc_status = Some(0);
+            stream.grpc_status = grpc_status;
         });
         gateway.finish(call);
     }
@@ -47,14 +55,30 @@ fn a_good_request_costs_four_host_calls() {
 #[test]
 fn a_good_grpc_request_costs_four_host_calls() {
     let headers = vec![("content-type".to_owned(), b"application/grpc".to_vec())];
-    let calls = calls_of_a_good_request(
-        "",
-        &Stream {
-            request_headers: headers,
-            ..auth()
-        },
-    );
+    let stream = Stream {
+        request_headers: headers,
+        ..auth()
+    };
+    let calls = calls_of_a_good_answer("", &stream, Some(0));
     assert_eq!(calls.len(), 4, "{calls:?}");
+}
+
+#[test]
+fn an_answer_in_another_protocol_than_the_last_is_looked_at_closely_once() {
+    let mut gateway = Gateway::new(1, "");
+    let calls = [None, Some(0), Some(0), None, None].map(|grpc_status| {
+        let call = gateway.begin_stream(0, auth());
+        gateway.take_calls(0);
+        gateway.change(call, |stream| {
+            stream.code = Some(200);
+            stream.details = b"via_upstream".to_vec();
+            stream.grpc_status = grpc_status;
+        });
+        gateway.finish(call);
+        gateway.take_calls(0).len()
+    });
+    assert_eq!(calls, [1, 6, 1, 6, 1]);
+    assert_eq!(gateway.outcome("auth", "success"), 5);
 }
 
 #[test]

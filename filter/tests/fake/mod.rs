@@ -2,8 +2,8 @@
 //! Envoy would. Every host call is counted.
 #![allow(dead_code, missing_docs)] // each test program uses a part of it
 
+use levee_filter::contexts::{Action, Contexts};
 use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};
-use levee_filter::plugin::{InFlight, Next, Plugin};
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
 use std::cell::RefCell;
@@ -127,24 +127,28 @@ impl Host for FakeHost {
         self.process.borrow_mut().random.next_u64()
     }
 
-    fn property(&self, path: &str) -> Option<Vec<u8>> {
+    fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.call("property");
-        self.stream(|stream| {
-            let number = |value: u64| value.to_le_bytes().to_vec();
-            match path {
-                property::CLUSTER => Some(stream.cluster.clone()).filter(|name| !name.is_empty()),
-                property::ROUTE => Some(stream.route.clone()),
-                property::RESPONSE_CODE => stream.code.map(number),
-                property::RESPONSE_FLAGS => Some(number(stream.flags)),
-                property::RESPONSE_CODE_DETAILS => Some(stream.details.clone()),
-                property::GRPC_STATUS_TRAILER if stream.has_trailers => stream.grpc_digits(),
-                property::GRPC_STATUS_HEADER if !stream.has_trailers => stream.grpc_digits(),
-                property::GRPC_STATUS_TRAILER | property::GRPC_STATUS_HEADER => None,
-                property::BACKEND_LATENCY => stream.backend_latency.map(number),
-                other => panic!("no such property: {other:?}"),
-            }
-        })
-        .flatten()
+        let value = self
+            .stream(|stream| {
+                let number = |value: u64| value.to_le_bytes().to_vec();
+                match path {
+                    property::CLUSTER => {
+                        Some(stream.cluster.clone()).filter(|name| !name.is_empty())
+                    }
+                    property::ROUTE => Some(stream.route.clone()),
+                    property::RESPONSE_CODE => stream.code.map(number),
+                    property::RESPONSE_FLAGS => Some(number(stream.flags)),
+                    property::RESPONSE_CODE_DETAILS => Some(stream.details.clone()),
+                    property::GRPC_STATUS_TRAILER if stream.has_trailers => stream.grpc_digits(),
+                    property::GRPC_STATUS_HEADER if !stream.has_trailers => stream.grpc_digits(),
+                    property::GRPC_STATUS_TRAILER | property::GRPC_STATUS_HEADER => None,
+                    property::BACKEND_LATENCY => stream.backend_latency.map(number),
+                    other => panic!("no such property: {other:?}"),
+                }
+            })
+            .flatten();
+        value.map(|value| read(&value))
     }
 
     fn request_header(&self, name: &str) -> Option<Vec<u8>> {
@@ -161,11 +165,6 @@ impl Host for FakeHost {
                 .request_headers
                 .push((name.to_owned(), value.as_bytes().to_vec()));
         });
-    }
-
-    fn remove_request_header(&self, name: &str) {
-        self.call("remove_request_header");
-        self.stream(|stream| stream.request_headers.retain(|(n, _)| n != name));
     }
 
     fn clear_route_cache(&self) {
@@ -202,20 +201,25 @@ impl Host for FakeHost {
         self.state.borrow_mut().current = context_id;
     }
 
-    fn compile(&self, _expression: &str) -> Option<u32> {
-        self.process.borrow().has_cel.then_some(0)
+    fn compile(&self, expression: &str) -> Option<u32> {
+        let asks_for_grpc = expression.contains("grpc_status == 0");
+        self.process
+            .borrow()
+            .has_cel
+            .then_some(u32::from(asks_for_grpc))
     }
 
-    /// What CEL makes of the expression: written out again here, since the fake has no CEL. The
+    /// What CEL makes of the expressions: written out again here, since the fake has no CEL. The
     /// end-to-end tests hold the two together.
-    fn holds(&self, _expression: u32) -> Option<bool> {
+    fn holds(&self, expression: u32) -> Option<bool> {
+        let grpc_status = if expression == 1 { Some(0) } else { None };
         self.call("holds");
         self.stream(|stream| {
             stream.code.map(|code| {
                 stream.flags == 0
                     && code < 429
                     && stream.details == b"via_upstream"
-                    && matches!(stream.grpc_status, None | Some(0))
+                    && stream.grpc_status == grpc_status
             })
         })
         .flatten()
@@ -320,10 +324,13 @@ impl Host for FakeHost {
     fn tick_every(&self, _period: Duration) {}
 }
 
+/// The context of the filter in each worker; those of requests follow.
+pub const FILTER: u32 = 2;
+
 /// A worker with the filter in it.
 pub struct Worker {
     pub host: FakeHost,
-    pub plugin: Plugin<FakeHost>,
+    pub contexts: Contexts<FakeHost>,
     next_context: u32,
 }
 
@@ -349,8 +356,43 @@ pub enum End {
 pub struct Call {
     pub worker: usize,
     pub context: u32,
-    pub in_flight: Option<InFlight>,
     pub was_refused: bool,
+}
+
+impl Worker {
+    /// Envoy makes the filter `id` with this configuration.
+    pub fn configure(&mut self, id: u32, configuration: &str) {
+        self.contexts.on_create(id, 0);
+        self.contexts
+            .on_configure(id, self.host.clone(), configuration.as_bytes())
+            .unwrap_or_else(|errors| panic!("{errors:#?}"));
+    }
+
+    /// A request to the filter `id`: its context, and what is to be done with it.
+    pub fn begin(&mut self, id: u32, stream: Stream) -> (u32, Action) {
+        self.next_context += 1;
+        let context = self.next_context;
+        {
+            let mut state = self.host.state.borrow_mut();
+            state.streams.insert(context, stream);
+            state.current = context;
+        }
+        self.contexts.on_create(context, id);
+        (context, self.contexts.on_request_headers(context))
+    }
+
+    /// The request with this context has ended.
+    pub fn finish(&mut self, context: u32) {
+        self.host.state.borrow_mut().current = context;
+        self.contexts.on_log(context);
+        self.delete(context);
+    }
+
+    /// The request's context is deleted.
+    pub fn delete(&mut self, context: u32) {
+        self.contexts.on_delete(context);
+        self.host.state.borrow_mut().streams.remove(&context);
+    }
 }
 
 impl Gateway {
@@ -384,13 +426,13 @@ impl Gateway {
             process: self.process.clone(),
             state: Rc::default(),
         };
-        let plugin = Plugin::new(host.clone(), configuration.as_bytes())
-            .unwrap_or_else(|errors| panic!("{errors:#?}"));
-        self.workers.push(Worker {
+        let mut worker = Worker {
             host,
-            plugin,
-            next_context: 0,
-        });
+            contexts: Contexts::default(),
+            next_context: FILTER,
+        };
+        worker.configure(FILTER, configuration);
+        self.workers.push(worker);
     }
 
     /// Time passes, with every worker's ticks.
@@ -402,7 +444,7 @@ impl Gateway {
             left -= step;
             self.pass_without_ticks(step);
             for worker in 0..self.workers.len() {
-                self.workers[worker].plugin.on_tick();
+                self.workers[worker].contexts.on_tick(FILTER);
                 self.deliver();
             }
         }
@@ -430,7 +472,7 @@ impl Gateway {
                 return;
             }
             for worker in waiting {
-                self.workers[worker].plugin.on_news();
+                self.workers[worker].contexts.on_news(FILTER);
             }
         }
     }
@@ -452,24 +494,11 @@ impl Gateway {
 
     /// Without delivering messages.
     pub fn begin_quietly(&mut self, place: usize, stream: Stream) -> Call {
-        let worker = &mut self.workers[place];
-        worker.next_context += 1;
-        let context = worker.next_context;
-        {
-            let mut state = worker.host.state.borrow_mut();
-            state.streams.insert(context, stream);
-            state.current = context;
-        }
-        let next = worker.plugin.on_request(context);
-        let (in_flight, was_refused) = match next {
-            Next::Continue(in_flight) => (in_flight, false),
-            Next::Stop => (None, true),
-        };
+        let (context, action) = self.workers[place].begin(FILTER, stream);
         Call {
             worker: place,
             context,
-            in_flight,
-            was_refused,
+            was_refused: action == Action::Stop,
         }
     }
 
@@ -486,22 +515,13 @@ impl Gateway {
 
     /// The request's context is logged and deleted.
     pub fn finish(&mut self, call: Call) {
-        let worker = &mut self.workers[call.worker];
-        worker.host.state.borrow_mut().current = call.context;
-        if let Some(in_flight) = call.in_flight {
-            worker.plugin.on_end(call.context, in_flight);
-        }
-        worker.host.state.borrow_mut().streams.remove(&call.context);
+        self.workers[call.worker].finish(call.context);
         self.deliver();
     }
 
     /// The request's context is deleted without being logged.
     pub fn abandon(&mut self, call: Call) {
-        let worker = &mut self.workers[call.worker];
-        if let Some(in_flight) = call.in_flight {
-            worker.plugin.on_abandoned(call.context, in_flight);
-        }
-        worker.host.state.borrow_mut().streams.remove(&call.context);
+        self.workers[call.worker].delete(call.context);
         self.deliver();
     }
 

@@ -105,8 +105,7 @@ fn filter_order(envoy: &Envoy<'_>, caught: &mut Caught) {
 }
 
 /// What the filter calls, and what Envoy calls it for. The test compares it with `envoy/gateway.yaml`.
-const CAPABILITIES: [&str; 33] = [
-    "proxy_on_vm_start",
+const CAPABILITIES: [&str; 30] = [
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_request_headers",
@@ -115,12 +114,10 @@ const CAPABILITIES: [&str; 33] = [
     "proxy_on_tick",
     "proxy_on_queue_ready",
     "proxy_log",
-    "proxy_get_log_level",
     "proxy_get_buffer_bytes",
     "proxy_get_property",
     "proxy_get_header_map_value",
     "proxy_replace_header_map_value",
-    "proxy_remove_header_map_value",
     "proxy_send_local_response",
     "proxy_get_shared_data",
     "proxy_set_shared_data",

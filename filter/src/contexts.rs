@@ -1,0 +1,155 @@
+//! Which of Envoy's contexts is what: a filter, made for one configuration, or a request to one.
+//!
+//! Envoy numbers its contexts. It makes one for each configuration of the filter in this virtual
+//! machine (two for a while when a listener is replaced), and one for each request, below the one
+//! of its filter. Nothing here fails on a number that it does not know: the request passes.
+
+use crate::config::ConfigError;
+use crate::host::Host;
+use crate::plugin::{InFlight, Next, Plugin};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// What Envoy is to do with a request whose headers have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on.
+    Continue,
+    /// It was answered.
+    Stop,
+}
+
+/// The contexts of one virtual machine.
+#[derive(Debug)]
+pub struct Contexts<H> {
+    filters: Vec<(u32, Plugin<H>)>,
+    requests: HashMap<u32, Request, BuildHasherDefault<Spread>>,
+}
+
+/// A request's context.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    filter: u32,
+    in_flight: Option<InFlight>,
+}
+
+impl<H> Default for Contexts<H> {
+    fn default() -> Self {
+        Self {
+            filters: Vec::new(),
+            requests: HashMap::default(),
+        }
+    }
+}
+
+impl<H: Host> Contexts<H> {
+    /// Envoy has made a context: for a request to the filter `parent`, or, where that is 0, for a filter.
+    pub fn on_create(&mut self, id: u32, parent: u32) {
+        if parent != 0 {
+            let request = Request {
+                filter: parent,
+                in_flight: None,
+            };
+            self.requests.insert(id, request);
+        }
+    }
+
+    /// The configuration of the filter `id`.
+    ///
+    /// # Errors
+    /// All that is wrong with it; then there is no such filter.
+    pub fn on_configure(
+        &mut self,
+        id: u32,
+        host: H,
+        configuration: &[u8],
+    ) -> Result<(), Vec<ConfigError>> {
+        let plugin = Plugin::new(host, configuration)?;
+        self.filters.retain(|(known, _)| *known != id);
+        self.filters.push((id, plugin));
+        Ok(())
+    }
+
+    /// The headers of the request `id` have come.
+    #[inline]
+    pub fn on_request_headers(&mut self, id: u32) -> Action {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return Action::Continue;
+        };
+        let Some(filter) = find(&mut self.filters, request.filter) else {
+            return Action::Continue;
+        };
+        match filter.on_request(id) {
+            Next::Continue(in_flight) => {
+                request.in_flight = in_flight;
+                Action::Continue
+            }
+            Next::Stop => Action::Stop,
+        }
+    }
+
+    /// The request `id` has ended, however.
+    #[inline]
+    pub fn on_log(&mut self, id: u32) {
+        if let Some(request) = self.requests.remove(&id)
+            && let Some(in_flight) = request.in_flight
+            && let Some(filter) = find(&mut self.filters, request.filter)
+        {
+            filter.on_end(id, in_flight);
+        }
+    }
+
+    /// The context `id` is gone.
+    pub fn on_delete(&mut self, id: u32) {
+        if let Some(request) = self.requests.remove(&id) {
+            if let Some(in_flight) = request.in_flight
+                && let Some(filter) = find(&mut self.filters, request.filter)
+            {
+                filter.on_abandoned(id, in_flight);
+            }
+        } else if let Some(place) = self.filters.iter().position(|(known, _)| *known == id) {
+            self.filters.swap_remove(place).1.flush();
+        }
+    }
+
+    /// Time has passed for the filter `id`.
+    pub fn on_tick(&mut self, id: u32) {
+        if let Some(filter) = find(&mut self.filters, id) {
+            filter.on_tick();
+        }
+    }
+
+    /// Another worker has news for the filter `id`.
+    pub fn on_news(&mut self, id: u32) {
+        if let Some(filter) = find(&mut self.filters, id) {
+            filter.on_news();
+        }
+    }
+}
+
+#[inline]
+fn find<H>(filters: &mut [(u32, Plugin<H>)], id: u32) -> Option<&mut Plugin<H>> {
+    filters
+        .iter_mut()
+        .find(|(known, _)| *known == id)
+        .map(|(_, filter)| filter)
+}
+
+/// Spreads Envoy's numbers, which are consecutive and nobody's choice but Envoy's, over a table.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {
+        debug_assert!(false, "numbers only");
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // 2^64 divided by the golden ratio: consecutive numbers end up far from each other.
+        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}

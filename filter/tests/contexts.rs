@@ -1,0 +1,82 @@
+//! Several configurations in one virtual machine, and contexts that come in an odd order.
+#![allow(missing_docs)]
+
+mod fake;
+
+use fake::{FILTER, Gateway, Stream};
+use levee_filter::contexts::Action;
+
+const OTHER: u32 = 1000;
+const REFUSES_AUTH: &str = r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#;
+
+fn to_auth() -> Stream {
+    Stream {
+        cluster: b"auth".to_vec(),
+        ..Stream::default()
+    }
+}
+
+/// Whether a request to the filter `id` is let through.
+fn passes(gateway: &mut Gateway, id: u32) -> bool {
+    let worker = &mut gateway.workers[0];
+    let (context, action) = worker.begin(id, to_auth());
+    worker.finish(context);
+    action == Action::Continue
+}
+
+#[test]
+fn each_request_goes_by_the_configuration_of_its_own_filter() {
+    let mut gateway = Gateway::new(1, "");
+    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    for _ in 0..2 {
+        assert!(passes(&mut gateway, FILTER));
+        assert!(!passes(&mut gateway, OTHER));
+    }
+}
+
+#[test]
+fn a_filter_that_is_gone_takes_no_other_with_it_and_its_late_requests_pass() {
+    let mut gateway = Gateway::new(1, "");
+    let worker = &mut gateway.workers[0];
+    worker.configure(OTHER, REFUSES_AUTH);
+    let (late, action) = worker.begin(FILTER, to_auth());
+    assert_eq!(action, Action::Continue);
+    worker.contexts.on_delete(FILTER);
+    worker.finish(late);
+    assert!(
+        passes(&mut gateway, FILTER),
+        "of a filter that is not there"
+    );
+    assert!(!passes(&mut gateway, OTHER));
+}
+
+#[test]
+fn a_filter_that_is_configured_anew_goes_by_the_new_configuration() {
+    let mut gateway = Gateway::new(1, "");
+    assert!(passes(&mut gateway, FILTER));
+    gateway.workers[0].configure(FILTER, REFUSES_AUTH);
+    assert!(!passes(&mut gateway, FILTER));
+}
+
+#[test]
+fn contexts_that_nobody_made_pass_and_harm_nothing() {
+    let mut gateway = Gateway::new(1, REFUSES_AUTH);
+    let contexts = &mut gateway.workers[0].contexts;
+    assert_eq!(contexts.on_request_headers(77), Action::Continue);
+    contexts.on_log(77);
+    contexts.on_delete(77);
+    contexts.on_tick(77);
+    contexts.on_news(77);
+    assert!(!passes(&mut gateway, FILTER));
+}
+
+#[test]
+fn a_request_is_settled_once_whatever_comes_after_its_end() {
+    let mut gateway = Gateway::new(1, "");
+    let call = gateway.begin(0, "auth");
+    gateway.end(call, fake::End::Status(200));
+    let contexts = &mut gateway.workers[0].contexts;
+    contexts.on_log(call.context);
+    contexts.on_delete(call.context);
+    assert_eq!(gateway.outcome("auth", "success"), 1);
+}
