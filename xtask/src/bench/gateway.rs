@@ -94,10 +94,10 @@ pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     if let Some(rounds) = options.rounds {
         program.args(["--rounds", &rounds.to_string()]);
     }
+    let error = program.exec();
     Err(Failure::Check(format!(
-        "{} could not be started: {}",
-        program.get_program().display(),
-        program.exec()
+        "{} could not be started: {error}",
+        program.get_program().display()
     )))
 }
 
