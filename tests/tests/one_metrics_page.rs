@@ -1,8 +1,9 @@
 //! All of Levee's metrics at one place, the sidecar's `/metrics`; and what becomes of it whatever Envoy does.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,12 +21,19 @@ use levee_tests::process::{Process, Signal};
 use levee_tests::redis::free_address;
 use levee_tests::sidecar::Sidecar;
 use levee_tests::stack::{Parts, Stack};
-use levee_tests::tool::{output_of, prometheus, promtool};
+use levee_tests::tool::{prometheus, promtool};
 use levee_tests::wait::{self, GENEROUS};
 use serde_json::{Value, json};
 
-/// The metrics of the design: name, type, and the labels that one series at least has besides `service`.
-const DESIGN: [(&str, &str, &[(&str, &str)]); 14] = [
+/// Name, type, and the labels of a series that must be there.
+type Promise = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+/// The metrics of the design.
+const DESIGN: [Promise; 14] = [
     ("circuit_breaker_state", "gauge", &[("service", "video")]),
     (
         "circuit_breaker_failures_total",
@@ -159,7 +167,8 @@ fn durations_are_envoys_in_seconds(stack: &Stack) {
                 .named("proxy_request_duration_seconds_bucket")
                 .find(|ours| {
                     let seconds: f64 = ours.labels["le"].parse().unwrap_or(f64::NAN);
-                    let is_same = seconds * 1000.0 == bound
+                    // The one without a bound is infinite here and there.
+                    let is_same = (bound.is_infinite() && seconds.is_infinite())
                         || (seconds * 1000.0 - bound).abs() < 1e-6 * bound;
                     ours.labels["service"] == *service && is_same
                 });
@@ -238,8 +247,11 @@ fn a_prometheus_answers_for(admin: SocketAddr) {
     let _prometheus = Process::spawn(command, Signal::Kill).expect("start Prometheus");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let ask = |query: &str| {
-        let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let request = Request::get(&format!("/api/v1/query?query={query}"));
+        let mut path = "/api/v1/query?query=".to_owned();
+        for byte in query.bytes() {
+            let _ = write!(path, "%{byte:02X}");
+        }
+        let request = Request::get(&path);
         let answer = runtime
             .block_on(request.send(web))
             .map_err(|error| error.to_string())?;
@@ -476,6 +488,4 @@ async fn a_clusters_name_with_dots_is_the_services_and_aliases_are_heeded() {
         metrics.get("circuit_breaker_state", &[("service", DOTTED)]),
         Some(0.0)
     );
-    let said = output_of(&mut promtool().arg("--version"));
-    assert!(said.is_ok());
 }

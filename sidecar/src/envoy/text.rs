@@ -149,7 +149,7 @@ mod tests {
                 "a 61.012346996675404398047248832881",
                 "a",
                 labels([]),
-                61.012_346_996_675_4,
+                61.012_346_996_675_404,
             ),
         ] {
             assert_eq!(read(line), Some((name.to_owned(), wanted, value)), "{line}");

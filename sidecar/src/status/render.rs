@@ -7,6 +7,9 @@ use std::time::Duration;
 /// The longest name in a table, in columns.
 const MAX_NAME: usize = 48;
 
+/// The least that is left of names where the terminal is too narrow.
+const MIN_NAME: usize = 8;
+
 /// Between two columns.
 const GAP: &str = "  ";
 
@@ -27,9 +30,9 @@ pub fn render(status: &Status, width: usize) -> Vec<String> {
             lines.push("database: not configured (database in levee.yaml)".to_owned());
         }
         for part in [
-            services(&status.services, &status.envoy),
-            redis(&status.redis),
-            jobs(&status.jobs),
+            services(&status.services, &status.envoy, width),
+            redis(&status.redis, width),
+            jobs(&status.jobs, width),
             watchdog(status.watchdog.as_ref()),
         ] {
             if !part.is_empty() {
@@ -78,18 +81,28 @@ fn envoy(status: &Status) -> String {
 /// A table's column: its title, and whether it holds numbers.
 type Column = (&'static str, bool);
 
-/// Lines of a table. Numbers stand at the right of their column.
-fn table(columns: &[Column], rows: &[Vec<String>]) -> Vec<String> {
+/// Lines of a table, whose names are shortened where it would be wider than this. Numbers stand at the right.
+fn table(columns: &[Column], rows: &[Vec<String>], width: usize) -> Vec<String> {
     let titles = columns.iter().map(|(title, _)| (*title).to_owned());
-    let all: Vec<Vec<String>> = std::iter::once(titles.collect())
+    let mut all: Vec<Vec<String>> = std::iter::once(titles.collect())
         .chain(rows.iter().cloned())
         .map(|row: Vec<String>| row.iter().map(|cell| cell_of(cell)).collect())
         .collect();
-    let width = |place: usize| {
+    let widest = |all: &[Vec<String>], place: usize| {
         let widths = all.iter().map(|row| measure_text_width(&row[place]));
         widths.max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let mut widths: Vec<usize> = (0..columns.len())
+        .map(|place| widest(&all, place))
+        .collect();
+    let whole = widths.iter().sum::<usize>() + GAP.len() * (columns.len() - 1);
+    if whole > width {
+        let name = widths[0].saturating_sub(whole - width).max(MIN_NAME);
+        for row in &mut all {
+            row[0] = truncate_str(&row[0], name, "…").into_owned();
+        }
+        widths[0] = widest(&all, 0);
+    }
     all.iter()
         .map(|row| {
             let cells = row.iter().zip(&widths).zip(columns);
@@ -116,7 +129,7 @@ fn plain(text: &str) -> String {
     text.chars().map(printed).collect()
 }
 
-fn services(services: &[Service], envoy: &Source) -> Vec<String> {
+fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
     if services.is_empty() || envoy.problem.is_some() {
         return Vec::new();
     }
@@ -164,10 +177,11 @@ fn services(services: &[Service], envoy: &Source) -> Vec<String> {
             ("P99", true),
         ],
         &rows,
+        width,
     )
 }
 
-fn redis(upstreams: &[Redis]) -> Vec<String> {
+fn redis(upstreams: &[Redis], width: usize) -> Vec<String> {
     if upstreams.is_empty() {
         return Vec::new();
     }
@@ -201,6 +215,7 @@ fn redis(upstreams: &[Redis]) -> Vec<String> {
             ("CONNECTIONS", true),
         ],
         &rows,
+        width,
     );
     for redis in upstreams {
         if let (Some(error), Some(ago)) = (&redis.last_error, redis.last_error_seconds_ago) {
@@ -211,7 +226,7 @@ fn redis(upstreams: &[Redis]) -> Vec<String> {
     lines
 }
 
-fn jobs(jobs: &[Job]) -> Vec<String> {
+fn jobs(jobs: &[Job], width: usize) -> Vec<String> {
     if jobs.is_empty() {
         return Vec::new();
     }
@@ -252,6 +267,7 @@ fn jobs(jobs: &[Job]) -> Vec<String> {
             ("FAILURES", true),
         ],
         &rows,
+        width,
     );
     for job in jobs {
         if let Some(problem) = job.problem.as_ref().or(job.last_error.as_ref()) {
@@ -498,6 +514,11 @@ watchdog: lacks pg_signal_backend";
                 assert!(measure_text_width(&line) <= width, "{width}: {line}");
             }
         }
+        let shortened = render(&status, 90).join("\n");
+        assert!(
+            shortened.contains("  P99\n") && shortened.contains("n…"),
+            "{shortened}"
+        );
         let name = format!("{}…", "n".repeat(MAX_NAME - 1));
         assert!(
             render(&status, 200)
