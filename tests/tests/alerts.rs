@@ -96,7 +96,7 @@ fn known_metrics() -> BTreeSet<String> {
     let rows = readme
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
-    let mut metrics: BTreeSet<String> = rows
+    let metrics: BTreeSet<String> = rows
         .filter(|(_, rest)| {
             ["counter |", "gauge |", "histogram |"]
                 .iter()

@@ -83,7 +83,7 @@ fn families_of(gateway: &Gateway) -> Vec<MetricFamily> {
         });
         families.push(new_family(
             names::REQUEST_DURATION,
-            "How long requests took at the upstream, as Envoy measured it.",
+            "How long requests that were answered took at the upstream, as Envoy measured it.",
             MetricType::HISTOGRAM,
             metrics.collect(),
         ));

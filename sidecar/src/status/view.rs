@@ -93,7 +93,7 @@ pub struct Timeouts {
     pub connect: u64,
 }
 
-/// How long requests took.
+/// How long requests that were answered took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Durations {
