@@ -60,12 +60,14 @@ impl Host for Quiet {
     fn set_request_header(&self, _: &str, _: &str) {}
     fn clear_route_cache(&self) {}
     fn reply(&self, _: LocalReply<'_>) {}
-    fn enter_request(&self, _: u32) {}
+    fn enter_request(&self, _: u32) -> bool {
+        false
+    }
     fn compile(&self, _: &str) -> Option<u32> {
         Some(0)
     }
-    fn holds(&self, _: u32) -> Option<bool> {
-        Some(self.code.get() == 200)
+    fn holds(&self, _: u32) -> bool {
+        self.code.get() == 200
     }
     fn shared(&self, key: &str) -> Option<Versioned> {
         Some((self.shared.borrow().get(key)?.clone(), 1))
