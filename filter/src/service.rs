@@ -160,8 +160,8 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 /// `name` as a label value: no blanks, quotes or control characters, and not too long. Where that
-/// changes it, a hash keeps it apart from others.
-fn label(name: &str) -> String {
+/// changes it, a hash keeps it apart from others. The sidecar names durations by it too.
+pub fn label(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\');
     if name.len() <= MAX_LABEL && name.chars().all(is_plain) {
         return name.to_owned();

@@ -1,17 +1,20 @@
 //! The admin interface: is it alive, is it ready, what does it see.
 
 mod jobs;
+mod status;
 
 pub use jobs::describe_report;
 
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::database;
+use crate::envoy::scrape::{self, Envoy};
+use crate::envoy::translate::Gateway;
 use crate::metrics::Metrics;
 use crate::redis::listener::Proxy;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use levee_policy::breaker::{Mode, Phase};
@@ -19,6 +22,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Which parts are ready. A part that is stopping is not.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +66,8 @@ pub struct Admin {
     pub readiness: Readiness,
     /// The Redis proxies, with where they listen.
     pub redis: Arc<Vec<(SocketAddr, Arc<Proxy>)>>,
+    /// Envoy, where it is read.
+    pub envoy: Option<Arc<Envoy>>,
     /// The database's jobs and watchdog.
     pub database: Option<Arc<database::Part>>,
     /// What a client must show before it may change something.
@@ -79,6 +85,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/v1/redis", get(redis))
             .merge(jobs::router())
+            .merge(status::router())
             .with_state(self)
     }
 }
@@ -98,7 +105,12 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     (status, Json(json!({"ready": ready, "parts": parts})))
 }
 
-async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoResponse {
+    // Without one, and whatever it says of itself, the sidecar's own metrics are shown.
+    let gateway = match &admin.envoy {
+        Some(envoy) => envoy.read(patience(&headers)).await.ok(),
+        None => None,
+    };
     let now = admin.clock.now();
     for (_, proxy) in admin.redis.iter() {
         let status = proxy.gate.status(now);
@@ -108,10 +120,25 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
             .budget_left
             .set(i64::from(status.budget_left));
     }
+    // With very many clusters it takes long enough to keep a thread from what else it serves.
+    let page = tokio::task::spawn_blocking(move || {
+        admin
+            .metrics
+            .text_with(gateway.as_deref().unwrap_or(&Gateway::default()))
+    });
     (
         [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)],
-        admin.metrics.text(),
+        page.await.unwrap_or_default(),
     )
+}
+
+/// How long Envoy may keep one who asks for metrics waiting: less than Prometheus itself would wait.
+fn patience(headers: &HeaderMap) -> Duration {
+    let said = headers
+        .get("x-prometheus-scrape-timeout-seconds")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .and_then(|seconds: f64| Duration::try_from_secs_f64(seconds * 0.8).ok());
+    said.map_or(scrape::PATIENCE, |said| said.min(scrape::PATIENCE))
 }
 
 async fn redis(State(admin): State<Admin>) -> Json<Value> {
@@ -137,23 +164,31 @@ fn upstream(listen: SocketAddr, proxy: &Proxy, clock: Clock) -> Value {
         "attempts_in_flight": status.attempts_in_flight,
         "retry_budget_left": status.budget_left,
         "breaker": {
-            "state": match status.phase {
-                Phase::Closed => "closed",
-                Phase::Open => "open",
-                Phase::HalfOpen => "half_open",
-            },
+            "state": name_of_phase(status.phase),
             "since_seconds": status.in_phase.as_secs_f64(),
-            "mode": match status.mode {
-                Mode::Enforce => "enforce",
-                Mode::Shadow => "shadow",
-                Mode::Disabled => "disabled",
-                Mode::ForcedOpen => "forced_open",
-                Mode::ForcedClosed => "forced_closed",
-            },
+            "mode": name_of_mode(status.mode),
         },
         "last_error": status.last_error.map(|error| json!({
             "message": error.message,
             "seconds_ago": now.since(error.at).as_secs_f64(),
         })),
     })
+}
+
+const fn name_of_phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Closed => "closed",
+        Phase::Open => "open",
+        Phase::HalfOpen => "half_open",
+    }
+}
+
+const fn name_of_mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Shadow => "shadow",
+        Mode::Disabled => "disabled",
+        Mode::ForcedOpen => "forced_open",
+        Mode::ForcedClosed => "forced_closed",
+    }
 }

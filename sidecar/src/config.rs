@@ -2,6 +2,7 @@
 
 pub mod database;
 
+use crate::fetch::Origin;
 use crate::logging::Format;
 use levee_config::breaker::read_breaker;
 use levee_config::reader::{Section, read};
@@ -12,6 +13,7 @@ use levee_policy::budget;
 use levee_policy::ratio::Ratio;
 use log::LevelFilter;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +29,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// What a client of the admin interface must show before it may change something.
     pub token: Option<Secret>,
+    /// Where Envoy's stats are read.
+    pub envoy: Option<Envoy>,
     /// Redis upstreams.
     pub redis: Vec<Redis>,
     /// Where retry state is kept.
@@ -42,6 +46,15 @@ pub struct Log {
     pub format: Format,
     /// What is left out.
     pub level: LevelFilter,
+}
+
+/// Where Envoy's stats are read.
+#[derive(Clone, Debug)]
+pub struct Envoy {
+    /// Envoy's admin interface, or what passes on `/stats/prometheus` of it.
+    pub admin: Origin,
+    /// The services that clusters belong to, as the filter's configuration has them.
+    pub aliases: BTreeMap<String, String>,
 }
 
 /// One Redis upstream.
@@ -196,10 +209,32 @@ fn read_root(root: &mut Section<'_>) -> Config {
             .unwrap_or(Duration::from_secs(10)),
         admin: admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
         token,
+        envoy: read_envoy(root),
         redis,
         state: read_state(root),
         database: database::read(root),
     }
+}
+
+fn read_envoy(root: &mut Section<'_>) -> Option<Envoy> {
+    root.section("envoy", |s| {
+        if s.is_absent() {
+            return None;
+        }
+        s.require(
+            "admin",
+            "where Envoy's admin interface is, such as \"http://127.0.0.1:9901\"",
+        );
+        let aliases = s.texts("aliases").into_iter().collect();
+        let admin = match Origin::parse(&s.text("admin")?) {
+            Ok(admin) => admin,
+            Err(wrong) => {
+                s.error("admin", &wrong);
+                return None;
+            }
+        };
+        Some(Envoy { admin, aliases })
+    })
 }
 
 fn read_redis(s: &mut Section<'_>) -> Redis {

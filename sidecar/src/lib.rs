@@ -6,6 +6,9 @@
 //! | [`redis`] | the Redis proxy |
 //! | [`jobs`] | when and how jobs are run |
 //! | [`database`] | cleanup jobs, the watchdog, limits at the role |
+//! | [`envoy`] | what Envoy says of itself, for the page that shows all metrics |
+//! | [`status`] | `levee status`: the state of all parts, for people and scripts |
+//! | [`fetch`] | one HTTP request, bounded in time and size |
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`config`] | `levee.yaml` |
 //! | [`run`] | starting all parts, and stopping them in order |
@@ -22,9 +25,12 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod database;
+pub mod envoy;
+pub mod fetch;
 pub mod jobs;
 pub mod logging;
 pub mod metrics;
 pub mod redis;
 pub mod run;
+pub mod status;
 pub mod tls;

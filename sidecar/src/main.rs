@@ -5,10 +5,12 @@ use levee::by_hand::{self, Wish};
 use levee::check;
 use levee::config::Config;
 use levee::config::database::Database;
+use levee::fetch::Origin;
 use levee::run::ListenError;
-use levee::{logging, run};
+use levee::{logging, run, status};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Reliability for services that nobody has time to change.
 #[derive(Parser)]
@@ -44,6 +46,27 @@ enum Command {
         /// Fail on warnings too
         #[arg(long)]
         strict: bool,
+    },
+    /// Show the state of services, Redis, jobs and the watchdog, as the sidecar sees them, until Ctrl-C
+    #[command(
+        after_help = "Exit codes: 0 all could be read; 1 with --once or --json, something could not be (the sidecar, or Envoy from there);\n2 the command line or the configuration is wrong.\nWhere the output is no terminal, it is printed once."
+    )]
+    Status {
+        /// The sidecar's admin interface, `http://host:port` [default: `admin.listen` of the configuration, or 127.0.0.1:9464]
+        #[arg(long, value_name = "URL", value_parser = Origin::parse, conflicts_with = "config")]
+        admin: Option<Origin>,
+        /// The configuration [default: levee.yaml, if it is there]
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Print it once
+        #[arg(long)]
+        once: bool,
+        /// Print it once, as JSON
+        #[arg(long)]
+        json: bool,
+        /// How often to refresh, 100ms or more
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = refresh)]
+        every: Duration,
     },
     /// Cleanup jobs
     #[command(subcommand)]
@@ -111,6 +134,27 @@ fn main() -> ExitCode {
             Ok(config) => start(config),
             Err(code) => code,
         },
+        Command::Status {
+            admin,
+            config,
+            once,
+            json,
+            every,
+        } => {
+            let admin = admin.map_or_else(|| status::read::admin_of(config.as_deref()), Ok);
+            match admin {
+                Ok(admin) => show(&status::Wish {
+                    admin,
+                    once,
+                    json,
+                    every,
+                }),
+                Err(wrong) => {
+                    eprintln!("error: {wrong}");
+                    ExitCode::from(USAGE)
+                }
+            }
+        }
         Command::Job(Job::List { config }) => with_database(&config, async |database| {
             by_hand::list(database);
             Ok(0)
@@ -145,6 +189,33 @@ fn main() -> ExitCode {
             by_hand::limits(database, wish, &undo_file).await?;
             Ok(0)
         }),
+    }
+}
+
+fn refresh(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|every| (Duration::from_millis(100)..=Duration::from_hours(24)).contains(every))
+        .ok_or_else(|| "must be a duration from 100ms to 1day, such as 2s".to_owned())
+}
+
+fn show(wish: &status::Wish) -> ExitCode {
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            let shown = runtime.block_on(status::run(wish));
+            runtime.shutdown_background();
+            shown
+        });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! All names of metrics, and the registry that shows them.
 
 use crate::database::watchdog::Act;
+use crate::envoy::merge::merge;
+use crate::envoy::translate::Gateway;
 use crate::jobs::runner::Outcome;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 use std::time::Duration;
 
@@ -66,6 +68,14 @@ pub mod names {
     pub const TERMINATED: &str = "db_sessions_terminated_total";
     /// Times that the watchdog could not look, or not do what was to be done.
     pub const WATCHDOG_FAILED: &str = "db_watchdog_failed_total";
+    /// How long requests took at the upstream of Envoy's. Envoy counts it.
+    pub const REQUEST_DURATION: &str = "proxy_request_duration_seconds";
+    /// 1 if Envoy could be read just now, 0 if not.
+    pub const ENVOY_UP: &str = "levee_envoy_up";
+    /// Readings of Envoy that failed.
+    pub const ENVOY_FAILED: &str = "levee_envoy_scrapes_failed_total";
+    /// How long the last reading of Envoy took.
+    pub const ENVOY_DURATION: &str = "levee_envoy_scrape_duration_seconds";
     /// Always 1, with the version.
     pub const BUILD_INFO: &str = "levee_build_info";
 }
@@ -117,6 +127,15 @@ struct PresetMetrics {
 }
 
 impl JobMetrics {
+    /// Rows in all, and runs that failed.
+    pub fn totals(&self) -> (u64, u64) {
+        let failed = self
+            .runs
+            .iter()
+            .find(|(outcome, _)| *outcome == Outcome::Failed);
+        (self.rows.get(), failed.map_or(0, |(_, count)| count.get()))
+    }
+
     /// A batch handled so many rows.
     pub fn handled(&self, rows: u64) {
         self.rows.inc_by(rows);
@@ -163,6 +182,17 @@ impl WatchdogMetrics {
             .with_label_values(&[self.database.as_str(), act.class()])
             .inc();
     }
+}
+
+/// The metrics of reading Envoy.
+#[derive(Clone, Debug)]
+pub struct EnvoyMetrics {
+    /// 1 if Envoy could be read just now, 0 if not.
+    pub up: IntGauge,
+    /// Readings that failed.
+    pub failed: IntCounter,
+    /// How long the last reading took, in seconds.
+    pub duration: Gauge,
 }
 
 /// All metrics.
@@ -436,11 +466,38 @@ impl Metrics {
         }
     }
 
-    /// All of them in the text format of Prometheus.
+    /// Those of reading Envoy, which are there only where Envoy is read.
+    ///
+    /// # Panics
+    /// When they are asked for again.
+    pub fn envoy(&self) -> EnvoyMetrics {
+        let metrics = EnvoyMetrics {
+            up: IntGauge::new(names::ENVOY_UP, "1 if Envoy could be read just now.")
+                .expect("names are constants"),
+            failed: IntCounter::new(names::ENVOY_FAILED, "Readings of Envoy that failed.")
+                .expect("names are constants"),
+            duration: Gauge::new(
+                names::ENVOY_DURATION,
+                "How long the last reading of Envoy took.",
+            )
+            .expect("names are constants"),
+        };
+        register(&self.registry, &metrics.up);
+        register(&self.registry, &metrics.failed);
+        register(&self.registry, &metrics.duration);
+        metrics
+    }
+
+    /// All that the sidecar counts, in the text format of Prometheus.
     pub fn text(&self) -> String {
+        self.text_with(&Gateway::default())
+    }
+
+    /// The same, with what Envoy says.
+    pub fn text_with(&self, gateway: &Gateway) -> String {
         let encoder = prometheus::TextEncoder::new();
         encoder
-            .encode_to_string(&self.registry.gather())
+            .encode_to_string(&merge(self.registry.gather(), gateway))
             .unwrap_or_default()
     }
 }

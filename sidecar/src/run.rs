@@ -4,6 +4,7 @@ use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Address, Config, Redis};
 use crate::database;
+use crate::envoy::scrape::Envoy;
 use crate::metrics::Metrics;
 use crate::redis::commands::Repeatable;
 use crate::redis::gate::Gate;
@@ -107,6 +108,7 @@ pub async fn run(config: Config) -> Result<()> {
     }
 
     let admin = Admin {
+        envoy: envoy(&config, &metrics, clock, &mut background),
         database: database.map(Arc::new),
         token: config.token.clone().map(Arc::new),
         metrics,
@@ -139,6 +141,19 @@ pub async fn run(config: Config) -> Result<()> {
     }
     log::info!("stopped");
     Ok(())
+}
+
+/// Reads Envoy in the background, if it is to be read.
+fn envoy(
+    config: &Config,
+    metrics: &Metrics,
+    clock: Clock,
+    background: &mut JoinSet<()>,
+) -> Option<Arc<Envoy>> {
+    let config = config.envoy.clone()?;
+    let envoy = Arc::new(Envoy::new(config, metrics.envoy(), clock));
+    background.spawn(envoy.clone().watch());
+    Some(envoy)
 }
 
 async fn listen(part: &str, address: SocketAddr) -> Result<TcpListener, ListenError> {

@@ -46,6 +46,8 @@ pub struct Start {
     pub log_level: &'static str,
     /// Another module in the filter's place.
     pub filter: Option<PathBuf>,
+    /// Where the admin interface listens; a free port, if it is not said.
+    pub admin: Option<SocketAddr>,
     /// Through func-e, as the tests do; otherwise it is started directly, and func-e need not be there.
     pub by_func_e: bool,
 }
@@ -56,6 +58,7 @@ impl Default for Start {
             concurrency: 1,
             log_level: "info",
             filter: None,
+            admin: None,
             by_func_e: true,
         }
     }
@@ -134,6 +137,9 @@ impl Envoy {
         let mut config = prepared(config, &files);
         if let Some(filter) = &start.filter {
             config = config.wasm_file(filter);
+        }
+        if let Some(admin) = start.admin {
+            config = config.admin(admin);
         }
         let arguments = files.arguments(&config, start);
         let command = if start.by_func_e {

@@ -58,7 +58,7 @@ pub fn write_config(folder: &Path, yaml: &str) -> PathBuf {
     write("token", TOKEN);
     let url = yaml.lines().find_map(|line| line.strip_prefix("#url "));
     write("url", url.unwrap_or_default());
-    let admin = if yaml.contains("admin:") {
+    let admin = if yaml.lines().any(|line| line.starts_with("admin:")) {
         ""
     } else {
         "admin: {listen: '127.0.0.1:0', token_file: '{files}/token'}\n"

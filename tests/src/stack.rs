@@ -99,7 +99,9 @@ impl Stack {
         let redis = Redis::start_with(&["--appendonly", "yes"]);
         let postgres = Postgres::start();
         postgres.make_tables();
-        let sidecar = levee_yaml(parts, &redis, &postgres).map(|yaml| Sidecar::start(&yaml));
+        // The sidecar reads Envoy, and Envoy's services reach Redis by the sidecar: one address must be known before.
+        let admin = start.admin.unwrap_or_else(free_address);
+        let sidecar = levee_yaml(parts, &redis, &postgres, admin).map(|yaml| Sidecar::start(&yaml));
         let redis_address = match &sidecar {
             Some(sidecar) if parts.redis_proxy => sidecar.address(),
             _ => redis.address,
@@ -114,7 +116,11 @@ impl Stack {
         let config = services.values().fold(gateway(parts), |config, service| {
             config.upstream(service.name, service.address)
         });
-        let gateway = runtime.block_on(Envoy::start_with(config, start));
+        let start = Start {
+            admin: Some(admin),
+            ..start.clone()
+        };
+        let gateway = runtime.block_on(Envoy::start_with(config, &start));
         Self {
             redis,
             postgres,
@@ -219,15 +225,18 @@ impl Stack {
         answer_of(self.send(&Request::get(path)))
     }
 
-    /// All metrics of Levee's, the gateway's and the sidecar's: the one place that knows where they are read.
+    /// All metrics of Levee's: at the sidecar, which shows the gateway's too; at the gateway, where there is no sidecar.
     pub fn metrics(&self) -> Metrics {
-        let gateway = self.block_on(self.gateway.ask_admin("/stats/prometheus"));
-        let sidecar = self
-            .sidecar
-            .as_ref()
-            .map(|sidecar| sidecar.get("/metrics").1);
-        let page = format!("{}\n{}", gateway.text(), sidecar.unwrap_or_default());
+        let page = match &self.sidecar {
+            Some(sidecar) => sidecar.get("/metrics").1,
+            None => self.ask_envoy("/stats/prometheus"),
+        };
         Metrics::parse(&page).unwrap_or_else(|error| panic!("the metrics, {error}"))
+    }
+
+    /// What Envoy's admin interface answers.
+    pub fn ask_envoy(&self, path: &str) -> String {
+        self.block_on(self.gateway.ask_admin(path)).text()
     }
 }
 
@@ -287,7 +296,12 @@ fn gateway(parts: Parts) -> EnvoyConfig {
 }
 
 /// The sidecar's configuration with short times, if any part of it is wanted.
-fn levee_yaml(parts: Parts, redis: &Redis, postgres: &Postgres) -> Option<String> {
+fn levee_yaml(
+    parts: Parts,
+    redis: &Redis,
+    postgres: &Postgres,
+    envoy: SocketAddr,
+) -> Option<String> {
     let mut yaml = String::new();
     if parts.redis_proxy {
         let _ = write!(
@@ -309,7 +323,7 @@ fn levee_yaml(parts: Parts, redis: &Redis, postgres: &Postgres) -> Option<String
             ),
         );
     }
-    (!yaml.is_empty()).then_some(yaml)
+    (!yaml.is_empty()).then(|| format!("envoy: {{admin: 'http://{envoy}'}}\n{yaml}"))
 }
 
 /// `levee-demo-backend` as a process, which can be stopped and started.

@@ -12,6 +12,15 @@ pub fn promtool() -> Command {
     )
 }
 
+/// Prometheus itself: `PROMETHEUS_PATH`, or what is on the PATH.
+pub fn prometheus() -> Command {
+    program(
+        "PROMETHEUS_PATH",
+        "prometheus",
+        "Debian: apt-get install prometheus",
+    )
+}
+
 /// docker-compose, which reads a `docker-compose.yml`: `DOCKER_COMPOSE_PATH`, or what is on the PATH.
 pub fn docker_compose() -> Command {
     program(

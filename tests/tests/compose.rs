@@ -483,9 +483,9 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
     let files = tempfile::tempdir().expect("make a directory");
     let database = database();
     let redis = Redis::start();
-    let sidecar = sidecar_at(&redis, &database);
-    let backends = backends_at(&sidecar, &database, &files);
     let [gateway, stats, admin] = [free_address(), free_address(), free_address()];
+    let sidecar = sidecar_at(&redis, &database, stats);
+    let backends = backends_at(&sidecar, &database, &files);
     let _envoy = envoy_before(&backends, [gateway, stats, admin], &files);
     for Service { name, .. } in &backends {
         let answer =
@@ -504,7 +504,7 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
 }
 
 /// The sidecar by its configuration, with the addresses of these.
-fn sidecar_at(redis: &Redis, database: &Postgres) -> Sidecar {
+fn sidecar_at(redis: &Redis, database: &Postgres, envoy: SocketAddr) -> Sidecar {
     // Files, since the sidecar is given no environment of its own here; `levee check` above reads the names.
     let levee = replaced(
         &[read("compose/levee.yaml")],
@@ -512,6 +512,7 @@ fn sidecar_at(redis: &Redis, database: &Postgres) -> Sidecar {
             ("0.0.0.0:9464", "127.0.0.1:0".into()),
             ("0.0.0.0:6380", "127.0.0.1:0".into()),
             ("redis:6379", redis.address.to_string()),
+            ("envoy:9902", envoy.to_string()),
             (
                 "token_env: LEVEE_TOKEN",
                 "token_file: '{files}/token'".into(),
@@ -663,6 +664,7 @@ fn prometheus_reads(sidecar: &Sidecar, stats: SocketAddr, files: &TempDir) {
         std::net::TcpStream::connect(web).is_ok()
     });
     wait_for(it_reads_both_and_has_the_alerts(web));
+    wait_for(each_of_the_filters_metrics_is_there_once(web));
 }
 
 /// What comes of it. Not all is asynchronous here, so nothing else may be.
@@ -795,4 +797,24 @@ async fn it_reads_both_and_has_the_alerts(web: SocketAddr) {
         rules.contains("LeveeBreakerOpen") && !rules.contains("\"health\":\"err\""),
         "{rules}"
     );
+}
+
+/// Of the sidecar's page, which has what Envoy says of the filter; not of Envoy's own as well.
+async fn each_of_the_filters_metrics_is_there_once(web: SocketAddr) {
+    // count by (job) (...), as a query in a URL.
+    let query = "count%20by%20(job)%20(circuit_breaker_state%7Bservice%3D%22auth%22%7D)";
+    wait::until("the breaker of auth", 2 * GENEROUS, || async {
+        let path = format!("/api/v1/query?query={query}");
+        let answer = Request::get(&path)
+            .send(web)
+            .await
+            .map_err(|error| error.to_string())?;
+        let text = answer.text();
+        let page: Value = serde_json::from_str(&text).map_err(|_| text.clone())?;
+        match page["data"]["result"].as_array().map(Vec::as_slice) {
+            Some([one]) if one["metric"]["job"] == "levee" && one["value"][1] == "1" => Ok(()),
+            _ => Err(text),
+        }
+    })
+    .await;
 }

@@ -31,6 +31,7 @@ Environment:
   REDIS_SERVER_PATH the redis-server to test with, in place of the one on the PATH
   POSTGRES_BIN_PATH the folder of PostgreSQL's programs to test with, in place of the machine's
   PROMTOOL_PATH     the promtool to test with, in place of the one on the PATH
+  PROMETHEUS_PATH   the Prometheus to test with, in place of the one on the PATH
   DOCKER_COMPOSE_PATH
                     the docker-compose to test with, in place of the one on the PATH
   CARGO_TARGET_DIR  where builds go, as for cargo itself"

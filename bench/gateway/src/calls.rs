@@ -88,11 +88,13 @@ fn last_request(log: &str) -> (Vec<String>, usize) {
     for line in log.lines() {
         if let Some((_, call)) = line.split_once("[host->vm] proxy_on_") {
             let (name, context) = call.split_once('(').unwrap_or((call, ""));
-            // Memory for results, and the tick, which belongs to no request.
-            if name == "memory_allocate" {
-                continue;
+            // For a result of what the filter has just called, within or without.
+            let is_nested = name == "memory_allocate";
+            // The tick and the root's own callbacks belong to no request.
+            if !is_nested {
+                is_within =
+                    name != "tick" && !context.starts_with("1)") && !context.starts_with("1,");
             }
-            is_within = name != "tick" && !context.starts_with("1)") && !context.starts_with("1,");
             if is_within {
                 calls.push(format!("proxy_on_{name}"));
             }
@@ -131,6 +133,7 @@ mod tests {
             "proxy_on_context_create",
             "proxy_on_request_headers",
             "env.proxy_get_property",
+            "proxy_on_memory_allocate",
             "proxy_on_delete",
         ];
         assert_eq!(last_request(log), (expected.map(str::to_owned).to_vec(), 1));

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How long Envoy may take to start. With filters it compiles them first.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// An Envoy that serves.
 #[derive(Debug)]

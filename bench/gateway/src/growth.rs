@@ -177,7 +177,7 @@ fn measure(bench: &Bench, what: &Measured) -> Result<SideBySide> {
         services: what.services,
     };
     let cases = [Variant::Bare, Variant::Levee].map(Case::good);
-    Ok(SideBySide(plan.cpu("How cost grows", &cases, &proxies)?))
+    Ok(SideBySide(plan.cpu("How cost grows", &cases, &proxies)))
 }
 
 fn config(bench: &Bench, place: &Place, what: &Measured, variant: &Variant) -> Result<Config> {

@@ -219,13 +219,11 @@ async fn answer_orders(
             let mut shared = shared.borrow_mut();
             *shared.statuses.entry(status).or_default() += 1;
             shared.latencies.push(latency);
-            match shared.waiting.pop_front() {
-                Some(next) => order = next,
-                None => {
-                    shared.idle.push(index);
-                    break;
-                }
-            }
+            let Some(next) = shared.waiting.pop_front() else {
+                shared.idle.push(index);
+                break;
+            };
+            order = next;
         }
     }
     Ok(())

@@ -61,7 +61,7 @@ impl Bench<'_> {
         self.with(1, &variants, |plan, proxies| {
             let cases: Vec<Case> = variants.iter().cloned().map(Case::good).collect();
             let plan = plan.lasting(20, 6_000, self.rounds);
-            report.cpu.push(plan.cpu("Good requests", &cases, proxies)?);
+            report.cpu.push(plan.cpu("Good requests", &cases, proxies));
             Ok(())
         })
     }
@@ -83,14 +83,14 @@ impl Bench<'_> {
             if has(Part::Cpu) {
                 let cases = all_good(&variants);
                 let plan = plan.lasting(15, 6_000, self.rounds);
-                report.cpu.push(plan.cpu("Good requests", &cases, proxies)?);
+                report.cpu.push(plan.cpu("Good requests", &cases, proxies));
                 self.other_combinations(plan, report, proxies)?;
             }
             if has(Part::Failure) {
                 let plan = plan.lasting(9, 6_000, self.rounds);
                 report
                     .cpu
-                    .push(plan.cpu("While a service fails", &failing(), proxies)?);
+                    .push(plan.cpu("While a service fails", &failing(), proxies));
             }
             if has(Part::Latency) {
                 let plan = plan.lasting(5, 0, self.rounds);
@@ -117,7 +117,7 @@ impl Bench<'_> {
         self.with(2, &EACH, |plan, proxies| {
             let plan = plan.lasting(7, 6_000, self.rounds);
             let cases = all_good(&EACH);
-            report.cpu.push(plan.cpu("Good requests", &cases, proxies)?);
+            report.cpu.push(plan.cpu("Good requests", &cases, proxies));
             self.other_combinations(plan, report, proxies)?;
             let plan = plan.lasting(3, 0, self.rounds);
             report
@@ -137,7 +137,7 @@ impl Bench<'_> {
             .lasting(7, 4_000, self.rounds);
             report
                 .cpu
-                .push(plan.cpu("Good requests", &all_good(&EACH), proxies)?);
+                .push(plan.cpu("Good requests", &all_good(&EACH), proxies));
         }
         Ok(())
     }

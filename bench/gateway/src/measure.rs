@@ -149,7 +149,7 @@ impl Plan<'_> {
     }
 
     /// The CPU time that each case's requests cost, in a closed loop.
-    pub fn cpu(&self, title: &str, cases: &[Case], proxies: &Proxies) -> Result<CpuTable> {
+    pub fn cpu(&self, title: &str, cases: &[Case], proxies: &Proxies) -> CpuTable {
         let requests = self.requests;
         eprintln!("==> {title}");
         let mut rows: Vec<Measured> = cases.iter().map(|_| Measured::default()).collect();
@@ -192,11 +192,11 @@ impl Plan<'_> {
                     problem: row.problem.clone(),
                 }
             });
-        Ok(CpuTable {
+        CpuTable {
             title: title.to_owned(),
             setting: self.setting(requests),
             rows: rows.collect(),
-        })
+        }
     }
 
     fn cpu_once(
@@ -214,7 +214,7 @@ impl Plan<'_> {
         let process = &proxies[&case.variant].process;
         let before = process.cpu_time();
         let outcome = load.closed(requests)?;
-        let used = process.cpu_time() - before;
+        let used = process.cpu_time().saturating_sub(before);
         check(case.expected, &outcome.statuses)?;
         Ok(Once {
             cpu_us: micros(used) / count(requests),
@@ -374,8 +374,8 @@ fn check(expected: Expected, statuses: &Statuses) -> Result<()> {
     );
     let is_so = match expected {
         Expected::Good => good >= 1.0,
-        // A breaker that is due for a probe lets a few through.
-        Expected::Refused => refused > 0.999,
+        // A breaker lets a few through when its time is up, one without half-open state all that are under way.
+        Expected::Refused => refused > 0.99,
         Expected::TenthFailed => (failed - 0.1).abs() < 0.01 && good + failed >= 1.0,
         Expected::SomeRefused => good > 0.0 && good + refused >= 1.0,
     };

@@ -170,6 +170,11 @@ impl<J: Job> Runner<J> {
         self.lock().clone()
     }
 
+    /// Items that it has handled in all, and runs that failed, since the process started.
+    pub fn totals(&self) -> (u64, u64) {
+        self.metrics.totals()
+    }
+
     /// Runs it on schedule until the process is asked to stop, and a run that is under way has stopped.
     pub async fn run_on_schedule(self: Arc<Self>) {
         let mut stop = self.stop.clone();

@@ -2,6 +2,7 @@
 
 mod database;
 mod gateway;
+mod plot;
 mod policy;
 mod redis;
 mod running;
@@ -20,9 +21,12 @@ pub enum Bench {
     /// Throughput and latency of Redis: directly, through the sidecar, through Envoy
     Redis(Options),
     /// Latency of a service at its database, with and without a cleanup job beside it
+    #[command(visible_alias = "db")]
     Database(Options),
     /// CPU and latency of requests through the filter in Envoy, beside what one would use instead
     Gateway(gateway::Options),
+    /// Draw what `gateway --json` and `policy --json` have printed
+    Plot(plot::Options),
     /// Nanoseconds and instructions of the decisions, beside other circuit breakers in four languages
     Policy(policy::Options),
 }
@@ -40,6 +44,7 @@ pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     match bench {
         Bench::Redis(options) => redis::redis(project, options),
         Bench::Database(options) => database::database(project, options),
+        Bench::Plot(options) => plot::plot(options),
         Bench::Gateway(options) => gateway::gateway(project, options),
         Bench::Policy(options) => policy::policy(project, options),
     }

@@ -23,12 +23,9 @@ const LIMITS: [(&str, &str); 2] = [
     ("x-envoy-upstream-rq-timeout-ms", "30000"),
     ("x-envoy-upstream-rq-per-try-timeout-ms", "10000"),
 ];
-/// As in `filter/src/outcome.rs`.
-const ANSWERED_WELL: &str = "response.flags == 0 \
-     && response.code_details == 'via_upstream' \
-     && response.code < 429 \
-     && (response.grpc_status == 0 \
-         || !('grpc-status' in response.trailers) && !('grpc-status' in response.headers))";
+/// As in `filter/src/outcome.rs`, for HTTP.
+const ANSWERED_WELL: &str = "(response.code_details == 'via_upstream' && response.flags == 0 && response.code < 429 \
+     && !('grpc-status' in response.trailers) && !('grpc-status' in response.headers)) ? '1' : ''";
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -92,21 +89,6 @@ fn panic(_: &PanicInfo) -> ! {
     core::arch::wasm32::unreachable()
 }
 
-fn call_foreign(function: &str, argument: *const u8, size: usize) -> (*mut u8, usize) {
-    let (mut data, mut length) = (null_mut(), 0);
-    unsafe {
-        proxy_call_foreign_function(
-            function.as_ptr(),
-            function.len(),
-            argument,
-            size,
-            &raw mut data,
-            &raw mut length,
-        )
-    };
-    (data, length)
-}
-
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
@@ -120,18 +102,24 @@ extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_vm_start(_root: u32, _size: usize) -> u32 {
-    1
-}
-
-#[unsafe(no_mangle)]
 extern "C" fn proxy_on_configure(_root: u32, _size: usize) -> u32 {
-    let (token, size) = call_foreign("expr_create", ANSWERED_WELL.as_ptr(), ANSWERED_WELL.len());
-    if token.is_null() || size != 4 {
-        return 0;
+    let name = "expr_create";
+    let (mut token, mut size) = (null_mut(), 0);
+    unsafe {
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            ANSWERED_WELL.as_ptr(),
+            ANSWERED_WELL.len(),
+            &raw mut token,
+            &raw mut size,
+        );
+        if token.is_null() || size != 4 {
+            return 0;
+        }
+        addr_of_mut!(EXPRESSION).copy_from(token.cast(), 1);
+        proxy_set_tick_period_milliseconds(TICK_MS);
     }
-    unsafe { addr_of_mut!(EXPRESSION).copy_from(token.cast(), 1) };
-    unsafe { proxy_set_tick_period_milliseconds(TICK_MS) };
     1
 }
 
@@ -202,9 +190,21 @@ unsafe fn refused(context: u32) -> *mut bool {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_log(context: u32) {
     let refused = unsafe { refused(context) };
-    if !unsafe { refused.replace(false) } {
-        call_foreign("expr_evaluate", addr_of!(EXPRESSION).cast(), 4);
+    if unsafe { refused.replace(false) } {
+        return;
     }
+    let (name, mut size) = ("expr_evaluate", 0);
+    // Without a pointer to the value, as Levee's filter does it: only its length is wanted.
+    unsafe {
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            addr_of!(EXPRESSION).cast(),
+            4,
+            null_mut(),
+            &raw mut size,
+        )
+    };
 }
 
 #[unsafe(no_mangle)]

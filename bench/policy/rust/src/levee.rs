@@ -5,9 +5,9 @@ use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Settings, Ver
 use levee_policy::budget::{self, Budget};
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Replica, Visit};
-use levee_policy::time::Instant;
+use levee_policy::time::{Instant, nanos};
 use std::hint::black_box;
-use std::sync::{LazyLock, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant as Clock};
 
 /// All of Levee's cases.
@@ -83,18 +83,18 @@ impl Time for Given {
 }
 
 /// It is read for each decision.
-struct Read;
-
-static ORIGIN: LazyLock<Clock> = LazyLock::new(Clock::now);
+struct Read {
+    origin: Clock,
+}
 
 impl Time for Read {
     fn new() -> Self {
-        LazyLock::force(&ORIGIN);
-        Self
+        let origin = Clock::now();
+        Self { origin }
     }
     #[inline]
     fn now(&self) -> Instant {
-        Instant::from_nanos(ORIGIN.elapsed().as_nanos() as u64)
+        Instant::from_nanos(nanos(self.origin.elapsed()))
     }
 }
 
@@ -217,22 +217,27 @@ impl<T: Time> Decides for Breaking<T> {
 struct Locked {
     settings: Settings,
     breaker: Mutex<Breaker>,
+    time: Read,
 }
 
 impl Decides for Locked {
     fn new(settings: Settings) -> Self {
-        let breaker = Mutex::new(Breaker::new(&settings, Read::new().now()));
-        Self { settings, breaker }
+        let time = Read::new();
+        Self {
+            breaker: Mutex::new(Breaker::new(&settings, time.now())),
+            settings,
+            time,
+        }
     }
     #[inline]
     fn admit(&mut self) -> Verdict {
-        let now = Read.now();
+        let now = self.time.now();
         let mut breaker = self.breaker.lock().expect("nobody has panicked");
         breaker.admit(&self.settings, now).0
     }
     #[inline]
     fn record(&mut self, permit: Permit, outcome: Outcome) {
-        let now = Read.now();
+        let now = self.time.now();
         let mut breaker = self.breaker.lock().expect("nobody has panicked");
         breaker.record(&self.settings, permit, outcome, now, 0);
     }

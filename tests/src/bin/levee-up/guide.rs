@@ -73,7 +73,7 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     if let Some(Sidecar { admin, log, .. }) = sidecar {
         let _ = writeln!(
             text,
-            "\nThe sidecar is up.\n\n  sidecar   http://{admin}/metrics\n  log       {}",
+            "\nThe sidecar is up.\n\n  sidecar   http://{admin}/metrics\n  status    levee status --admin http://{admin}\n  log       {}",
             log.display()
         );
     }

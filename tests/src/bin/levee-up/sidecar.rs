@@ -135,6 +135,10 @@ impl Sidecar {
             "log: {{format: json}}\nadmin: {{listen: '{}'}}\n",
             args.sidecar_admin
         );
+        // A port that Envoy is to choose is not known yet.
+        if args.admin.port() != 0 {
+            let _ = writeln!(yaml, "envoy: {{admin: 'http://{}'}}", args.admin);
+        }
         if let Some(upstream) = &upstream {
             let _ = writeln!(
                 yaml,

@@ -1,0 +1,140 @@
+//! A good request allocates nothing in the filter, and a refused one what its answer is made of.
+#![allow(missing_docs, unsafe_code)]
+
+use levee_filter::contexts::{Action, Contexts};
+use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};
+use levee_policy::time::Instant;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Counts what the tests' own threads allocate.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: all is the system's, but for the count, which allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// An Envoy that answers without allocating.
+#[derive(Clone, Default)]
+struct Quiet {
+    code: Rc<Cell<u64>>,
+    shared: Rc<RefCell<Vec<(String, Vec<u8>)>>>,
+}
+
+impl Host for Quiet {
+    fn now(&self) -> Instant {
+        Instant::from_nanos(1_000_000_000)
+    }
+    fn random(&self) -> u64 {
+        7
+    }
+    fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        match path {
+            property::CLUSTER => Some(read(b"auth")),
+            property::RESPONSE_CODE => Some(read(&self.code.get().to_le_bytes())),
+            property::RESPONSE_CODE_DETAILS => Some(read(b"via_upstream")),
+            _ => None,
+        }
+    }
+    fn request_header(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+    fn set_request_header(&self, _: &str, _: &str) {}
+    fn clear_route_cache(&self) {}
+    fn reply(&self, _: LocalReply<'_>) {}
+    fn enter_request(&self, _: u32) {}
+    fn compile(&self, _: &str) -> Option<u32> {
+        Some(0)
+    }
+    fn holds(&self, _: u32) -> Option<bool> {
+        Some(self.code.get() == 200)
+    }
+    fn shared(&self, key: &str) -> Option<Versioned> {
+        let shared = self.shared.borrow();
+        let (_, value) = shared.iter().find(|(known, _)| known == key)?;
+        Some((value.clone(), 1))
+    }
+    fn set_shared(&self, key: &str, value: &[u8], _: u32) -> bool {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|(known, _)| known != key);
+        shared.push((key.to_owned(), value.to_vec()));
+        true
+    }
+    fn register_queue(&self, _: &str) -> Option<u32> {
+        Some(1)
+    }
+    fn enqueue(&self, _: u32, _: &[u8]) -> bool {
+        true
+    }
+    fn dequeue(&self, _: u32) -> Option<Vec<u8>> {
+        None
+    }
+    fn define_counter(&self, _: &str) -> Option<MetricId> {
+        Some(MetricId(1))
+    }
+    fn define_gauge(&self, _: &str) -> Option<MetricId> {
+        Some(MetricId(2))
+    }
+    fn add(&self, _: MetricId, _: u32) {}
+    fn set(&self, _: MetricId, _: u32) {}
+    fn tick_every(&self, _: Duration) {}
+}
+
+const FILTER: u32 = 1;
+
+fn request(contexts: &mut Contexts<Quiet>, id: u32) -> Action {
+    contexts.on_create(id, FILTER);
+    let action = contexts.on_request_headers(id);
+    contexts.on_log(id);
+    contexts.on_delete(id);
+    action
+}
+
+fn allocations(act: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    act();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+#[test]
+fn a_good_request_allocates_nothing() {
+    let host = Quiet::default();
+    host.code.set(200);
+    let mut contexts = Contexts::default();
+    contexts.on_create(FILTER, 0);
+    contexts
+        .on_configure(FILTER, host.clone(), b"")
+        .expect("an empty configuration is valid");
+    // The first one meets the service; the table of requests gets its size.
+    assert!(allocations(|| assert_eq!(request(&mut contexts, 2), Action::Continue)) > 0);
+    let allocated = allocations(|| {
+        for id in 3..1003 {
+            assert_eq!(request(&mut contexts, id), Action::Continue);
+        }
+    });
+    assert_eq!(allocated, 0);
+
+    host.code.set(500);
+    for id in 2000..2005 {
+        assert_eq!(request(&mut contexts, id), Action::Continue);
+    }
+    let allocated = allocations(|| assert_eq!(request(&mut contexts, 3000), Action::Stop));
+    assert!(allocated > 0 && allocated < 10, "a refusal: {allocated}");
+}

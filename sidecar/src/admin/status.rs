@@ -1,0 +1,211 @@
+//! The state of all parts in one answer: what `levee status` shows.
+
+use super::{Admin, name_of_mode, name_of_phase};
+use crate::clock;
+use crate::database;
+use crate::envoy::history::History;
+use crate::envoy::scrape;
+use crate::envoy::text::Labels;
+use crate::envoy::translate::{Gateway, SERVICE};
+use crate::redis::listener::Proxy;
+use crate::status::view::{
+    Durations, Job, Redis, Requests, Service, Since, Source, Status, Watchdog,
+};
+use axum::Router;
+use axum::extract::State;
+use axum::response::Json;
+use axum::routing::get;
+use levee_filter::metrics as filter;
+use levee_policy::time::Instant;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+pub(super) fn router() -> Router<Admin> {
+    Router::new().route("/v1/status", get(status))
+}
+
+async fn status(State(admin): State<Admin>) -> Json<Status> {
+    let (envoy, services) = envoy(&admin).await;
+    let now = admin.clock.now();
+    let redis = admin.redis.iter();
+    Json(Status {
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        at: Some(humantime::format_rfc3339_seconds(clock::wall()).to_string()),
+        sidecar: Source {
+            configured: true,
+            ..Source::default()
+        },
+        envoy,
+        database: Source {
+            configured: admin.database.is_some(),
+            ..Source::default()
+        },
+        services,
+        redis: redis
+            .map(|(listen, proxy)| upstream(*listen, proxy, now))
+            .collect(),
+        jobs: admin
+            .database
+            .as_ref()
+            .map_or_else(Vec::new, |part| jobs(part, now)),
+        watchdog: admin.database.as_ref().and_then(|part| watchdog(part, now)),
+    })
+}
+
+async fn envoy(admin: &Admin) -> (Source, Vec<Service>) {
+    let Some(envoy) = &admin.envoy else {
+        return (Source::default(), Vec::new());
+    };
+    let reading = envoy.read(scrape::PATIENCE).await;
+    let now = admin.clock.now();
+    let source = Source {
+        configured: true,
+        address: Some(envoy.config.admin.to_string()),
+        problem: reading.as_ref().err().map(ToString::to_string),
+    };
+    let of = |gateway: &Gateway| envoy.with_history(|history| services(gateway, history, now));
+    (source, reading.as_deref().map_or_else(|_| Vec::new(), of))
+}
+
+/// Services as Envoy shows them, with what was seen of them before.
+fn services(gateway: &Gateway, history: &History, now: Instant) -> Vec<Service> {
+    let mut services: BTreeMap<&str, Service> = BTreeMap::new();
+    for (family, series) in &gateway.values {
+        for (labels, value) in series {
+            if let Some(name) = labels.get(SERVICE) {
+                count(services.entry(name).or_default(), family, labels, *value);
+            }
+        }
+    }
+    for name in gateway
+        .durations
+        .keys()
+        .filter_map(|labels| labels.get(SERVICE))
+    {
+        let service = services.entry(name).or_default();
+        service.durations = history.lately(name).map(|lately| Durations {
+            count: lately.durations.count,
+            p50_seconds: lately.durations.quantile(0.5),
+            p99_seconds: lately.durations.quantile(0.99),
+            window_seconds: lately.since.map(|since| seconds(now, since)),
+        });
+    }
+    for (name, service) in &mut services {
+        (*name).clone_into(&mut service.name);
+        service.since = history.since(name).map(|since| Since {
+            at_least_seconds: seconds(now, since.seen),
+            at_most_seconds: since.before.map(|before| seconds(now, before)),
+        });
+    }
+    services.into_values().collect()
+}
+
+fn count(service: &mut Service, family: &str, labels: &Labels, value: f64) {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Not negative.
+    let value = value as u64;
+    let label = |name: &str| labels.get(name).map_or("", String::as_str);
+    match family {
+        filter::STATE => {
+            let state = match value {
+                0 => "closed",
+                1 => "open",
+                _ => "half_open",
+            };
+            service.state = Some(state.to_owned());
+        }
+        filter::FAILURES => service.failures = value,
+        filter::REQUESTS => match label("outcome") {
+            "success" => service.requests.success = value,
+            "failure" => service.requests.failure = value,
+            "neutral" => service.requests.neutral = value,
+            "rejected" => service.requests.rejected = value,
+            _ => {}
+        },
+        filter::TIMEOUTS => match label("kind") {
+            "request" => service.timeouts.request = value,
+            "response_header" => service.timeouts.response_header = value,
+            "connect" => service.timeouts.connect = value,
+            _ => {}
+        },
+        _ => {}
+    }
+}
+
+fn upstream(listen: SocketAddr, proxy: &Proxy, now: Instant) -> Redis {
+    let status = proxy.gate.status(now);
+    let metrics = &proxy.gate.metrics;
+    let in_phase = status.in_phase.as_secs_f64();
+    Redis {
+        name: proxy.settings.name.clone(),
+        listen: listen.to_string(),
+        upstream: proxy.upstream.to_string(),
+        state: name_of_phase(status.phase).to_owned(),
+        mode: name_of_mode(status.mode).to_owned(),
+        since: Since {
+            at_least_seconds: in_phase,
+            at_most_seconds: Some(in_phase),
+        },
+        budget_left: u64::from(status.budget_left),
+        connections: u64::try_from(metrics.connections.get()).unwrap_or(0),
+        connections_limit: proxy.connections as u64,
+        attempts_in_flight: status.attempts_in_flight,
+        requests: Requests {
+            success: metrics.success.get(),
+            failure: metrics.failure.get(),
+            neutral: metrics.neutral.get(),
+            rejected: metrics.rejected.get(),
+        },
+        failures: metrics.failures.get(),
+        retries: metrics.retries.get(),
+        last_error_seconds_ago: status
+            .last_error
+            .as_ref()
+            .map(|error| seconds(now, error.at)),
+        last_error: status.last_error.map(|error| error.message),
+    }
+}
+
+fn jobs(part: &database::Part, now: Instant) -> Vec<Job> {
+    let job = |job: &std::sync::Arc<crate::jobs::runner::Runner<database::cleanup::Cleanup>>| {
+        let status = job.status();
+        let (rows_total, failures_total) = job.totals();
+        let last = status.last;
+        Job {
+            name: job.name.clone(),
+            dry_run: job.settings.dry_run,
+            running_seconds: status.running.map(|(since, _)| seconds(now, since)),
+            running_rows: status.running.map(|(_, rows)| rows),
+            last_outcome: last.as_ref().map(|last| last.outcome.name().to_owned()),
+            last_seconds_ago: last
+                .as_ref()
+                .map(|last| seconds(now, last.began.after(last.took))),
+            last_rows: last.as_ref().map(|last| last.rows),
+            last_error: last.and_then(|last| last.error),
+            next_in_seconds: status
+                .next
+                .map(|next| seconds(next, now) - seconds(now, next)),
+            rows_total,
+            failures_total,
+            problem: status.problem,
+        }
+    };
+    part.jobs.iter().map(job).collect()
+}
+
+fn watchdog(part: &database::Part, now: Instant) -> Option<Watchdog> {
+    let guard = part.guard.as_ref()?;
+    let status = guard.status();
+    Some(Watchdog {
+        problem: status.problem,
+        stands_by: status.stands_by,
+        dry_run: guard.dry_run,
+        looked_seconds_ago: status.looked.map(|looked| seconds(now, looked)),
+        watched: status.watched as u64,
+        acts: status.acts,
+    })
+}
+
+/// From `earlier` to `later`; 0 if it is the other way round.
+fn seconds(later: Instant, earlier: Instant) -> f64 {
+    later.since(earlier).as_secs_f64()
+}

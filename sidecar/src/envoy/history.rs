@@ -1,0 +1,248 @@
+//! What was seen of services before: since when a breaker has been where it is, and how long requests took lately.
+//!
+//! Envoy has neither. The filter counts changes of state, so that a breaker that opened and closed between two looks is
+//! seen to have changed; but not when.
+
+use super::histogram::Histogram;
+use super::text::Labels;
+use super::translate::{Gateway, SERVICE};
+use levee_filter::metrics as filter;
+use levee_policy::time::Instant;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How far back durations go at least, once it has been looked for so long; at most twice that.
+pub const WINDOW: Duration = Duration::from_mins(1);
+
+/// What was seen of all services at the last look. Services that are gone are forgotten, so it is not more than Envoy shows.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    services: BTreeMap<String, Seen>,
+    last_look: Option<Instant>,
+}
+
+/// Since when a breaker has been where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// When it was first seen so.
+    pub seen: Instant,
+    /// When it was last seen otherwise: the change came between the two. `None`: it was so when it was first looked for.
+    pub before: Option<Instant>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// The state, and how often it has changed in all.
+    state: Option<(u64, u64)>,
+    since: Option<Since>,
+    durations: Histogram,
+    /// The older of these two is where the window begins. `None`: with Envoy.
+    window: [Option<(Instant, Histogram)>; 2],
+}
+
+/// How long requests took lately.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lately {
+    /// Of the window.
+    pub durations: Histogram,
+    /// Since when. `None`: since Envoy started.
+    pub since: Option<Instant>,
+}
+
+impl History {
+    /// Takes in what was seen `now`.
+    pub fn look(&mut self, gateway: &Gateway, now: Instant) {
+        let mut before = std::mem::take(&mut self.services);
+        let last_look = self.last_look.replace(now);
+        let mut changes: BTreeMap<&str, u64> = BTreeMap::new();
+        for (labels, value) in series(gateway, filter::TRANSITIONS) {
+            let sum = changes.entry(service_of(labels)).or_default();
+            *sum = sum.saturating_add(bits(value));
+        }
+        for (labels, value) in series(gateway, filter::STATE) {
+            let service = service_of(labels);
+            let mut seen = before.remove(service).unwrap_or_default();
+            let state = (bits(value), changes.get(service).copied().unwrap_or(0));
+            if seen.state != Some(state) {
+                let since = Since {
+                    seen: now,
+                    // A service that nobody had seen was met since the last look.
+                    before: last_look,
+                };
+                seen.since = Some(since);
+                seen.state = Some(state);
+            }
+            self.services.insert(service.to_owned(), seen);
+        }
+        for (labels, durations) in &gateway.durations {
+            let service = service_of(labels);
+            let seen = self
+                .services
+                .entry(service.to_owned())
+                .or_insert_with(|| before.remove(service).unwrap_or_default());
+            seen.take(durations, now);
+        }
+    }
+
+    /// Since when the breaker of `service` has been where it is.
+    pub fn since(&self, service: &str) -> Option<Since> {
+        self.services.get(service)?.since
+    }
+
+    /// How long requests to `service` took lately.
+    pub fn lately(&self, service: &str) -> Option<Lately> {
+        let seen = self.services.get(service)?;
+        let begin = seen.window[0].as_ref();
+        let durations = match begin {
+            Some((_, earlier)) => seen.durations.since(earlier)?,
+            None => seen.durations.clone(),
+        };
+        Some(Lately {
+            durations,
+            since: begin.map(|(at, _)| *at),
+        })
+    }
+}
+
+impl Seen {
+    fn take(&mut self, durations: &Histogram, now: Instant) {
+        if durations.since(&self.durations).is_none() {
+            // Envoy has begun anew.
+            self.window = [None, None];
+        }
+        self.durations = durations.clone();
+        match &self.window[1] {
+            Some((at, _)) if now.since(*at) < WINDOW => {}
+            _ => {
+                self.window[0] = self.window[1].take();
+                self.window[1] = Some((now, durations.clone()));
+            }
+        }
+    }
+}
+
+fn series<'a>(
+    gateway: &'a Gateway,
+    name: &str,
+) -> impl Iterator<Item = (&'a Labels, f64)> + use<'a> {
+    let series = gateway.values.get(name);
+    series
+        .into_iter()
+        .flatten()
+        .map(|(labels, value)| (labels, *value))
+}
+
+fn service_of(labels: &Labels) -> &str {
+    labels.get(SERVICE).map_or("", String::as_str)
+}
+
+/// A value that is not negative, as a whole number.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn bits(value: f64) -> u64 {
+    value as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos(1_000_000_000 * (1000 + seconds))
+    }
+
+    fn gateway(state: u64, opened: u64) -> Gateway {
+        Gateway::read(
+            &format!(
+                "circuit_breaker_state{{service=\"a\"}} {state}\n\
+                 circuit_breaker_transitions_total{{service=\"a\",to=\"open\"}} {opened}\n"
+            ),
+            &BTreeMap::new(),
+        )
+    }
+
+    fn since(seen: u64, before: Option<u64>) -> Since {
+        Since {
+            seen: at(seen),
+            before: before.map(at),
+        }
+    }
+
+    #[test]
+    fn a_change_came_between_two_looks() {
+        let mut history = History::default();
+        assert_eq!(history.since("a"), None);
+        history.look(&gateway(0, 0), at(0));
+        assert_eq!(
+            history.since("a"),
+            Some(since(0, None)),
+            "nobody knows since when"
+        );
+        history.look(&gateway(0, 0), at(5));
+        assert_eq!(history.since("a"), Some(since(0, None)));
+        history.look(&gateway(1, 1), at(10));
+        history.look(&gateway(1, 1), at(15));
+        assert_eq!(history.since("a"), Some(since(10, Some(5))));
+    }
+
+    #[test]
+    fn a_breaker_that_was_elsewhere_between_two_looks_is_seen_to_have_changed() {
+        let mut history = History::default();
+        history.look(&gateway(1, 1), at(0));
+        history.look(&gateway(1, 2), at(5));
+        assert_eq!(history.since("a"), Some(since(5, Some(0))));
+    }
+
+    #[test]
+    fn a_service_that_is_new_was_met_since_the_last_look_and_one_that_is_gone_is_forgotten() {
+        let mut history = History::default();
+        history.look(&Gateway::default(), at(0));
+        history.look(&gateway(0, 0), at(5));
+        assert_eq!(history.since("a"), Some(since(5, Some(0))));
+        history.look(&Gateway::default(), at(10));
+        assert_eq!(history.since("a"), None);
+        assert!(history.services.is_empty());
+    }
+
+    fn durations(count: u32) -> Gateway {
+        let name = "envoy_cluster_upstream_rq_time";
+        let label = "envoy_cluster_name=\"a\"";
+        Gateway::read(
+            &format!(
+                "{name}_bucket{{{label},le=\"5\"}} {count}\n{name}_sum{{{label}}} 1\n{name}_count{{{label}}} {count}\n"
+            ),
+            &BTreeMap::new(),
+        )
+    }
+
+    fn lately(history: &History) -> (u64, Option<Instant>) {
+        let lately = history.lately("a").unwrap();
+        (lately.durations.count, lately.since)
+    }
+
+    #[test]
+    fn durations_are_those_of_the_last_one_to_two_minutes() {
+        let mut history = History::default();
+        for (seconds, count, wanted) in [
+            (0, 100, (100, None)),
+            (5, 110, (110, None)),
+            // The first look is a minute ago: since then.
+            (60, 150, (50, Some(0))),
+            (119, 160, (60, Some(0))),
+            (120, 170, (20, Some(60))),
+            (600, 200, (30, Some(120))),
+        ] {
+            history.look(&durations(count), at(seconds));
+            let (found, since) = lately(&history);
+            assert_eq!((found, since), (wanted.0, wanted.1.map(at)), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn an_envoy_that_has_begun_anew_is_not_compared_with_the_one_before() {
+        let mut history = History::default();
+        history.look(&durations(100), at(0));
+        history.look(&durations(200), at(60));
+        history.look(&durations(3), at(65));
+        assert_eq!(lately(&history), (3, None));
+    }
+}

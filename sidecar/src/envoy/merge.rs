@@ -1,0 +1,200 @@
+//! One page of what the sidecar counts itself and what Envoy says: a family of each name, and each series once.
+
+use super::histogram::Histogram;
+use super::text::Labels;
+use super::translate::{FAMILIES, Gateway, Kind};
+use crate::metrics::names;
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use std::collections::{BTreeMap, HashSet};
+
+/// The sidecar's own families with what is Envoy's among them, by name. Where both have a series, it is the sidecar's.
+pub fn merge(own: Vec<MetricFamily>, gateway: &Gateway) -> Vec<MetricFamily> {
+    let mut families: BTreeMap<String, MetricFamily> = own
+        .into_iter()
+        .map(|family| (family.name().to_owned(), family))
+        .collect();
+    for theirs in families_of(gateway) {
+        let name = theirs.name().to_owned();
+        let family = families.entry(name).or_insert_with(|| {
+            let mut family = theirs.clone();
+            family.set_metric(Vec::new());
+            family
+        });
+        add(family, theirs);
+    }
+    families.into_values().collect()
+}
+
+fn add(family: &mut MetricFamily, mut theirs: MetricFamily) {
+    let known: HashSet<Vec<(String, String)>> = family.get_metric().iter().map(labels_of).collect();
+    let new = theirs
+        .take_metric()
+        .into_iter()
+        .filter(|metric| !known.contains(&labels_of(metric)));
+    family.mut_metric().extend(new);
+}
+
+fn labels_of(metric: &Metric) -> Vec<(String, String)> {
+    let pair = |pair: &LabelPair| (pair.name().to_owned(), pair.value().to_owned());
+    let mut labels: Vec<_> = metric.get_label().iter().map(pair).collect();
+    labels.sort();
+    labels
+}
+
+/// What Envoy says, as families.
+fn families_of(gateway: &Gateway) -> Vec<MetricFamily> {
+    let mut families = Vec::new();
+    for family in FAMILIES {
+        let Some(series) = gateway.values.get(family.name) else {
+            continue;
+        };
+        let metrics = series.iter().map(|(labels, value)| {
+            let mut metric = Metric::from_label(pairs(labels));
+            match family.kind {
+                Kind::Counter => {
+                    let mut counter = proto::Counter::default();
+                    counter.set_value(*value);
+                    metric.set_counter(counter);
+                }
+                Kind::Gauge => {
+                    let mut gauge = proto::Gauge::default();
+                    gauge.set_value(*value);
+                    metric.set_gauge(gauge);
+                }
+            }
+            metric
+        });
+        let kind = match family.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+        };
+        families.push(new_family(
+            family.name,
+            family.help,
+            kind,
+            metrics.collect(),
+        ));
+    }
+    if !gateway.durations.is_empty() {
+        let metrics = gateway.durations.iter().map(|(labels, histogram)| {
+            let mut metric = Metric::from_label(pairs(labels));
+            metric.set_histogram(histogram_of(histogram));
+            metric
+        });
+        families.push(new_family(
+            names::REQUEST_DURATION,
+            "How long requests that were answered took at the upstream, as Envoy measured it.",
+            MetricType::HISTOGRAM,
+            metrics.collect(),
+        ));
+    }
+    families
+}
+
+fn new_family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn pairs(labels: &Labels) -> Vec<LabelPair> {
+    let pair = |(name, value): (&String, &String)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.clone());
+        pair.set_value(value.clone());
+        pair
+    };
+    labels.iter().map(pair).collect()
+}
+
+fn histogram_of(histogram: &Histogram) -> proto::Histogram {
+    let bucket = |&(bound, count): &(f64, u64)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut shown = proto::Histogram::default();
+    shown.set_bucket(histogram.buckets.iter().map(bucket).collect());
+    shown.set_sample_count(histogram.count);
+    shown.set_sample_sum(histogram.sum);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::envoy::translate::Gateway;
+    use crate::metrics::Metrics;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn page(envoy: &str) -> String {
+        let metrics = Metrics::new();
+        let redis = metrics.redis("sessions");
+        redis.failures.inc();
+        metrics.text_with(&Gateway::read(envoy, &BTreeMap::new()))
+    }
+
+    const ENVOY: &str = "circuit_breaker_state{service=\"auth\"} 1\n\
+        circuit_breaker_failures_total{service=\"auth\"} 5\n\
+        circuit_breaker_transitions_total{service=\"auth\",to=\"open\"} 1\n\
+        envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"auth\",le=\"5\"} 2\n\
+        envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"auth\",le=\"+Inf\"} 3\n\
+        envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"auth\"} 12.5\n\
+        envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"auth\"} 3\n";
+
+    #[test]
+    fn each_family_is_there_once_with_the_series_of_both() {
+        let page = page(ENVOY);
+        for line in [
+            "circuit_breaker_failures_total{service=\"auth\"} 5",
+            "circuit_breaker_failures_total{service=\"redis:sessions\"} 1",
+            "circuit_breaker_state{service=\"auth\"} 1",
+            "circuit_breaker_state{service=\"redis:sessions\"} 0",
+            "# TYPE circuit_breaker_transitions_total counter",
+            "# TYPE proxy_request_duration_seconds histogram",
+            "proxy_request_duration_seconds_bucket{service=\"auth\",le=\"0.005\"} 2",
+            "proxy_request_duration_seconds_bucket{service=\"auth\",le=\"+Inf\"} 3",
+            "proxy_request_duration_seconds_sum{service=\"auth\"} 0.0125",
+            "proxy_request_duration_seconds_count{service=\"auth\"} 3",
+        ] {
+            assert_eq!(
+                page.lines().filter(|other| *other == line).count(),
+                1,
+                "{line}\n{page}"
+            );
+        }
+        let comments: Vec<&str> = page.lines().filter(|line| line.starts_with('#')).collect();
+        let once: BTreeSet<&&str> = comments.iter().collect();
+        assert_eq!(comments.len(), once.len(), "{page}");
+        // HELP and TYPE for each.
+        let of = |kind: &str| {
+            comments
+                .iter()
+                .filter(|line| line.starts_with(kind))
+                .count()
+        };
+        assert_eq!(of("# HELP "), of("# TYPE "), "{page}");
+    }
+
+    #[test]
+    fn where_both_have_a_series_it_is_the_sidecars() {
+        let page = page("circuit_breaker_failures_total{service=\"redis:sessions\"} 77\n");
+        let series: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("circuit_breaker_failures_total{"))
+            .collect();
+        assert_eq!(
+            series,
+            ["circuit_breaker_failures_total{service=\"redis:sessions\"} 1"]
+        );
+    }
+
+    #[test]
+    fn labels_are_escaped_again() {
+        let line = "circuit_breaker_state{service=\"a\\\"b\\\\c\\nd\"} 1";
+        assert!(page(line).contains(line));
+    }
+}

@@ -1,0 +1,180 @@
+//! One HTTP request to a neighbour, bounded in time and in size.
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// Where it is: `http://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    /// Reads `http://host:port`.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what would be right. It does not repeat the text, which may hold a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let right = "it must be http://host:port, such as \"http://127.0.0.1:9901\"";
+        let url = url::Url::parse(text).map_err(|_| format!("is not a URL; {right}"))?;
+        if url.scheme() != "http" {
+            return Err(format!("begins with {:?}; {right}", url.scheme()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(format!("names a user; {right}"));
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(format!("has something after the port; {right}"));
+        }
+        let Some(host) = url.host() else {
+            return Err(format!("names no host; {right}"));
+        };
+        // The URL forgets a port that is the scheme's own.
+        let Some(port) = url.port_or_known_default() else {
+            return Err(format!("names no port; {right}"));
+        };
+        let host = match host {
+            url::Host::Ipv6(ip) => ip.to_string(),
+            other => other.to_string(),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "http://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "http://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why there is no page. It begins as the end of a sentence: "Envoy ...".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection.
+    #[error("can't be reached: {0}")]
+    Unreachable(String),
+    /// No connection, or no whole answer, in time.
+    #[error("has not answered within {}", humantime::format_duration(*.0))]
+    Slow(Duration),
+    /// The answer is not 200.
+    #[error("answered with status {0}")]
+    Status(u16),
+    /// The answer is longer than was allowed, in bytes.
+    #[error("answered with more than {0} bytes")]
+    Long(usize),
+    /// The answer is not HTTP, or breaks off.
+    #[error("answered with something that can't be read: {0}")]
+    Broken(String),
+}
+
+/// The page at `path`, of at most `limit` bytes, within this time in all.
+///
+/// # Errors
+/// Why there is none.
+pub async fn get(
+    origin: &Origin,
+    path: &str,
+    within: Duration,
+    limit: usize,
+) -> Result<Vec<u8>, Failure> {
+    tokio::time::timeout(within, ask(origin, path, limit))
+        .await
+        .unwrap_or(Err(Failure::Slow(within)))
+}
+
+async fn ask(origin: &Origin, path: &str, limit: usize) -> Result<Vec<u8>, Failure> {
+    let stream = TcpStream::connect((origin.host.as_str(), origin.port))
+        .await
+        .map_err(|error| Failure::Unreachable(error.to_string()))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(&error))?;
+    // Ends with this request, also where nobody waits for it any more.
+    let _connection = Ended(tokio::spawn(connection));
+    let host = origin.to_string();
+    let request = Request::get(path)
+        .header(header::HOST, host.trim_start_matches("http://"))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| broken(&error))?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| broken(&error))?;
+    if answer.status() != StatusCode::OK {
+        return Err(Failure::Status(answer.status().as_u16()));
+    }
+    let (mut body, mut page) = (answer.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(&error))?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        if data.len() > limit - page.len() {
+            return Err(Failure::Long(limit));
+        }
+        page.extend_from_slice(data);
+    }
+    Ok(page)
+}
+
+/// A task that is ended when this is dropped.
+struct Ended<T>(JoinHandle<T>);
+
+impl<T> Drop for Ended<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn broken(error: &(dyn Error + 'static)) -> Failure {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    Failure::Broken(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_a_host_and_a_port_and_nothing_else() {
+        for (text, shown) in [
+            ("http://127.0.0.1:9901", "http://127.0.0.1:9901"),
+            ("http://envoy:80/", "http://envoy:80"),
+            ("http://[::1]:9901", "http://[::1]:9901"),
+        ] {
+            assert_eq!(Origin::parse(text).unwrap().to_string(), shown);
+        }
+        for (text, wrong) in [
+            ("127.0.0.1:9901", "is not a URL"),
+            ("https://envoy:9901", "begins with \"https\""),
+            ("http://u:hidden@envoy:9901", "names a user"),
+            ("http://envoy:9901/stats", "has something after the port"),
+            ("http://envoy:9901?a", "has something after the port"),
+            ("http://:9901", "is not a URL"),
+            ("unix:/run/envoy", "begins with \"unix\""),
+        ] {
+            let said = Origin::parse(text).unwrap_err();
+            assert!(said.starts_with(wrong), "{text}: {said}");
+            assert!(!said.contains("hidden"));
+        }
+    }
+}

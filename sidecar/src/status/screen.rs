@@ -1,0 +1,94 @@
+//! A terminal that is kept up to date, and left as it was found.
+
+use super::{Wish, read, render};
+use anyhow::Result;
+use console::Term;
+use std::fmt::Write as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// To a screen of its own, without a cursor: what was on the terminal comes back at the end.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+/// Lines are written over the old ones, so that nothing flickers.
+const HOME: &str = "\x1b[H";
+const ERASE_REST_OF_LINE: &str = "\x1b[K";
+const ERASE_BELOW: &str = "\x1b[J";
+
+/// Rows and columns; those of old where the terminal does not say.
+pub(super) fn size(terminal: &Term) -> (usize, usize) {
+    let (rows, columns) = terminal.size_checked().unwrap_or((24, 80));
+    (usize::from(rows).max(2), usize::from(columns).max(20))
+}
+
+/// Refreshes it until Ctrl-C or SIGTERM.
+pub(super) async fn keep(terminal: &Term, wish: &Wish) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut resized = signal(SignalKind::window_change())?;
+    let _screen = Screen::enter(terminal)?;
+    let mut turn = tokio::time::interval(wish.every);
+    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut status = None;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = hang_up.recv() => return Ok(()),
+            _ = resized.recv() => {}
+            // What is not there at once is waited for, and may be interrupted too.
+            new = async { turn.tick().await; read::read(&wish.admin).await } => status = Some(new),
+        }
+        if let Some(status) = &status {
+            let (rows, columns) = size(terminal);
+            // A character in the last column would be erased with the rest of the line.
+            terminal.write_str(&frame(render::render(status, columns - 1), rows))?;
+        }
+    }
+}
+
+/// All of the screen in one piece.
+fn frame(mut lines: Vec<String>, rows: usize) -> String {
+    if lines.len() > rows {
+        let hidden = lines.len() - (rows - 1);
+        lines.truncate(rows - 1);
+        lines.push(format!("... {hidden} more lines; --once prints all"));
+    }
+    let mut text = HOME.to_owned();
+    let last = lines.len().saturating_sub(1);
+    for (place, line) in lines.iter().enumerate() {
+        let end = if place == last { "" } else { "\r\n" };
+        let _ = write!(text, "{line}{ERASE_REST_OF_LINE}{end}");
+    }
+    text + ERASE_BELOW
+}
+
+struct Screen<'a>(&'a Term);
+
+impl<'a> Screen<'a> {
+    fn enter(terminal: &'a Term) -> Result<Self> {
+        terminal.write_str(ENTER)?;
+        Ok(Self(terminal))
+    }
+}
+
+impl Drop for Screen<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.write_str(LEAVE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_no_higher_than_the_screen_and_says_what_is_hidden() {
+        let lines = |count: usize| (0..count).map(|line| line.to_string()).collect();
+        assert_eq!(frame(lines(2), 2), "\x1b[H0\x1b[K\r\n1\x1b[K\x1b[J");
+        assert_eq!(
+            frame(lines(5), 3),
+            "\x1b[H0\x1b[K\r\n1\x1b[K\r\n... 3 more lines; --once prints all\x1b[K\x1b[J"
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! Bars of what was measured, as SVG, from the JSON that `bench gateway` and `bench policy` print.
+
+use super::statistics::Spread;
+use crate::failure::Failure;
+use clap::Args;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is drawn.
+#[derive(Args)]
+pub struct Options {
+    /// What `cargo xtask bench gateway --json` has printed
+    #[arg(long)]
+    gateway: Option<PathBuf>,
+    /// What `cargo xtask bench policy --json` has printed
+    #[arg(long)]
+    policy: Option<PathBuf>,
+    /// Where the pictures go
+    #[arg(long, default_value = "docs/performance")]
+    out: PathBuf,
+}
+
+/// A picture.
+struct Chart {
+    file: String,
+    title: String,
+    bars: Vec<Bar>,
+}
+
+/// One line of it.
+#[derive(Clone, Debug, PartialEq)]
+struct Bar {
+    label: String,
+    value: Spread,
+}
+
+/// Draws all that the files have.
+pub fn plot(options: &Options) -> Result<(), Failure> {
+    let mut charts = Vec::new();
+    if let Some(file) = &options.gateway {
+        charts.extend(of_gateway(&read(file)?));
+    }
+    if let Some(file) = &options.policy {
+        charts.extend(of_policy(&read(file)?));
+    }
+    if charts.is_empty() {
+        return Err(Failure::Check(
+            "there is nothing to draw: name a file by --gateway or --policy that has tables"
+                .to_owned(),
+        ));
+    }
+    let failed = |path: &Path, error| {
+        Failure::Check(format!("{} can't be written: {error}", path.display()))
+    };
+    fs::create_dir_all(&options.out).map_err(|error| failed(&options.out, error))?;
+    for chart in charts {
+        let path = options.out.join(&chart.file);
+        fs::write(&path, draw(&chart)).map_err(|error| failed(&path, error))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Value, Failure> {
+    let failed = |error: String| Failure::Check(format!("{}: {error}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+/// A picture for each table of CPU, one for each of latency.
+fn of_gateway(report: &Value) -> Vec<Chart> {
+    let mut charts = Vec::new();
+    for (kind, key, unit) in [
+        ("cpu", "cpu_us", "CPU time for each request, microseconds"),
+        ("latency", "p99_us", "p99 of latency, microseconds"),
+    ] {
+        for (place, table) in list(&report[kind]).enumerate() {
+            let bars: Vec<Bar> = list(&table["rows"])
+                .filter_map(|row| {
+                    Some(Bar {
+                        label: row["name"].as_str()?.to_owned(),
+                        value: spread(&row[key])?,
+                    })
+                })
+                .collect();
+            if !bars.is_empty() {
+                let title = table["title"].as_str().unwrap_or_default();
+                charts.push(Chart {
+                    file: format!("gateway-{kind}-{}.svg", place + 1),
+                    title: format!("{title}: {unit}"),
+                    bars,
+                });
+            }
+        }
+    }
+    charts
+}
+
+/// A picture for each operation of which there are enough libraries.
+fn of_policy(report: &Value) -> Vec<Chart> {
+    ["pass", "refuse", "pass+success", "pass+failure"]
+        .into_iter()
+        .filter_map(|operation| {
+            let bars: Vec<Bar> = list(&report["rows"])
+                .filter(|row| row["operation"] == operation)
+                .filter_map(|row| {
+                    let (language, library) = (row["language"].as_str()?, row["library"].as_str()?);
+                    Some(Bar {
+                        label: format!("{library} ({language})"),
+                        value: spread(&row["nanos"])?,
+                    })
+                })
+                .collect();
+            (bars.len() > 1).then(|| Chart {
+                file: format!("policy-{}.svg", operation.replace('+', "-")),
+                title: format!("{operation}: nanoseconds, logarithmic"),
+                bars,
+            })
+        })
+        .collect()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn spread(value: &Value) -> Option<Spread> {
+    Some(Spread {
+        median: value["median"].as_f64()?,
+        lowest: value["lowest"].as_f64()?,
+        highest: value["highest"].as_f64()?,
+    })
+}
+
+const LABELS: f64 = 330.0;
+const BARS: f64 = 420.0;
+const VALUES: f64 = 90.0;
+const LINE: f64 = 24.0;
+/// From here on bars of different lengths can't be told apart on one scale.
+const LOGARITHMIC_FROM: f64 = 50.0;
+
+/// Bars to the median, with a line from the lowest to the highest value.
+fn draw(chart: &Chart) -> String {
+    let scale = Scale::of(&chart.bars);
+    let lines: u32 = u32::try_from(chart.bars.len()).unwrap_or(u32::MAX);
+    let (width, height) = (LABELS + BARS + VALUES, LINE * (f64::from(lines) + 2.0));
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
+         <text x=\"8\" y=\"20\" font-weight=\"bold\">{}</text>\n",
+        escape(&chart.title)
+    );
+    for (place, bar) in (0_u32..).zip(&chart.bars) {
+        let top = LINE * (f64::from(place) + 1.5);
+        let is_ours = bar.label.to_lowercase().contains("levee");
+        let [lowest, median, highest] = [bar.value.lowest, bar.value.median, bar.value.highest]
+            .map(|value| scale.length(value));
+        let _ = write!(
+            svg,
+            "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>\n\
+             <rect x=\"{LABELS}\" y=\"{:.0}\" width=\"{median:.1}\" height=\"14\" fill=\"{}\"/>\n\
+             <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{:.0}\" y2=\"{:.0}\" stroke=\"#222222\"/>\n\
+             <text x=\"{:.1}\" y=\"{:.0}\">{}</text>\n",
+            LABELS - 8.0,
+            top + 12.0,
+            escape(&bar.label),
+            top,
+            if is_ours { "#1f6fb2" } else { "#b8b8b8" },
+            LABELS + lowest,
+            LABELS + highest,
+            top + 7.0,
+            top + 7.0,
+            LABELS + median.max(highest) + 6.0,
+            top + 12.0,
+            number(bar.value.median),
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// From values to lengths.
+struct Scale {
+    least: f64,
+    greatest: f64,
+    is_logarithmic: bool,
+}
+
+impl Scale {
+    fn of(bars: &[Bar]) -> Self {
+        let values = || {
+            bars.iter()
+                .flat_map(|bar| [bar.value.lowest, bar.value.highest])
+        };
+        let greatest = values().fold(f64::MIN_POSITIVE, f64::max);
+        let least = values().fold(greatest, f64::min).max(greatest / 1e9);
+        Self {
+            least,
+            greatest,
+            is_logarithmic: greatest / least > LOGARITHMIC_FROM,
+        }
+    }
+
+    fn length(&self, value: f64) -> f64 {
+        if !self.is_logarithmic {
+            return BARS * (value / self.greatest).clamp(0.0, 1.0);
+        }
+        // The least value is a short bar, not none.
+        let origin = self.least / 2.0;
+        let share = (value.max(origin) / origin).ln() / (self.greatest / origin).ln();
+        BARS * share.clamp(0.0, 1.0)
+    }
+}
+
+/// Three digits that count.
+fn number(value: f64) -> String {
+    match value {
+        ..10.0 => format!("{value:.2}"),
+        ..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn value(median: f64) -> Value {
+        json!({"median": median, "lowest": median - 0.5, "highest": median + 0.5})
+    }
+
+    #[test]
+    fn there_is_a_picture_for_each_table_and_a_bar_for_what_was_measured() {
+        let report = json!({
+            "cpu": [{"title": "good <requests>", "rows": [
+                {"name": "bare", "cpu_us": value(10.0)},
+                {"name": "Levee", "cpu_us": value(12.0)},
+                {"name": "absent", "cpu_us": null},
+            ]}],
+            "latency": [],
+        });
+        let charts = of_gateway(&report);
+        let [chart] = &charts[..] else {
+            panic!("one table has rows");
+        };
+        assert_eq!(chart.bars.len(), 2);
+        let svg = draw(chart);
+        assert!(
+            svg.contains("good &lt;requests&gt;") && svg.contains(">12.0<"),
+            "{svg}"
+        );
+        assert_eq!(svg.matches("#1f6fb2").count(), 1, "Levee's own stand out");
+    }
+
+    #[test]
+    fn values_that_are_far_apart_are_drawn_on_a_logarithmic_scale() {
+        let bar = |median| Bar {
+            label: String::new(),
+            value: spread(&value(median)).unwrap(),
+        };
+        let near = Scale::of(&[bar(10.0), bar(20.0)]);
+        assert!((near.length(20.5) - BARS).abs() < 1e-9 && near.length(10.25) < BARS / 1.9);
+        let far = Scale::of(&[bar(1.0), bar(10_000.0)]);
+        assert!(far.length(100.0) > BARS / 3.0);
+        assert!(far.length(0.5) > 0.0, "the least is seen");
+    }
+
+    #[test]
+    fn of_the_decisions_there_is_a_picture_for_each_operation() {
+        let row = |library: &str, operation: &str| json!({"language": "Rust", "library": library, "operation": operation, "nanos": value(2.0)});
+        let report =
+            json!({"rows": [row("levee", "pass"), row("other", "pass"), row("levee", "refuse")]});
+        let charts = of_policy(&report);
+        assert_eq!(charts.len(), 1);
+        assert_eq!(charts[0].file, "policy-pass.svg");
+    }
+}
