@@ -125,6 +125,35 @@ fn the_rules_are_valid() {
     passes(&["check", "rules", "alerts/levee.rules.yaml"]);
 }
 
+/// What the README and the guides show of Prometheus' configuration.
+#[test]
+fn each_configuration_of_prometheus_that_is_shown_is_valid() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let rules = "levee.rules.yaml";
+    fs::copy(root().join("alerts").join(rules), folder.path().join(rules))
+        .expect("a copy of the rules");
+    let file = folder.path().join("prometheus.yml");
+    let mut shown = 0;
+    for page in ["README.md", "docs/first-day.md"] {
+        let page = read(page);
+        let blocks = page.split("```yaml\n").skip(1);
+        for block in blocks.filter_map(|block| block.split("```").next()) {
+            let whole = if block.contains("scrape_configs:") {
+                block.to_owned()
+            } else if block.contains("metric_relabel_configs:") {
+                let indented = block.replace('\n', "\n    ");
+                format!("scrape_configs:\n  - job_name: envoy\n    {indented}")
+            } else {
+                continue;
+            };
+            fs::write(&file, whole).expect("a configuration");
+            passes(&["check", "config", &file.to_string_lossy()]);
+            shown += 1;
+        }
+    }
+    assert_eq!(shown, 2);
+}
+
 #[test]
 fn each_alert_fires_when_it_should_and_is_silent_when_not() {
     passes(&["test", "rules", "alerts/levee.test.yaml"]);

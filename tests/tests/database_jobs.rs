@@ -304,6 +304,26 @@ fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
 }
 
 #[test]
+fn a_failed_run_is_counted_for_its_own_preset() {
+    let postgres = database();
+    postgres.execute("ALTER TABLE calls RENAME TO elsewhere");
+    let keys = "jobs: {auth_cleanup: {preset: expired_tokens}, video_cleanup: {preset: stale_calls, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let (status, report) = sidecar.post("/v1/video/cleanup");
+    assert_eq!(
+        (status, &report["outcome"]),
+        (500, &Value::from("failed")),
+        "{report}"
+    );
+    assert_eq!(sidecar.metric("video_cleanup_failed_total"), 1);
+    assert_eq!(sidecar.metric("auth_cleanup_failed_total"), 0);
+    postgres.execute("ALTER TABLE elsewhere RENAME TO calls");
+    assert_eq!(sidecar.post("/v1/video/cleanup").0, 200);
+    assert_eq!(sidecar.metric("video_cleanup_failed_total"), 1);
+    assert_eq!(sidecar.metric("video_cleanup_duration_seconds_count"), 2);
+}
+
+#[test]
 fn a_database_that_stands_still_fails_the_run_in_time() {
     let mut postgres = database();
     postgres.add_tokens(10, 10);

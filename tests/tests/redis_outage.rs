@@ -165,6 +165,8 @@ fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it
         assert!(reply.starts_with("-ERR levee: "), "{reply}");
         assert!(took < DEADLINE_AND_SLACK, "{took:?}");
     }
+    let failed = sidecar.metric("redis_retry_failed_total{upstream=\"x\"}");
+    assert_eq!(failed, 8, "each was to be tried again");
     assert_eq!(sidecar.state()["breaker"]["state"], "open");
     assert!(sidecar.state()["last_error"]["message"].is_string());
     assert_eq!(

@@ -83,3 +83,28 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn each_command_that_the_readme_names_is_taken() {
+        let readme = include_str!("../../README.md");
+        let commands = readme.split("cargo xtask ").skip(1);
+        let mut count = 0;
+        for command in commands.filter_map(|text| text.split(['`', '\n']).next()) {
+            let words = ["cargo xtask"]
+                .into_iter()
+                .chain(command.split_whitespace());
+            match Cli::try_parse_from(words) {
+                Err(error) if error.kind() != ErrorKind::DisplayHelp => {
+                    panic!("cargo xtask {command}: {error}")
+                }
+                _ => count += 1,
+            }
+        }
+        assert!(count > 5, "{count}");
+    }
+}

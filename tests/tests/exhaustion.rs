@@ -1,0 +1,151 @@
+//! The gateway itself is not used up: by too much memory in use, or by clients that take no answers.
+
+use levee_tests::access_log::Line;
+use levee_tests::backend::{Backend, Behaviour, Response};
+use levee_tests::client::Request;
+use levee_tests::envoy::Envoy;
+use levee_tests::envoy_config::EnvoyConfig;
+use levee_tests::raw::{Crowd, Read};
+use levee_tests::wait;
+use serde_json::{Value, json};
+
+const MIB: usize = 1 << 20;
+
+async fn status(envoy: &Envoy) -> Option<u16> {
+    let answer = Request::get("/v1/video/x").send(envoy.address()).await;
+    answer.ok().map(|answer| answer.status)
+}
+
+#[tokio::test]
+async fn a_gateway_short_of_memory_refuses_requests_and_no_breaker_counts_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let pressure = directory.path().join("pressure");
+    let press = |share: &str| {
+        // Envoy watches for files that are moved to their place.
+        let new = directory.path().join("new");
+        std::fs::write(&new, share).unwrap();
+        std::fs::rename(new, &pressure).unwrap();
+    };
+    press("0");
+    let video = Backend::start();
+    let mut config = EnvoyConfig::gateway().upstream("video", video.address());
+    // Memory can't be used up on demand: the share that is in use is read from a file in its place.
+    let monitor = &mut config.value_mut()["overload_manager"]["resource_monitors"][0];
+    assert_eq!(monitor["name"], "envoy.resource_monitors.fixed_heap");
+    monitor["typed_config"] = json!({
+        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig",
+        "filename": pressure,
+    });
+    let envoy = Envoy::start(config).await;
+    assert_eq!(status(&envoy).await, Some(200));
+
+    press("0.96");
+    wait::until("requests to be refused", wait::GENEROUS, || async {
+        match status(&envoy).await {
+            Some(503) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let before = video.requests();
+    for _ in 0..10 {
+        let answer = envoy.get("/v1/video/x").await;
+        assert_eq!((answer.status, answer.is_refusal()), (503, false));
+    }
+    let is_it = |line: &Line| line.text("details") == "overload";
+    let line = envoy
+        .access_log()
+        .wait_for("of a refusal", wait::GENEROUS, is_it)
+        .await;
+    assert_eq!(line.number("status"), Some(503), "{line:?}");
+    assert_eq!(video.requests(), before, "the service was left alone");
+    assert_eq!(envoy.ask_admin("/ready").await.status, 200);
+
+    press("0.1");
+    wait::until("requests to be answered", wait::GENEROUS, || async {
+        match status(&envoy).await {
+            Some(200) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let answered = f64::from(u32::try_from(video.requests()).unwrap());
+    for (outcome, wanted) in [("success", answered), ("failure", 0.0), ("rejected", 0.0)] {
+        let labels = [("service", "video"), ("outcome", outcome)];
+        envoy
+            .wait_for_metric("circuit_breaker_requests_total", &labels, wanted)
+            .await;
+    }
+    let service = [("service", "video")];
+    envoy
+        .wait_for_metric("circuit_breaker_state", &service, 0.0)
+        .await;
+}
+
+#[tokio::test]
+async fn the_limit_on_memory_is_in_force() {
+    let video = Backend::start();
+    let mut config = EnvoyConfig::gateway().upstream("video", video.address());
+    let monitor =
+        &mut config.value_mut()["overload_manager"]["resource_monitors"][0]["typed_config"];
+    monitor["max_heap_size_bytes"] = json!(MIB);
+    let envoy = Envoy::start(config).await;
+    wait::until("requests to be refused", wait::GENEROUS, || async {
+        match status(&envoy).await {
+            Some(503) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_that_take_no_answer_hold_little_and_are_ended_and_no_breaker_counts_them() {
+    const CLIENTS: usize = 50;
+    const BODY: usize = 16 * MIB;
+    let video = Backend::start();
+    let film = Behaviour::Answer(Response::status(200).body(vec![b'x'; BODY]));
+    video.choose(move |_, request| match request.path() {
+        "/v1/video/film" => film.clone(),
+        _ => Behaviour::status(200),
+    });
+    let mut config = EnvoyConfig::gateway().upstream("video", video.address());
+    let bound = &mut config.value_mut()["static_resources"]["listeners"][0]["per_connection_buffer_high_watermark_timeout"];
+    assert_eq!(*bound, "20s");
+    *bound = json!("3s");
+    let envoy = Envoy::start(config).await;
+    assert_eq!(status(&envoy).await, Some(200));
+    let allocated = async || {
+        let memory: Value = serde_json::from_slice(&envoy.ask_admin("/memory").await.body).unwrap();
+        let bytes = memory["allocated"].as_str().expect("a number of bytes");
+        bytes.parse::<usize>().unwrap()
+    };
+    let before = allocated().await;
+
+    let crowd = Crowd::ask(envoy.address(), "/v1/video/film", CLIENTS)
+        .await
+        .unwrap();
+    video.wait_in_flight(CLIENTS).await;
+    assert_eq!(status(&envoy).await, Some(200), "others are served");
+    let held = allocated().await.saturating_sub(before) / CLIENTS;
+    println!("{held} bytes for a client");
+    // A few times `per_connection_buffer_limit_bytes`: on both sides, and what is being passed on.
+    assert!(held < 512 * 1024, "{held} bytes for a client");
+
+    // They are let go long before the limit of their class, and with them the service.
+    video.wait_in_flight(0).await;
+    for mut client in crowd.into_clients() {
+        assert_ne!(client.read_to_end(wait::GENEROUS).await, Read::TooLate);
+        assert!(client.received().len() < BODY);
+    }
+    let neutral = [("service", "video"), ("outcome", "neutral")];
+    let clients = f64::from(u32::try_from(CLIENTS).unwrap());
+    envoy
+        .wait_for_metric("circuit_breaker_requests_total", &neutral, clients)
+        .await;
+    let failures = [("service", "video")];
+    envoy
+        .wait_for_metric("circuit_breaker_failures_total", &failures, 0.0)
+        .await;
+    assert_eq!(status(&envoy).await, Some(200));
+}
