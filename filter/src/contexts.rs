@@ -54,10 +54,10 @@ impl<H: Host> Contexts<H> {
         }
     }
 
-    /// The configuration of the filter `id`.
+    /// The configuration of the filter `id`. If it had one before, requests that are under way are not judged.
     ///
     /// # Errors
-    /// All that is wrong with it; then there is no such filter.
+    /// All that is wrong with it; then the filter is as it was.
     pub fn on_configure(
         &mut self,
         id: u32,
@@ -65,8 +65,16 @@ impl<H: Host> Contexts<H> {
         configuration: &[u8],
     ) -> Result<(), Vec<ConfigError>> {
         let plugin = Plugin::new(host, configuration)?;
-        self.filters.retain(|(known, _)| *known != id);
-        self.filters.push((id, plugin));
+        if let Some(known) = find(&mut self.filters, id) {
+            std::mem::replace(known, plugin).flush();
+            for request in self.requests.values_mut() {
+                if request.filter == id {
+                    request.in_flight = None;
+                }
+            }
+        } else {
+            self.filters.push((id, plugin));
+        }
         Ok(())
     }
 
@@ -108,7 +116,7 @@ impl<H: Host> Contexts<H> {
                 filter.on_abandoned(id, in_flight);
             }
         } else if let Some(place) = self.filters.iter().position(|(known, _)| *known == id) {
-            self.filters.swap_remove(place).1.flush();
+            self.filters.swap_remove(place).1.finish();
         }
     }
 
@@ -149,7 +157,8 @@ impl Hasher for Spread {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // 2^64 divided by the golden ratio: consecutive numbers end up far from each other.
+        // By an odd factor (2^64 divided by the golden ratio) no two numbers become the same, and consecutive ones
+        // end up far from each other, in the high bits as in the low ones, of which 32-bit tables use just these.
         self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

@@ -53,7 +53,10 @@ extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_configure(context: u32, size: u32) -> u32 {
-    let configuration = buffer(PLUGIN_CONFIGURATION, size);
+    let Some(configuration) = buffer(PLUGIN_CONFIGURATION, size) else {
+        log::error!("the configuration can't be read: Envoy gives no access to it");
+        return 0;
+    };
     let configured =
         with_contexts(|contexts| contexts.on_configure(context, Envoy, &configuration));
     match configured {
@@ -103,7 +106,7 @@ extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     if size <= SCRATCH_BYTES && !SCRATCH.is_taken.replace(true) {
         return SCRATCH.bytes.get().cast();
     }
-    Box::into_raw(vec![0; size].into_boxed_slice()).cast()
+    Box::into_raw(vec![0_u8; size].into_boxed_slice()).cast()
 }
 
 /// Values up to this length need no allocation.
@@ -114,6 +117,8 @@ static SCRATCH: Scratch = Scratch {
     is_taken: Cell::new(false),
 };
 
+/// Envoy writes numbers as such.
+#[repr(align(8))]
 struct Scratch {
     bytes: UnsafeCell<[u8; SCRATCH_BYTES]>,
     is_taken: Cell<bool>,
@@ -195,8 +200,8 @@ impl Host for Envoy {
         }
     }
 
-    fn enter_request(&self, context_id: u32) {
-        unsafe { proxy_set_effective_context(context_id) };
+    fn enter_request(&self, context_id: u32) -> bool {
+        unsafe { proxy_set_effective_context(context_id) == OK }
     }
 
     fn compile(&self, expression: &str) -> Option<u32> {
@@ -216,7 +221,7 @@ impl Host for Envoy {
 
     /// The answer is in the length of the value alone: the value itself is not asked for, since Envoy would
     /// call back into the virtual machine for memory to put it in.
-    fn holds(&self, expression: u32) -> Option<bool> {
+    fn holds(&self, expression: u32) -> bool {
         let (name, token) = ("expr_evaluate", expression.to_le_bytes());
         let mut size = 0;
         // SAFETY: no value is wanted back, which null says, but its length is.
@@ -230,7 +235,7 @@ impl Host for Envoy {
                 &raw mut size,
             )
         };
-        (status == OK).then_some(size != 0)
+        status == OK && size != 0
     }
 
     fn shared(&self, key: &str) -> Option<Versioned> {
@@ -300,10 +305,14 @@ fn define_metric(kind: u32, name: &str) -> Option<MetricId> {
     (status == OK).then_some(MetricId(id))
 }
 
-fn buffer(which: u32, size: u32) -> Vec<u8> {
-    let get =
-        |data, length| unsafe { proxy_get_buffer_bytes(which, 0, size as usize, data, length) };
-    returned(get, <[u8]>::to_vec).unwrap_or_default()
+/// All `size` bytes of a buffer, or nothing.
+fn buffer(which: u32, size: u32) -> Option<Vec<u8>> {
+    if size == 0 {
+        return Some(Vec::new());
+    }
+    let size = size as usize;
+    let get = |data, length| unsafe { proxy_get_buffer_bytes(which, 0, size, data, length) };
+    returned(get, <[u8]>::to_vec).filter(|bytes| bytes.len() == size)
 }
 
 /// What a function returns through two pointers, while it can be read: `None` if its status is not OK, and

@@ -73,12 +73,13 @@ pub trait Host {
     /// Ends the request with an answer.
     fn reply(&self, reply: LocalReply<'_>);
     /// Makes the request with this context the one that [`property`](Self::property) is about.
-    fn enter_request(&self, context_id: u32);
+    /// False where there is no such request.
+    fn enter_request(&self, context_id: u32) -> bool;
 
     /// Compiles a CEL expression over properties. `None` where Envoy was built without CEL.
     fn compile(&self, expression: &str) -> Option<u32>;
-    /// Whether a compiled expression is true for the current request. `None`: it has no value.
-    fn holds(&self, expression: u32) -> Option<bool>;
+    /// Whether a compiled expression is true for the current request: false, too, where it has no value.
+    fn holds(&self, expression: u32) -> bool;
 
     /// Reads shared memory.
     fn shared(&self, key: &str) -> Option<Versioned>;
@@ -102,6 +103,6 @@ pub trait Host {
     /// Sets a gauge.
     fn set(&self, gauge: MetricId, value: u32);
 
-    /// Has this worker's plugin called regularly.
+    /// Has this worker's plugin called regularly; never again after zero.
     fn tick_every(&self, period: Duration);
 }

@@ -50,7 +50,7 @@ impl AnsweredWell {
             Protocol::Http => self.http,
             Protocol::Grpc => self.grpc,
         };
-        host.holds(expression) == Some(true)
+        host.holds(expression)
     }
 }
 

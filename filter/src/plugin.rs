@@ -343,7 +343,13 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// Hands everything that was counted to Envoy, before this plugin is gone.
+    /// There will be no such plugin any more: Envoy would go on with its ticks.
+    pub fn finish(&mut self) {
+        self.flush();
+        self.host.tick_every(Duration::ZERO);
+    }
+
+    /// Hands everything that was counted to Envoy.
     pub fn flush(&mut self) {
         for index in std::mem::take(&mut self.touched) {
             self.services[index].is_touched = false;
@@ -355,8 +361,7 @@ impl<H: Host> Plugin<H> {
     /// others come to an end by their time limit.
     fn look_at_probes(&mut self) {
         for probe in self.probes.clone() {
-            self.host.enter_request(probe.context_id);
-            if outcome::is_upgraded(&self.host) {
+            if self.host.enter_request(probe.context_id) && outcome::is_upgraded(&self.host) {
                 self.settle_probe(probe.context_id, Outcome::SUCCESS);
             }
         }

@@ -3,8 +3,9 @@
 
 mod fake;
 
-use fake::{FILTER, Gateway, Stream};
+use fake::{End, FILTER, Gateway, Stream};
 use levee_filter::contexts::Action;
+use std::time::Duration;
 
 const OTHER: u32 = 1000;
 const REFUSES_AUTH: &str = r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#;
@@ -53,9 +54,26 @@ fn a_filter_that_is_gone_takes_no_other_with_it_and_its_late_requests_pass() {
 #[test]
 fn a_filter_that_is_configured_anew_goes_by_the_new_configuration() {
     let mut gateway = Gateway::new(1, "");
-    assert!(passes(&mut gateway, FILTER));
+    let call = gateway.begin(0, "auth");
+    let other = gateway.begin(0, "chat");
+    gateway.request(0, "auth", End::Status(200));
     gateway.workers[0].configure(FILTER, REFUSES_AUTH);
     assert!(!passes(&mut gateway, FILTER));
+    let name = "circuit_breaker_requests_total.outcome.success.service.auth";
+    assert_eq!(gateway.metric(name), 1, "what was counted before is kept");
+    // Those that are under way belong to nothing that there is.
+    gateway.end(call, End::Status(500));
+    gateway.end(other, End::Status(500));
+    assert_eq!(gateway.outcome("auth", "failure"), 0);
+    assert!(gateway.workers[0].tick() > Duration::ZERO);
+}
+
+#[test]
+fn a_filter_that_is_gone_is_called_no_more() {
+    let mut gateway = Gateway::new(1, "");
+    assert!(gateway.workers[0].tick() > Duration::ZERO);
+    gateway.workers[0].contexts.on_delete(FILTER);
+    assert_eq!(gateway.workers[0].tick(), Duration::ZERO);
 }
 
 #[test]
@@ -74,7 +92,7 @@ fn contexts_that_nobody_made_pass_and_harm_nothing() {
 fn a_request_is_settled_once_whatever_comes_after_its_end() {
     let mut gateway = Gateway::new(1, "");
     let call = gateway.begin(0, "auth");
-    gateway.end(call, fake::End::Status(200));
+    gateway.end(call, End::Status(200));
     let contexts = &mut gateway.workers[0].contexts;
     contexts.on_log(call.context);
     contexts.on_delete(call.context);

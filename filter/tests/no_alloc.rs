@@ -6,6 +6,7 @@ use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};
 use levee_policy::time::Instant;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ static ALLOCATOR: Counting = Counting;
 #[derive(Clone, Default)]
 struct Quiet {
     code: Rc<Cell<u64>>,
-    shared: Rc<RefCell<Vec<(String, Vec<u8>)>>>,
+    shared: Rc<RefCell<HashMap<String, Vec<u8>>>>,
 }
 
 impl Host for Quiet {
@@ -59,22 +60,21 @@ impl Host for Quiet {
     fn set_request_header(&self, _: &str, _: &str) {}
     fn clear_route_cache(&self) {}
     fn reply(&self, _: LocalReply<'_>) {}
-    fn enter_request(&self, _: u32) {}
+    fn enter_request(&self, _: u32) -> bool {
+        false
+    }
     fn compile(&self, _: &str) -> Option<u32> {
         Some(0)
     }
-    fn holds(&self, _: u32) -> Option<bool> {
-        Some(self.code.get() == 200)
+    fn holds(&self, _: u32) -> bool {
+        self.code.get() == 200
     }
     fn shared(&self, key: &str) -> Option<Versioned> {
-        let shared = self.shared.borrow();
-        let (_, value) = shared.iter().find(|(known, _)| known == key)?;
-        Some((value.clone(), 1))
+        Some((self.shared.borrow().get(key)?.clone(), 1))
     }
     fn set_shared(&self, key: &str, value: &[u8], _: u32) -> bool {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|(known, _)| known != key);
-        shared.push((key.to_owned(), value.to_vec()));
+        shared.insert(key.to_owned(), value.to_vec());
         true
     }
     fn register_queue(&self, _: &str) -> Option<u32> {

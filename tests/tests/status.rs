@@ -67,11 +67,17 @@ fn a_breaker_that_is_open_and_all_else_is_shown() {
     for _ in 0..5 {
         assert!(stack.post("/v1/auth/login", &login).0 < 300);
     }
+    let admin = stack.sidecar.as_ref().expect("there is one").admin;
+    // It must have looked before, to know later that the breaker opened since.
+    eventually("the first look", || {
+        let (_, page) = json_of(admin);
+        let seen = page["services"][0]["name"] == "auth";
+        seen.then_some(()).ok_or(page.to_string())
+    });
     stack.service("video").stop();
     for _ in 0..8 {
         assert_eq!(stack.get("/v1/video/x").0, 503);
     }
-    let admin = stack.sidecar.as_ref().expect("there is one").admin;
     eventually("the whole status", || {
         let (code, page) = json_of(admin);
         let (auth, video) = (&page["services"], &page["services"]);

@@ -188,6 +188,7 @@ fn unit(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
         &[
             "test",
             "--locked",
+            "--no-fail-fast",
             "--workspace",
             "--exclude=levee-tests",
             "--",
@@ -274,7 +275,14 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
     build_sidecar(project)?;
     let mut command = in_project(
         project,
-        &["test", "--locked", "--package=levee-tests", "--"],
+        // All that fails is told at once: a run takes minutes.
+        &[
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "--package=levee-tests",
+            "--",
+        ],
     );
     command
         .args(arguments)

@@ -36,6 +36,7 @@ struct State {
     streams: HashMap<u32, Stream>,
     current: u32,
     queue: Option<u32>,
+    tick: Duration,
     interruption: Option<Interruption>,
 }
 
@@ -196,9 +197,14 @@ impl Host for FakeHost {
         });
     }
 
-    fn enter_request(&self, context_id: u32) {
+    fn enter_request(&self, context_id: u32) -> bool {
         self.call("enter_request");
-        self.state.borrow_mut().current = context_id;
+        let mut state = self.state.borrow_mut();
+        let is_there = state.streams.contains_key(&context_id);
+        if is_there {
+            state.current = context_id;
+        }
+        is_there
     }
 
     fn compile(&self, expression: &str) -> Option<u32> {
@@ -211,7 +217,7 @@ impl Host for FakeHost {
 
     /// What CEL makes of the expressions: written out again here, since the fake has no CEL. The
     /// end-to-end tests hold the two together.
-    fn holds(&self, expression: u32) -> Option<bool> {
+    fn holds(&self, expression: u32) -> bool {
         let grpc_status = if expression == 1 { Some(0) } else { None };
         self.call("holds");
         self.stream(|stream| {
@@ -223,6 +229,7 @@ impl Host for FakeHost {
             })
         })
         .flatten()
+        .unwrap_or(false)
     }
 
     fn shared(&self, key: &str) -> Option<Versioned> {
@@ -321,7 +328,9 @@ impl Host for FakeHost {
         process.values.insert(name, u64::from(value));
     }
 
-    fn tick_every(&self, _period: Duration) {}
+    fn tick_every(&self, period: Duration) {
+        self.state.borrow_mut().tick = period;
+    }
 }
 
 /// The context of the filter in each worker; those of requests follow.
@@ -360,6 +369,11 @@ pub struct Call {
 }
 
 impl Worker {
+    /// How often the filter is called.
+    pub fn tick(&self) -> Duration {
+        self.host.state.borrow().tick
+    }
+
     /// Envoy makes the filter `id` with this configuration.
     pub fn configure(&mut self, id: u32, configuration: &str) {
         self.contexts.on_create(id, 0);

@@ -1,0 +1,113 @@
+//! What the filter asks a real Envoy for, and what Envoy calls it for: by Envoy's own trace.
+
+use levee_tests::backend::{Backend, Behaviour};
+use levee_tests::client::Request;
+use levee_tests::envoy::Envoy;
+use levee_tests::envoy_config::EnvoyConfig;
+use levee_tests::grpc::{self, GrpcBackend, GrpcBehaviour, status};
+use levee_tests::wait;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The name of a call in a line of the trace, behind `direction`: `env.proxy_log(1, 2)` is `proxy_log`.
+fn call<'a>(line: &'a str, direction: &str) -> Option<(&'a str, &'a str)> {
+    let (_, call) = line.split_once(direction)?;
+    let (name, arguments) = call.split_once('(')?;
+    Some((name.rsplit('.').next().unwrap_or(name), arguments))
+}
+
+/// What was called in each request that has ended in this trace, in order: callbacks, calls, and calls for memory.
+fn requests(trace: &str) -> Vec<Vec<&str>> {
+    let mut under_way: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let (mut ended, mut current) = (Vec::new(), None);
+    for line in trace.lines() {
+        if let Some((name, arguments)) = call(line, "[host->vm] ") {
+            if name == "proxy_on_memory_allocate" {
+                if let Some(calls) = current.and_then(|context| under_way.get_mut(context)) {
+                    calls.push(name);
+                }
+                continue;
+            }
+            let context = arguments.split([',', ')']).next().unwrap_or_default();
+            current = Some(context);
+            if name == "proxy_on_request_headers" {
+                under_way.insert(context, Vec::new());
+            }
+            if name == "proxy_on_delete" {
+                ended.extend(under_way.remove(context));
+            }
+            if let Some(calls) = under_way.get_mut(context) {
+                calls.push(name);
+            }
+        } else if let Some((name, _)) = call(line, "[vm->host] ")
+            && let Some(calls) = current.and_then(|context| under_way.get_mut(context))
+        {
+            calls.push(name);
+        }
+    }
+    ended
+}
+
+/// Waits for the calls of the request of this number, from one.
+async fn calls_of(envoy: &Envoy, number: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    wait::until_now("the request in the trace", wait::GENEROUS, || {
+        let log = envoy.log();
+        let all = requests(&log);
+        found = match all.get(number - 1) {
+            Some(calls) => calls.iter().map(|&name| name.to_owned()).collect(),
+            None => return Err(format!("{} requests", all.len())),
+        };
+        Ok(())
+    })
+    .await;
+    found
+}
+
+async fn trace(envoy: &Envoy) {
+    let answer = Request::post("/logging?wasm=trace", "")
+        .send(envoy.admin())
+        .await
+        .expect("the admin interface");
+    assert_eq!(answer.status, 200);
+}
+
+/// All that a good answer costs, in whichever protocol it is.
+const GOOD: [&str; 7] = [
+    "proxy_on_request_headers",
+    "proxy_get_property",
+    "proxy_on_memory_allocate",
+    "proxy_replace_header_map_value",
+    "proxy_replace_header_map_value",
+    "proxy_on_log",
+    "proxy_call_foreign_function",
+];
+
+#[tokio::test]
+async fn a_good_answer_is_known_by_one_call_in_http_and_in_grpc() {
+    let (http, service) = (Backend::start(), GrpcBackend::start());
+    service.always(GrpcBehaviour::Trailers(status::OK));
+    let config = EnvoyConfig::gateway()
+        .upstream("video", http.address())
+        .upstream("auth", service.address())
+        .upstream_http2("auth")
+        .plugin_exactly(&json!({}));
+    let envoy = Envoy::start(config).await;
+    let call = grpc::call("/v1/auth/levee.Demo/Call");
+    // The first of each meets the service, and shows its protocol.
+    assert_eq!(envoy.get("/v1/video").await.status, 200);
+    grpc::send(&call, envoy.address()).await.expect("an answer");
+    trace(&envoy).await;
+    assert_eq!(envoy.get("/v1/video").await.status, 200);
+    assert_eq!(calls_of(&envoy, 1).await, GOOD);
+    grpc::send(&call, envoy.address()).await.expect("an answer");
+    assert_eq!(calls_of(&envoy, 2).await, GOOD);
+
+    http.always(Behaviour::status(500));
+    assert_eq!(envoy.get("/v1/video").await.status, 500);
+    let calls = calls_of(&envoy, 3).await;
+    assert!(
+        calls.len() > GOOD.len() + 4,
+        "a failure is looked at closely: {calls:?}"
+    );
+}
