@@ -621,11 +621,11 @@ const METRICS: [&str; 14] = [
 fn has_test(file: &Path, name: &str) -> bool {
     let text = fs::read_to_string(file).unwrap_or_default();
     // The attribute is right before it, or before other attributes.
-    let test = Regex::new(&format!(
+    let function = Regex::new(&format!(
         r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn {name}\("
     ))
     .unwrap();
-    test.is_match(&text)
+    function.is_match(&text)
 }
 
 #[test]
