@@ -119,6 +119,17 @@ const MAY_NOT: &str = "nothing was changed, which needs a superuser, or a role w
 /// # Errors
 /// The database could not be asked, or said no.
 pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Result<()> {
+    let connection = Database::new(
+        database.options(),
+        database.dialect,
+        1,
+        database.statement_timeout,
+    );
+    if wish == Wish::Rollback {
+        // What was applied says for whom: the watchdog may be gone by now.
+        let current = limits::current(&connection).await?;
+        return rollback(&connection, &server(database), &current, undo).await;
+    }
     let watchdog = database
         .watchdog
         .as_ref()
@@ -127,20 +138,11 @@ pub async fn limits(database: &config::Database, wish: Wish, undo: &Path) -> Res
     if roles.is_empty() {
         bail!("database.watchdog.roles is empty, so there is nobody to limit");
     }
-    let connection = Database::new(
-        database.options(),
-        database.dialect,
-        1,
-        database.statement_timeout,
-    );
     let unknown = limits::unknown_roles(&connection, roles).await?;
     if !unknown.is_empty() {
         bail!("the database has no role {}", unknown.join(", "));
     }
     let current = limits::current(&connection).await?;
-    if wish == Wish::Rollback {
-        return rollback(&connection, &server(database), &current, undo).await;
-    }
     let wanted = limits::wanted(&watchdog.settings, database.lock_timeout);
     let changes = limits::changes(wanted, &current);
     for change in &changes {

@@ -74,8 +74,15 @@ impl History {
             }
             self.services.insert(service.to_owned(), seen);
         }
+        // There are several of a service where Envoy has tags of the user's own.
+        let mut all: BTreeMap<&str, Histogram> = BTreeMap::new();
         for (labels, durations) in &gateway.durations {
-            let service = service_of(labels);
+            all.entry(service_of(labels))
+                .and_modify(|sum| sum.add(durations))
+                .or_insert_with(|| durations.clone());
+        }
+        for (service, durations) in &all {
+            let service = *service;
             let seen = self
                 .services
                 .entry(service.to_owned())
@@ -235,6 +242,24 @@ mod tests {
             let (found, since) = lately(&history);
             assert_eq!((found, since), (wanted.0, wanted.1.map(at)), "{seconds}");
         }
+    }
+
+    #[test]
+    fn several_series_of_a_service_are_one() {
+        let page = |first: u32, second: u32| {
+            let of = |subset: &str, count: u32| {
+                let name = "envoy_cluster_upstream_rq_time";
+                let label = format!("envoy_cluster_name=\"a\",subset=\"{subset}\"");
+                format!(
+                    "{name}_bucket{{{label},le=\"5\"}} {count}\n{name}_sum{{{label}}} 1\n{name}_count{{{label}}} {count}\n"
+                )
+            };
+            Gateway::read(&(of("x", first) + &of("y", second)), &BTreeMap::new())
+        };
+        let mut history = History::default();
+        history.look(&page(100, 1), at(0));
+        history.look(&page(110, 2), at(60));
+        assert_eq!(lately(&history), (11, Some(at(0))));
     }
 
     #[test]

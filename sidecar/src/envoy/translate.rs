@@ -4,7 +4,7 @@ use super::histogram::Histogram;
 use super::text::{self, Labels, Line, read_number};
 use levee_filter::metrics as filter;
 use levee_filter::service::label;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What is asked of Envoy, by its names before tags are taken out of them: about 4 kB for a service, a quarter of all. The
 /// end of a name alone is quickly found; an expression that begins at the cluster takes Envoy three times as long.
@@ -18,8 +18,10 @@ const CLUSTER: &str = "envoy_cluster_name";
 /// The label of Levee's that says which service.
 pub const SERVICE: &str = "service";
 
-/// Parts of a cluster's name in Envoy's metrics that are times of a part of its requests, which are in the whole as well.
+/// What stands behind a cluster's name in Envoy's metrics for the times of a part of its requests, which are in the whole as
+/// well: the other kind is `zone_`, with the zones that a request came from and went to.
 const PARTS: [&str; 3] = ["canary", "external", "internal"];
+const ZONE: &str = "zone_";
 
 /// Milliseconds, as Envoy counts them, in a second.
 const MILLIS: f64 = 1000.0;
@@ -94,7 +96,15 @@ impl Gateway {
         }
         let names = Names::new(aliases, gateway.services());
         let mut durations: BTreeMap<Labels, Histogram> = BTreeMap::new();
+        let wholes: HashSet<(String, Labels)> = times.keys().cloned().collect();
         for ((rest, mut labels), parts) in times {
+            let is_counted = |whole: &str| wholes.contains(&(whole.to_owned(), labels.clone()));
+            let is_known = labels
+                .get(CLUSTER)
+                .is_some_and(|cluster| names.knows(cluster, &rest));
+            if !is_known && wholes_of(&rest).any(is_counted) {
+                continue;
+            }
             let (Some(cluster), Some(histogram)) = (labels.remove(CLUSTER), parts.histogram())
             else {
                 continue;
@@ -141,8 +151,23 @@ fn time_of_cluster(name: &str) -> Option<(&str, &str)> {
     } else {
         rest.strip_suffix('_')?
     };
-    let last = rest.rsplit('_').next().unwrap_or_default();
-    (!PARTS.contains(&last)).then_some((rest, part))
+    Some((rest, part))
+}
+
+/// What `rest` would be the time of a part of, if there is such a cluster: a cluster's own name may end in such a word, too.
+fn wholes_of(rest: &str) -> impl Iterator<Item = &str> {
+    let behind = |before: &str| before.is_empty() || before.ends_with('_');
+    let of_part = PARTS
+        .iter()
+        .filter_map(move |part| rest.strip_suffix(part))
+        .filter(move |before| behind(before));
+    let of_zone = rest
+        .match_indices(ZONE)
+        .map(move |(at, _)| &rest[..at])
+        .filter(move |before| behind(before));
+    of_part
+        .chain(of_zone)
+        .map(|before| before.strip_suffix('_').unwrap_or(before))
 }
 
 /// A histogram as its lines come.
@@ -232,6 +257,12 @@ impl<'a> Names<'a> {
             .map(|name| (left_of(name), name))
             .collect();
         Self { whole, aliases }
+    }
+
+    /// Whether a service or an alias has this name.
+    fn knows(&self, cluster: &str, rest: &str) -> bool {
+        self.whole
+            .contains_key(&(cluster.to_owned(), rest.to_owned()))
     }
 
     /// The label of the service.
@@ -332,10 +363,45 @@ mod tests {
 
     #[test]
     fn parts_of_a_clusters_requests_are_not_counted_twice() {
-        let page = ["external_", "internal_", "canary_", "default_svc_external_"]
-            .map(|rest| times(rest, "auth", &FEW, 1.0))
-            .concat();
-        assert_eq!(Gateway::read(&page, &aliases([])), Gateway::default());
+        let parts = [
+            "external_",
+            "internal_",
+            "canary_",
+            "zone_a_b_",
+            "default_svc_",
+            "default_svc_external_",
+            "default_svc_zone_eu_1_eu_2_",
+        ];
+        let page = parts.map(|rest| times(rest, "auth", &FEW, 1000.0)).concat()
+            + &times("", "auth", &FEW, 1000.0);
+        let gateway = Gateway::read(&page, &aliases([]));
+        let wanted = [
+            (service("auth"), few(1, 1.0)),
+            (service("auth.default_svc"), few(1, 1.0)),
+        ];
+        assert_eq!(gateway.durations, wanted.into());
+    }
+
+    #[test]
+    fn a_clusters_own_name_may_end_like_a_part() {
+        let page = times("prod_internal_", "auth", &FEW, 1000.0)
+            + &times("zone_one_", "chat", &FEW, 1000.0)
+            + &times("", "video", &FEW, 1000.0)
+            + &times("canary_", "video", &FEW, 1000.0);
+        let known = "circuit_breaker_state{service=\"video.canary\"} 0\n";
+        let gateway = Gateway::read(&(page + known), &aliases([]));
+        let names: Vec<&str> = gateway
+            .durations
+            .keys()
+            .map(|labels| labels[SERVICE].as_str())
+            .collect();
+        let wanted = [
+            "auth.prod_internal",
+            "chat.zone_one",
+            "video",
+            "video.canary",
+        ];
+        assert_eq!(names, wanted);
     }
 
     #[test]
