@@ -23,7 +23,10 @@ fn section() -> &'static str {
     let (_, section) = README
         .split_once("## The sidecar: Redis")
         .expect("it is there");
+    // There the filter's metrics are named again.
     section
+        .split_once("## What shows it")
+        .map_or(section, |(before, _)| before)
 }
 
 fn errors(yaml: &str) -> Vec<String> {
