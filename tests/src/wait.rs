@@ -12,6 +12,9 @@ pub const GENEROUS: Duration = Duration::from_secs(20);
 /// How long to wait between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The same where a look costs more, such as the start of a program.
+const BLOCKING_PAUSE: Duration = Duration::from_millis(50);
+
 /// Asks `look` again and again until it answers `Ok`, and gives that back.
 ///
 /// `Err` tells what was seen instead; when `bound` is over, the test ends with the last one. A look that hangs counts
@@ -46,6 +49,25 @@ pub async fn until_now<T, S: Display>(
     mut look: impl FnMut() -> Result<T, S>,
 ) -> T {
     until(what, bound, || std::future::ready(look())).await
+}
+
+/// [`until`] for tests without a runtime: `look` may take its time, such as a program that is run.
+pub fn until_blocking<T, S: Display>(
+    what: &str,
+    bound: Duration,
+    mut look: impl FnMut() -> Result<T, S>,
+) -> T {
+    let waited = Stopwatch::start();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(
+                waited.elapsed() < bound,
+                "waited {bound:?} for {what}; last seen: {seen}"
+            ),
+        }
+        std::thread::sleep(BLOCKING_PAUSE);
+    }
 }
 
 /// Looks at `holds` for the whole of `span`, and ends the test as soon as it doesn't.

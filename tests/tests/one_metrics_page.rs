@@ -75,15 +75,8 @@ const DESIGN: [Promise; 14] = [
 ];
 
 /// Waits until it holds.
-fn eventually(what: &str, mut holds: impl FnMut() -> Result<(), String>) {
-    let waited = Stopwatch::start();
-    loop {
-        match holds() {
-            Ok(()) => return,
-            Err(seen) => assert!(waited.elapsed() < 2 * GENEROUS, "waited for {what}: {seen}"),
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
+fn eventually(what: &str, holds: impl FnMut() -> Result<(), String>) {
+    wait::until_blocking(what, 2 * GENEROUS, holds);
 }
 
 /// A stack after trouble: `video` is down and its breaker open, `chat` has hung once, `auth` is well.

@@ -4,15 +4,12 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
-use levee_tests::clock::Stopwatch;
 use levee_tests::process::{Process, Signal};
 use levee_tests::redis::{Redis, free_address};
 use levee_tests::sidecar::{Sidecar, TOKEN, program};
 use levee_tests::stack::{Parts, Stack};
-use levee_tests::wait::GENEROUS;
+use levee_tests::wait::{self, GENEROUS};
 use serde_json::{Value, json};
 
 /// What `levee status` with these arguments says, in `folder`, and how it exits.
@@ -43,15 +40,8 @@ fn json_of(admin: SocketAddr) -> (i32, Value) {
 }
 
 /// Waits until it holds.
-fn eventually(what: &str, mut holds: impl FnMut() -> Result<(), String>) {
-    let waited = Stopwatch::start();
-    loop {
-        match holds() {
-            Ok(()) => return,
-            Err(seen) => assert!(waited.elapsed() < 2 * GENEROUS, "waited for {what}: {seen}"),
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
+fn eventually(what: &str, holds: impl FnMut() -> Result<(), String>) {
+    wait::until_blocking(what, 2 * GENEROUS, holds);
 }
 
 fn named<'a>(list: &'a Value, name: &str) -> &'a Value {

@@ -96,15 +96,20 @@ impl Gateway {
         }
         let names = Names::new(aliases, gateway.services());
         let mut durations: BTreeMap<Labels, Histogram> = BTreeMap::new();
-        let wholes: HashSet<(String, Labels)> = times.keys().cloned().collect();
+        let in_a_whole: HashSet<(String, Labels)> = times
+            .keys()
+            .filter(|(rest, labels)| {
+                let is_there =
+                    |whole: &str| times.contains_key(&(whole.to_owned(), labels.clone()));
+                let is_known = labels
+                    .get(CLUSTER)
+                    .is_some_and(|cluster| names.knows(cluster, rest));
+                !is_known && wholes_of(rest).any(is_there)
+            })
+            .cloned()
+            .collect();
+        times.retain(|key, _| !in_a_whole.contains(key));
         for ((rest, mut labels), parts) in times {
-            let is_counted = |whole: &str| wholes.contains(&(whole.to_owned(), labels.clone()));
-            let is_known = labels
-                .get(CLUSTER)
-                .is_some_and(|cluster| names.knows(cluster, &rest));
-            if !is_known && wholes_of(&rest).any(is_counted) {
-                continue;
-            }
             let (Some(cluster), Some(histogram)) = (labels.remove(CLUSTER), parts.histogram())
             else {
                 continue;
