@@ -4,7 +4,7 @@
 use levee::clock::Clock;
 use levee::jobs::pace;
 use levee::jobs::runner::{Outcome, Report, Runner, Settings};
-use levee::jobs::{Error, Job, Kind, Run};
+use levee::jobs::{Batch, Error, Job, Kind, Run};
 use levee::metrics::Metrics;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -45,9 +45,11 @@ impl Run for Script {
         next(&self.claims).map_or(Ok(()), |kind| Err(error(kind)))
     }
 
-    async fn batch(&mut self, size: u32) -> Result<u64, Error> {
+    async fn batch(&mut self, size: u32) -> Result<Batch, Error> {
         self.asked.lock().unwrap().push(size);
-        next(&self.batches).unwrap_or(Ok(0)).map_err(error)
+        let rows = next(&self.batches).unwrap_or(Ok(0)).map_err(error)?;
+        let is_last = rows < u64::from(size);
+        Ok(Batch { rows, is_last })
     }
 
     async fn count(&mut self) -> Result<u64, Error> {

@@ -95,6 +95,55 @@ fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
 }
 
 #[test]
+fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE TYPE mood AS ENUM ('b', 'a', 'c'); CREATE DOMAIN small AS int CHECK (VALUE < 1000);
+         CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
+    );
+    for (column, value) in [
+        ("int", "NULLIF(i % 3, 0)"),
+        ("small", "i"),
+        ("mood", "(ARRAY['b', 'a', 'c'])[1 + i % 3]::mood"),
+        ("bool", "i % 2 = 0"),
+        ("uuid", "gen_random_uuid()"),
+        (
+            "text COLLATE blind",
+            "CASE i % 2 WHEN 0 THEN 'A' ELSE 'a' END || i",
+        ),
+        ("name", "('n' || i)::name"),
+        ("\"char\"", "(ARRAY['x', 'y'])[1 + i % 2]::\"char\""),
+        ("bpchar(8)", "'a' || i"),
+        (
+            "double precision",
+            "CASE WHEN i % 5 = 0 THEN 'NaN' ELSE i / 3.0 END",
+        ),
+        ("interval", "i * interval '1 month 1.5 s'"),
+        (
+            "timestamp",
+            "CASE WHEN i % 5 = 0 THEN '-infinity' ELSE now() + i * interval '1 us' END",
+        ),
+        ("jsonb", "jsonb_build_object('i', i)"),
+        ("int[]", "ARRAY[i, NULL]"),
+    ] {
+        postgres.execute(&format!(
+            "DROP TABLE IF EXISTS t; CREATE TABLE t (k int PRIMARY KEY, at timestamptz, o {column});
+             INSERT INTO t SELECT i, now() + (i - 50.5) * interval '1 day', {value} FROM generate_series(1, 100) i;
+             GRANT ALL ON t TO levee"
+        ));
+        let keys = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, order: o, action: delete, \
+                    batch: 7, pause: 0s, scheduled: false}}";
+        let sidecar = Sidecar::at(&postgres, "levee", keys);
+        let (_, report) = run_own(&sidecar);
+        assert_eq!(
+            (&report["outcome"], &report["rows"]),
+            (&Value::from("done"), &Value::from(50)),
+            "{column}: {report}"
+        );
+    }
+}
+
+#[test]
 fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
     let postgres = database();
     for table in [
@@ -122,17 +171,27 @@ fn rows_that_others_hide_or_keep_end_the_run() {
          CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
            'BEGIN UPDATE kept SET gone = true WHERE k = OLD.k; RETURN NULL; END';
          CREATE TRIGGER keep BEFORE DELETE ON kept FOR EACH ROW EXECUTE FUNCTION keep();
+         CREATE TABLE few (k int PRIMARY KEY, at timestamptz);
+         CREATE FUNCTION keep_few() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN IF OLD.k <= 25 THEN RETURN NULL; END IF; RETURN OLD; END';
+         CREATE TRIGGER keep BEFORE DELETE ON few FOR EACH ROW EXECUTE FUNCTION keep_few();
+         INSERT INTO few SELECT i, '2020-01-01'::timestamptz + i * interval '1 s' FROM generate_series(1, 100) i;
          INSERT INTO hidden SELECT i, '2020-01-01', CASE WHEN i > 90 THEN 'levee' ELSE 'other' END FROM generate_series(1, 100) i;
-         INSERT INTO kept SELECT i, '2020-01-01', false FROM generate_series(1, 100) i; GRANT ALL ON hidden, kept TO levee",
+         INSERT INTO kept SELECT i, '2020-01-01', false FROM generate_series(1, 100) i; GRANT ALL ON hidden, kept, few TO levee",
     );
     let job = |table| {
         format!(
             "{table}: {{table: {table}, key: k, where: {{column: at, before: 0s}}, action: delete, batch: 10, pause: 0s, scheduled: false}}"
         )
     };
-    let keys = format!("jobs:\n  {}\n  {}", job("hidden"), job("kept"));
+    let keys = format!(
+        "jobs:\n  {}\n  {}\n  {}",
+        job("hidden"),
+        job("kept"),
+        job("few")
+    );
     let sidecar = Sidecar::at(&postgres, "levee", &keys);
-    for (table, rows) in [("hidden", 10), ("kept", 0)] {
+    for (table, rows) in [("hidden", 10), ("kept", 0), ("few", 75)] {
         let (_, report) = sidecar.post(&format!("/v1/jobs/{table}/run?wait=1m"));
         assert_eq!(
             (&report["outcome"], &report["rows"]),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use levee::database::sql::{Spec, Types};
+use levee::database::sql::{Begin, Parameter, Spec, Types};
 use levee_tests::clock::Stopwatch;
 use levee_tests::postgres::Postgres;
 use levee_tests::process::Signal;
@@ -149,17 +149,18 @@ fn a_call_of_exactly_24_hours_is_left_alone() {
              ('older', 'active', now() - interval '24 hours' - interval '1 microsecond')",
         )
         .expect("rows");
-    let statement = Spec::stale_calls(Duration::from_hours(24)).batch(&Types::new());
-    let mut values: Vec<&(dyn ToSql + Sync)> = Vec::new();
-    values.extend(
-        statement
-            .values
-            .iter()
-            .map(|value| value as &(dyn ToSql + Sync)),
-    );
-    values.push(&10_i64);
-    let ended = transaction.execute(&statement.text, &values);
-    assert_eq!(ended.expect("a batch"), 1);
+    let statement = Spec::stale_calls(Duration::from_hours(24)).batch(&Types::new(), Begin::First);
+    let values: Vec<&(dyn ToSql + Sync)> = statement
+        .parameters
+        .iter()
+        .map(|parameter| match parameter {
+            Parameter::Value(value) => value as &(dyn ToSql + Sync),
+            Parameter::Size => &10_i64,
+            Parameter::From => unreachable!("it begins at the first row"),
+        })
+        .collect();
+    let done = transaction.query_one(&statement.text, &values);
+    assert_eq!(done.expect("a batch").get::<_, i64>(0), 1);
     let row = transaction.query_one(
         "SELECT call_type, duration FROM calls WHERE status = 'ended'",
         &[],
@@ -400,6 +401,58 @@ fn rows_that_somebody_holds_are_left_to_the_next_time() {
     transaction.rollback().expect("an end");
     let (_, report) = sidecar.post(RUN_AUTH);
     assert_eq!(report["rows"], 10, "{report}");
+}
+
+#[test]
+fn rows_that_are_let_go_before_the_end_are_handled_too() {
+    let postgres = database();
+    postgres.add_tokens(200, 0);
+    let keys =
+        "jobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 50ms, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let mut service = postgres.client_as("app");
+    let mut transaction = service.transaction().expect("a transaction");
+    transaction
+        .execute(
+            "SELECT 1 FROM email_verification_tokens ORDER BY expires_at LIMIT 10 FOR UPDATE",
+            &[],
+        )
+        .expect("a lock");
+    let report = thread::scope(|scope| {
+        let run = scope.spawn(|| sidecar.post(RUN_AUTH).1);
+        sidecar.wait_for("a run to be under way", |sidecar| rows(sidecar) >= 20);
+        transaction.rollback().expect("an end");
+        run.join().expect("a report")
+    });
+    assert_eq!(report["rows"], 200, "{report}");
+}
+
+#[test]
+fn a_batch_does_not_walk_over_what_was_deleted_before_it() {
+    let postgres = database();
+    // Deleted rows stay in the index, since nothing is vacuumed meanwhile.
+    postgres.execute("ALTER TABLE email_verification_tokens SET (autovacuum_enabled = false)");
+    postgres.add_tokens(60_000, 10_000);
+    let visits = || {
+        postgres.number(
+            "SELECT sum(idx_blks_hit + idx_blks_read)::bigint FROM pg_statio_user_indexes WHERE indexrelname LIKE '%expires%'",
+        )
+    };
+    let keys =
+        "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 0s, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let before = visits();
+    let (_, report) = sidecar.post(RUN_AUTH);
+    assert_eq!(
+        (&report["rows"], &report["batches"]),
+        (&Value::from(60_000), &Value::from(600)),
+        "{report}"
+    );
+    // What a backend counts is shown when it has ended.
+    sidecar.wait_for("the counts", |_| visits() > before + 600);
+    let visited = visits() - before;
+    println!("{visited} visits of pages");
+    assert!(visited < 600 * 20, "{visited} visits of pages");
 }
 
 #[test]

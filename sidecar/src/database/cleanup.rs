@@ -1,11 +1,12 @@
 //! A job that deletes rows of a table, or sets their columns, in batches.
 
 use super::connect::Database;
-use super::sql::{Dialect, Spec, Statement, Type, Types};
-use crate::jobs::{Error, Job, Kind, Run};
+use super::sql::{Begin, Dialect, Parameter, Spec, Statement, Type, Types};
+use crate::jobs::{Batch, Error, Job, Kind, Run};
 use crate::metrics::Preset;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Postgres};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{AssertSqlSafe, Postgres, Row};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -28,7 +29,12 @@ pub struct CleanupRun {
     connection: PoolConnection<Postgres>,
     _place: OwnedSemaphorePermit,
     database: Database,
-    batch: Statement,
+    first: Statement,
+    next: Statement,
+    /// Where the next batch begins: at the last row of the one before. `None`: at the first row of all.
+    from: Option<String>,
+    /// Rows that were handled since it began at the first row.
+    since_first: u64,
     count: Statement,
     claim: String,
 }
@@ -43,7 +49,10 @@ impl Job for Cleanup {
         connection.close_on_drop();
         let types = self.types(&mut connection).await?;
         let run = CleanupRun {
-            batch: self.spec.batch(&types),
+            first: self.spec.batch(&types, Begin::First),
+            next: self.spec.batch(&types, Begin::From),
+            from: None,
+            since_first: 0,
             count: self.spec.count(&types),
             claim: format!("levee/job/{}", self.name),
             database: self.database.clone(),
@@ -114,14 +123,14 @@ impl Cleanup {
 
     /// The run, if the database would execute its statements.
     async fn prepared(&self, mut run: CleanupRun) -> Result<CleanupRun, Error> {
-        let explain = Statement {
-            text: format!("EXPLAIN {}", run.batch.text),
-            values: run.batch.values.clone(),
-        };
-        let query = bound(&explain).bind(1_i64).persistent(false);
-        self.database
-            .bounded(query.execute(&mut *run.connection))
-            .await?;
+        for statement in [&run.first, &run.next] {
+            let explain = Statement {
+                text: format!("EXPLAIN {}", statement.text),
+                parameters: statement.parameters.clone(),
+            };
+            let explained = bound(&explain, 1, None).execute(&mut *run.connection);
+            self.database.bounded(explained).await?;
+        }
         Ok(run)
     }
 }
@@ -146,21 +155,30 @@ impl Run for CleanupRun {
         })
     }
 
-    async fn batch(&mut self, size: u32) -> Result<u64, Error> {
-        let query = bound(&self.batch).bind(i64::from(size)).persistent(false);
-        let done = query.execute(&mut *self.connection);
-        Ok(self.database.bounded(done).await?.rows_affected())
+    async fn batch(&mut self, size: u32) -> Result<Batch, Error> {
+        let statement = match self.from {
+            None => &self.first,
+            Some(_) => &self.next,
+        };
+        let query = bound(statement, size, self.from.as_deref());
+        let done = query.fetch_one(&mut *self.connection);
+        let done = self.database.bounded(done).await?;
+        let (rows, found) = (number(&done, 0)?, number(&done, 1)?);
+        let last: Option<String> = done.try_get(2).map_err(unexpected)?;
+        let was_first = self.from.is_none();
+        self.since_first = rows + if was_first { 0 } else { self.since_first };
+        // Rows that a trigger keeps are passed by, unless there are too many of the same place.
+        let is_stuck = rows == 0 && last == self.from;
+        let is_end = found < u64::from(size) || is_stuck;
+        self.from = if is_end { None } else { last };
+        // After the last row once more from the first, for those that were locked before, while that brings any.
+        let is_last = is_end && (was_first || self.since_first == 0);
+        Ok(Batch { rows, is_last })
     }
 
     async fn count(&mut self) -> Result<u64, Error> {
-        let text = AssertSqlSafe(self.count.text.clone());
-        let mut query = sqlx::query_scalar::<_, i64>(text).persistent(false);
-        for value in &self.count.values {
-            query = query.bind(value);
-        }
-        let rows = query.fetch_one(&mut *self.connection);
-        let rows = self.database.bounded(rows).await?;
-        Ok(u64::try_from(rows).unwrap_or(0))
+        let count = bound(&self.count, 0, None).fetch_one(&mut *self.connection);
+        number(&self.database.bounded(count).await?, 0)
     }
 
     async fn end(self) {
@@ -190,13 +208,30 @@ fn permanent(message: String) -> Error {
     }
 }
 
-/// The statement with its values.
+/// The number in a column of a row.
+fn number(row: &PgRow, column: usize) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column).map_err(unexpected)?;
+    Ok(u64::try_from(number).unwrap_or(0))
+}
+
+fn unexpected(error: sqlx::Error) -> Error {
+    permanent(format!("an answer that was not expected: {error}"))
+}
+
+/// The statement with its parameters.
 fn bound(
     statement: &Statement,
-) -> sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments> {
-    let mut query = sqlx::query(AssertSqlSafe(statement.text.clone()));
-    for value in &statement.values {
-        query = query.bind(value.clone());
+    size: u32,
+    from: Option<&str>,
+) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+    // Planned anew each time, with the values: a plan without them may sort all rows for each batch.
+    let mut query = sqlx::query(AssertSqlSafe(statement.text.clone())).persistent(false);
+    for parameter in &statement.parameters {
+        query = match parameter {
+            Parameter::Value(value) => query.bind(value.clone()),
+            Parameter::Size => query.bind(i64::from(size)),
+            Parameter::From => query.bind(from.map(str::to_owned)),
+        };
     }
     query
 }

@@ -108,13 +108,33 @@ pub struct Spec {
     pub action: Action,
 }
 
-/// A statement with its values, which are bound in this order. A batch's limit is bound after them.
+/// A statement with its parameters, in the order in which they are bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     /// The text.
     pub text: String,
-    /// The values.
-    pub values: Vec<String>,
+    /// `$1` and so on.
+    pub parameters: Vec<Parameter>,
+}
+
+/// What is bound to a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// This text.
+    Value(String),
+    /// The most rows of the batch, a number.
+    Size,
+    /// Where the batch begins, as text.
+    From,
+}
+
+/// Where a batch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At the first row.
+    First,
+    /// At [`Parameter::From`]: a value of the column by which the rows are ordered.
+    From,
 }
 
 /// The type of a column, as the database writes it; of a domain, the one below it.
@@ -214,78 +234,89 @@ impl Spec {
     /// Counts the rows.
     pub fn count(&self, types: &Types) -> Statement {
         let mut writer = Writer::new(types);
-        let conditions = writer.rows(self);
+        let conditions = writer.rows(self, Begin::First);
         writer.statement(format!(
             "SELECT count(*) FROM {} WHERE {conditions}",
             self.table()
         ))
     }
 
-    /// Handles as many rows as its last parameter says, first those that come first. Rows that somebody else has
-    /// locked are left to the next time. Both dialects have it
+    /// Handles as many rows as [`Parameter::Size`] says, first those that come first, and answers with one row: how many
+    /// were handled, how many were found, and the last one's value of the column that orders them, as text. A trigger may
+    /// keep what was found. Rows that somebody else has locked are passed by. Both dialects have it
     /// (<https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE>,
     /// <https://www.cockroachlabs.com/docs/stable/select-for-update>).
-    pub fn batch(&self, types: &Types) -> Statement {
+    ///
+    /// Until the table is vacuumed, a deleted row stays in the index. A batch that begins where the last one ended
+    /// doesn't walk over all that were deleted before it, neither when it is planned nor when it is executed.
+    pub fn batch(&self, types: &Types, begin: Begin) -> Statement {
         let mut writer = Writer::new(types);
         let (table, key, order) = (self.table(), self.key.quoted(), self.order.quoted());
-        let conditions = writer.rows(self);
+        let conditions = writer.rows(self, begin);
+        let limit = writer.bind(Parameter::Size);
         let change = match &self.action {
             Action::Delete => format!("DELETE FROM {table}"),
             Action::Set(assignments) => {
                 format!("UPDATE {table} SET {}", writer.assignments(assignments))
             }
         };
-        let limit = writer.values.len() + 1;
         // The conditions stand twice, so that no other row goes even where the key is not unique after all.
         writer.statement(format!(
-            "WITH levee_batch AS (SELECT {key} FROM {table} WHERE {conditions} ORDER BY {order} LIMIT ${limit} \
-             FOR UPDATE SKIP LOCKED) {change} WHERE {key} IN (SELECT {key} FROM levee_batch) AND {conditions}"
+            "WITH levee_batch AS (SELECT {key} AS levee_key, {order} AS levee_order FROM {table} WHERE {conditions} \
+             ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED), levee_done AS ({change} WHERE {key} IN (SELECT \
+             levee_key FROM levee_batch) AND {conditions} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
+             (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_order DESC LIMIT 1)"
         ))
     }
 }
 
 struct Writer<'a> {
     types: &'a Types,
-    values: Vec<String>,
+    parameters: Vec<Parameter>,
 }
 
 impl<'a> Writer<'a> {
     const fn new(types: &'a Types) -> Self {
         Self {
             types,
-            values: Vec::new(),
+            parameters: Vec::new(),
         }
     }
 
     fn statement(self, text: String) -> Statement {
         Statement {
             text,
-            values: self.values,
+            parameters: self.parameters,
         }
     }
 
-    /// `value`, cast to `to`.
-    fn bind(&mut self, value: String, to: &str) -> String {
-        self.values.push(value);
-        // Through text, or the driver would have to know the type.
-        format!("CAST(CAST(${} AS text) AS {to})", self.values.len())
+    fn bind(&mut self, parameter: Parameter) -> String {
+        self.parameters.push(parameter);
+        format!("${}", self.parameters.len())
     }
 
-    fn bind_for(&mut self, column: &Identifier, value: &str) -> String {
+    /// The text that is bound, cast to `to`.
+    fn cast(&mut self, parameter: Parameter, to: &str) -> String {
+        // Through text, or the driver would have to know the type.
+        format!("CAST(CAST({} AS text) AS {to})", self.bind(parameter))
+    }
+
+    /// The text that is bound, in the column's type.
+    fn cast_for(&mut self, column: &Identifier, parameter: Parameter) -> String {
         let types = self.types;
         let to = types
             .get(column.as_str())
             .map_or("text", |it| it.plain.as_str());
-        self.bind(value.to_owned(), to)
+        self.cast(parameter, to)
     }
 
     /// `value` as the column would hold it: 7 is 7.00 to a `numeric(10,2)`.
-    fn bind_as_held(&mut self, column: &Identifier, value: &str) -> String {
+    fn cast_as_held(&mut self, column: &Identifier, value: &str) -> String {
         let types = self.types;
         let to = types
             .get(column.as_str())
             .map_or("text", |it| it.exact.as_str());
-        self.bind(value.to_owned(), to)
+        self.cast(Parameter::Value(value.to_owned()), to)
     }
 
     fn ago(&mut self, ago: Duration) -> String {
@@ -293,13 +324,21 @@ impl<'a> Writer<'a> {
             return "now()".to_owned();
         }
         let interval = format!("{}.{:06} seconds", ago.as_secs(), ago.subsec_micros());
-        format!("now() - {}", self.bind(interval, "interval"))
+        format!(
+            "now() - {}",
+            self.cast(Parameter::Value(interval), "interval")
+        )
     }
 
     /// The rows that are meant and not yet as they are to be. Without the latter, a column that no condition looks at
     /// would be set again and again.
-    fn rows(&mut self, spec: &Spec) -> String {
-        let mut text = self.conditions(&spec.conditions);
+    fn rows(&mut self, spec: &Spec, begin: Begin) -> String {
+        let from = (begin == Begin::From).then_some(&spec.order);
+        let mut text = self.conditions(&spec.conditions, from);
+        if let Some(order) = from {
+            let from = self.cast_for(order, Parameter::From);
+            let _ = write!(text, " AND {} >= {from}", order.quoted());
+        }
         let Action::Set(assignments) = &spec.action else {
             return text;
         };
@@ -309,7 +348,7 @@ impl<'a> Writer<'a> {
             match value {
                 // As text, since not all types can be compared.
                 Value::Text(value) => {
-                    let value = self.bind_as_held(column, value);
+                    let value = self.cast_as_held(column, value);
                     differences.push(format!(
                         "CAST({quoted} AS text) IS DISTINCT FROM CAST({value} AS text)"
                     ));
@@ -324,7 +363,9 @@ impl<'a> Writer<'a> {
         text
     }
 
-    fn conditions(&mut self, conditions: &[Condition]) -> String {
+    /// `from`: the column that is bounded from below besides. A second bound would let the planner of `PostgreSQL` look
+    /// for the column's least value, past all that was deleted.
+    fn conditions(&mut self, conditions: &[Condition], from: Option<&Identifier>) -> String {
         let mut text = String::new();
         for condition in conditions {
             if !text.is_empty() {
@@ -333,17 +374,20 @@ impl<'a> Writer<'a> {
             let quoted = condition.column().quoted();
             match condition {
                 Condition::Before(_, ago) => {
-                    // Not what is infinitely long ago: no span of time can be told from it.
                     let limit = self.ago(*ago);
-                    let _ = write!(
-                        text,
-                        "{quoted} < {limit} AND {quoted} >= TIMESTAMPTZ '0001-01-01 00:00:00+00'"
-                    );
+                    let _ = write!(text, "{quoted} < {limit}");
+                    if from != Some(condition.column()) {
+                        // Not what is infinitely long ago: no span of time can be told from it.
+                        let _ = write!(
+                            text,
+                            " AND {quoted} >= TIMESTAMPTZ '0001-01-01 00:00:00+00'"
+                        );
+                    }
                 }
                 Condition::In(column, values) => {
                     let bound: Vec<String> = values
                         .iter()
-                        .map(|value| self.bind_for(column, value))
+                        .map(|value| self.cast_for(column, Parameter::Value(value.clone())))
                         .collect();
                     let _ = write!(text, "{quoted} IN ({})", bound.join(", "));
                 }
@@ -363,7 +407,7 @@ impl<'a> Writer<'a> {
         let mut all = Vec::new();
         for (column, value) in assignments {
             let value = match value {
-                Value::Text(text) => self.bind_for(column, text),
+                Value::Text(text) => self.cast_for(column, Parameter::Value(text.clone())),
                 Value::Null => "NULL".to_owned(),
                 Value::Ago(ago) => self.ago(*ago),
                 // Within what an `int` holds, whatever the time is.
@@ -392,25 +436,44 @@ mod tests {
             .collect()
     }
 
+    fn values(statement: &Statement) -> Vec<&str> {
+        let values = statement.parameters.iter().filter_map(|it| match it {
+            Parameter::Value(value) => Some(value.as_str()),
+            Parameter::Size | Parameter::From => None,
+        });
+        values.collect()
+    }
+
     #[test]
     fn expired_tokens_are_deleted_by_key_in_order_and_past_locked_rows() {
-        let statement = Spec::expired_tokens().batch(&Types::new());
-        assert_eq!(
-            statement.text,
-            "WITH levee_batch AS (SELECT \"token_id\" FROM \"email_verification_tokens\" WHERE \"expires_at\" < now() \
-             AND \"expires_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00' ORDER BY \"expires_at\" LIMIT $1 FOR UPDATE \
-             SKIP LOCKED) DELETE FROM \"email_verification_tokens\" WHERE \"token_id\" IN (SELECT \"token_id\" FROM \
-             levee_batch) AND \"expires_at\" < now() AND \"expires_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00'"
-        );
-        assert!(statement.values.is_empty());
+        let spec = Spec::expired_tokens();
+        let text = |rows: &str, limit: &str, again: &str| {
+            format!(
+                "WITH levee_batch AS (SELECT \"token_id\" AS levee_key, \"expires_at\" AS levee_order FROM \
+                 \"email_verification_tokens\" WHERE {rows} ORDER BY \"expires_at\" LIMIT {limit} FOR UPDATE SKIP \
+                 LOCKED), levee_done AS (DELETE FROM \"email_verification_tokens\" WHERE \"token_id\" IN (SELECT \
+                 levee_key FROM levee_batch) AND {again} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
+                 (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_order DESC LIMIT 1)"
+            )
+        };
+        let rows =
+            "\"expires_at\" < now() AND \"expires_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00'";
+        let first = spec.batch(&Types::new(), Begin::First);
+        assert_eq!(first.text, text(rows, "$1", rows));
+        assert_eq!(first.parameters, [Parameter::Size]);
+        let rows =
+            "\"expires_at\" < now() AND \"expires_at\" >= CAST(CAST($1 AS text) AS timestamptz)";
+        let next = spec.batch(&types(&[("expires_at", "timestamptz")]), Begin::From);
+        assert_eq!(next.text, text(rows, "$2", rows));
+        assert_eq!(next.parameters, [Parameter::From, Parameter::Size]);
     }
 
     #[test]
     fn stale_calls_are_ended_with_values_of_their_columns_types() {
         let spec = Spec::stale_calls(Duration::from_hours(24));
-        let statement = spec.batch(&types(&[("status", "call_status")]));
+        let statement = spec.batch(&types(&[("status", "call_status")]), Begin::First);
         assert_eq!(
-            statement.values,
+            values(&statement),
             [
                 "ringing",
                 "active",
@@ -419,6 +482,7 @@ mod tests {
                 "ended"
             ]
         );
+        assert_eq!(statement.parameters[4], Parameter::Size);
         let rows = "\"status\" IN (CAST(CAST($1 AS text) AS call_status), CAST(CAST($2 AS text) AS call_status)) AND \
                     \"started_at\" < now() - CAST(CAST($3 AS text) AS interval) AND \"started_at\" >= TIMESTAMPTZ \
                     '0001-01-01 00:00:00+00' AND (CAST(\"status\" AS text) IS DISTINCT FROM CAST(CAST(CAST($4 AS text) \
@@ -426,11 +490,12 @@ mod tests {
         assert_eq!(
             statement.text,
             format!(
-                "WITH levee_batch AS (SELECT \"call_id\" FROM \"calls\" WHERE {rows} ORDER BY \"started_at\" LIMIT $6 \
-                 FOR UPDATE SKIP LOCKED) UPDATE \"calls\" SET \"status\" = CAST(CAST($5 AS text) AS call_status), \
-                 \"ended_at\" = now(), \"duration\" = CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \
-                 \"started_at\")), 0), 2147483647) AS int) WHERE \"call_id\" IN (SELECT \"call_id\" FROM levee_batch) \
-                 AND {rows}"
+                "WITH levee_batch AS (SELECT \"call_id\" AS levee_key, \"started_at\" AS levee_order FROM \"calls\" \
+                 WHERE {rows} ORDER BY \"started_at\" LIMIT $5 FOR UPDATE SKIP LOCKED), levee_done AS (UPDATE \"calls\" \
+                 SET \"status\" = CAST(CAST($6 AS text) AS call_status), \"ended_at\" = now(), \"duration\" = \
+                 CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \"started_at\")), 0), 2147483647) AS int) WHERE \
+                 \"call_id\" IN (SELECT levee_key FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) \
+                 FROM levee_done), (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_order DESC LIMIT 1)"
             )
         );
         assert!(spec.comes_to_an_end());
@@ -450,8 +515,13 @@ mod tests {
             ],
             action: Action::Set(vec![(name("t"), Value::Null)]),
         };
-        for statement in [spec.batch(&Types::new()), spec.count(&Types::new())] {
-            assert_eq!(statement.values, ["'; drop table y; --"]);
+        let types = Types::new();
+        for statement in [
+            spec.batch(&types, Begin::First),
+            spec.batch(&types, Begin::From),
+            spec.count(&types),
+        ] {
+            assert_eq!(values(&statement), ["'; drop table y; --"]);
             assert!(!statement.text.contains('\''), "{}", statement.text);
             assert!(
                 statement

@@ -29,11 +29,11 @@ pub trait Run: Send {
     /// Another instance has it.
     fn claim(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Handles at most `size` items. Fewer: there are no more to be had.
+    /// Handles at most `size` items.
     ///
     /// # Errors
     /// Nothing was handled.
-    fn batch(&mut self, size: u32) -> impl Future<Output = Result<u64, Error>> + Send;
+    fn batch(&mut self, size: u32) -> impl Future<Output = Result<Batch, Error>> + Send;
 
     /// How many items there are. Changes nothing.
     ///
@@ -46,6 +46,15 @@ pub trait Run: Send {
 
     /// How far copies of the data are behind, if there are any and if that is known.
     fn lag(&mut self) -> impl Future<Output = Option<Duration>> + Send;
+}
+
+/// What came of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Items that were handled.
+    pub rows: u64,
+    /// Whether there are no more to be had.
+    pub is_last: bool,
 }
 
 /// What kept a step from being done.

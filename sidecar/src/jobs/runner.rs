@@ -1,7 +1,7 @@
 //! Runs a job: on schedule and by hand, one run at a time, batch after batch, until there is no more to do.
 
 use super::pace::{self, Pace};
-use super::{Error, Job, Kind, Run};
+use super::{Batch, Error, Job, Kind, Run};
 use crate::clock::Clock;
 use crate::metrics::JobMetrics;
 use levee_policy::backoff::{Backoff, Jitter};
@@ -359,7 +359,7 @@ impl<J: Job> Runner<J> {
                     is_waiting = true;
                     pace.pause(lag)
                 }
-                Ok(Some(rows)) => {
+                Ok(Some(Batch { rows, is_last })) => {
                     (failures, is_waiting) = (0, false);
                     pace.took(self.clock.now().since(began));
                     report.rows += rows;
@@ -368,7 +368,7 @@ impl<J: Job> Runner<J> {
                     if let Some((_, so_far)) = &mut self.lock().running {
                         *so_far = report.rows;
                     }
-                    if rows < u64::from(size) {
+                    if is_last {
                         return Ok(Outcome::Done);
                     }
                     pace.pause(lag)
@@ -418,7 +418,7 @@ impl<J: Job> Runner<J> {
         lag: &mut Option<Duration>,
         lag_asked: &mut Option<Instant>,
         pace: Pace,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<Batch>, Error> {
         let run = match run {
             Some(run) => run,
             none => {
