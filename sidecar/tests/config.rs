@@ -281,7 +281,7 @@ fn all_mistakes_about_a_database_are_told_at_once() {
          g: {table: t, key: k, where: {column: x, in: [1, true, a]}, action: set, set: {y: {ago: 0s}}}\n    \
          f: {table: t, key: k, where: [], action: delete}\n    \
          e: {table: t, key: k, where: [{column: x, before: 1h, in: [a]}], action: delete, set: {a: [1], b: 1}}\n  \
-         watchdog: {classes: {query: fast}, rules: [{class: slow}]}\n  drop: 1\n",
+         watchdog: {every: 31s, classes: {query: fast}, rules: [{class: slow}]}\n  drop: 1\n",
         "mysql://u:hidden@h",
     )
     .unwrap_err();
@@ -307,6 +307,7 @@ fn all_mistakes_about_a_database_are_told_at_once() {
             "database.watchdog.classes.query",
             "a duration with its unit",
         ),
+        ("database.watchdog.every", "at most 5s, the shortest"),
         ("database.watchdog.rules[0]", "must name a role"),
         ("database.watchdog.rules[0].class", "query"),
         ("database.drop", "is not known here"),

@@ -162,6 +162,38 @@ fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
 }
 
 #[test]
+fn jobs_of_one_name_at_two_tables_do_not_wait_for_each_other() {
+    let postgres = database();
+    let sidecars: Vec<Sidecar> = ["a", "b"]
+        .map(|table| {
+            postgres.execute(&format!(
+                "CREATE TABLE {table} (k int PRIMARY KEY, at timestamptz); GRANT ALL ON {table} TO levee;
+                 INSERT INTO {table} SELECT i, '2020-01-01' FROM generate_series(1, 100) i"
+            ));
+            let keys = format!(
+                "jobs: {{own: {{table: {table}, key: k, where: {{column: at, before: 0s}}, action: delete, batch: 10, \
+                 pause: 100ms, scheduled: false}}}}"
+            );
+            Sidecar::at(&postgres, "levee", &keys)
+        })
+        .into();
+    thread::scope(|scope| {
+        let runs: Vec<_> = sidecars
+            .iter()
+            .map(|sidecar| scope.spawn(|| run_own(sidecar).1))
+            .collect();
+        for run in runs {
+            let report = run.join().expect("a report");
+            assert_eq!(
+                (&report["outcome"], &report["rows"]),
+                (&Value::from("done"), &Value::from(100)),
+                "{report}"
+            );
+        }
+    });
+}
+
+#[test]
 fn rows_that_others_hide_or_keep_end_the_run() {
     let postgres = database();
     postgres.execute(
@@ -206,7 +238,7 @@ fn rows_that_others_hide_or_keep_end_the_run() {
 fn values_are_compared_as_the_column_holds_them() {
     let postgres = database();
     postgres.execute(
-        "CREATE DOMAIN code AS varchar(3); CREATE DOMAIN price AS numeric(10,2);
+        "CREATE DOMAIN short AS varchar(3); CREATE DOMAIN code AS short; CREATE DOMAIN price AS numeric(10,2);
          CREATE TABLE t (k int PRIMARY KEY, at timestamptz, n numeric(10,2), p price, s timestamptz(0), c char(5), code code);
          INSERT INTO t SELECT i, '2020-01-01', i, i, now(), 'a', 'act' FROM generate_series(1, 10) i; GRANT ALL ON t TO levee",
     );

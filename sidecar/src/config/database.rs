@@ -444,6 +444,19 @@ fn read_watchdog(s: &mut Section<'_>) -> Watchdog {
             class: s.choice("class", &CLASSES).unwrap_or(Class::Query),
         }
     });
+    let idle_in_transaction = s
+        .duration("idle_in_transaction", 10 * MILLISECOND..=LONGEST)
+        .unwrap_or(Duration::from_mins(1));
+    // A statement that began just after a look is first seen by the next one.
+    let shortest = query.min(long_query).min(idle_in_transaction);
+    let every = s.duration("every", 10 * MILLISECOND..=LONGEST);
+    if every.is_some_and(|every| every > shortest) {
+        let shortest = humantime::format_duration(shortest);
+        let must = format!(
+            "must be at most {shortest}, the shortest of classes and idle_in_transaction, or statements end late"
+        );
+        s.error("every", &must);
+    }
     Watchdog {
         settings: watchdog::Settings {
             roles,
@@ -451,14 +464,10 @@ fn read_watchdog(s: &mut Section<'_>) -> Watchdog {
             query,
             long_query,
             rules: exceptions,
-            idle_in_transaction: s
-                .duration("idle_in_transaction", 10 * MILLISECOND..=LONGEST)
-                .unwrap_or(Duration::from_mins(1)),
+            idle_in_transaction,
             terminate_after: s.duration("terminate_after", MILLISECOND..=LONGEST),
         },
-        every: s
-            .duration("every", 10 * MILLISECOND..=LONGEST)
-            .unwrap_or(SECOND),
+        every: every.unwrap_or(SECOND.min(shortest)),
         dry_run: s.flag("dry_run").unwrap_or(false),
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Cleanup {
-    /// Its name; instances whose jobs have the same name take turns.
+    /// Its name; instances whose jobs have the same name and table take turns.
     pub name: String,
     /// Which preset it is, if it is one.
     pub preset: Option<Preset>,
@@ -54,7 +54,7 @@ impl Job for Cleanup {
             from: None,
             since_first: 0,
             count: self.spec.count(&types),
-            claim: format!("levee/job/{}", self.name),
+            claim: format!("levee/job/{}/{}", self.name, self.spec.table()),
             database: self.database.clone(),
             connection,
             _place: place,
@@ -70,12 +70,14 @@ impl Cleanup {
     async fn types(&self, connection: &mut PoolConnection<Postgres>) -> Result<Types, Error> {
         let table = self.spec.table();
         let all = sqlx::query_as::<_, (String, String, String)>(
-            "SELECT c.name, CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, -1) END, \
-             CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, c.modifier) END FROM \
-             (SELECT a.attname::text AS name, CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END AS type, \
-             CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier \
-             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-             WHERE a.attrelid = to_regclass($1)::oid AND a.attnum > 0 AND NOT a.attisdropped) c",
+            "WITH RECURSIVE c (name, type, modifier) AS (\
+             SELECT CAST(attname AS text), atttypid, atttypmod FROM pg_catalog.pg_attribute \
+             WHERE attrelid = to_regclass($1)::oid AND attnum > 0 AND NOT attisdropped \
+             UNION ALL SELECT c.name, t.typbasetype, t.typtypmod FROM c JOIN pg_catalog.pg_type t ON t.oid = c.type \
+             WHERE t.typtype = 'd') \
+             SELECT c.name, CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, -1) END, \
+             CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, c.modifier) END \
+             FROM c JOIN pg_catalog.pg_type t ON t.oid = c.type WHERE t.typtype <> 'd'",
         )
         .bind(&table)
         .persistent(false)
