@@ -11,7 +11,7 @@ use levee_tests::sidecar::{self, Sidecar};
 use levee_tests::wait::GENEROUS;
 use serde_json::Value;
 
-const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 1ms, scheduled: false}}";
+const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 0s, scheduled: false}}";
 
 fn database() -> Postgres {
     let postgres = Postgres::start();
@@ -313,7 +313,7 @@ fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted
         "wal_receiver_status_interval=1s",
     ]);
     let keys =
-        "jobs: {auth_cleanup: {preset: expired_tokens, max_lag: 1s, pause: 1ms, scheduled: false}}";
+        "jobs: {auth_cleanup: {preset: expired_tokens, max_lag: 1s, pause: 0s, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     postgres.add_tokens(10, 0);
     let waited = Stopwatch::start();

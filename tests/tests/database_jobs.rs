@@ -15,7 +15,7 @@ use levee_tests::wait::GENEROUS;
 use postgres::types::ToSql;
 use serde_json::Value;
 
-const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 1ms, scheduled: false}}";
+const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 0s, scheduled: false}}";
 const RUN_AUTH: &str = "/v1/jobs/auth_cleanup/run?wait=5m";
 
 fn database() -> Postgres {

@@ -5,8 +5,12 @@ use std::time::Duration;
 /// The least that a batch shrinks to.
 const SMALLEST: u32 = 10;
 
-/// A slow batch stretches the pause at most so many times.
-const LONGEST_STRETCH: u32 = 20;
+/// After a batch a job rests at least so many times as long as the batch took: so it is at work a fifth of the time at most,
+/// however slow the database is.
+const REST: u32 = 4;
+
+/// It need not rest longer than this, so that a job on a table without an index comes to its end too.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// Waits so long at least where copies are behind.
 const LAG_PAUSE: Duration = Duration::from_secs(1);
@@ -18,7 +22,7 @@ pub struct Settings {
     pub batch: u32,
     /// How long a batch should take. One that takes longer halves the next; one that takes less than half lets it grow.
     pub aim: Duration,
-    /// The wait after a batch that took no longer than `aim`.
+    /// The wait after a batch, which is longer after a slow one. None: it does not rest at all.
     pub pause: Duration,
     /// How far copies may be behind before the job waits for them.
     pub max_lag: Duration,
@@ -60,18 +64,14 @@ impl Pace {
 
     /// How long to wait before the next batch. `lag`: how far copies are behind.
     pub fn pause(&self, lag: Option<Duration>) -> Duration {
-        let Settings { aim, pause, .. } = self.settings;
-        let stretched = if self.last > aim {
-            // As many times as the batch was slower than it should be.
-            let times = self.last.as_secs_f64() / aim.as_secs_f64().max(1e-6);
-            pause.mul_f64(times.min(f64::from(LONGEST_STRETCH)))
-        } else {
-            pause
+        let pause = match self.settings.pause {
+            Duration::ZERO => Duration::ZERO,
+            pause => pause.max((self.last * REST).min(LONGEST_REST)),
         };
-        if lag.is_some_and(|lag| lag > self.settings.max_lag) {
-            return stretched.max(LAG_PAUSE);
+        if self.is_too_far(lag) {
+            return pause.max(LAG_PAUSE);
         }
-        stretched
+        pause
     }
 
     /// Whether copies are so far behind that nothing should be done at all.
@@ -113,10 +113,17 @@ mod tests {
     #[test]
     fn a_slow_database_stretches_the_pause_within_a_limit() {
         let mut pace = Pace::new(settings(1000));
-        for (took, pause) in [(1, 50), (100, 50), (200, 100), (1000, 500), (60_000, 1000)] {
+        for (took, pause) in [(1, 50), (12, 50), (20, 80), (1000, 4000), (60_000, 10_000)] {
             pace.took(took * MS);
             assert_eq!(pace.pause(None), pause * MS, "{took} ms");
         }
+        let restless = Settings {
+            pause: Duration::ZERO,
+            ..settings(1000)
+        };
+        let mut pace = Pace::new(restless);
+        pace.took(1000 * MS);
+        assert_eq!(pace.pause(None), Duration::ZERO);
     }
 
     #[test]
