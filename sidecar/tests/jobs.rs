@@ -170,6 +170,24 @@ async fn a_claim_that_is_still_held_after_a_lost_connection_is_our_own() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_still_held_after_the_first_batch_was_lost_is_our_own() {
+    let script = Script::default();
+    let batches = [Err(Kind::Transient), Ok(1)];
+    script.batches.lock().unwrap().extend(batches);
+    let ((), report) = tokio::join!(
+        async {
+            // Behind the first claim.
+            while script.asked.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            script.claims.lock().unwrap().push_back(Kind::Elsewhere);
+        },
+        run(&script, SETTINGS)
+    );
+    assert_eq!((report.outcome, report.rows), (Outcome::Done, 1));
+}
+
+#[tokio::test]
 async fn copies_that_are_behind_are_waited_for() {
     let script = Script::default();
     script

@@ -349,8 +349,9 @@ impl<J: Job> Runner<J> {
             let size = pace
                 .size()
                 .min(u32::try_from(rows_left).unwrap_or(u32::MAX));
+            let step = self.step(run, size, &mut lag, &mut lag_asked, pace).await;
             has_begun |= run.is_some();
-            let wait = match self.step(run, size, &mut lag, &mut lag_asked, pace).await {
+            let wait = match step {
                 Ok(None) => {
                     if !is_waiting {
                         let lag = humantime::format_duration(lag.unwrap_or_default());
