@@ -104,6 +104,13 @@ impl Cleanup {
                 known.join(", ")
             )));
         }
+        if let Some(column) = self.spec.moves(&types) {
+            return Err(permanent(format!(
+                "column {} would be set again and again, to what is another time at each look; give a time, or {{ago: 0s}} \
+                 for that of the moment",
+                column.quoted()
+            )));
+        }
         let unique = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
              ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass($1)::oid \
