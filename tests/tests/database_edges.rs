@@ -322,6 +322,28 @@ fn times_without_a_zone_are_utc_whatever_the_servers_zone_is() {
 }
 
 #[test]
+fn a_date_is_over_when_it_begins() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE TABLE t (k int PRIMARY KEY, day date); GRANT ALL ON t TO levee;
+         INSERT INTO t SELECT i, (now() AT TIME ZONE 'UTC')::date + i FROM generate_series(-1, 1) i",
+    );
+    let keys = "jobs: {own: {table: t, key: k, where: {column: day, before: 0s}, action: delete, scheduled: false}}";
+    run_own(&Sidecar::at(&postgres, "levee", keys));
+    assert_eq!(postgres.number("SELECT count(*) FROM t"), 1);
+}
+
+#[test]
+fn a_table_that_is_named_with_its_schema_is_told_how_to_be() {
+    let postgres = database();
+    let keys = "jobs: {own: {table: public.calls, key: call_id, where: {column: started_at, before: 0s}, action: delete, \
+                scheduled: false}}";
+    let (_, report) = run_own(&Sidecar::at(&postgres, "levee", keys));
+    let error = report["error"].to_string();
+    assert!(error.contains("under schema"), "{error}");
+}
+
+#[test]
 fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
     let postgres = database();
     postgres.add_tokens(10, 0);

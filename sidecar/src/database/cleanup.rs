@@ -87,7 +87,11 @@ impl Cleanup {
             .map(|(name, plain, exact)| (name, Type { plain, exact }))
             .collect();
         if types.is_empty() {
-            return Err(permanent(format!("there is no table {table}")));
+            let hint = match self.spec.schema {
+                Some(_) => "",
+                None => " where the search path looks; give its schema by itself, under schema",
+            };
+            return Err(permanent(format!("there is no table {table}{hint}")));
         }
         let missing: Vec<String> = self
             .spec
