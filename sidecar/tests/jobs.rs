@@ -14,6 +14,7 @@ use tokio::sync::watch;
 /// What each step answers, in order; what follows has no more to do.
 #[derive(Clone, Default)]
 struct Script {
+    begins_after: Duration,
     begins: Arc<Mutex<VecDeque<Kind>>>,
     claims: Arc<Mutex<VecDeque<Kind>>>,
     batches: Arc<Mutex<VecDeque<Result<u64, Kind>>>>,
@@ -36,6 +37,7 @@ impl Job for Script {
     type Run = Self;
 
     async fn begin(&self) -> Result<Self, Error> {
+        tokio::time::sleep(self.begins_after).await;
         next(&self.begins).map_or(Ok(self.clone()), |kind| Err(error(kind)))
     }
 }
@@ -228,6 +230,22 @@ async fn a_run_has_limits() {
     )
     .await;
     assert_eq!((report.outcome, report.rows), (Outcome::Limit, 0));
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_others_has_all_its_time_after_that() {
+    let script = Script {
+        begins_after: Duration::from_millis(2100),
+        ..Script::default()
+    };
+    script.batches.lock().unwrap().extend([Ok(100); 3]);
+    let max_time = Duration::from_secs(2);
+    let settings = Settings {
+        max_time,
+        ..SETTINGS
+    };
+    let report = run(&script, settings).await;
+    assert_eq!((report.outcome, report.rows), (Outcome::Done, 300));
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ pub struct Settings {
     pub pace: pace::Settings,
     /// The most items of one run.
     pub max_rows: u64,
-    /// The longest that one run takes; the batch at hand is finished.
+    /// The longest that one run takes from its first batch on; the batch at hand is finished.
     pub max_time: Duration,
     /// Whether runs on schedule only count.
     pub dry_run: bool,
@@ -334,7 +334,7 @@ impl<J: Job> Runner<J> {
         let mut pace = Pace::new(self.settings.pace);
         let mut last_error = None;
         let mut is_waiting = false;
-        let (mut failures, mut has_begun) = (0, false);
+        let (mut failures, mut has_begun, mut since) = (0, false, report.began);
         let (mut lag, mut lag_asked) = (None, None);
         let mut told = report.began;
         loop {
@@ -343,15 +343,18 @@ impl<J: Job> Runner<J> {
             }
             let rows_left = self.settings.max_rows.saturating_sub(report.rows);
             let began = self.clock.now();
-            if rows_left == 0 || began.since(report.began) >= self.settings.max_time {
+            if rows_left == 0 || began.since(since) >= self.settings.max_time {
                 return Ok(Outcome::Limit);
             }
             let size = pace
                 .size()
                 .min(u32::try_from(rows_left).unwrap_or(u32::MAX));
-            let step = self.step(run, size, &mut lag, &mut lag_asked, pace).await;
-            has_begun |= run.is_some();
-            let wait = match step {
+            let batch = self.step(run, size, &mut lag, &mut lag_asked, pace).await;
+            if run.is_some() && !has_begun {
+                // It may have waited for others to end.
+                (has_begun, since) = (true, self.clock.now());
+            }
+            let wait = match batch {
                 Ok(None) => {
                     if !is_waiting {
                         let lag = humantime::format_duration(lag.unwrap_or_default());
