@@ -14,6 +14,7 @@ use tokio::sync::watch;
 /// What each step answers, in order; what follows has no more to do.
 #[derive(Clone, Default)]
 struct Script {
+    begins_after: Duration,
     begins: Arc<Mutex<VecDeque<Kind>>>,
     claims: Arc<Mutex<VecDeque<Kind>>>,
     batches: Arc<Mutex<VecDeque<Result<u64, Kind>>>>,
@@ -36,6 +37,7 @@ impl Job for Script {
     type Run = Self;
 
     async fn begin(&self) -> Result<Self, Error> {
+        tokio::time::sleep(self.begins_after).await;
         next(&self.begins).map_or(Ok(self.clone()), |kind| Err(error(kind)))
     }
 }
@@ -170,6 +172,24 @@ async fn a_claim_that_is_still_held_after_a_lost_connection_is_our_own() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_still_held_after_the_first_batch_was_lost_is_our_own() {
+    let script = Script::default();
+    let batches = [Err(Kind::Transient), Ok(1)];
+    script.batches.lock().unwrap().extend(batches);
+    let ((), report) = tokio::join!(
+        async {
+            // Behind the first claim.
+            while script.asked.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            script.claims.lock().unwrap().push_back(Kind::Elsewhere);
+        },
+        run(&script, SETTINGS)
+    );
+    assert_eq!((report.outcome, report.rows), (Outcome::Done, 1));
+}
+
+#[tokio::test]
 async fn copies_that_are_behind_are_waited_for() {
     let script = Script::default();
     script
@@ -209,7 +229,24 @@ async fn a_run_has_limits() {
         },
     )
     .await;
-    assert_eq!((report.outcome, report.rows), (Outcome::Limit, 0));
+    // The batch at hand is finished.
+    assert_eq!((report.outcome, report.rows), (Outcome::Limit, 100));
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_others_has_all_its_time_after_that() {
+    let script = Script {
+        begins_after: Duration::from_millis(2100),
+        ..Script::default()
+    };
+    script.batches.lock().unwrap().extend([Ok(100); 3]);
+    let max_time = Duration::from_secs(2);
+    let settings = Settings {
+        max_time,
+        ..SETTINGS
+    };
+    let report = run(&script, settings).await;
+    assert_eq!((report.outcome, report.rows), (Outcome::Done, 300));
 }
 
 #[tokio::test]

@@ -162,6 +162,44 @@ fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
 }
 
 #[test]
+fn a_time_that_is_another_at_each_look_is_refused() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE DOMAIN moment AS timestamptz;
+         CREATE TABLE t (k int PRIMARY KEY, at timestamptz, seen moment, due text); GRANT ALL ON t TO levee;
+         INSERT INTO t SELECT i, '2020-01-01' FROM generate_series(1, 100) i",
+    );
+    let job = |set: &str| {
+        format!(
+            "{{table: t, key: k, where: {{column: at, before: 0s}}, action: set, set: {set}, batch: 10, max_rows: 1000, \
+             pause: 0s, scheduled: false}}"
+        )
+    };
+    let keys = format!(
+        "jobs:\n  own: {}\n  word: {}",
+        job("{due: a, seen: ' Now'}"),
+        job("{due: now}")
+    );
+    let sidecar = Sidecar::at(&postgres, "levee", &keys);
+    let (status, report) = run_own(&sidecar);
+    assert_eq!(
+        (status, &report["rows"]),
+        (500, &Value::from(0)),
+        "{report}"
+    );
+    assert!(
+        report["error"].to_string().contains("{ago: 0s}"),
+        "{report}"
+    );
+    let (_, report) = sidecar.post("/v1/jobs/word/run?wait=1m");
+    assert_eq!(
+        (&report["outcome"], &report["rows"]),
+        (&Value::from("done"), &Value::from(100)),
+        "{report}"
+    );
+}
+
+#[test]
 fn jobs_of_one_name_at_two_tables_do_not_wait_for_each_other() {
     let postgres = database();
     let sidecars: Vec<Sidecar> = ["a", "b"]
@@ -281,6 +319,28 @@ fn times_without_a_zone_are_utc_whatever_the_servers_zone_is() {
     let right = "SELECT count(*) FROM t WHERE k = 'done' AND duration BETWEEN 60 AND 90 \
                  AND ended BETWEEN (now() AT TIME ZONE 'UTC') - interval '30 s' AND now() AT TIME ZONE 'UTC'";
     assert_eq!(postgres.number(right), 1);
+}
+
+#[test]
+fn a_date_is_over_when_it_begins() {
+    let postgres = database();
+    postgres.execute(
+        "CREATE TABLE t (k int PRIMARY KEY, day date); GRANT ALL ON t TO levee;
+         INSERT INTO t SELECT i, (now() AT TIME ZONE 'UTC')::date + i FROM generate_series(-1, 1) i",
+    );
+    let keys = "jobs: {own: {table: t, key: k, where: {column: day, before: 0s}, action: delete, scheduled: false}}";
+    run_own(&Sidecar::at(&postgres, "levee", keys));
+    assert_eq!(postgres.number("SELECT count(*) FROM t"), 1);
+}
+
+#[test]
+fn a_table_that_is_named_with_its_schema_is_told_how_to_be() {
+    let postgres = database();
+    let keys = "jobs: {own: {table: public.calls, key: call_id, where: {column: started_at, before: 0s}, action: delete, \
+                scheduled: false}}";
+    let (_, report) = run_own(&Sidecar::at(&postgres, "levee", keys));
+    let error = report["error"].to_string();
+    assert!(error.contains("under schema"), "{error}");
 }
 
 #[test]

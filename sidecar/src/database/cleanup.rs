@@ -87,7 +87,11 @@ impl Cleanup {
             .map(|(name, plain, exact)| (name, Type { plain, exact }))
             .collect();
         if types.is_empty() {
-            return Err(permanent(format!("there is no table {table}")));
+            let hint = match self.spec.schema {
+                Some(_) => "",
+                None => " where the search path looks; give its schema by itself, under schema",
+            };
+            return Err(permanent(format!("there is no table {table}{hint}")));
         }
         let missing: Vec<String> = self
             .spec
@@ -102,6 +106,13 @@ impl Cleanup {
                 "table {table} has no column {}; it has: {}",
                 missing.join(", "),
                 known.join(", ")
+            )));
+        }
+        if let Some(column) = self.spec.moves(&types) {
+            return Err(permanent(format!(
+                "column {} would be set again and again, to what is another time at each look; give a time, or {{ago: 0s}} \
+                 for that of the moment",
+                column.quoted()
             )));
         }
         let unique = sqlx::query_scalar::<_, bool>(
@@ -166,7 +177,7 @@ impl Run for CleanupRun {
         let done = query.fetch_one(&mut *self.connection);
         let done = self.database.bounded(done).await?;
         let (rows, found) = (number(&done, 0)?, number(&done, 1)?);
-        let last: Option<String> = done.try_get(2).map_err(unexpected)?;
+        let last: Option<String> = done.try_get(2).map_err(|error| unexpected(&error))?;
         let was_first = self.from.is_none();
         self.since_first = rows + if was_first { 0 } else { self.since_first };
         // Rows that a trigger keeps are passed by, unless there are too many of the same place.
@@ -212,11 +223,11 @@ fn permanent(message: String) -> Error {
 
 /// The number in a column of a row.
 fn number(row: &PgRow, column: usize) -> Result<u64, Error> {
-    let number: i64 = row.try_get(column).map_err(unexpected)?;
+    let number: i64 = row.try_get(column).map_err(|error| unexpected(&error))?;
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
-fn unexpected(error: sqlx::Error) -> Error {
+fn unexpected(error: &sqlx::Error) -> Error {
     permanent(format!("an answer that was not expected: {error}"))
 }
 

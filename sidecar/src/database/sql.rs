@@ -231,6 +231,31 @@ impl Spec {
         })
     }
 
+    /// A column that is to be set to a word such as `now`, which is another time at each look
+    /// (<https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES>): no row would
+    /// ever be as it is to be. To a column of text it is a word.
+    pub fn moves(&self, types: &Types) -> Option<&Identifier> {
+        let is_time = |column: &Identifier| {
+            let of = types
+                .get(column.as_str())
+                .map_or("", |it| it.plain.as_str());
+            of == "date" || of.starts_with("time")
+        };
+        let is_moving = |text: &str| {
+            let text = text.to_ascii_lowercase();
+            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+            words.any(|word| matches!(word, "now" | "today" | "tomorrow" | "yesterday"))
+        };
+        let Action::Set(assignments) = &self.action else {
+            return None;
+        };
+        let mut columns = assignments.iter().filter_map(|(column, value)| {
+            let moves = matches!(value, Value::Text(text) if is_moving(text)) && is_time(column);
+            moves.then_some(column)
+        });
+        columns.next()
+    }
+
     /// Counts the rows.
     pub fn count(&self, types: &Types) -> Statement {
         let mut writer = Writer::new(types);

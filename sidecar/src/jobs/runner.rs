@@ -44,7 +44,7 @@ pub struct Settings {
     pub pace: pace::Settings,
     /// The most items of one run.
     pub max_rows: u64,
-    /// The longest that one run takes; the batch at hand is finished.
+    /// The longest that one run takes from its first batch on; the batch at hand is finished.
     pub max_time: Duration,
     /// Whether runs on schedule only count.
     pub dry_run: bool,
@@ -334,7 +334,7 @@ impl<J: Job> Runner<J> {
         let mut pace = Pace::new(self.settings.pace);
         let mut last_error = None;
         let mut is_waiting = false;
-        let (mut failures, mut has_begun) = (0, false);
+        let (mut failures, mut first_batch) = (0, None);
         let (mut lag, mut lag_asked) = (None, None);
         let mut told = report.began;
         loop {
@@ -342,15 +342,24 @@ impl<J: Job> Runner<J> {
                 return Ok(Outcome::Stopped);
             }
             let rows_left = self.settings.max_rows.saturating_sub(report.rows);
-            let began = self.clock.now();
-            if rows_left == 0 || began.since(report.began) >= self.settings.max_time {
+            let mut began = self.clock.now();
+            let is_too_long = |first: Instant| began.since(first) >= self.settings.max_time;
+            if rows_left == 0 || first_batch.is_some_and(is_too_long) {
                 return Ok(Outcome::Limit);
             }
             let size = pace
                 .size()
                 .min(u32::try_from(rows_left).unwrap_or(u32::MAX));
-            has_begun |= run.is_some();
-            let wait = match self.step(run, size, &mut lag, &mut lag_asked, pace).await {
+            let batch = match self.begin(run).await {
+                Ok(run) => {
+                    // It may have waited for others to end: that counts for no limit.
+                    began = self.clock.now();
+                    first_batch.get_or_insert(began);
+                    Self::step(run, size, began, &mut lag, &mut lag_asked, pace).await
+                }
+                Err(error) => Err(error),
+            };
+            let wait = match batch {
                 Ok(None) => {
                     if !is_waiting {
                         let lag = humantime::format_duration(lag.unwrap_or_default());
@@ -378,7 +387,7 @@ impl<J: Job> Runner<J> {
                     // After a connection was lost, the server may hold our own claim for a moment.
                     let is_final = match error.kind {
                         Kind::Permanent => true,
-                        Kind::Elsewhere => !has_begun,
+                        Kind::Elsewhere => first_batch.is_none(),
                         Kind::Transient | Kind::Slow => false,
                     };
                     if is_final || failures >= ATTEMPTS {
@@ -410,24 +419,27 @@ impl<J: Job> Runner<J> {
         }
     }
 
-    /// One batch, in a run that is begun if there is none. `None`: copies are too far behind for it.
+    /// The run, which is begun if there is none.
+    async fn begin<'a>(&self, run: &'a mut Option<J::Run>) -> Result<&'a mut J::Run, Error> {
+        match run {
+            Some(run) => Ok(run),
+            none => {
+                let mut begun = self.job.begin().await?;
+                begun.claim().await?;
+                Ok(none.insert(begun))
+            }
+        }
+    }
+
+    /// One batch. `None`: copies are too far behind for it.
     async fn step(
-        &self,
-        run: &mut Option<J::Run>,
+        run: &mut J::Run,
         size: u32,
+        now: Instant,
         lag: &mut Option<Duration>,
         lag_asked: &mut Option<Instant>,
         pace: Pace,
     ) -> Result<Option<Batch>, Error> {
-        let run = match run {
-            Some(run) => run,
-            none => {
-                let mut begun = self.job.begin().await?;
-                begun.claim().await?;
-                none.insert(begun)
-            }
-        };
-        let now = self.clock.now();
         if lag_asked.is_none_or(|asked| now.since(asked) >= LAG_EVERY) {
             *lag_asked = Some(now);
             *lag = run.lag().await;
