@@ -166,7 +166,7 @@ impl Run for CleanupRun {
         let done = query.fetch_one(&mut *self.connection);
         let done = self.database.bounded(done).await?;
         let (rows, found) = (number(&done, 0)?, number(&done, 1)?);
-        let last: Option<String> = done.try_get(2).map_err(unexpected)?;
+        let last: Option<String> = done.try_get(2).map_err(|error| unexpected(&error))?;
         let was_first = self.from.is_none();
         self.since_first = rows + if was_first { 0 } else { self.since_first };
         // Rows that a trigger keeps are passed by, unless there are too many of the same place.
@@ -212,11 +212,11 @@ fn permanent(message: String) -> Error {
 
 /// The number in a column of a row.
 fn number(row: &PgRow, column: usize) -> Result<u64, Error> {
-    let number: i64 = row.try_get(column).map_err(unexpected)?;
+    let number: i64 = row.try_get(column).map_err(|error| unexpected(&error))?;
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
-fn unexpected(error: sqlx::Error) -> Error {
+fn unexpected(error: &sqlx::Error) -> Error {
     permanent(format!("an answer that was not expected: {error}"))
 }
 
