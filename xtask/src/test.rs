@@ -37,9 +37,9 @@ const APART: [(&str, &[&str]); 4] = [
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Formatting
+    /// Formatting, of the benches and fuzz targets too
     Fmt,
-    /// Lints, natively and for WebAssembly
+    /// Lints, natively and for WebAssembly, of the benches and fuzz targets too
     Clippy,
     /// Licences, sources and advisories of the dependencies
     Deny,
@@ -161,7 +161,7 @@ fn clippy(project: &Project) -> Result<Outcome, Failure> {
             "clippy has found something",
         )?;
     }
-    // One folder for all of them: they share dependencies.
+    // One folder for all: they share dependencies.
     let target = project.target()?;
     for (folder, arguments) in APART {
         let mut clippy = in_project(project, &["clippy", "--locked", "--target-dir"]);
@@ -225,6 +225,14 @@ fn unit(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
         ],
     );
     succeed(command.args(arguments), "unit tests have failed")?;
+    // Of what is not of the workspace, this alone has some.
+    let mut bench = in_project(project, &["test", "--locked", "--target-dir"]);
+    bench
+        .current_dir(project.root.join("bench/gateway"))
+        .arg(project.target()?)
+        .arg("--")
+        .args(arguments);
+    succeed(&mut bench, "unit tests of bench/gateway have failed")?;
     Ok(Outcome::Passed)
 }
 
