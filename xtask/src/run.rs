@@ -4,8 +4,14 @@ use crate::failure::Failure;
 use crate::machine;
 use crate::project::Project;
 use crate::tools::{self, cargo};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// How often it is looked whether a program has ended.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Builds the filter for Envoy.
 pub fn build_filter(project: &Project) -> Result<(), Failure> {
@@ -85,6 +91,43 @@ fn become_program(
     )))
 }
 
+/// What a program prints that is to end within `limit`. What it says besides is seen.
+pub fn output_within(limit: Duration, command: &mut Command) -> Result<String, Failure> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let failed = |what: &str| Failure::Check(format!("{command:?} {what}"));
+    let mut child = child.map_err(|error| failed(&format!("can't be started: {error}")))?;
+    let mut stdout = child.stdout.take();
+    let reader = thread::spawn(move || {
+        let mut said = Vec::new();
+        if let Some(stdout) = &mut stdout {
+            let _ = stdout.read_to_end(&mut said);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    });
+    let mut left = limit;
+    loop {
+        match child.try_wait() {
+            Ok(None) if !left.is_zero() => {
+                thread::sleep(LOOK);
+                left = left.saturating_sub(LOOK);
+            }
+            Ok(Some(status)) => {
+                let said = reader.join().unwrap_or_default();
+                return if status.success() {
+                    Ok(said)
+                } else {
+                    Err(failed(&format!("has failed ({status}): {said}")))
+                };
+            }
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(failed(&format!("has not ended after {limit:?}")));
+            }
+        }
+    }
+}
+
 /// Runs a program to its end.
 pub fn succeed(command: &mut Command, on_failure: &str) -> Result<(), Failure> {
     match command.status() {
@@ -94,5 +137,33 @@ pub fn succeed(command: &mut Command, on_failure: &str) -> Result<(), Failure> {
             "{on_failure}: {}: {error}",
             command.get_program().to_string_lossy()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let limit = Duration::from_millis(50);
+        let failure = output_within(limit, Command::new("sleep").arg("600")).unwrap_err();
+        assert!(
+            failure.to_string().contains("has not ended after 50ms"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn what_a_program_prints_is_told_unless_it_fails() {
+        let limit = Duration::from_mins(1);
+        let run = |script| output_within(limit, Command::new("sh").args(["-c", script]));
+        assert_eq!(run("echo 1").unwrap(), "1\n");
+        assert!(
+            run("exit 3")
+                .unwrap_err()
+                .to_string()
+                .contains("exit status: 3")
+        );
     }
 }

@@ -24,12 +24,22 @@ pub struct Options {
     test_arguments: Vec<String>,
 }
 
+/// Packages that are not of the workspace, since nothing else needs what they need: where they are, and what makes clippy
+/// compile all of them.
+const APART: [(&str, &[&str]); 4] = [
+    ("bench/gateway", &["--all-targets"]),
+    ("bench/gateway/floor", &["--target=wasm32-unknown-unknown"]),
+    ("bench/policy/rust", &["--all-targets"]),
+    // Without libFuzzer, which takes a compiler of C++.
+    ("fuzz", &["--all-targets", "--no-default-features"]),
+];
+
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Formatting
+    /// Formatting, of the benches and fuzz targets too
     Fmt,
-    /// Lints, natively and for WebAssembly
+    /// Lints, natively and for WebAssembly, of the benches and fuzz targets too
     Clippy,
     /// Licences, sources and advisories of the dependencies
     Deny,
@@ -116,6 +126,12 @@ fn fmt(project: &Project) -> Result<Outcome, Failure> {
         &mut in_project(project, &["fmt", "--all", "--check"]),
         "run `cargo fmt --all`",
     )?;
+    for (folder, _) in APART {
+        succeed(
+            in_project(project, &["fmt", "--check"]).current_dir(project.root.join(folder)),
+            &format!("run `cargo fmt` in {folder}"),
+        )?;
+    }
     Ok(Outcome::Passed)
 }
 
@@ -143,6 +159,20 @@ fn clippy(project: &Project) -> Result<Outcome, Failure> {
         succeed(
             &mut in_project(project, arguments),
             "clippy has found something",
+        )?;
+    }
+    // One folder for all: they share dependencies.
+    let target = project.target()?;
+    for (folder, arguments) in APART {
+        let mut clippy = in_project(project, &["clippy", "--locked", "--target-dir"]);
+        clippy
+            .current_dir(project.root.join(folder))
+            .arg(&target)
+            .args(arguments)
+            .args(["--", "--deny=warnings"]);
+        succeed(
+            &mut clippy,
+            &format!("clippy has found something in {folder}"),
         )?;
     }
     Ok(Outcome::Passed)
@@ -195,6 +225,14 @@ fn unit(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
         ],
     );
     succeed(command.args(arguments), "unit tests have failed")?;
+    // Of what is not of the workspace, this alone has some.
+    let mut bench = in_project(project, &["test", "--locked", "--target-dir"]);
+    bench
+        .current_dir(project.root.join("bench/gateway"))
+        .arg(project.target()?)
+        .arg("--")
+        .args(arguments);
+    succeed(&mut bench, "unit tests of bench/gateway have failed")?;
     Ok(Outcome::Passed)
 }
 

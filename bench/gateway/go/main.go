@@ -1,14 +1,18 @@
 // A reverse proxy of Go's standard library with a circuit breaker around each service: what a team that writes Go
-// would put together. Arguments: the address to listen on, the URL of the service.
+// would put together. Arguments: the address to listen on, the URL of the service; or `version`, to say what it is
+// built with.
 package main
 
 import (
 	"errors"
+	"fmt"
 	"log"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -54,7 +58,24 @@ func (s *status) WriteHeader(code int) {
 	s.ResponseWriter.WriteHeader(code)
 }
 
+func sayVersion() {
+	version := runtime.Version()
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range info.Deps {
+			version += " " + module.Path + " " + module.Version
+		}
+	}
+	fmt.Println(version)
+}
+
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "version" {
+		sayVersion()
+		return
+	}
+	if len(os.Args) != 3 {
+		log.Fatal("usage: go-proxy ADDRESS URL | version")
+	}
 	target, err := url.Parse(os.Args[2])
 	if err != nil {
 		log.Fatal(err)

@@ -53,12 +53,10 @@ impl Backend {
         let (cpus, shared) = (cpus.to_vec(), Arc::clone(&state));
         thread::Builder::new()
             .name("service".into())
-            .spawn(move || -> Result<()> {
-                system::pin(&cpus)?;
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                runtime.block_on(accept(listener, shared))
+            .spawn(move || {
+                if let Err(error) = serve_on(&cpus, listener, shared) {
+                    eprintln!("error: the service has ended: {error:#}");
+                }
             })?;
         Ok(Self { port, state })
     }
@@ -76,6 +74,14 @@ fn answer(status: &str, size: usize) -> Vec<u8> {
     let mut bytes = head.into_bytes();
     bytes.resize(bytes.len() + size, b'x');
     bytes
+}
+
+fn serve_on(cpus: &[usize], listener: TcpListener, state: Arc<State>) -> Result<()> {
+    system::pin(cpus)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(accept(listener, state))
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>) -> Result<()> {

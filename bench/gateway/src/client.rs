@@ -53,7 +53,7 @@ pub enum Client {
 }
 
 /// How many clients of HTTP/2 share a connection.
-const STREAMS: usize = 8;
+pub const STREAMS: usize = 8;
 
 /// Connects `number` clients. Needs a `LocalSet`.
 pub async fn connect(protocol: Protocol, port: u16, number: usize) -> Result<Vec<Client>> {

@@ -2,10 +2,10 @@
 
 use crate::backend::Backend;
 use crate::client::Protocol;
-use crate::envoy::{self, Config, Envoy, Start};
+use crate::envoy::{self, Config, Envoy};
 use crate::matrix::{Bench, share_cpus};
 use crate::measure::{Case, Plan, Proxies};
-use crate::report::{CpuTable, GrowthRow, GrowthTable, Report, Summary};
+use crate::report::{GrowthRow, GrowthTable, Report, Summary};
 use crate::system;
 use crate::variant::{Place, Running, Variant};
 use anyhow::{Context, Result};
@@ -18,91 +18,73 @@ const STARTS: usize = 5;
 
 /// All of it.
 pub fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
-    let columns = ["envoy, CPU us", "levee, CPU us", "ratio"]
-        .map(str::to_owned)
-        .to_vec();
-    let rounds = bench.rounds.unwrap_or(ROUNDS);
-    let how = format!(
-        "{rounds} rounds of {REQUESTS} requests, closed loop of 16, HTTP/1.1, answers of 100 bytes"
-    );
-
-    let mut rows = Vec::new();
-    for number in [1, 10, 1000] {
-        let services: Vec<String> = (0..number).map(|index| format!("s{index}")).collect();
-        let row = measure(
-            bench,
-            &Measured {
-                workers: 1,
-                is_pinned: true,
-                services: &services,
-                settings: json!({}),
-            },
-        )?;
-        rows.push(row.named(plural(number, "service")));
-    }
-    let title = "Requests to many services".to_owned();
-    let pinned = format!("one worker on its own CPU; requests go to the services in turns; {how}");
-    report.growth.push(GrowthTable {
-        title,
-        how: pinned,
-        columns: columns.clone(),
-        rows,
+    let one = || vec!["s0".to_owned()];
+    let many = [1, 10, 1000].map(|number| Measured {
+        name: plural(number, "service"),
+        workers: 1,
+        is_pinned: true,
+        services: (0..number).map(|index| format!("s{index}")).collect(),
+        settings: json!({}),
     });
+    report.growth.push(table(
+        bench,
+        "Requests to many services",
+        "one worker on its own CPU; requests go to the services in turns",
+        &many,
+    )?);
 
-    let mut rows = Vec::new();
-    for workers in [1, 2, 4] {
-        let services = ["s0".to_owned()];
-        let row = measure(
-            bench,
-            &Measured {
-                workers,
-                is_pinned: false,
-                services: &services,
-                settings: json!({}),
-            },
-        )?;
-        rows.push(row.named(plural(workers, "worker")));
-    }
-    let title = "Workers".to_owned();
-    let shared = format!("all on all CPUs, with the load and the service; {how}");
-    report.growth.push(GrowthTable {
-        title,
-        how: shared,
-        columns: columns.clone(),
-        rows,
+    let workers = [1, 2, 4].map(|workers| Measured {
+        name: plural(workers, "worker"),
+        workers,
+        is_pinned: false,
+        services: one(),
+        settings: json!({}),
     });
+    report.growth.push(table(
+        bench,
+        "Workers",
+        "all on all CPUs, with the load and the service",
+        &workers,
+    )?);
 
-    let mut rows = Vec::new();
-    for (name, bytes) in [
-        ("least configuration", 0),
-        ("1 kB", 1_000),
-        ("1 MB", 1_000_000),
-    ] {
-        let services = ["s0".to_owned()];
-        let settings = configuration(bytes);
-        let row = measure(
-            bench,
-            &Measured {
-                workers: 1,
-                is_pinned: true,
-                services: &services,
-                settings,
-            },
-        )?;
-        rows.push(row.named(name.to_owned()));
-    }
-    let title = "Configuration of the filter".to_owned();
-    let pinned =
-        format!("one worker on its own CPU; services with a breaker and a time limit each; {how}");
-    report.growth.push(GrowthTable {
-        title,
-        how: pinned,
-        columns,
-        rows,
+    let sizes = [
+        ("no services", 0),
+        ("1 kB of services", 1_000),
+        ("1 MB of services", 1_000_000),
+    ];
+    let configured = sizes.map(|(name, bytes)| Measured {
+        name: name.to_owned(),
+        workers: 1,
+        is_pinned: true,
+        services: one(),
+        settings: configuration(bytes),
     });
+    report.growth.push(table(
+        bench,
+        "Configuration of the filter",
+        "one worker on its own CPU; the configuration of gateway.yaml, with services that have a breaker and a time limit \
+         each in the place of its own",
+        &configured,
+    )?);
 
     report.growth.push(starts(bench)?);
     Ok(())
+}
+
+/// Bare Envoy and Levee, side by side in each row.
+fn table(bench: &Bench, title: &str, how: &str, rows: &[Measured]) -> Result<GrowthTable> {
+    let rounds = bench.rounds.unwrap_or(ROUNDS);
+    let rows: Result<Vec<GrowthRow>> = rows.iter().map(|row| measure(bench, row)).collect();
+    Ok(GrowthTable {
+        title: title.to_owned(),
+        how: format!(
+            "{how}; {rounds} rounds of {REQUESTS} requests, closed loop of 16 clients, HTTP/1.1, answers of 100 bytes"
+        ),
+        columns: ["envoy, CPU us", "levee, CPU us", "ratio"]
+            .map(str::to_owned)
+            .to_vec(),
+        rows: rows?,
+    })
 }
 
 /// Settings for as many services as make this many bytes of JSON.
@@ -122,31 +104,15 @@ fn plural(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-struct Measured<'a> {
+struct Measured {
+    name: String,
     workers: usize,
     is_pinned: bool,
-    services: &'a [String],
+    services: Vec<String>,
     settings: Value,
 }
 
-/// Bare Envoy and Levee, side by side.
-struct SideBySide(CpuTable);
-
-impl SideBySide {
-    fn named(self, name: String) -> GrowthRow {
-        let [bare, levee] = &self.0.rows[..] else {
-            unreachable!("two cases are measured")
-        };
-        let problem = bare.problem.clone().or_else(|| levee.problem.clone());
-        GrowthRow {
-            name,
-            values: vec![bare.cpu_us, levee.cpu_us, levee.ratio],
-            problem,
-        }
-    }
-}
-
-fn measure(bench: &Bench, what: &Measured) -> Result<SideBySide> {
+fn measure(bench: &Bench, what: &Measured) -> Result<GrowthRow> {
     let all = system::allowed_cpus();
     let (cpus, load_cpus) = if what.is_pinned {
         share_cpus(what.workers)
@@ -164,7 +130,8 @@ fn measure(bench: &Bench, what: &Measured) -> Result<SideBySide> {
     let mut proxies = Proxies::new();
     for variant in [Variant::Bare, Variant::Levee] {
         let config = config(bench, &place, what, &variant)?;
-        let Envoy { process, port, .. } = Envoy::start(config, &place.envoy(&variant))?;
+        let Envoy { process, port, .. } = Envoy::start(config, &place.envoy(&variant))
+            .with_context(|| format!("{}, {}", what.name, variant.name()))?;
         proxies.insert(variant, Running::envoy(process, port));
     }
     let plan = Plan {
@@ -174,10 +141,17 @@ fn measure(bench: &Bench, what: &Measured) -> Result<SideBySide> {
         answer: "small",
         rounds: bench.rounds.unwrap_or(ROUNDS),
         requests: REQUESTS,
-        services: what.services,
+        services: &what.services,
     };
     let cases = [Variant::Bare, Variant::Levee].map(Case::good);
-    Ok(SideBySide(plan.cpu("How cost grows", &cases, &proxies)))
+    let [bare, levee] = &plan.cpu(&what.name, &cases, &proxies).rows[..] else {
+        unreachable!("two cases are measured")
+    };
+    Ok(GrowthRow {
+        name: what.name.clone(),
+        values: vec![bare.cpu_us, levee.cpu_us, levee.ratio],
+        problem: bare.problem.clone().or_else(|| levee.problem.clone()),
+    })
 }
 
 fn config(bench: &Bench, place: &Place, what: &Measured, variant: &Variant) -> Result<Config> {
@@ -207,37 +181,34 @@ fn starts(bench: &Bench) -> Result<GrowthTable> {
         ("floor", Variant::Floor, json!({})),
         ("levee", Variant::Levee, json!({})),
         (
-            "levee, 1 MB of configuration",
+            "levee, 1 MB of services",
             Variant::Levee,
             configuration(1_000_000),
         ),
     ];
     eprintln!("==> Starts");
-    let workers = [1, 2, 4];
     // By kind and workers: milliseconds, MiB.
-    let mut all = vec![[(); 3].map(|()| (Vec::new(), Vec::new())); kinds.len()];
+    let mut all = vec![[(); 2].map(|()| (Vec::new(), Vec::new())); kinds.len()];
     for _ in 0..bench.rounds.unwrap_or(STARTS) {
-        for ((_, variant, settings), own) in kinds.iter().zip(&mut all) {
-            for (workers, (times, memory)) in workers.iter().zip(own) {
+        for ((name, variant, settings), own) in kinds.iter().zip(&mut all) {
+            for (workers, (times, memory)) in [1, 4].into_iter().zip(own) {
                 let place = Place {
                     tools: bench.tools,
                     backend: &backend,
                     folder: bench.folder,
-                    workers: *workers,
+                    workers,
                     cpus: &cpus,
                 };
-                let services = ["s0".to_owned()];
                 let what = Measured {
-                    workers: *workers,
+                    name: (*name).to_owned(),
+                    workers,
                     is_pinned: false,
-                    services: &services,
+                    services: vec!["s0".to_owned()],
                     settings: settings.clone(),
                 };
-                let start = Start {
-                    ..place.envoy(variant)
-                };
-                let envoy = Envoy::start(config(bench, &place, &what, variant)?, &start)
-                    .context("a start")?;
+                let config = config(bench, &place, &what, variant)?;
+                let envoy = Envoy::start(config, &place.envoy(variant))
+                    .with_context(|| format!("the start of {name}"))?;
                 times.push(envoy.start.as_secs_f64() * 1e3);
                 memory.push(mebibytes(envoy.process.resident_kib()));
             }
@@ -252,7 +223,7 @@ fn starts(bench: &Bench) -> Result<GrowthTable> {
         )
     };
     let rows = kinds.iter().zip(&all).map(|((name, ..), own)| {
-        let [(one_ms, one), _, (four_ms, four)] = own;
+        let [(one_ms, one), (four_ms, four)] = own;
         GrowthRow {
             name: (*name).to_owned(),
             values: vec![

@@ -3,7 +3,7 @@
 
 use crate::client::{self, Client, Protocol, Request};
 use crate::system::{self, Alarm};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -43,7 +43,8 @@ pub struct Outcome {
     /// From the moment at which each request was to be sent to the end of its answer, in ascending order. Only of an
     /// open loop.
     pub latencies: Vec<Duration>,
-    /// How much later than intended requests were handed to a client: the fault of the load itself, part of the above.
+    /// How much later than intended it was each request's turn, in ascending order: the fault of the load itself, part
+    /// of the above. That all clients are busy is not in it.
     pub lags: Vec<Duration>,
 }
 
@@ -133,13 +134,17 @@ async fn closed(clients: Vec<Client>, requests: &[Request], number: u64) -> Resu
 }
 
 async fn open(
-    clients: Vec<Client>,
+    mut clients: Vec<Client>,
     requests: &[Request],
     rate: f64,
     number: u64,
 ) -> Result<Outcome> {
     let shared = Rc::new(RefCell::new(Shared::default()));
     let requests: Rc<[Request]> = requests.into();
+    // A proxy that has yet to accept connections would let the first requests wait for it.
+    for client in &mut clients {
+        client.get(pick(&requests, 0)).await?;
+    }
     let mut senders = Vec::new();
     let mut tasks = JoinSet::new();
     for (index, client) in clients.into_iter().enumerate() {
@@ -155,7 +160,14 @@ async fn open(
         ));
     }
     let start = system::now();
-    let lags = send_at_rate(start, rate, number, &senders, &shared).await?;
+    let lags = tokio::select! {
+        lags = send_at_rate(start, rate, number, &senders, &shared) => lags?,
+        // No client ends by itself as long as there may be orders for it.
+        Some(ended) = tasks.join_next() => {
+            ended??;
+            bail!("a client has ended before its time")
+        }
+    };
     // Clients end when they have answered all, as nobody can order any more.
     drop(senders);
     while let Some(ended) = tasks.join_next().await {

@@ -18,7 +18,7 @@ use crate::tools::Tools;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// How it is measured.
@@ -131,9 +131,8 @@ fn machine(tools: &Tools) -> Result<Machine> {
             )
         })
         .unwrap_or_else(|| "unknown processor".to_owned());
-    let said = Command::new(&tools.envoy).arg("--version").output()?.stdout;
     // "envoy  version: <commit>/<version>/<state>/<build>/<ssl>"
-    let said = String::from_utf8_lossy(&said).into_owned();
+    let said = said(&tools.envoy, "--version")?;
     let version = said
         .split_once("version:")
         .and_then(|(_, version)| version.split('/').nth(1));
@@ -146,6 +145,26 @@ fn machine(tools: &Tools) -> Result<Machine> {
         cpus: system::allowed_cpus().len(),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         envoy,
+        go: version_of(tools.go.as_deref(), "version")?,
+        nginx: version_of(tools.nginx.as_deref(), "-v")?,
         filter_bytes: filter.len(),
     })
+}
+
+/// What a program that may be missing says of its version, in one line.
+fn version_of(program: Option<&Path>, argument: &str) -> Result<Option<String>> {
+    let Some(program) = program else {
+        return Ok(None);
+    };
+    let said = said(program, argument)?;
+    Ok(Some(said.lines().next().unwrap_or_default().to_owned()))
+}
+
+/// What a program says. nginx tells its version as an error.
+fn said(program: &Path, argument: &str) -> Result<String> {
+    let output = Command::new(program)
+        .arg(argument)
+        .output()
+        .with_context(|| program.display().to_string())?;
+    Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }

@@ -255,3 +255,31 @@ fn failing() -> Vec<Case> {
         },
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breakers_at_work_are_compared_with_bare_envoy_under_the_same_load() {
+        let cases = failing();
+        for case in cases.iter().filter(|case| case.variant != Variant::Bare) {
+            let baseline = &cases[case.baseline];
+            let fails = |case: &Case| case.expected == Expected::TenthFailed;
+            assert_eq!(baseline.variant, Variant::Bare, "{case:?}");
+            assert_eq!(baseline.clients, case.clients, "{case:?}");
+            assert_eq!(fails(baseline), fails(case), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn the_recommended_configuration_is_compared_with_itself_without_the_filter() {
+        let cases = all_good(&[
+            Variant::Bare,
+            Variant::RecommendedWithout,
+            Variant::Recommended,
+        ]);
+        let baselines: Vec<usize> = cases.iter().map(|case| case.baseline).collect();
+        assert_eq!(baselines, [0, 0, 1]);
+    }
+}

@@ -1,5 +1,6 @@
 //! Measuring in rounds: each round measures every case once, one after the other, so that whatever the machine does
-//! meanwhile happens to all of them. Ratios are taken within a round.
+//! meanwhile happens to all of them. Each round begins with another case, so that none is always measured after the
+//! same one. Ratios are taken within a round.
 
 use crate::backend::{LARGE, SMALL};
 use crate::client::{Protocol, Request};
@@ -28,7 +29,7 @@ pub enum Expected {
     Refused,
     /// Each tenth 500, the others 200.
     TenthFailed,
-    /// 200 or 503, both of them.
+    /// 200 or 503, as a half-open breaker answers.
     SomeRefused,
 }
 
@@ -126,7 +127,7 @@ impl Plan<'_> {
         })
     }
 
-    fn setting(&self, requests: u64) -> Setting {
+    fn setting(&self, clients: usize, requests: u64) -> Setting {
         Setting {
             workers: self.place.workers,
             protocol: match self.protocol {
@@ -134,6 +135,7 @@ impl Plan<'_> {
                 Protocol::Http2 => "HTTP/2",
             },
             answer_bytes: if self.answer == "small" { SMALL } else { LARGE },
+            clients,
             requests,
             rounds: self.rounds,
             proxy_cpus: self.place.cpus.to_vec(),
@@ -150,15 +152,15 @@ impl Plan<'_> {
 
     /// The CPU time that each case's requests cost, in a closed loop.
     pub fn cpu(&self, title: &str, cases: &[Case], proxies: &Proxies) -> CpuTable {
-        let requests = self.requests;
         eprintln!("==> {title}");
         let mut rows: Vec<Measured> = cases.iter().map(|_| Measured::default()).collect();
         for round in 0..self.rounds {
-            for (case, row) in cases.iter().zip(&mut rows) {
+            for index in in_turn(round, cases.len()) {
+                let (case, row) = (&cases[index], &mut rows[index]);
                 if row.problem.is_some() {
                     continue;
                 }
-                match self.cpu_once(case, proxies, requests, round == 0) {
+                match self.cpu_once(case, proxies, round == 0) {
                     Ok(measured) => row.add(measured),
                     Err(error) => row.problem = Some(format!("{error:#}")),
                 }
@@ -194,30 +196,35 @@ impl Plan<'_> {
             });
         CpuTable {
             title: title.to_owned(),
-            setting: self.setting(requests),
+            setting: self.setting(CLIENTS, self.requests),
             rows: rows.collect(),
         }
     }
 
-    fn cpu_once(
-        &self,
-        case: &Case,
-        proxies: &Proxies,
-        requests: u64,
-        is_first: bool,
-    ) -> Result<Once> {
+    fn cpu_once(&self, case: &Case, proxies: &Proxies, is_first: bool) -> Result<Once> {
         let load = self.load(case, proxies, case.clients)?;
         if is_first {
             self.bring_about(case, &load)?;
             load.closed(WARM_UP)?;
         }
         let process = &proxies[&case.variant].process;
-        let before = process.cpu_time();
-        let outcome = load.closed(requests)?;
-        let used = process.cpu_time().saturating_sub(before);
+        let before = process.cpu_time()?;
+        let outcome = load.closed(self.requests)?;
+        let Some(used) = process.cpu_time()?.checked_sub(before) else {
+            bail!("a part of the proxy has ended meanwhile");
+        };
         check(case.expected, &outcome.statuses)?;
+        if case.expected == Expected::SomeRefused {
+            // Few clients can all be let through: whether it is still half-open shows when there are more.
+            let load = self.load(case, proxies, CLIENTS)?;
+            let statuses = load.closed(64)?.statuses;
+            ensure!(
+                statuses.contains_key(&200) && statuses.contains_key(&503),
+                "it is not half-open any more: {CLIENTS} clients were answered {statuses:?}"
+            );
+        }
         Ok(Once {
-            cpu_us: micros(used) / count(requests),
+            cpu_us: micros(used) / count(self.requests),
             per_second: per_second(&outcome),
             statuses: outcome.statuses,
         })
@@ -267,7 +274,8 @@ impl Plan<'_> {
         let mut all: Vec<(Vec<Outcome>, Option<String>)> =
             cases.iter().map(|_| Default::default()).collect();
         for round in 0..self.rounds {
-            for (case, (outcomes, problem)) in cases.iter().zip(&mut all) {
+            for index in in_turn(round, cases.len()) {
+                let (case, (outcomes, problem)) = (&cases[index], &mut all[index]);
                 if problem.is_some() {
                     continue;
                 }
@@ -314,7 +322,7 @@ impl Plan<'_> {
         });
         Ok(LatencyTable {
             title: title.to_owned(),
-            setting: self.setting(requests),
+            setting: self.setting(OPEN_CLIENTS, requests),
             rate,
             bound: Bound::default(),
             rows: rows.collect(),
@@ -340,6 +348,11 @@ impl Plan<'_> {
         check(case.expected, &outcome.statuses)?;
         Ok(outcome)
     }
+}
+
+/// The places of the cases, in the order in which a round measures them.
+fn in_turn(round: usize, cases: usize) -> impl Iterator<Item = usize> {
+    (0..cases).map(move |place| (round + place) % cases)
 }
 
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! What was measured, as tables for people and as one JSON document for programs.
 
+use crate::client::STREAMS;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -73,6 +74,10 @@ pub struct Machine {
     pub kernel: String,
     /// Envoy's version.
     pub envoy: String,
+    /// What Go's proxy says it is built with, where it was needed.
+    pub go: Option<String>,
+    /// What nginx says of its version, where the machine has it and it was needed.
+    pub nginx: Option<String>,
     /// The size of the filter's file.
     pub filter_bytes: u64,
 }
@@ -90,6 +95,8 @@ pub struct Setting {
     pub requests: u64,
     /// Measurements of each row.
     pub rounds: usize,
+    /// Requests that can be under way at once, where the row doesn't say otherwise.
+    pub clients: usize,
     /// The CPUs that the proxy may use.
     pub proxy_cpus: Vec<usize>,
     /// The CPUs that the load and the service may use.
@@ -106,8 +113,13 @@ impl Setting {
                 self.proxy_cpus, self.load_cpus
             )
         };
+        let shared = if self.protocol == "HTTP/2" {
+            format!(" with {STREAMS} clients to a connection")
+        } else {
+            String::new()
+        };
         format!(
-            "{} worker{}, {}, answers of {} bytes, {} rounds of {} requests; {pinned}",
+            "{} worker{}, {}{shared}, answers of {} bytes, {} rounds of {} requests; {pinned}",
             self.workers,
             if self.workers == 1 { "" } else { "s" },
             self.protocol,
@@ -263,9 +275,14 @@ impl Report {
     pub fn to_text(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
-            "{} with {} CPUs, Linux {}, Envoy {}; the filter's file has {} bytes.\nMedians of the rounds, [lowest to \
-             highest]; ratios and differences are taken within a round.\n",
+            "{} with {} CPUs, Linux {}, Envoy {}; the filter's file has {} bytes.\n",
             machine.processor, machine.cpus, machine.kernel, machine.envoy, machine.filter_bytes
+        );
+        for version in [&machine.go, &machine.nginx].into_iter().flatten() {
+            let _ = writeln!(text, "{version}");
+        }
+        text.push_str(
+            "Medians of the rounds, [lowest to highest]; ratios and differences are taken within a round.\n",
         );
         for table in &self.cpu {
             table.write_to(&mut text);
@@ -284,9 +301,10 @@ impl CpuTable {
     fn write_to(&self, text: &mut String) {
         let _ = writeln!(
             text,
-            "\n{}\n{}, closed loop",
+            "\n{}\n{}, closed loop of {} clients",
             self.title,
-            self.setting.describe()
+            self.setting.describe(),
+            self.setting.clients
         );
         let _ = writeln!(
             text,
@@ -321,10 +339,11 @@ impl LatencyTable {
     fn write_to(&self, text: &mut String) {
         let _ = writeln!(
             text,
-            "\n{}\n{}, open loop of {} requests a second; microseconds from when a request was to be sent",
+            "\n{}\n{}, open loop of {} requests a second by {} clients; microseconds from when a request was to be sent",
             self.title,
             self.setting.describe(),
-            self.rate
+            self.rate,
+            self.setting.clients
         );
         let _ = writeln!(
             text,

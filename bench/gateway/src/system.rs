@@ -2,7 +2,7 @@
 //! end with their parent. Linux only.
 #![allow(unsafe_code, reason = "system calls")]
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::io::{Error, Result as IoResult};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -90,7 +90,7 @@ impl Process {
     }
 
     /// The time that it and its children have used, in user and kernel mode.
-    pub fn cpu_time(&self) -> Duration {
+    pub fn cpu_time(&self) -> Result<Duration> {
         self.family().into_iter().map(cpu_time).sum()
     }
 
@@ -112,8 +112,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // One that was waited for has an id that may be another's by now.
+        if self.has_ended() {
+            return;
+        }
         if let Ok(id) = libc::pid_t::try_from(self.child.id()) {
-            // SAFETY: no pointers; the child was not waited for, so the id is still its own.
+            // SAFETY: no pointers; the child was not waited for, as was just seen, so the id is still its own.
             unsafe { libc::kill(id, libc::SIGTERM) };
         }
         for _ in 0..300 {
@@ -128,7 +132,7 @@ impl Drop for Process {
 }
 
 /// By the process's own clock (`clock_getcpuclockid(3)`): in nanoseconds, with threads that have ended.
-fn cpu_time(id: u32) -> Duration {
+fn cpu_time(id: u32) -> Result<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -139,13 +143,14 @@ fn cpu_time(id: u32) -> Duration {
         libc::clock_getcpuclockid(id.cast_signed(), &raw mut clock) == 0
             && libc::clock_gettime(clock, &raw mut time) == 0
     };
-    if !is_read {
-        return Duration::ZERO;
-    }
-    Duration::new(
+    ensure!(
+        is_read,
+        "the CPU time of process {id} can't be read: has it ended?"
+    );
+    Ok(Duration::new(
         time.tv_sec.cast_unsigned(),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
+        u32::try_from(time.tv_nsec)?,
+    ))
 }
 
 fn resident_kib(id: u32) -> u64 {

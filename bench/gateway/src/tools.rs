@@ -13,9 +13,9 @@ pub struct Tools {
     pub levee: PathBuf,
     /// The floor filter.
     pub floor: PathBuf,
-    /// Go's reverse proxy with a breaker.
-    pub go: PathBuf,
-    /// nginx, where the machine has it.
+    /// Go's reverse proxy with a breaker, where it is needed.
+    pub go: Option<PathBuf>,
+    /// nginx, where it is needed and the machine has it.
     pub nginx: Option<PathBuf>,
     /// The text of `envoy/gateway.yaml`.
     pub recommended: String,
@@ -36,8 +36,7 @@ impl Tools {
             envoy: path("ENVOY_PATH")?,
             levee: path("LEVEE_FILTER_WASM")?,
             floor: path("LEVEE_FLOOR_WASM")?,
-            // Not needed for `--quick`.
-            go: path("LEVEE_GO_PROXY").unwrap_or_default(),
+            go: path("LEVEE_GO_PROXY").ok(),
             nginx: path("NGINX_PATH").ok(),
             recommended: read(&recommended)?,
         })

@@ -5,7 +5,7 @@ use crate::client::Protocol;
 use crate::envoy::{self, Config, Envoy, Start};
 use crate::system::Process;
 use crate::tools::Tools;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -185,7 +185,8 @@ impl Place<'_> {
 
     fn go(&self) -> Result<Running> {
         let [port] = envoy::free_ports()?;
-        let mut command = Command::new(&self.tools.go);
+        let program = self.tools.go.as_ref().context("it was not built")?;
+        let mut command = Command::new(program);
         command
             .args([
                 format!("127.0.0.1:{port}"),
@@ -213,9 +214,8 @@ impl Place<'_> {
             .replace("{http2}", &http2.to_string())
             .replace("{backend}", &self.backend.port.to_string());
         std::fs::write(&file, config)?;
-        let program = self.tools.nginx.as_ref();
-        ensure!(program.is_some(), "nginx is missing");
-        let mut command = Command::new(program.map_or(Path::new("nginx"), PathBuf::as_path));
+        let program = self.tools.nginx.as_ref().context("it is missing")?;
+        let mut command = Command::new(program);
         command
             .arg("-p")
             .arg(&folder)

@@ -87,15 +87,27 @@ fn of_gateway(report: &Value) -> Vec<Chart> {
                 .collect();
             if !bars.is_empty() {
                 let title = table["title"].as_str().unwrap_or_default();
+                let setting = setting(&table["setting"]).unwrap_or_default();
                 charts.push(Chart {
                     file: format!("gateway-{kind}-{}.svg", place + 1),
-                    title: format!("{title}: {unit}"),
+                    title: format!("{title}{setting}: {unit}"),
                     bars,
                 });
             }
         }
     }
     charts
+}
+
+/// What tells tables of the same title apart.
+fn setting(setting: &Value) -> Option<String> {
+    let workers = setting["workers"].as_u64()?;
+    Some(format!(
+        ", {}, {} bytes, {workers} worker{}",
+        setting["protocol"].as_str()?,
+        setting["answer_bytes"].as_u64()?,
+        if workers == 1 { "" } else { "s" }
+    ))
 }
 
 /// A picture for each operation of which there are enough libraries.
@@ -115,7 +127,7 @@ fn of_policy(report: &Value) -> Vec<Chart> {
                 .collect();
             (bars.len() > 1).then(|| Chart {
                 file: format!("policy-{}.svg", operation.replace('+', "-")),
-                title: format!("{operation}: nanoseconds, logarithmic"),
+                title: format!("{operation}: nanoseconds"),
                 bars,
             })
         })
@@ -149,12 +161,17 @@ fn draw(chart: &Chart) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-         <text x=\"8\" y=\"20\" font-weight=\"bold\">{}</text>\n",
-        escape(&chart.title)
+         <text x=\"8\" y=\"20\" font-weight=\"bold\">{}{}</text>\n",
+        escape(&chart.title),
+        if scale.is_logarithmic {
+            ", logarithmic"
+        } else {
+            ""
+        }
     );
     for (place, bar) in (0_u32..).zip(&chart.bars) {
         let top = LINE * (f64::from(place) + 1.5);
-        let is_ours = bar.label.to_lowercase().contains("levee");
+        let is_ours = bar.label.starts_with("levee") || bar.label == "gateway.yaml";
         let [lowest, median, highest] = [bar.value.lowest, bar.value.median, bar.value.highest]
             .map(|value| scale.length(value));
         let _ = write!(
@@ -241,21 +258,27 @@ mod tests {
     #[test]
     fn there_is_a_picture_for_each_table_and_a_bar_for_what_was_measured() {
         let report = json!({
-            "cpu": [{"title": "good <requests>", "rows": [
-                {"name": "bare", "cpu_us": value(10.0)},
-                {"name": "Levee", "cpu_us": value(12.0)},
-                {"name": "absent", "cpu_us": null},
-            ]}],
+            "cpu": [{
+                "title": "good <requests>",
+                "setting": {"workers": 2, "protocol": "HTTP/2", "answer_bytes": 100},
+                "rows": [
+                    {"name": "bare", "cpu_us": value(10.0)},
+                    {"name": "levee", "cpu_us": value(12.0)},
+                    {"name": "gateway.yaml without levee", "cpu_us": value(11.0)},
+                    {"name": "absent", "cpu_us": null},
+                ],
+            }],
             "latency": [],
         });
         let charts = of_gateway(&report);
         let [chart] = &charts[..] else {
             panic!("one table has rows");
         };
-        assert_eq!(chart.bars.len(), 2);
+        assert_eq!(chart.bars.len(), 3);
         let svg = draw(chart);
         assert!(
-            svg.contains("good &lt;requests&gt;") && svg.contains(">12.0<"),
+            svg.contains("good &lt;requests&gt;, HTTP/2, 100 bytes, 2 workers: CPU")
+                && svg.contains(">12.0<"),
             "{svg}"
         );
         assert_eq!(svg.matches("#1f6fb2").count(), 1, "Levee's own stand out");
@@ -271,6 +294,15 @@ mod tests {
         assert!((near.length(20.5) - BARS).abs() < 1e-9 && near.length(10.25) < BARS / 1.9);
         let far = Scale::of(&[bar(1.0), bar(10_000.0)]);
         assert!(far.length(100.0) > BARS / 3.0);
+        let says = |bars: &[Bar]| {
+            let chart = Chart {
+                file: String::new(),
+                title: String::new(),
+                bars: bars.to_vec(),
+            };
+            draw(&chart).contains("logarithmic")
+        };
+        assert!(says(&[bar(1.0), bar(10_000.0)]) && !says(&[bar(10.0), bar(20.0)]));
         assert!(far.length(0.5) > 0.0, "the least is seen");
     }
 

@@ -8,6 +8,7 @@ use crate::callgrind::{self, Callgrind};
 use crate::failure::Failure;
 use crate::machine;
 use crate::project::Project;
+use crate::run::output_within;
 use crate::tools::cargo;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// How it is measured.
 #[derive(Args)]
@@ -111,6 +113,9 @@ const LANGUAGES: [Language; 5] = [
         measure: node,
     },
 ];
+
+/// One program takes a minute.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// The operations, in the order of the tables.
 const OPERATIONS: [&str; 6] = [
@@ -245,17 +250,11 @@ impl Bench {
         program
             .arg(self.extent.repetitions.to_string())
             .arg(self.extent.milliseconds.to_string());
-        let output = program.stdin(Stdio::null()).output();
-        let failed = |why: &str| Failure::Check(format!("{program:?}: {why}"));
-        let output = output.map_err(|error| failed(&error.to_string()))?;
-        if !output.status.success() {
-            return Err(failed(&String::from_utf8_lossy(&output.stderr)));
-        }
-        String::from_utf8_lossy(&output.stdout)
+        output_within(LIMIT, program)?
             .lines()
             .map(|line| {
                 let said: Said = serde_json::from_str(line)
-                    .map_err(|error| failed(&format!("{error}: {line}")))?;
+                    .map_err(|error| Failure::Check(format!("{program:?}: {error}: {line}")))?;
                 Row::new(language, said)
             })
             .collect()
@@ -356,7 +355,7 @@ fn java(bench: &Bench) -> Result<Vec<Row>, Failure> {
         .arg(format!("{}ms", bench.extent.milliseconds * 2))
         .arg("-rff")
         .arg(&results);
-    Bench::build(&mut run)?;
+    output_within(LIMIT, &mut run)?;
     let text = fs::read_to_string(&results).map_err(|error| Failure::Check(error.to_string()))?;
     let all: Vec<Jmh> = serde_json::from_str(&text)
         .map_err(|error| Failure::Check(format!("what JMH says: {error}")))?;

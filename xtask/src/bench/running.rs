@@ -1,6 +1,7 @@
 //! Programs that are measured while they run.
 
 use crate::failure::Failure;
+use crate::machine;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -22,9 +23,20 @@ impl Drop for Running {
 
 impl Running {
     /// Starts `command` and waits until it listens on `port`.
-    pub fn start(command: &mut Command, port: u16) -> Result<Self, Failure> {
+    pub fn start(command: &Command, port: u16) -> Result<Self, Failure> {
         let failed = |what: &str| Failure::Check(format!("{command:?} {what}"));
-        let child = Command::new(command.get_program())
+        // setpriv(1) has the kernel end it when this program dies, and becomes the program.
+        let mut started = match machine::find("setpriv") {
+            Some(setpriv) => {
+                let mut started = Command::new(setpriv);
+                started
+                    .args(["--pdeathsig", "TERM", "--"])
+                    .arg(command.get_program());
+                started
+            }
+            None => Command::new(command.get_program()),
+        };
+        let child = started
             .args(command.get_args())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -45,27 +57,44 @@ impl Running {
     }
 
     /// The processor time that it has used, in seconds (`proc_pid_stat(5)`; a hundred ticks a second).
-    pub fn cpu_seconds(&self) -> f64 {
-        let stat =
-            fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let ticks: u32 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u32>().ok())
-            .sum();
-        f64::from(ticks) / 100.0
+    pub fn cpu_seconds(&self) -> Result<f64, Failure> {
+        let file = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&file)
+            .map_err(|error| Failure::Check(format!("{file} can't be read: {error}")))?;
+        let ticks =
+            ticks(&stat).ok_or_else(|| Failure::Check(format!("{file} has no times: {stat}")))?;
+        Ok(f64::from(ticks) / 100.0)
     }
 }
 
+/// In user and kernel mode. The name before them may hold blanks and brackets: the fields begin after the last one.
+fn ticks(stat: &str) -> Option<u32> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u32>().ok();
+    Some(next()? + next()?)
+}
+
 /// Ports that nobody listens on.
-pub fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> Result<[u16; N], Failure> {
+    let failed = |error| Failure::Check(format!("there is no free port: {error}"));
     // All are held until all are known, so that they differ.
     let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    held.map(|listener| {
-        listener
-            .and_then(|l| l.local_addr())
-            .map_or(0, |address| address.port())
-    })
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(held) {
+        let address = listener.and_then(|listener| listener.local_addr());
+        *port = address.map_err(failed)?.port();
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_after_any_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 0 0 20 0 1 0 99";
+        assert_eq!(ticks(stat), Some(300));
+        assert_eq!(ticks("7 (a) S 1"), None);
+    }
 }

@@ -81,6 +81,11 @@ fn count_for(case: &Case, each: Duration) -> u32 {
         let took = (case.run)(count);
         if took * 4 >= each || count > u32::MAX / 4 {
             let wanted = f64::from(count) * each.as_secs_f64() / took.as_secs_f64().max(1e-9);
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is within the bounds of u32"
+            )]
             return wanted.clamp(1.0, f64::from(u32::MAX)) as u32;
         }
         count *= 2;

@@ -101,8 +101,8 @@ impl Time for Read {
 /// The default rules (five failures in a row; half of twenty in ten seconds), open for long.
 fn settings() -> Settings {
     let mut settings = Settings::default();
-    settings.open.base = Duration::from_secs(3600);
-    settings.open.max = Duration::from_secs(3600);
+    settings.open.base = Duration::from_hours(1);
+    settings.open.max = Duration::from_hours(1);
     settings
 }
 

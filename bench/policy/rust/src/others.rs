@@ -7,8 +7,10 @@ use std::future::{Future, Ready, ready};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tower::{Layer, Service};
+use tower_resilience_circuitbreaker::{CircuitBreakerError, CircuitBreakerLayer};
 
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 /// All of their cases.
 pub fn cases() -> Vec<Case> {
@@ -16,6 +18,14 @@ pub fn cases() -> Vec<Case> {
         .into_iter()
         .flatten()
         .collect()
+}
+
+/// A library's name, with the version that Cargo.toml pins.
+fn pinned(library: &str) -> String {
+    let mut lines = include_str!("../Cargo.toml").lines();
+    let before = format!("{library} = {{ version = \"=");
+    let version = lines.find_map(|line| line.strip_prefix(&before)?.split('"').next());
+    format!("{library} {}", version.expect("Cargo.toml pins it"))
 }
 
 /// What a future that waits for nothing comes to.
@@ -29,7 +39,7 @@ fn done<T>(future: impl Future<Output = T>) -> T {
 /// It counts the last twenty calls, whenever they were, and asks and records only around a call.
 fn recloser() -> Vec<Case> {
     use recloser::{Error, Recloser};
-    let name = "recloser 1.4.0";
+    let name = &pinned("recloser");
     let with = |error_rate| {
         move || {
             Recloser::custom()
@@ -63,7 +73,7 @@ fn recloser() -> Vec<Case> {
 /// Five failures in a row; or too few successes in ten seconds, by a moving average.
 fn failsafe() -> Vec<Case> {
     use failsafe::{CircuitBreaker, Config, FailurePolicy, backoff, failure_policy};
-    let name = "failsafe 1.3.0";
+    let name = &pinned("failsafe");
     macro_rules! with {
         ($in_a_row:expr, $success_rate:expr) => {
             || {
@@ -103,8 +113,8 @@ fn failsafe() -> Vec<Case> {
 
 /// Five failures in a row, or half of the last twenty calls. It asks only around a call, whose future is polled once.
 fn breaker() -> Vec<Case> {
-    use breaker::{CircuitBreaker, CircuitBreakerConfig, CircuitBreakerError};
-    let name = "breaker 2.0.2";
+    use breaker::{CircuitBreaker, CircuitBreakerConfig};
+    let name = &pinned("breaker");
     // A rate of 0 is none: with the highest, one success among the last twenty would have to be kept up.
     let with = |in_a_row, rate| {
         move || {
@@ -125,14 +135,17 @@ fn breaker() -> Vec<Case> {
             breaker.record_failure();
         }
         let refused = done(breaker.call(|| ready(Ok::<(), ()>(()))));
-        assert!(matches!(refused, Err(CircuitBreakerError::CircuitOpen)));
+        assert!(matches!(
+            refused,
+            Err(breaker::CircuitBreakerError::CircuitOpen)
+        ));
         breaker
     };
     vec![
         Case::new(name, REFUSE, open, success),
         Case::new(name, SUCCESS, with(5, 0.5), |own| own.record_success()),
         Case::new(name, FAILURE, with(u32::MAX, 0.0), |own| {
-            own.record_failure()
+            own.record_failure();
         }),
         Case::new(name, PASS_SUCCESS, with(5, 0.5), success),
         Case::new(name, PASS_FAILURE, with(u32::MAX, 0.0), failure),
@@ -143,7 +156,7 @@ fn breaker() -> Vec<Case> {
 #[derive(Clone)]
 struct Echo;
 
-impl tower::Service<Result<(), ()>> for Echo {
+impl Service<Result<(), ()>> for Echo {
     type Response = ();
     type Error = ();
     type Future = Ready<Result<(), ()>>;
@@ -155,14 +168,27 @@ impl tower::Service<Result<(), ()>> for Echo {
     }
 }
 
+/// One call, around which it asks and records.
+fn call<C>(
+    own: &mut tower_resilience_circuitbreaker::CircuitBreaker<Echo, C>,
+    wanted: Result<(), ()>,
+) -> Result<(), CircuitBreakerError<()>>
+where
+    tower_resilience_circuitbreaker::CircuitBreaker<Echo, C>:
+        Service<Result<(), ()>, Response = (), Error = CircuitBreakerError<()>>,
+{
+    let mut context = Context::from_waker(Waker::noop());
+    match own.poll_ready(&mut context) {
+        Poll::Ready(ready) => ready?,
+        Poll::Pending => panic!("nothing is waited for"),
+    }
+    done(own.call(wanted))
+}
+
 /// Half of the calls, at least twenty. It is a layer around a service: it asks and records only around a call, whose
 /// future it allocates.
 fn tower_resilience() -> Vec<Case> {
-    use tower::{Layer, Service};
-    use tower_resilience_circuitbreaker::{
-        CircuitBreaker, CircuitBreakerError, CircuitBreakerLayer,
-    };
-    let name = "tower-resilience-circuitbreaker 0.14.0";
+    let name = &pinned("tower-resilience-circuitbreaker");
     let with = |minimum: usize| {
         move || {
             let layer = CircuitBreakerLayer::builder()
@@ -175,21 +201,6 @@ fn tower_resilience() -> Vec<Case> {
             layer.layer(Echo)
         }
     };
-    fn call<C>(
-        own: &mut CircuitBreaker<Echo, C>,
-        wanted: Result<(), ()>,
-    ) -> Result<(), CircuitBreakerError<()>>
-    where
-        CircuitBreaker<Echo, C>:
-            Service<Result<(), ()>, Response = (), Error = CircuitBreakerError<()>>,
-    {
-        let mut context = Context::from_waker(Waker::noop());
-        match own.poll_ready(&mut context) {
-            Poll::Ready(ready) => ready?,
-            Poll::Pending => panic!("nothing is waited for"),
-        }
-        done(own.call(wanted))
-    }
     let open = move || {
         let mut breaker = with(20)();
         for _ in 0..20 {

@@ -1,6 +1,7 @@
 //! What a service at `PostgreSQL` notices of a cleanup job beside it: rounds without and with the job, in turns.
 //!
-//! Started by `cargo xtask bench database`, with the number of rounds.
+//! Started by `cargo xtask bench database`, with the number of rounds. `BENCH_JOB` in the environment has further keys of
+//! the job, such as `, batch: 1000`; what is printed says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,8 @@ use serde_json::Value;
 /// Connections of the service.
 const CLIENTS: usize = 4;
 
-/// Each of them inserts and reads a row so often, so that the machine is not full already.
+/// Each of them inserts and reads a row so often, so that the machine is not full already. One that is late for it waits
+/// already: what keeps the service from asking counts for each time that it was to ask.
 const EVERY: Duration = Duration::from_millis(4);
 
 /// How long a round without the job takes; about as long as one with it.
@@ -32,9 +34,14 @@ fn main() {
         .nth(1)
         .and_then(|rounds| rounds.parse().ok());
     let rounds: u32 = rounds.unwrap_or(1);
+    let keys = std::env::var("BENCH_JOB").unwrap_or_default();
+    let settings = match &keys[..] {
+        "" => "its default settings",
+        keys => keys.trim_start_matches([',', ' ']),
+    };
     println!(
         "{CLIENTS} connections of a service insert and read a row each {EVERY:?}; the job deletes {EXPIRED} of {} rows \
-         with its default settings. Milliseconds.\n",
+         with {settings}. Milliseconds, from when a row was to be inserted.\n",
         EXPIRED + VALID
     );
     println!("round   without: p50   p99    with: p50   p99   ratio of p99   the job");
@@ -43,11 +50,9 @@ fn main() {
         let postgres = Postgres::start();
         postgres.make_tables();
         postgres.add_tokens(EXPIRED, VALID);
-        let keys = format!(
-            "jobs: {{auth_cleanup: {{preset: expired_tokens, scheduled: false{}}}}}",
-            std::env::var("KEYS").unwrap_or_default()
-        );
-        let sidecar = Sidecar::at(&postgres, "levee", &keys);
+        let jobs =
+            format!("jobs: {{auth_cleanup: {{preset: expired_tokens, scheduled: false{keys}}}}}");
+        let sidecar = Sidecar::at(&postgres, "levee", &jobs);
         let without = measure(&postgres, || thread::sleep(CALM));
         let mut report = Value::Null;
         let with = measure(&postgres, || {
@@ -106,13 +111,18 @@ fn measure(postgres: &Postgres, meanwhile: impl FnOnce()) -> (f64, f64) {
                     .prepare("SELECT 1 FROM email_verification_tokens WHERE token_id = $1::text::uuid")
                     .expect("a statement");
                 let mut times = Vec::new();
+                let clock = Stopwatch::start();
+                let mut due = Duration::ZERO;
                 while running.load(Ordering::Relaxed) {
-                    let took = Stopwatch::start();
+                    let early = due.saturating_sub(clock.elapsed());
+                    thread::sleep(early);
+                    // That a thread wakes late is not the database's doing; that the step before took long is.
+                    let begin = if early.is_zero() { due } else { clock.elapsed() };
                     let id: String = client.query_one(&insert, &[]).expect("an insert").get(0);
                     client.query_one(&read, &[&id]).expect("the row");
-                    let took = took.elapsed();
+                    let took = clock.elapsed().saturating_sub(begin);
                     times.push(took.as_secs_f64() * 1000.0);
-                    thread::sleep(EVERY.saturating_sub(took));
+                    due += EVERY;
                 }
                 times
             })
