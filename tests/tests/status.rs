@@ -5,9 +5,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use levee_tests::backend::{Backend, Behaviour};
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
 use levee_tests::process::{Process, Signal};
 use levee_tests::redis::{Redis, free_address};
 use levee_tests::sidecar::{Sidecar, TOKEN, program};
@@ -200,41 +197,6 @@ fn levee_below(parent: u32) -> u32 {
         place += 1;
     }
     panic!("no levee below {parent}: {all:?}")
-}
-
-#[test]
-fn what_a_breaker_in_shadow_mode_lets_pass_is_shown() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let video = Backend::start();
-    video.always(Behaviour::status(500));
-    let envoy = runtime.block_on(async {
-        let config = EnvoyConfig::gateway()
-            .upstream("video", video.address())
-            .plugin(&json!({"breaker": {"mode": "shadow"}}));
-        let envoy = Envoy::start(config).await;
-        for _ in 0..12 {
-            assert_eq!(envoy.get("/v1/video/x").await.status, 500);
-        }
-        envoy
-    });
-    let sidecar = Sidecar::start(&format!("envoy: {{admin: 'http://{}'}}\n", envoy.admin()));
-    eventually("the requests that were let pass", || {
-        let (_, page) = json_of(sidecar.admin);
-        let seen = page["services"][0]["shadow_rejected"] == 7;
-        seen.then_some(()).ok_or(page.to_string())
-    });
-    let (_, text) = status(sidecar.admin, &["--once"]);
-    let cells = |start: &str| -> Vec<&str> {
-        let line = text.lines().find(|line| line.starts_with(start));
-        line.unwrap_or_default().split_whitespace().collect()
-    };
-    assert_eq!(cells("SERVICE")[5..7], ["REJECTED", "SHADOW"], "{text}");
-    let video = cells("video");
-    assert_eq!(
-        (video[1], &video[5..7]),
-        ("OPEN", &["0", "7"][..]),
-        "{text}"
-    );
 }
 
 #[test]

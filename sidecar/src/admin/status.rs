@@ -114,7 +114,6 @@ fn count(service: &mut Service, family: &str, labels: &Labels, value: f64) {
             service.state = Some(state.to_owned());
         }
         filter::FAILURES => service.failures = value,
-        filter::SHADOW_REJECTED => service.shadow_rejected = value,
         filter::REQUESTS => match label("outcome") {
             "success" => service.requests.success = value,
             "failure" => service.requests.failure = value,

@@ -129,9 +129,6 @@ fn plain(text: &str) -> String {
     text.chars().map(printed).collect()
 }
 
-/// Where the column of what mode `shadow` let pass stands.
-const BEHIND_REJECTED: usize = 6;
-
 fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
     if services.is_empty() || envoy.problem.is_some() {
         return Vec::new();
@@ -144,8 +141,6 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         None => 3,
     };
     services.sort_by(|one, other| (rank(one), &one.name).cmp(&(rank(other), &other.name)));
-    // Only where mode `shadow` is, or was, in use.
-    let has_shadow = services.iter().any(|service| service.shadow_rejected > 0);
     let row = |service: &&Service| {
         let quantile = |of: fn(&Durations) -> Option<f64>| {
             let seconds = service.durations.as_ref().and_then(of);
@@ -156,7 +151,7 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
             None => nothing(),
         };
         let timeouts = service.timeouts;
-        let mut row = vec![
+        vec![
             service.name.clone(),
             state(service.state.as_deref()),
             service.since.map_or_else(nothing, since),
@@ -166,28 +161,24 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
             count(timeouts.request + timeouts.response_header + timeouts.connect),
             quantile(|durations| durations.p50_seconds),
             quantile(|durations| durations.p99_seconds),
-        ];
-        if has_shadow {
-            row.insert(BEHIND_REJECTED, count(service.shadow_rejected));
-        }
-        row
+        ]
     };
     let rows: Vec<Vec<String>> = services.iter().map(row).collect();
-    let mut columns = vec![
-        ("SERVICE", false),
-        ("STATE", false),
-        ("SINCE", false),
-        ("REQUESTS", true),
-        ("FAILURES", true),
-        ("REJECTED", true),
-        ("TIMEOUTS", true),
-        ("P50", true),
-        ("P99", true),
-    ];
-    if has_shadow {
-        columns.insert(BEHIND_REJECTED, ("SHADOW", true));
-    }
-    table(&columns, &rows, width)
+    table(
+        &[
+            ("SERVICE", false),
+            ("STATE", false),
+            ("SINCE", false),
+            ("REQUESTS", true),
+            ("FAILURES", true),
+            ("REJECTED", true),
+            ("TIMEOUTS", true),
+            ("P50", true),
+            ("P99", true),
+        ],
+        &rows,
+        width,
+    )
 }
 
 fn redis(upstreams: &[Redis], width: usize) -> Vec<String> {
@@ -400,7 +391,6 @@ mod tests {
                 neutral: 1,
                 rejected: 3,
             },
-            shadow_rejected: 0,
             failures: 6,
             timeouts: Timeouts {
                 request: 1,

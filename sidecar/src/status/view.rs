@@ -119,8 +119,6 @@ pub struct Service {
     pub since: Option<Since>,
     /// By outcome.
     pub requests: Requests,
-    /// That mode `shadow` let pass though the breaker was open.
-    pub shadow_rejected: u64,
     /// That failed.
     pub failures: u64,
     /// That ran out of time.
