@@ -240,6 +240,20 @@ fn changed(from: &str, to: &str) -> String {
     MINIMAL.replacen(from, to, 1)
 }
 
+/// `envoy/minimal.yaml` with another rule for labels.
+fn with_tags(tag: &str) -> String {
+    changed("stats_tags:\n", &format!("stats_tags:\n    - {tag}\n"))
+}
+
+/// The same without the rules that Envoy comes with.
+fn without_default_tags(tag: &str) -> String {
+    with_tags(tag).replacen(
+        "stats_config:\n",
+        "stats_config:\n  use_all_default_tags: false\n",
+        1,
+    )
+}
+
 fn traps_in(text: &str) -> Vec<&'static str> {
     let findings = of_envoy(text).findings;
     findings.iter().filter_map(|finding| finding.trap).collect()
@@ -297,6 +311,31 @@ fn what_does_no_harm_is_silent() {
             "static_resources:",
             "dynamic_resources: {cds_config: {path_config_source: {path: x}}}\nstatic_resources:",
         ),
+        // The times of clusters that no service is behind.
+        changed(
+            "static_resources:",
+            "  stats_matcher: {exclusion_list: {patterns: [{prefix: cluster.xds.}]}}\nstatic_resources:",
+        ),
+        changed(
+            "static_resources:",
+            "  stats_matcher: {inclusion_list: {patterns: [{prefix: wasmcustom.}, {suffix: .upstream_rq_time}]}}\nstatic_resources:",
+        ),
+        // The label of the cluster is there all the same, or Envoy's own rule goes before.
+        with_tags("{tag_name: x, regex: '^cluster\\.((.+?)\\.)'}"),
+        with_tags("{tag_name: x, regex: '^http\\.((.+?)\\.)'}"),
+        with_tags("{tag_name: envoy.cluster_name, regex: '^cluster\\.((..).*?\\.)'}"),
+        with_tags("{tag_name: envoy.cluster_name}"),
+        with_tags("{tag_name: x, fixed_value: y}"),
+        without_default_tags("{tag_name: envoy.cluster_name}"),
+        without_default_tags("{tag_name: envoy.cluster_name, regex: '^cluster\\.((.+?)\\.)'}"),
+        // The whole name, and as Envoy takes its first word.
+        without_default_tags(
+            "{tag_name: envoy.cluster_name, regex: '^cluster\\.((.+)\\.)upstream_rq_time$'}",
+        )
+        .replace("cluster: auth", "cluster: auth.default"),
+        without_default_tags("{tag_name: envoy.cluster_name, regex: '^cluster\\.((.+?)\\.)'}")
+            .replace("cluster: auth", "cluster: auth.default"),
+        changed("timeout: 20s\n", "timeout: 29s\n"),
         changed(
             "address: 127.0.0.1, port_value: 9901",
             "address: '::1', port_value: 9901",
@@ -353,6 +392,25 @@ fn traps_are_found_wherever_they_may_be_written() {
             changed("static_resources:", "  stats_matcher: {exclusion_list: {patterns: [{safe_regex: {regex: '.*_probe_.*'}}]}}\nstatic_resources:"),
             "stats-hidden",
         ),
+        (
+            changed("static_resources:", "  stats_matcher: {exclusion_list: {patterns: [{suffix: _rq_time}]}}\nstatic_resources:"),
+            "durations-hidden",
+        ),
+        // A service by its other name.
+        (
+            changed("static_resources:", "  stats_matcher: {exclusion_list: {patterns: [{prefix: cluster.other.}]}}\nstatic_resources:")
+                .replace("type: STRICT_DNS", "type: STRICT_DNS\n      alt_stat_name: other"),
+            "durations-hidden",
+        ),
+        (with_tags("{tag_name: x, regex: '(cluster\\.(.+?)\\.)upstream'}"), "durations-hidden"),
+        (with_tags("{tag_name: envoy.cluster_name, fixed_value: x}"), "durations-hidden"),
+        (without_default_tags("{tag_name: envoy.cluster_name, regex: '^cluster\\.((..).*?\\.)'}"), "durations-hidden"),
+        (without_default_tags("{tag_name: envoy.cluster_name, regex: '^clusters\\.((.+?)\\.)'}"), "durations-hidden"),
+        (without_default_tags("{tag_name: cluster, regex: '^cluster\\.((.+?)\\.)'}"), "durations-hidden"),
+        (changed("timeout: 20s\n", "timeout: 0s\n"), "slow-clients"),
+        (changed("timeout: 20s\n", "timeout: 30s\n"), "slow-clients"),
+        (configured(r#"{"timeouts": {"class": "short"}}"#).replace("timeout: 20s\n", "timeout: 5s\n"), "slow-clients"),
+        (changed("      filter_chains", "      udp_listener_config: {quic_options: {}}\n      filter_chains"), "http3"),
         (changed("use_remote", "stream_idle_timeout: 0s\n                use_remote"), "idle-limit"),
         (configured(r#"{"timeouts": {"class": "very_long"}}"#), "idle-limit"),
         (configured(r#"{"breaker": {"mode": "loud"}}"#), "configuration"),

@@ -5,7 +5,7 @@
 use levee::config::Config;
 use regex::Regex;
 use serde_norway::{Mapping, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -212,11 +212,90 @@ fn each_command_line_of_levee_is_one_that_it_takes() {
         }
     }
     assert!(seen.len() > 5, "{seen:?}");
-    for command in ["run", "check", "job", "db"] {
-        let is_shown = seen
-            .iter()
-            .any(|call| call.first().is_some_and(|word| word == command));
-        assert!(is_shown, "levee {command} is nowhere described");
+    for command in commands() {
+        let is_shown = seen.iter().any(|call| call.starts_with(&command));
+        assert!(is_shown, "levee {} is nowhere described", command.join(" "));
+    }
+}
+
+/// What `--help` says of a command.
+fn help_of(command: &[String]) -> String {
+    let words = command.iter().map(String::as_str);
+    let all: Vec<&str> = words.chain(["--help"]).collect();
+    let output = levee(&all, &[]);
+    assert!(output.status.success(), "{command:?}");
+    said(&output)
+}
+
+/// The commands that do something, as words: `job run`, but not `job`.
+fn commands() -> Vec<Vec<String>> {
+    let (mut open, mut found) = (vec![Vec::new()], Vec::new());
+    while let Some(command) = open.pop() {
+        let help = help_of(&command);
+        let Some((_, list)) = help.split_once("\nCommands:\n") else {
+            found.push(command);
+            continue;
+        };
+        let names = list.lines().take_while(|line| line.starts_with(' '));
+        let names = names.filter_map(|line| line.split_whitespace().next());
+        open.extend(names.filter(|name| *name != "help").map(|name| {
+            let words = command.iter().cloned();
+            words.chain([name.to_owned()]).collect()
+        }));
+    }
+    assert!(found.len() > 5, "{found:?}");
+    found
+}
+
+/// The arguments of a command by its `--help`, but for that, and their defaults where these are one word.
+fn arguments_of(command: &[String]) -> BTreeSet<(String, Option<String>)> {
+    let argument = Regex::new(r"^ +(?:-\w, )?(--[a-z-]+|<[A-Z_]+>)").unwrap();
+    let default = Regex::new(r"\[default: ([^\] ]+)\]").unwrap();
+    let help = help_of(command);
+    let lines = help.lines().filter_map(|line| {
+        let name = argument.captures(line)?[1].to_owned();
+        let default = default.captures(line).map(|found| found[1].to_owned());
+        (name != "--help").then_some((name, default))
+    });
+    lines.collect()
+}
+
+#[test]
+fn each_command_and_each_of_its_arguments_is_in_the_readme_and_no_others() {
+    let readme = readme();
+    let (_, section) = readme.split_once("## The command line").expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("its end");
+    let mut rows: BTreeMap<Vec<String>, &str> = BTreeMap::new();
+    for row in section.lines() {
+        if let Some(rest) = row.strip_prefix("| `levee ") {
+            let (command, rest) = rest.split_once('`').expect("a command");
+            let words = command.split_whitespace().map(str::to_owned);
+            let words: Vec<String> = words.filter(|word| !word.starts_with('<')).collect();
+            assert!(rest.starts_with(" |"), "{row}");
+            assert!(rows.insert(words, row).is_none(), "twice: {row}");
+        }
+    }
+    let mut wanted = commands();
+    wanted.sort();
+    let found: Vec<Vec<String>> = rows.keys().cloned().collect();
+    assert_eq!(found, wanted);
+    let argument = Regex::new(r"`[^`]*?(--[a-z-]+|<[A-Z_]+>)").unwrap();
+    for (command, row) in rows {
+        let names = argument.captures_iter(row).map(|found| found[1].to_owned());
+        let names: BTreeSet<String> = names.collect();
+        let arguments = arguments_of(&command);
+        let wanted = arguments.iter().map(|(name, _)| name.clone());
+        assert_eq!(names, wanted.collect(), "{command:?}");
+        for (name, default) in arguments {
+            let default = default.map(|default| format!("`{default}`"));
+            assert!(
+                default.as_ref().is_none_or(|default| row.contains(default)),
+                "{command:?}: the default of {name} is {default:?}"
+            );
+        }
+    }
+    for (name, _) in arguments_of(&[]) {
+        assert!(section.contains(&format!("`levee {name}`")), "{name}");
     }
 }
 
@@ -392,44 +471,97 @@ fn each_key_in_the_tables_of_levee_yaml_is_known_and_each_that_is_known_is_in_th
             assert!(!error.contains("is not known here"), "{key}: {error}");
         }
     }
-    // A key that is not known is answered by those that are.
-    let known = Regex::new("is not known here; known are: (.*)").unwrap();
-    for section in [
-        "log",
-        "admin",
-        "redis[]",
-        "redis[].tls",
-        "redis[].retry",
-        "redis[].budget",
-        "redis[].health",
-        "redis[].limits",
-        "database",
-        "database.jobs.NAME",
-        "database.watchdog",
-        "database.limits",
-    ] {
-        let yaml = with(section, serde_json::json!({"?": 1}));
-        let errors = Config::parse(&yaml).expect_err(section);
-        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let found = known.captures(
-            errors
-                .iter()
-                .find(|error| known.is_match(error))
-                .expect(section),
-        );
-        for key in found.expect("a list")[1].split(", ") {
+    let sections = sections();
+    let mut missing = Vec::new();
+    for (section, known) in &sections {
+        // The README names those of a breaker once, for the filter.
+        if section == "redis[].breaker" || section.starts_with("redis[].breaker.") {
+            continue;
+        }
+        for key in known {
             let path = format!("{section}.{key}");
-            let begins = format!("{path}.");
-            let list = format!("{path}[]");
+            let path = path.trim_start_matches('.');
+            let begins = [format!("{path}."), format!("{path}[]")];
+            let is_named = |named: &String| {
+                named == path || begins.iter().any(|begin| named.starts_with(begin))
+            };
+            // What belongs to one key, or to a preset, may be said in its row.
+            let is_around = |named: &String| {
+                let rest = section.strip_prefix(named.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+                    || section.ends_with(".NAME") && is_within(named, section)
+            };
             let is_there = rows.iter().any(|(keys, row)| {
-                keys.iter().any(|known| *known == path || known.starts_with(&begins) || known.starts_with(&list))
-                    || keys.iter().any(|known| known == section) && row.contains(&format!("`{key}`"))
-                    // Those of a list of conditions are said in its row.
-                    || section.ends_with("NAME") && row.contains(&format!("`{key}`"))
+                keys.iter().any(is_named) || keys.iter().any(is_around) && has_code(row, key)
             });
-            assert!(is_there, "{path} is in no table");
+            if !is_there {
+                missing.push(path.to_owned());
+            }
         }
     }
+    assert!(missing.is_empty(), "in no table: {missing:?}");
+    for section in [
+        "",
+        "envoy",
+        "redis[].tls",
+        "state",
+        "state.tls",
+        "database.jobs.NAME",
+    ] {
+        assert!(sections.contains_key(section), "{section}: {sections:?}");
+    }
+}
+
+fn is_within(key: &str, section: &str) -> bool {
+    let rest = key.strip_prefix(section);
+    rest.is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Whether this word stands in backquotes.
+fn has_code(row: &str, word: &str) -> bool {
+    let word = Regex::new(&format!(r"\b{word}\b")).unwrap();
+    row.split('`')
+        .skip(1)
+        .step_by(2)
+        .any(|code| word.is_match(code))
+}
+
+/// All sections that `levee.yaml` may have, with their keys: a key that is not known is answered by those that are.
+fn sections() -> BTreeMap<String, Vec<String>> {
+    let known = Regex::new("^(.*): is not known here; known are: (.*)").unwrap();
+    let keys_of = |section: &str| -> Option<Vec<String>> {
+        let nonsense = serde_json::json!({"?": 1});
+        let yaml = match section {
+            "" => nonsense.to_string(),
+            section => with(section, nonsense),
+        };
+        let unknown = match section {
+            "" => "?".to_owned(),
+            section => format!("{}.?", section.replace("[]", "[0]")),
+        };
+        let errors = Config::parse(&yaml).err()?;
+        errors.iter().find_map(|error| {
+            let error = error.to_string();
+            let found = known.captures(&error)?;
+            let is_here = found[1] == unknown;
+            is_here.then(|| found[2].split(", ").map(str::to_owned).collect())
+        })
+    };
+    let (mut open, mut found) = (vec![String::new()], BTreeMap::new());
+    while let Some(section) = open.pop() {
+        let Some(keys) = keys_of(&section) else {
+            continue;
+        };
+        for key in &keys {
+            let path = format!("{section}.{key}");
+            let path = path.trim_start_matches('.');
+            // A section, a list of them, or one by name.
+            open.extend(["", "[]", ".NAME"].map(|end| format!("{path}{end}")));
+        }
+        assert!(found.len() < 100, "{found:?}");
+        found.insert(section, keys);
+    }
+    found
 }
 
 /// Keys that the text names are those of the tables.

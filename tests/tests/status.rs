@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use levee_tests::backend::{Backend, Behaviour};
+use levee_tests::envoy::Envoy;
+use levee_tests::envoy_config::EnvoyConfig;
 use levee_tests::process::{Process, Signal};
 use levee_tests::redis::{Redis, free_address};
 use levee_tests::sidecar::{Sidecar, TOKEN, program};
@@ -197,6 +200,52 @@ fn levee_below(parent: u32) -> u32 {
         place += 1;
     }
     panic!("no levee below {parent}: {all:?}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
+    let (video, chat) = (Backend::start(), Backend::start());
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .upstream("chat", chat.address())
+        .plugin_exactly(&json!({"services": {"video": {"breaker": {"mode": "shadow"}}}}));
+    let envoy = Envoy::start(config).await;
+    let sidecar = Sidecar::start(&format!("envoy: {{admin: 'http://{}'}}\n", envoy.admin()));
+    for service in [&video, &chat] {
+        service.always(Behaviour::status(500));
+    }
+    for _ in 0..12 {
+        assert_eq!(envoy.get("/v1/video/x").await.status, 500, "it is let pass");
+        envoy.get("/v1/chat/x").await;
+    }
+    assert_eq!((video.requests(), chat.requests()), (12, 5));
+    eventually("both breakers to be shown", || {
+        let (code, page) = json_of(sidecar.admin);
+        let services = &page["services"];
+        if services.as_array().is_none_or(|list| list.len() < 2) {
+            return Err(page.to_string());
+        }
+        let (video, chat) = (named(services, "video"), named(services, "chat"));
+        let holds = code == 0
+            && video["state"] == "open"
+            && video["is_shadow"] == true
+            && video["shadow_rejected"] == 7
+            && video["requests"]["rejected"] == 0
+            && chat["state"] == "open"
+            && chat["is_shadow"] == false
+            && chat["shadow_rejected"] == 0
+            && chat["requests"]["rejected"] == 7;
+        holds.then_some(()).ok_or(format!("{code} {page:#}"))
+    });
+    let (code, text) = status(sidecar.admin, &["--once"]);
+    assert_eq!(code, 0, "{text}");
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start));
+    let holds = line("video ").is_some_and(|line| line.contains(" open (shadow) "))
+        && line("video: ").is_some_and(|line| line.ends_with("would have refused 7 so far"))
+        && line("chat ").is_some_and(|line| line.contains(" OPEN "))
+        && line("chat: ").is_none()
+        && text.find("\nchat ") < text.find("\nvideo ");
+    assert!(holds, "{text}");
 }
 
 #[test]

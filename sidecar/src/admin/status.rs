@@ -92,6 +92,7 @@ fn services(gateway: &Gateway, history: &History, now: Instant) -> Vec<Service> 
     }
     for (name, service) in &mut services {
         (*name).clone_into(&mut service.name);
+        service.is_shadow = history.is_shadow(name);
         service.since = history.since(name).map(|since| Since {
             at_least_seconds: seconds(now, since.seen),
             at_most_seconds: since.before.map(|before| seconds(now, before)),
@@ -114,6 +115,7 @@ fn count(service: &mut Service, family: &str, labels: &Labels, value: f64) {
             service.state = Some(state.to_owned());
         }
         filter::FAILURES => service.failures = value,
+        filter::SHADOW_REJECTED => service.shadow_rejected = value,
         filter::REQUESTS => match label("outcome") {
             "success" => service.requests.success = value,
             "failure" => service.requests.failure = value,

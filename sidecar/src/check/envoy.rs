@@ -30,6 +30,8 @@ pub struct Envoy<'a> {
 /// An HTTP connection manager.
 #[derive(Debug)]
 pub struct Manager<'a> {
+    /// The listener that it is in.
+    pub listener: At<'a>,
     /// Its own configuration.
     pub at: At<'a>,
     /// Levee's filter, if it has it.
@@ -76,11 +78,7 @@ impl<'a> Envoy<'a> {
         };
         let managers = of_type("listeners", LISTENER)
             .iter()
-            .flat_map(filter_chains)
-            .flat_map(|chain| chain.list("filters"))
-            .filter_map(|filter| filter.get("typed_config"))
-            .filter(|config| is_a(config, MANAGER))
-            .map(Manager::new)
+            .flat_map(managers_of)
             .collect();
         Self {
             managers,
@@ -110,7 +108,7 @@ impl<'a> Envoy<'a> {
 }
 
 impl<'a> Manager<'a> {
-    fn new(at: At<'a>) -> Self {
+    fn new(listener: At<'a>, at: At<'a>) -> Self {
         let filters = at.list("http_filters");
         let place_of = |is_it: &dyn Fn(&At<'a>) -> bool| filters.iter().position(is_it);
         let router = place_of(&is_router);
@@ -119,6 +117,7 @@ impl<'a> Manager<'a> {
             Filter::new(filters[place].clone(), is_after_router)
         });
         Self {
+            listener,
             filter,
             hosts: at.list("route_config.virtual_hosts"),
             at,
@@ -136,6 +135,11 @@ impl<'a> Manager<'a> {
                 .into_iter()
                 .map(move |route| (host, route))
         })
+    }
+
+    /// The router's entry in the list of filters.
+    pub fn router(&self) -> Option<At<'a>> {
+        self.at.list("http_filters").into_iter().find(is_router)
     }
 
     /// Whether its routes are known, and none leads to a service.
@@ -236,6 +240,26 @@ impl<'a> Filter<'a> {
 fn is_a(any: &At<'_>, kind: &str) -> bool {
     let kind_of = any.text_at("@type").and_then(|url| url.rsplit('/').next());
     kind_of == Some(kind)
+}
+
+fn managers_of<'a>(listener: &At<'a>) -> Vec<Manager<'a>> {
+    let filters = filter_chains(listener)
+        .into_iter()
+        .flat_map(|chain| chain.list("filters"));
+    filters
+        .filter_map(|filter| filter.get("typed_config"))
+        .filter(|config| is_a(config, MANAGER))
+        .map(|config| Manager::new(listener.clone(), config))
+        .collect()
+}
+
+/// The clusters that a route leads to, as far as it names them.
+pub fn clusters_of<'a>(route: &At<'a>) -> Vec<&'a str> {
+    let weighted = route.list("route.weighted_clusters.clusters");
+    let weighted = weighted
+        .iter()
+        .filter_map(|cluster| cluster.text_at("name"));
+    weighted.chain(route.text_at("route.cluster")).collect()
 }
 
 fn filter_chains<'a>(listener: &At<'a>) -> Vec<At<'a>> {

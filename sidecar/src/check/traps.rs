@@ -2,9 +2,9 @@
 //!
 //! Each trap is one small function that looks at the configuration and tells where it is caught.
 
-use super::envoy::{Envoy, Filter, Manager};
+use super::envoy::{Envoy, Filter, Manager, clusters_of};
 use super::located::At;
-use super::stats::{stats_hidden, stats_tags};
+use super::stats::{durations_hidden, stats_hidden, stats_tags};
 use super::{Finding, Severity};
 use levee_filter::config::Fallback;
 use levee_policy::timeout::Class;
@@ -24,7 +24,7 @@ pub struct Trap {
 }
 
 /// All traps, in the order of the table in the README.
-pub const TRAPS: [Trap; 18] = [
+pub const TRAPS: [Trap; 21] = [
     trap("configuration", Error, configuration),
     trap("filter-order", Error, filter_order),
     trap("capabilities", Error, capabilities),
@@ -32,8 +32,10 @@ pub const TRAPS: [Trap; 18] = [
     trap("failure-policy", Warning, failure_policy),
     trap("stats-tags", Warning, stats_tags),
     trap("stats-hidden", Warning, stats_hidden),
+    trap("durations-hidden", Warning, durations_hidden),
     trap("no-limit", Warning, no_limit),
     trap("idle-limit", Warning, idle_limit),
+    trap("slow-clients", Warning, slow_clients),
     trap("connect-timeout", Warning, connect_timeout),
     trap("client-headers", Warning, client_headers),
     trap("fallback-route", Warning, fallback_route),
@@ -42,6 +44,7 @@ pub const TRAPS: [Trap; 18] = [
     trap("panic-threshold", Warning, panic_threshold),
     trap("unknown-name", Warning, unknown_name),
     trap("shared-vm", Warning, shared_vm),
+    trap("http3", Warning, http3),
     trap("admin-address", Warning, admin_address),
 ];
 
@@ -245,6 +248,30 @@ fn idle_limit(envoy: &Envoy<'_>, caught: &mut Caught) {
     }
 }
 
+/// An answer that its client is too slow to take ends by its class, which its breaker counts as a failure of the service.
+fn slow_clients(envoy: &Envoy<'_>, caught: &mut Caught) {
+    const KEY: &str = "per_connection_buffer_high_watermark_timeout";
+    for (manager, filter) in envoy.guarded() {
+        let at = manager.listener.get(KEY);
+        let Some(at) = at.as_ref().filter(|at| !is_zero(at)) else {
+            caught.at(
+                at.as_ref().unwrap_or(&manager.listener),
+                format!("without {KEY} a client that takes no more of its answer is ended by its class, which counts as a failure of the service, and a few of them open its breaker; set it to 20s or so, as envoy/gateway.yaml does"),
+            );
+            continue;
+        };
+        let (Some(within), Some(longest)) = (duration(at), longest_class(filter)) else {
+            continue;
+        };
+        if within >= longest {
+            caught.at(
+                at,
+                format!("is not shorter than the longest class in use ({longest:?}): a client that takes no more of its answer is ended by its class before, which counts as a failure of the service; make it shorter"),
+            );
+        }
+    }
+}
+
 /// The longest limit that any request may get.
 fn longest_class(filter: &Filter<'_>) -> Option<Duration> {
     let config = filter.config.as_ref()?;
@@ -382,15 +409,6 @@ fn retry_budget(envoy: &Envoy<'_>, caught: &mut Caught) {
             }
         }
     }
-}
-
-/// The clusters that a route leads to, as far as it names them.
-fn clusters_of<'a>(route: &At<'a>) -> Vec<&'a str> {
-    let weighted = route.list("route.weighted_clusters.clusters");
-    let weighted = weighted
-        .iter()
-        .filter_map(|cluster| cluster.text_at("name"));
-    weighted.chain(route.text_at("route.cluster")).collect()
 }
 
 /// Ejecting hosts is for one bad host of several. Whether the service as a whole works is the breaker's question.
@@ -542,6 +560,21 @@ fn shared_vm(envoy: &Envoy<'_>, caught: &mut Caught) {
             caught.at(
                 at,
                 format!("the filter in line {} has the same vm_id, and so the same breakers, but another failure_rate.window; give both the same window, or each its own vm_id", other.entry.line),
+            );
+        }
+    }
+}
+
+/// Levee's tests speak HTTP/1.1 and HTTP/2.
+fn http3(envoy: &Envoy<'_>, caught: &mut Caught) {
+    for (manager, _) in envoy.guarded() {
+        let codec = manager.at.get("codec_type");
+        let codec = codec.filter(|codec| codec.text() == Some("HTTP3"));
+        let quic = || manager.listener.find("udp_listener_config.quic_options");
+        if let Some(at) = codec.or_else(quic) {
+            caught.at(
+                &at,
+                "Levee was not tried with HTTP/3: try breakers and time limits on this listener before you rely on them",
             );
         }
     }

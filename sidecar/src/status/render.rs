@@ -134,11 +134,12 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         return Vec::new();
     }
     let mut services: Vec<&Service> = services.iter().collect();
-    let rank = |service: &Service| match service.state.as_deref() {
-        Some("open") => 0,
-        Some("half_open") => 1,
-        Some(_) => 2,
-        None => 3,
+    let rank = |service: &Service| match (service.state.as_deref(), service.is_shadow) {
+        (Some("open" | "half_open"), Some(true)) => 2,
+        (Some("open"), _) => 0,
+        (Some("half_open"), _) => 1,
+        (Some(_), _) => 3,
+        (None, _) => 4,
     };
     services.sort_by(|one, other| (rank(one), &one.name).cmp(&(rank(other), &other.name)));
     let row = |service: &&Service| {
@@ -153,7 +154,10 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         let timeouts = service.timeouts;
         vec![
             service.name.clone(),
-            state(service.state.as_deref()),
+            match service.is_shadow {
+                Some(true) => shadow_state(service.state.as_deref()),
+                _ => state(service.state.as_deref()),
+            },
             service.since.map_or_else(nothing, since),
             count(service.requests.total()),
             count(service.failures),
@@ -164,7 +168,7 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         ]
     };
     let rows: Vec<Vec<String>> = services.iter().map(row).collect();
-    table(
+    let mut lines = table(
         &[
             ("SERVICE", false),
             ("STATE", false),
@@ -178,7 +182,16 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         ],
         &rows,
         width,
-    )
+    );
+    for service in services {
+        if service.is_shadow == Some(true) {
+            lines.push(format!(
+                "{}: refuses nothing (mode shadow); would have refused {} so far",
+                service.name, service.shadow_rejected
+            ));
+        }
+    }
+    lines
 }
 
 fn redis(upstreams: &[Redis], width: usize) -> Vec<String> {
@@ -190,6 +203,7 @@ fn redis(upstreams: &[Redis], width: usize) -> Vec<String> {
             redis.name.clone(),
             match redis.mode.as_str() {
                 "enforce" => state(Some(&redis.state)),
+                "shadow" => shadow_state(Some(&redis.state)),
                 mode => format!("{} ({mode})", state(Some(&redis.state))),
             },
             since(redis.since),
@@ -309,6 +323,12 @@ fn nothing() -> String {
     "-".to_owned()
 }
 
+/// In mode `shadow`, in which nothing is refused.
+fn shadow_state(state: Option<&str>) -> String {
+    let state = state.map_or_else(nothing, |state| state.replace('_', "-"));
+    format!("{state} (shadow)")
+}
+
 /// What is not as usual is in capitals.
 fn state(state: Option<&str>) -> String {
     match state {
@@ -385,6 +405,8 @@ mod tests {
             name: name.to_owned(),
             state: Some(state.to_owned()),
             since: Some(since(7.4, Some(12.2))),
+            is_shadow: None,
+            shadow_rejected: 0,
             requests: Requests {
                 success: 12345,
                 failure: 6,
@@ -417,12 +439,24 @@ mod tests {
             services: vec![
                 service("chat", "closed", 0.0042, 0.81),
                 Service {
+                    is_shadow: Some(true),
+                    shadow_rejected: 16,
+                    ..service("billing", "open", 0.0042, 0.81)
+                },
+                Service {
+                    is_shadow: Some(true),
+                    shadow_rejected: 1,
+                    ..service("storage", "half_open", 0.0042, 0.81)
+                },
+                Service {
                     name: "metrics".to_owned(),
                     durations: Some(Durations::default()),
                     ..Service::default()
                 },
                 service("auth", "open", 1.5, 250.0),
                 Service {
+                    is_shadow: Some(false),
+                    shadow_rejected: 2,
                     since: Some(since(90.0, None)),
                     ..service("video", "half_open", 0.12, 0.13)
                 },
@@ -485,14 +519,18 @@ mod tests {
 levee 0.1.0 at http://127.0.0.1:9464    2026-01-01T00:00:00Z
 envoy:    read at http://127.0.0.1:9901
 
-SERVICE  STATE      SINCE   REQUESTS  FAILURES  REJECTED  TIMEOUTS    P50    P99
-auth     OPEN       7s-12s     12355         6         3         6   1.5s   250s
-video    HALF-OPEN  >1m30s     12355         6         3         6  120ms  130ms
-chat     closed     7s-12s     12355         6         3         6  4.2ms  810ms
-metrics  -          -              -         -         -         -      -      -
+SERVICE  STATE               SINCE   REQUESTS  FAILURES  REJECTED  TIMEOUTS    P50    P99
+auth     OPEN                7s-12s     12355         6         3         6   1.5s   250s
+video    HALF-OPEN           >1m30s     12355         6         3         6  120ms  130ms
+billing  open (shadow)       7s-12s     12355         6         3         6  4.2ms  810ms
+storage  half-open (shadow)  7s-12s     12355         6         3         6  4.2ms  810ms
+chat     closed              7s-12s     12355         6         3         6  4.2ms  810ms
+metrics  -                   -              -         -         -         -      -      -
+billing: refuses nothing (mode shadow); would have refused 16 so far
+storage: refuses nothing (mode shadow); would have refused 1 so far
 
 REDIS     BREAKER        SINCE  COMMANDS  FAILURES  REJECTED  RETRIES  BUDGET  CONNECTIONS
-sessions  OPEN (shadow)  1h01m        15         5         0        9      97       4/1000
+sessions  open (shadow)  1h01m        15         5         0        9      97       4/1000
 sessions: last error 3s ago: no [2J connection
 
 JOB                      LAST RUN          NEXT RUN     ROWS  ALL ROWS  FAILURES

@@ -115,10 +115,15 @@ pub struct Service {
     pub name: String,
     /// `closed`, `open`, `half_open`. Null: a cluster that the filter has no breaker for.
     pub state: Option<String>,
+    /// Whether the breaker refuses nothing though it is not closed: its mode is `shadow`, as its counts show. Null: it is
+    /// closed, or no request has shown it since it was.
+    pub is_shadow: Option<bool>,
     /// Since when.
     pub since: Option<Since>,
     /// By outcome.
     pub requests: Requests,
+    /// That mode `shadow` would have refused. They were let pass, and are in `requests` by what became of them.
+    pub shadow_rejected: u64,
     /// That failed.
     pub failures: u64,
     /// That ran out of time.
