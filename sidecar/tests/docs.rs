@@ -489,7 +489,7 @@ fn each_key_in_the_tables_of_levee_yaml_is_known_and_each_that_is_known_is_in_th
             let is_around = |named: &String| {
                 let rest = section.strip_prefix(named.as_str());
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-                    || section.ends_with(".NAME") && is_within(named, section)
+                    || section.ends_with("NAME") && is_within(named, section)
             };
             let is_there = rows.iter().any(|(keys, row)| {
                 keys.iter().any(is_named) || keys.iter().any(is_around) && has_code(row, key)
