@@ -13,6 +13,7 @@ use levee_tests::process::Signal;
 use levee_tests::sidecar::Sidecar;
 use levee_tests::wait::GENEROUS;
 use postgres::types::ToSql;
+use postgres::{Client, Transaction};
 use serde_json::Value;
 
 const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 0s, scheduled: false}}";
@@ -383,12 +384,8 @@ fn batches_that_are_too_slow_are_made_smaller() {
     assert!(sidecar.log().contains("SQLSTATE 57014"));
 }
 
-#[test]
-fn rows_that_somebody_holds_are_left_to_the_next_time() {
-    let postgres = database();
-    postgres.add_tokens(100, 0);
-    let sidecar = Sidecar::at(&postgres, "levee", AUTH);
-    let mut service = postgres.client_as("app");
+/// Holds the ten tokens that expired first, until the transaction ends.
+fn lock_the_first_ten(service: &mut Client) -> Transaction<'_> {
     let mut transaction = service.transaction().expect("a transaction");
     transaction
         .execute(
@@ -396,6 +393,16 @@ fn rows_that_somebody_holds_are_left_to_the_next_time() {
             &[],
         )
         .expect("a lock");
+    transaction
+}
+
+#[test]
+fn rows_that_somebody_holds_are_left_to_the_next_time() {
+    let postgres = database();
+    postgres.add_tokens(100, 0);
+    let sidecar = Sidecar::at(&postgres, "levee", AUTH);
+    let mut service = postgres.client_as("app");
+    let transaction = lock_the_first_ten(&mut service);
     let (_, report) = sidecar.post(RUN_AUTH);
     assert_eq!(report["rows"], 90, "{report}");
     transaction.rollback().expect("an end");
@@ -411,13 +418,7 @@ fn rows_that_are_let_go_before_the_end_are_handled_too() {
         "jobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 50ms, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     let mut service = postgres.client_as("app");
-    let mut transaction = service.transaction().expect("a transaction");
-    transaction
-        .execute(
-            "SELECT 1 FROM email_verification_tokens ORDER BY expires_at LIMIT 10 FOR UPDATE",
-            &[],
-        )
-        .expect("a lock");
+    let transaction = lock_the_first_ten(&mut service);
     let report = thread::scope(|scope| {
         let run = scope.spawn(|| sidecar.post(RUN_AUTH).1);
         sidecar.wait_for("a run to be under way", |sidecar| rows(sidecar) >= 20);
