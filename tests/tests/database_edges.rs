@@ -246,22 +246,28 @@ fn rows_that_others_hide_or_keep_end_the_run() {
            'BEGIN IF OLD.k <= 25 THEN RETURN NULL; END IF; RETURN OLD; END';
          CREATE TRIGGER keep BEFORE DELETE ON few FOR EACH ROW EXECUTE FUNCTION keep_few();
          INSERT INTO few SELECT i, '2020-01-01'::timestamptz + i * interval '1 s' FROM generate_series(1, 100) i;
+         CREATE TABLE by_number (LIKE few INCLUDING ALL); INSERT INTO by_number SELECT * FROM few;
+         CREATE TRIGGER keep BEFORE DELETE ON by_number FOR EACH ROW EXECUTE FUNCTION keep_few();
          INSERT INTO hidden SELECT i, '2020-01-01', CASE WHEN i > 90 THEN 'levee' ELSE 'other' END FROM generate_series(1, 100) i;
-         INSERT INTO kept SELECT i, '2020-01-01', false FROM generate_series(1, 100) i; GRANT ALL ON hidden, kept, few TO levee",
+         INSERT INTO kept SELECT i, '2020-01-01', false FROM generate_series(1, 100) i;
+         GRANT ALL ON hidden, kept, few, by_number TO levee",
     );
-    let job = |table| {
+    let job = |table, order| {
         format!(
-            "{table}: {{table: {table}, key: k, where: {{column: at, before: 0s}}, action: delete, batch: 10, pause: 0s, scheduled: false}}"
+            "\n  {table}: {{table: {table}, key: k, order: {order}, where: {{column: at, before: 0s}}, action: delete, batch: 10, pause: 0s, scheduled: false}}"
         )
     };
-    let keys = format!(
-        "jobs:\n  {}\n  {}\n  {}",
-        job("hidden"),
-        job("kept"),
-        job("few")
-    );
+    let keys = [
+        job("hidden", "at"),
+        job("kept", "at"),
+        job("few", "at"),
+        // 9 comes before 18, other than in a text.
+        job("by_number", "k"),
+    ]
+    .concat();
+    let keys = format!("jobs:{keys}");
     let sidecar = Sidecar::at(&postgres, "levee", &keys);
-    for (table, rows) in [("hidden", 10), ("kept", 0), ("few", 75)] {
+    for (table, rows) in [("hidden", 10), ("kept", 0), ("few", 75), ("by_number", 75)] {
         let (_, report) = sidecar.post(&format!("/v1/jobs/{table}/run?wait=1m"));
         assert_eq!(
             (&report["outcome"], &report["rows"]),

@@ -290,7 +290,7 @@ impl Spec {
             "WITH levee_batch AS (SELECT {key} AS levee_key, {order} AS levee_order FROM {table} WHERE {conditions} \
              ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED), levee_done AS ({change} WHERE {key} IN (SELECT \
              levee_key FROM levee_batch) AND {conditions} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
-             (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_order DESC LIMIT 1)"
+             (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
         ))
     }
 }
@@ -478,7 +478,7 @@ mod tests {
                  \"email_verification_tokens\" WHERE {rows} ORDER BY \"expires_at\" LIMIT {limit} FOR UPDATE SKIP \
                  LOCKED), levee_done AS (DELETE FROM \"email_verification_tokens\" WHERE \"token_id\" IN (SELECT \
                  levee_key FROM levee_batch) AND {again} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
-                 (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_order DESC LIMIT 1)"
+                 (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
             )
         };
         let rows =
@@ -520,7 +520,7 @@ mod tests {
                  SET \"status\" = CAST(CAST($6 AS text) AS call_status), \"ended_at\" = now(), \"duration\" = \
                  CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \"started_at\")), 0), 2147483647) AS int) WHERE \
                  \"call_id\" IN (SELECT levee_key FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) \
-                 FROM levee_done), (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_order DESC LIMIT 1)"
+                 FROM levee_done), (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
             )
         );
         assert!(spec.comes_to_an_end());
