@@ -9,18 +9,11 @@ use std::time::Duration;
 /// The window has ten buckets, and time is told to a tenth of a second.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 
-const MODES: [(&str, Mode); 5] = [
-    ("enforce", Mode::Enforce),
-    ("shadow", Mode::Shadow),
-    ("disabled", Mode::Disabled),
-    ("forced_open", Mode::ForcedOpen),
-    ("forced_closed", Mode::ForcedClosed),
-];
-
 /// Reads a breaker on top of `base`: what is not there stays as it is.
 pub fn read_breaker(section: &mut Section<'_>, base: Settings) -> Settings {
     let mut settings = base;
-    if let Some(mode) = section.choice("mode", &MODES) {
+    let modes = Mode::ALL.map(|mode| (mode.name(), mode));
+    if let Some(mode) = section.choice("mode", &modes) {
         settings.mode = mode;
     }
     if let Some(limit) = section.integer("consecutive_failures", 0..=1_000_000) {

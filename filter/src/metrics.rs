@@ -8,6 +8,8 @@ use levee_policy::breaker::Phase;
 
 /// Gauge by service: 0 closed, 1 open, 2 half-open.
 pub const STATE: &str = "circuit_breaker_state";
+/// Gauge by service: 0 enforce, 1 shadow, 2 disabled, 3 forced open, 4 forced closed.
+pub const MODE: &str = "circuit_breaker_mode";
 /// Counter by service: requests that failed.
 pub const FAILURES: &str = "circuit_breaker_failures_total";
 /// Counter by service and outcome: all requests.
@@ -107,6 +109,11 @@ impl Counter {
 /// The name of the [`STATE`] gauge for `service`.
 pub fn state_name(service: &str) -> String {
     format!("{STATE}.service.{service}")
+}
+
+/// The name of the [`MODE`] gauge for `service`.
+pub fn mode_name(service: &str) -> String {
+    format!("{MODE}.service.{service}")
 }
 
 #[cfg(test)]

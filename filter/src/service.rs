@@ -3,7 +3,7 @@
 use crate::config::{Fallback, ServiceConfig};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId};
-use crate::metrics::{Counter, state_name};
+use crate::metrics::{Counter, mode_name, state_name};
 use crate::outcome::Protocol;
 use crate::shared::BreakerId;
 use levee_policy::breaker::{Breaker, Phase, Settings};
@@ -73,6 +73,9 @@ impl Service {
             shown: None,
         };
         service.show_phase(host);
+        if let Some(gauge) = host.define_gauge(&mode_name(&label)) {
+            host.set(gauge, config.breaker.mode as u32);
+        }
         service
     }
 

@@ -384,10 +384,10 @@ fn shadow_decides_and_counts_and_refuses_nothing() {
 
 #[test]
 fn the_other_modes_do_as_they_are_told() {
-    for (mode, passes, state, counted) in [
-        ("disabled", true, 0, 0),
-        ("forced_closed", true, 0, 10),
-        ("forced_open", false, 1, 0),
+    for (mode, number, passes, state, counted) in [
+        ("disabled", 2, true, 0, 0),
+        ("forced_open", 3, false, 1, 0),
+        ("forced_closed", 4, true, 0, 10),
     ] {
         let mut gateway = Gateway::new(1, &format!(r#"{{"breaker": {{"mode": "{mode}"}}}}"#));
         for _ in 0..10 {
@@ -398,6 +398,11 @@ fn the_other_modes_do_as_they_are_told() {
             );
         }
         assert_eq!(gateway.state("auth"), state, "{mode}");
+        assert_eq!(
+            gateway.metric("circuit_breaker_mode.service.auth"),
+            number,
+            "{mode}"
+        );
         assert_eq!(gateway.outcome("auth", "failure"), counted, "{mode}");
     }
 }

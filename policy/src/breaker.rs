@@ -35,21 +35,42 @@ pub const MAX_PROBES: usize = 16;
 
 /// What a breaker does with what it decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Mode {
     /// Refuses calls while open.
     #[default]
-    Enforce,
+    Enforce = 0,
     /// Goes through the same states but refuses nothing.
-    Shadow,
+    Shadow = 1,
     /// Admits every call and learns nothing.
-    Disabled,
+    Disabled = 2,
     /// Refuses every call.
-    ForcedOpen,
+    ForcedOpen = 3,
     /// Admits every call and learns nothing; unlike `Disabled`, its calls are still counted.
-    ForcedClosed,
+    ForcedClosed = 4,
 }
 
 impl Mode {
+    /// All of them, each at its number.
+    pub const ALL: [Self; 5] = [
+        Self::Enforce,
+        Self::Shadow,
+        Self::Disabled,
+        Self::ForcedOpen,
+        Self::ForcedClosed,
+    ];
+
+    /// Its name, in configurations and wherever it is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::Disabled => "disabled",
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+        }
+    }
+
     /// Whether states change in this mode.
     pub const fn learns(self) -> bool {
         matches!(self, Self::Enforce | Self::Shadow)
@@ -233,6 +254,20 @@ pub enum Phase {
     Open = 1,
     /// Some calls go out, to see.
     HalfOpen = 2,
+}
+
+impl Phase {
+    /// All of them, each at its number.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// Its name, wherever it is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -564,6 +564,16 @@ fn a_call_from_before_the_mode_was_fixed_teaches_nothing_but_gives_its_place_bac
 }
 
 #[test]
+fn modes_and_phases_stand_at_their_numbers() {
+    for (place, mode) in Mode::ALL.into_iter().enumerate() {
+        assert_eq!(mode as usize, place, "{}", mode.name());
+    }
+    for (place, phase) in Phase::ALL.into_iter().enumerate() {
+        assert_eq!(phase as usize, place, "{}", phase.name());
+    }
+}
+
+#[test]
 fn the_fixed_modes_say_where_they_stand_and_forced_open_when_to_ask_again() {
     for (mode, learns, phase) in [
         (Mode::Enforce, true, None),

@@ -17,7 +17,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
-use levee_policy::breaker::{Mode, Phase};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -164,31 +163,13 @@ fn upstream(listen: SocketAddr, proxy: &Proxy, clock: Clock) -> Value {
         "attempts_in_flight": status.attempts_in_flight,
         "retry_budget_left": status.budget_left,
         "breaker": {
-            "state": name_of_phase(status.phase),
+            "state": status.phase.name(),
             "since_seconds": status.in_phase.as_secs_f64(),
-            "mode": name_of_mode(status.mode),
+            "mode": status.mode.name(),
         },
         "last_error": status.last_error.map(|error| json!({
             "message": error.message,
             "seconds_ago": now.since(error.at).as_secs_f64(),
         })),
     })
-}
-
-const fn name_of_phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Closed => "closed",
-        Phase::Open => "open",
-        Phase::HalfOpen => "half_open",
-    }
-}
-
-const fn name_of_mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Shadow => "shadow",
-        Mode::Disabled => "disabled",
-        Mode::ForcedOpen => "forced_open",
-        Mode::ForcedClosed => "forced_closed",
-    }
 }

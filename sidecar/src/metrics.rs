@@ -10,10 +10,18 @@ use prometheus::{
 };
 use std::time::Duration;
 
+/// What the numbers of [`names::BREAKER_STATE`] mean, here and in the filter.
+pub const STATES: &str = "0 closed, 1 open, 2 half-open.";
+
+/// What the numbers of [`names::BREAKER_MODE`] mean, here and in the filter.
+pub const MODES: &str = "0 enforce, 1 shadow, 2 disabled, 3 forced_open, 4 forced_closed.";
+
 /// Names of metrics. The README's table lists them.
 pub mod names {
-    /// 0 closed, 1 open, 2 half-open.
+    /// Where a breaker is.
     pub const BREAKER_STATE: &str = "circuit_breaker_state";
+    /// What it does with what it decides.
+    pub const BREAKER_MODE: &str = "circuit_breaker_mode";
     /// Failed commands.
     pub const BREAKER_FAILURES: &str = "circuit_breaker_failures_total";
     /// Commands by outcome.
@@ -210,6 +218,7 @@ pub struct Metrics {
     terminated: IntCounterVec,
     registry: Registry,
     breaker_state: IntGaugeVec,
+    breaker_mode: IntGaugeVec,
     breaker_failures: IntCounterVec,
     breaker_requests: IntCounterVec,
     retry: IntCounterVec,
@@ -228,6 +237,8 @@ pub struct Metrics {
 pub struct RedisMetrics {
     /// Where the breaker is.
     pub state: IntGauge,
+    /// What it does with what it decides.
+    pub mode: IntGauge,
     /// Failed commands.
     pub failures: IntCounter,
     /// Commands that were answered.
@@ -302,11 +313,8 @@ impl Metrics {
         let build = gauge(names::BUILD_INFO, "Always 1.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            breaker_state: gauge(
-                names::BREAKER_STATE,
-                "0 closed, 1 open, 2 half-open.",
-                &["service"],
-            ),
+            breaker_state: gauge(names::BREAKER_STATE, STATES, &["service"]),
+            breaker_mode: gauge(names::BREAKER_MODE, MODES, &["service"]),
             breaker_failures: counter(names::BREAKER_FAILURES, "Failed requests.", &["service"]),
             breaker_requests: counter(
                 names::BREAKER_REQUESTS,
@@ -387,6 +395,7 @@ impl Metrics {
         let refused = |reason| self.refused.with_label_values(&[name, reason]);
         RedisMetrics {
             state: self.breaker_state.with_label_values(&[&service]),
+            mode: self.breaker_mode.with_label_values(&[&service]),
             failures: self.breaker_failures.with_label_values(&[&service]),
             success: requests("success"),
             failure: requests("failure"),

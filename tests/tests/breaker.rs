@@ -419,11 +419,11 @@ async fn sixty_percent_errors_open_it_with_the_defaults_though_never_five_in_a_r
 
 #[tokio::test]
 async fn modes_do_what_they_say() {
-    for (mode, refused_when_well, refused_when_failing) in [
-        ("shadow", false, false),
-        ("disabled", false, false),
-        ("forced_closed", false, false),
-        ("forced_open", true, true),
+    for (mode, number, refused_when_well, refused_when_failing) in [
+        ("shadow", 1.0, false, false),
+        ("disabled", 2.0, false, false),
+        ("forced_open", 3.0, true, true),
+        ("forced_closed", 4.0, false, false),
     ] {
         let video = Backend::start();
         let envoy = gateway(
@@ -442,10 +442,13 @@ async fn modes_do_what_they_say() {
             refused_when_failing,
             "{mode}"
         );
+        let service = [("service", "video")];
+        envoy
+            .wait_for_metric("circuit_breaker_mode", &service, number)
+            .await;
         if mode == "shadow" {
-            let shadow = [("service", "video")];
             envoy
-                .wait_for_metric("circuit_breaker_shadow_rejected_total", &shadow, 5.0)
+                .wait_for_metric("circuit_breaker_shadow_rejected_total", &service, 5.0)
                 .await;
             transitions(&envoy, "open", 1.0).await;
         }

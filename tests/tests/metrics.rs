@@ -26,6 +26,7 @@ async fn each_metric_has_the_promised_name_labels_and_value() {
     let envoy = gateway_after_an_outage().await;
     for (name, label, wanted) in [
         ("circuit_breaker_state", None, 1.0),
+        ("circuit_breaker_mode", None, 0.0),
         ("circuit_breaker_failures_total", None, 5.0),
         (
             "circuit_breaker_requests_total",
@@ -112,6 +113,7 @@ async fn there_are_no_others_and_each_is_of_the_promised_type() {
     }
     let wanted = BTreeMap::from([
         ("circuit_breaker_failures_total", "counter"),
+        ("circuit_breaker_mode", "gauge"),
         ("circuit_breaker_probe_leases_expired_total", "counter"),
         ("circuit_breaker_requests_total", "counter"),
         ("circuit_breaker_shadow_rejected_total", "counter"),

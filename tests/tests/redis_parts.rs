@@ -44,7 +44,7 @@ fn one_upstreams_outage_is_not_anothers() {
     let redis = Redis::start();
     let sidecar = Sidecar::start(&format!(
         "redis:\n  - {{name: gone, listen: 127.0.0.1:0, upstream: 'redis://{}', deadline: 100ms}}\n  \
-           - {{name: well, listen: 127.0.0.1:0, upstream: 'redis://{}'}}\n",
+           - {{name: well, listen: 127.0.0.1:0, upstream: 'redis://{}', breaker: {{mode: shadow}}}}\n",
         free_address(),
         redis.address
     ));
@@ -63,9 +63,11 @@ fn one_upstreams_outage_is_not_anothers() {
     }
     assert!(gone.ask("GET a").contains("circuit open for gone"));
     assert_eq!(well.ask("GET a"), "$1\r\n1\r\n");
-    for (service, state) in [("gone", 1), ("well", 0)] {
-        let name = format!("circuit_breaker_state{{service=\"redis:{service}\"}}");
-        assert_eq!(sidecar.metric(&name), state, "{service}");
+    for (service, state, mode) in [("gone", 1, 0), ("well", 0, 1)] {
+        for (what, wanted) in [("state", state), ("mode", mode)] {
+            let name = format!("circuit_breaker_{what}{{service=\"redis:{service}\"}}");
+            assert_eq!(sidecar.metric(&name), wanted, "{name}");
+        }
     }
     // That Redis is away is its own trouble: the sidecar is ready.
     assert_eq!(sidecar.get("/readyz").0, 200);

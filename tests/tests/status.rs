@@ -214,8 +214,22 @@ async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
     for service in [&video, &chat] {
         service.always(Behaviour::status(500));
     }
-    for _ in 0..12 {
+    for _ in 0..5 {
+        envoy.get("/v1/video/x").await;
+    }
+    eventually(
+        "the mode to be shown before anything would have been refused",
+        || {
+            let text = status(sidecar.admin, &["--once"]).1;
+            let line = text.lines().find(|line| line.starts_with("video "));
+            let holds = line.is_some_and(|line| line.contains(" open (shadow) "));
+            holds.then_some(()).ok_or(text)
+        },
+    );
+    for _ in 0..7 {
         assert_eq!(envoy.get("/v1/video/x").await.status, 500, "it is let pass");
+    }
+    for _ in 0..12 {
         envoy.get("/v1/chat/x").await;
     }
     assert_eq!((video.requests(), chat.requests()), (12, 5));
@@ -228,11 +242,11 @@ async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
         let (video, chat) = (named(services, "video"), named(services, "chat"));
         let holds = code == 0
             && video["state"] == "open"
-            && video["is_shadow"] == true
+            && video["mode"] == "shadow"
             && video["shadow_rejected"] == 7
             && video["requests"]["rejected"] == 0
             && chat["state"] == "open"
-            && chat["is_shadow"] == false
+            && chat["mode"] == "enforce"
             && chat["shadow_rejected"] == 0
             && chat["requests"]["rejected"] == 7;
         holds.then_some(()).ok_or(format!("{code} {page:#}"))

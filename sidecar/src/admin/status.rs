@@ -1,6 +1,6 @@
 //! The state of all parts in one answer: what `levee status` shows.
 
-use super::{Admin, name_of_mode, name_of_phase};
+use super::Admin;
 use crate::clock;
 use crate::database;
 use crate::envoy::history::History;
@@ -16,6 +16,7 @@ use axum::extract::State;
 use axum::response::Json;
 use axum::routing::get;
 use levee_filter::metrics as filter;
+use levee_policy::breaker::{Mode, Phase};
 use levee_policy::time::Instant;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -92,7 +93,6 @@ fn services(gateway: &Gateway, history: &History, now: Instant) -> Vec<Service> 
     }
     for (name, service) in &mut services {
         (*name).clone_into(&mut service.name);
-        service.is_shadow = history.is_shadow(name);
         service.since = history.since(name).map(|since| Since {
             at_least_seconds: seconds(now, since.seen),
             at_most_seconds: since.before.map(|before| seconds(now, before)),
@@ -103,16 +103,16 @@ fn services(gateway: &Gateway, history: &History, now: Instant) -> Vec<Service> 
 
 fn count(service: &mut Service, family: &str, labels: &Labels, value: f64) {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Not negative.
-    let value = value as u64;
+    let (value, place) = (value as u64, value as usize);
     let label = |name: &str| labels.get(name).map_or("", String::as_str);
     match family {
         filter::STATE => {
-            let state = match value {
-                0 => "closed",
-                1 => "open",
-                _ => "half_open",
-            };
-            service.state = Some(state.to_owned());
+            let state = Phase::ALL.get(place);
+            service.state = state.map(|state| state.name().to_owned());
+        }
+        filter::MODE => {
+            let mode = Mode::ALL.get(place);
+            service.mode = mode.map(|mode| mode.name().to_owned());
         }
         filter::FAILURES => service.failures = value,
         filter::SHADOW_REJECTED => service.shadow_rejected = value,
@@ -141,8 +141,8 @@ fn upstream(listen: SocketAddr, proxy: &Proxy, now: Instant) -> Redis {
         name: proxy.settings.name.clone(),
         listen: listen.to_string(),
         upstream: proxy.upstream.to_string(),
-        state: name_of_phase(status.phase).to_owned(),
-        mode: name_of_mode(status.mode).to_owned(),
+        state: status.phase.name().to_owned(),
+        mode: status.mode.name().to_owned(),
         since: Since {
             at_least_seconds: in_phase,
             at_most_seconds: Some(in_phase),

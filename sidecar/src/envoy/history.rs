@@ -1,8 +1,7 @@
 //! What was seen of services before: since when a breaker has been where it is, and how long requests took lately.
 //!
 //! Envoy has neither. The filter counts changes of state, so that a breaker that opened and closed between two looks is
-//! seen to have changed; but not when. Nor does it say which mode a breaker is in: what shows it is which counter grows
-//! while the breaker is not closed, of requests that it refused or of those that it would have refused.
+//! seen to have changed; but not when.
 
 use super::histogram::Histogram;
 use super::text::Labels;
@@ -14,9 +13,6 @@ use std::time::Duration;
 
 /// How far back durations go at least, once it has been looked for so long; at most twice that.
 pub const WINDOW: Duration = Duration::from_mins(1);
-
-/// The value of [`filter::STATE`] for a breaker that is closed.
-const CLOSED: u64 = 0;
 
 /// What was seen of all services at the last look. Services that are gone are forgotten, so it is not more than Envoy shows.
 #[derive(Clone, Debug, Default)]
@@ -39,19 +35,9 @@ struct Seen {
     /// The state, and how often it has changed in all.
     state: Option<(u64, u64)>,
     since: Option<Since>,
-    refusals: Refusals,
     durations: Histogram,
     /// The older of these two is where the window begins. `None`: with Envoy.
     window: [Option<(Instant, Histogram)>; 2],
-}
-
-/// What a breaker does to requests while it is not closed.
-#[derive(Clone, Copy, Debug, Default)]
-struct Refusals {
-    /// How many it refused, and how many it would have refused, in all.
-    counts: (u64, u64),
-    /// Whether it refuses none: its mode is `shadow`. `None`: it is closed, or no request has shown it since it was.
-    is_shadow: Option<bool>,
 }
 
 /// How long requests took lately.
@@ -73,18 +59,6 @@ impl History {
             let sum = changes.entry(service_of(labels)).or_default();
             *sum = sum.saturating_add(bits(value));
         }
-        let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (labels, value) in series(gateway, filter::REQUESTS) {
-            if labels
-                .get("outcome")
-                .is_some_and(|outcome| outcome == "rejected")
-            {
-                counts.entry(service_of(labels)).or_default().0 = bits(value);
-            }
-        }
-        for (labels, value) in series(gateway, filter::SHADOW_REJECTED) {
-            counts.entry(service_of(labels)).or_default().1 = bits(value);
-        }
         for (labels, value) in series(gateway, filter::STATE) {
             let service = service_of(labels);
             let mut seen = before.remove(service).unwrap_or_default();
@@ -98,8 +72,6 @@ impl History {
                 seen.since = Some(since);
                 seen.state = Some(state);
             }
-            let counts = counts.get(service).copied().unwrap_or_default();
-            seen.refusals.look(bits(value) == CLOSED, counts);
             self.services.insert(service.to_owned(), seen);
         }
         // There are several of a service where Envoy has tags of the user's own.
@@ -124,11 +96,6 @@ impl History {
         self.services.get(service)?.since
     }
 
-    /// Whether the breaker of `service` refuses nothing though it is not closed. `None`: it is closed, or nobody knows yet.
-    pub fn is_shadow(&self, service: &str) -> Option<bool> {
-        self.services.get(service)?.refusals.is_shadow
-    }
-
     /// How long requests to `service` took lately.
     pub fn lately(&self, service: &str) -> Option<Lately> {
         let seen = self.services.get(service)?;
@@ -141,24 +108,6 @@ impl History {
             durations,
             since: begin.map(|(at, _)| *at),
         })
-    }
-}
-
-impl Refusals {
-    fn look(&mut self, is_closed: bool, counts: (u64, u64)) {
-        // Fewer than before: Envoy has begun anew.
-        let has_grown = |before: u64, now: u64| now > 0 && now != before;
-        let before = std::mem::replace(&mut self.counts, counts);
-        let refused = has_grown(before.0, counts.0);
-        let would_have = has_grown(before.1, counts.1);
-        self.is_shadow = match (refused, would_have) {
-            // Where it is closed, it may open in another mode. Where both have grown, nobody knows which was last.
-            _ if is_closed => None,
-            (true, true) => None,
-            (true, false) => Some(false),
-            (false, true) => Some(true),
-            (false, false) => self.is_shadow,
-        };
     }
 }
 
@@ -259,54 +208,6 @@ mod tests {
         history.look(&Gateway::default(), at(10));
         assert_eq!(history.since("a"), None);
         assert!(history.services.is_empty());
-    }
-
-    fn refusals(state: u64, rejected: u64, would_have: u64) -> Gateway {
-        let page = format!(
-            "circuit_breaker_state{{service=\"a\"}} {state}\n\
-             circuit_breaker_requests_total{{outcome=\"failure\",service=\"a\"}} 70\n\
-             circuit_breaker_requests_total{{outcome=\"rejected\",service=\"a\"}} {rejected}\n\
-             circuit_breaker_shadow_rejected_total{{service=\"a\"}} {would_have}\n"
-        );
-        Gateway::read(&page, &BTreeMap::new())
-    }
-
-    #[test]
-    fn what_grows_while_a_breaker_is_not_closed_says_whether_it_refuses() {
-        let mut history = History::default();
-        assert_eq!(history.is_shadow("a"), None);
-        for (state, rejected, would_have, wanted, why) in [
-            (0, 3, 9, None, "closed"),
-            (1, 3, 9, None, "no request since it opened"),
-            (1, 3, 10, Some(true), "one that it would have refused"),
-            (2, 3, 10, Some(true), "half-open in the same mode"),
-            (1, 3, 10, Some(true), "open again"),
-            (1, 4, 11, None, "the mode has changed, one way or the other"),
-            (1, 5, 11, Some(false), "one that it refused"),
-            (1, 5, 11, Some(false), "none since"),
-            (0, 6, 11, None, "it may open in another mode"),
-            (1, 6, 12, Some(true), "it did"),
-            (1, 7, 12, Some(false), "changed while it was open"),
-            (1, 0, 0, Some(false), "Envoy has begun anew"),
-            (1, 0, 1, Some(true), "and in another mode"),
-        ] {
-            history.look(&refusals(state, rejected, would_have), at(0));
-            assert_eq!(history.is_shadow("a"), wanted, "{why}");
-        }
-    }
-
-    #[test]
-    fn at_the_first_look_the_only_count_says_whether_it_refuses() {
-        for (rejected, would_have, wanted) in [
-            (0, 0, None),
-            (0, 2, Some(true)),
-            (2, 0, Some(false)),
-            (2, 2, None),
-        ] {
-            let mut history = History::default();
-            history.look(&refusals(1, rejected, would_have), at(0));
-            assert_eq!(history.is_shadow("a"), wanted, "{rejected} {would_have}");
-        }
     }
 
     fn durations(count: u32) -> Gateway {

@@ -2,6 +2,7 @@
 
 use super::histogram::Histogram;
 use super::text::{self, Labels, Line, read_number};
+use crate::metrics::{MODES, STATES};
 use levee_filter::metrics as filter;
 use levee_filter::service::label;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -52,11 +53,16 @@ const fn counter(name: &'static str, help: &'static str) -> Family {
 }
 
 /// All metrics of the filter.
-pub const FAMILIES: [Family; 8] = [
+pub const FAMILIES: [Family; 9] = [
     Family {
         name: filter::STATE,
         kind: Kind::Gauge,
-        help: "0 closed, 1 open, 2 half-open.",
+        help: STATES,
+    },
+    Family {
+        name: filter::MODE,
+        kind: Kind::Gauge,
+        help: MODES,
     },
     counter(filter::FAILURES, "Failed requests."),
     counter(filter::REQUESTS, "Requests by outcome."),

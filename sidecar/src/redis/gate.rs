@@ -129,6 +129,7 @@ impl Gate {
             metrics,
         };
         gate.metrics.state.set(gate.phase_now() as i64);
+        gate.metrics.mode.set(gate.breaker.mode as i64);
         gate
     }
 

@@ -134,8 +134,8 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         return Vec::new();
     }
     let mut services: Vec<&Service> = services.iter().collect();
-    let rank = |service: &Service| match (service.state.as_deref(), service.is_shadow) {
-        (Some("open" | "half_open"), Some(true)) => 2,
+    let rank = |service: &Service| match (service.state.as_deref(), service.mode.as_deref()) {
+        (Some("open" | "half_open"), Some("shadow")) => 2,
         (Some("open"), _) => 0,
         (Some("half_open"), _) => 1,
         (Some(_), _) => 3,
@@ -154,10 +154,7 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         let timeouts = service.timeouts;
         vec![
             service.name.clone(),
-            match service.is_shadow {
-                Some(true) => shadow_state(service.state.as_deref()),
-                _ => state(service.state.as_deref()),
-            },
+            state_in_mode(service.state.as_deref(), service.mode.as_deref()),
             service.since.map_or_else(nothing, since),
             count(service.requests.total()),
             count(service.failures),
@@ -184,7 +181,7 @@ fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<String> {
         width,
     );
     for service in services {
-        if service.is_shadow == Some(true) {
+        if service.mode.as_deref() == Some("shadow") && service.shadow_rejected > 0 {
             lines.push(format!(
                 "{}: refuses nothing (mode shadow); would have refused {} so far",
                 service.name, service.shadow_rejected
@@ -201,11 +198,7 @@ fn redis(upstreams: &[Redis], width: usize) -> Vec<String> {
     let row = |redis: &Redis| {
         vec![
             redis.name.clone(),
-            match redis.mode.as_str() {
-                "enforce" => state(Some(&redis.state)),
-                "shadow" => shadow_state(Some(&redis.state)),
-                mode => format!("{} ({mode})", state(Some(&redis.state))),
-            },
+            state_in_mode(Some(&redis.state), Some(&redis.mode)),
             since(redis.since),
             redis.requests.total().to_string(),
             redis.failures.to_string(),
@@ -323,10 +316,13 @@ fn nothing() -> String {
     "-".to_owned()
 }
 
-/// In mode `shadow`, in which nothing is refused.
-fn shadow_state(state: Option<&str>) -> String {
-    let state = state.map_or_else(nothing, |state| state.replace('_', "-"));
-    format!("{state} (shadow)")
+/// With the mode, unless it is as usual. Without capitals in mode `shadow`, in which nothing is refused.
+fn state_in_mode(name: Option<&str>, mode: Option<&str>) -> String {
+    match (name, mode) {
+        (_, None | Some("enforce")) => state(name),
+        (Some(name), Some("shadow")) => format!("{} (shadow)", name.replace('_', "-")),
+        (_, Some(mode)) => format!("{} ({mode})", state(name)),
+    }
 }
 
 /// What is not as usual is in capitals.
@@ -405,7 +401,7 @@ mod tests {
             name: name.to_owned(),
             state: Some(state.to_owned()),
             since: Some(since(7.4, Some(12.2))),
-            is_shadow: None,
+            mode: Some("enforce".to_owned()),
             shadow_rejected: 0,
             requests: Requests {
                 success: 12345,
@@ -439,12 +435,12 @@ mod tests {
             services: vec![
                 service("chat", "closed", 0.0042, 0.81),
                 Service {
-                    is_shadow: Some(true),
+                    mode: Some("shadow".to_owned()),
                     shadow_rejected: 16,
                     ..service("billing", "open", 0.0042, 0.81)
                 },
                 Service {
-                    is_shadow: Some(true),
+                    mode: Some("shadow".to_owned()),
                     shadow_rejected: 1,
                     ..service("storage", "half_open", 0.0042, 0.81)
                 },
@@ -455,7 +451,6 @@ mod tests {
                 },
                 service("auth", "open", 1.5, 250.0),
                 Service {
-                    is_shadow: Some(false),
                     shadow_rejected: 2,
                     since: Some(since(90.0, None)),
                     ..service("video", "half_open", 0.12, 0.13)

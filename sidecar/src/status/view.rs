@@ -115,9 +115,8 @@ pub struct Service {
     pub name: String,
     /// `closed`, `open`, `half_open`. Null: a cluster that the filter has no breaker for.
     pub state: Option<String>,
-    /// Whether the breaker refuses nothing though it is not closed: its mode is `shadow`, as its counts show. Null: it is
-    /// closed, or no request has shown it since it was.
-    pub is_shadow: Option<bool>,
+    /// `enforce`, `shadow`, `disabled`, `forced_open`, `forced_closed`. Null as above, and of a filter that does not say it.
+    pub mode: Option<String>,
     /// Since when.
     pub since: Option<Since>,
     /// By outcome.
