@@ -15,6 +15,9 @@ pub const APPLICATION_NAME: &str = "levee";
 /// How long a statement waits for a lock, such as that of a migration: less than a stop may take.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a connection is waited for: a server that is starting has so long.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The server ends a statement at its timeout. A network that swallows everything needs a clock on this side too,
 /// and that one must not be quicker.
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +58,7 @@ impl Database {
             .max_connections(connections)
             .max_lifetime(Duration::from_hours(1))
             .idle_timeout(Duration::from_mins(30))
-            .acquire_timeout(Duration::from_secs(3))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(true)
             .after_connect(move |connection, _| {
                 let settings = settings.clone();
@@ -118,9 +121,11 @@ impl Database {
 pub fn explain(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(told) = error else {
         let message = match error {
-            sqlx::Error::PoolTimedOut => {
-                "the database can't be reached, or all connections are in use".to_owned()
-            }
+            // None of ours is waited for: see `place`.
+            sqlx::Error::PoolTimedOut => format!(
+                "the database can't be reached: no connection within {}; is it up, and are host and port of the URL right?",
+                humantime::format_duration(ACQUIRE_TIMEOUT)
+            ),
             sqlx::Error::Io(why) => format!("the connection to the database failed: {why}"),
             other => format!("the database: {other}"),
         };

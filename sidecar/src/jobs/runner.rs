@@ -124,6 +124,25 @@ pub struct Status {
 #[error("a run is under way")]
 pub struct Busy;
 
+/// How far copies are behind.
+#[derive(Debug, Default)]
+struct Lag {
+    behind: Option<Duration>,
+    asked: Option<Instant>,
+}
+
+impl Lag {
+    /// Asks, if it was not asked just before.
+    async fn look(&mut self, run: &mut impl Run, now: Instant) {
+        if self.asked.is_none_or(|asked| now.since(asked) >= LAG_EVERY) {
+            *self = Self {
+                behind: run.lag().await,
+                asked: Some(now),
+            };
+        }
+    }
+}
+
 /// A job with its schedule.
 #[derive(Debug)]
 pub struct Runner<J> {
@@ -335,7 +354,7 @@ impl<J: Job> Runner<J> {
         let mut last_error = None;
         let mut is_waiting = false;
         let (mut failures, mut first_batch) = (0, None);
-        let (mut lag, mut lag_asked) = (None, None);
+        let mut lag = Lag::default();
         let mut told = report.began;
         loop {
             if self.is_stopping() {
@@ -355,18 +374,23 @@ impl<J: Job> Runner<J> {
                     // It may have waited for others to end: that counts for no limit.
                     began = self.clock.now();
                     first_batch.get_or_insert(began);
-                    Self::step(run, size, began, &mut lag, &mut lag_asked, pace).await
+                    lag.look(run, began).await;
+                    if pace.is_too_far(lag.behind) {
+                        Ok(None)
+                    } else {
+                        run.batch(size).await.map(Some)
+                    }
                 }
                 Err(error) => Err(error),
             };
             let wait = match batch {
                 Ok(None) => {
                     if !is_waiting {
-                        let lag = humantime::format_duration(lag.unwrap_or_default());
-                        log::warn!(job = self.name.as_str(); "waits for replicas, which are {lag} behind");
+                        let behind = humantime::format_duration(lag.behind.unwrap_or_default());
+                        log::warn!(job = self.name.as_str(); "waits for replicas, which are {behind} behind");
                     }
                     is_waiting = true;
-                    pace.pause(lag)
+                    pace.pause(lag.behind)
                 }
                 Ok(Some(Batch { rows, is_last })) => {
                     (failures, is_waiting) = (0, false);
@@ -380,7 +404,7 @@ impl<J: Job> Runner<J> {
                     if is_last {
                         return Ok(Outcome::Done);
                     }
-                    pace.pause(lag)
+                    pace.pause(lag.behind)
                 }
                 Err(error) => {
                     failures += 1;
@@ -429,25 +453,6 @@ impl<J: Job> Runner<J> {
                 Ok(none.insert(begun))
             }
         }
-    }
-
-    /// One batch. `None`: copies are too far behind for it.
-    async fn step(
-        run: &mut J::Run,
-        size: u32,
-        now: Instant,
-        lag: &mut Option<Duration>,
-        lag_asked: &mut Option<Instant>,
-        pace: Pace,
-    ) -> Result<Option<Batch>, Error> {
-        if lag_asked.is_none_or(|asked| now.since(asked) >= LAG_EVERY) {
-            *lag_asked = Some(now);
-            *lag = run.lag().await;
-        }
-        if pace.is_too_far(*lag) {
-            return Ok(None);
-        }
-        run.batch(size).await.map(Some)
     }
 
     fn is_stopping(&self) -> bool {
