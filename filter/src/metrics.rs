@@ -116,6 +116,14 @@ pub fn mode_name(service: &str) -> String {
     format!("{MODE}.service.{service}")
 }
 
+/// The names of all metrics of `service`.
+pub fn names(service: &str) -> impl Iterator<Item = String> {
+    Counter::ALL
+        .into_iter()
+        .map(move |counter| counter.name(service))
+        .chain([state_name(service), mode_name(service)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,6 +44,7 @@ pub struct Service {
     counts: [u32; Counter::ALL.len()],
     counters: [Option<MetricId>; Counter::ALL.len()],
     state: Option<MetricId>,
+    mode: Option<MetricId>,
     shown: Option<Phase>,
 }
 
@@ -70,12 +71,10 @@ impl Service {
             counts: [0; Counter::ALL.len()],
             counters: Counter::ALL.map(|counter| host.define_counter(&counter.name(&label))),
             state: host.define_gauge(&state_name(&label)),
+            mode: host.define_gauge(&mode_name(&label)),
             shown: None,
         };
         service.show_phase(host);
-        if let Some(gauge) = host.define_gauge(&mode_name(&label)) {
-            host.set(gauge, config.breaker.mode as u32);
-        }
         service
     }
 
@@ -104,8 +103,9 @@ impl Service {
         }
     }
 
-    /// Sets the gauge to what is known, if that has changed. The last worker that hears of a change
-    /// sets it last, to the newest state.
+    /// Sets the gauges to what is known, if that has changed. The last worker that hears of a change
+    /// sets them last, to the newest state. The mode is set as well: a worker whose configuration is
+    /// about to go may have met the service after this one, and shown the old mode.
     pub fn show_phase<H: Host>(&mut self, host: &H) {
         let phase = self
             .settings
@@ -117,6 +117,9 @@ impl Service {
         {
             self.shown = Some(phase);
             host.set(gauge, phase as u32);
+            if let Some(gauge) = self.mode {
+                host.set(gauge, self.settings.mode as u32);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 const OTHER: u32 = 1000;
 const REFUSES_AUTH: &str = r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#;
+const SHADOW: &str = r#"{"breaker": {"mode": "shadow"}}"#;
 
 fn to_auth() -> Stream {
     Stream {
@@ -66,6 +67,30 @@ fn a_filter_that_is_configured_anew_goes_by_the_new_configuration() {
     gateway.end(other, End::Status(500));
     assert_eq!(gateway.outcome("auth", "failure"), 0);
     assert!(gateway.workers[0].tick() > Duration::ZERO);
+}
+
+#[test]
+fn a_mode_that_an_old_configuration_has_shown_last_is_shown_right_at_the_next_change() {
+    let mut gateway = Gateway::new(1, "");
+    gateway.workers[0].configure(OTHER, SHADOW);
+    let mode = |gateway: &Gateway| gateway.metric("circuit_breaker_mode.service.auth");
+    assert!(passes(&mut gateway, OTHER));
+    assert_eq!(mode(&gateway), 1);
+    // The old one, which is still there, meets the service later.
+    assert!(passes(&mut gateway, FILTER));
+    assert_eq!(mode(&gateway), 0);
+    for _ in 0..5 {
+        let fails = Stream {
+            code: Some(500),
+            details: b"via_upstream".to_vec(),
+            ..to_auth()
+        };
+        let worker = &mut gateway.workers[0];
+        let (context, _) = worker.begin(OTHER, fails);
+        worker.finish(context);
+    }
+    assert_eq!(gateway.state("auth"), 1);
+    assert_eq!(mode(&gateway), 1);
 }
 
 #[test]

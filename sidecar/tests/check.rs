@@ -393,6 +393,10 @@ fn traps_are_found_wherever_they_may_be_written() {
             "stats-hidden",
         ),
         (
+            changed("static_resources:", "  stats_matcher: {exclusion_list: {patterns: [{prefix: wasmcustom.circuit_breaker_mode}]}}\nstatic_resources:"),
+            "stats-hidden",
+        ),
+        (
             changed("static_resources:", "  stats_matcher: {exclusion_list: {patterns: [{suffix: _rq_time}]}}\nstatic_resources:"),
             "durations-hidden",
         ),

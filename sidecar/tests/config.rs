@@ -256,9 +256,9 @@ fn the_readmes_example_of_a_database_is_valid_and_has_the_defaults_that_it_says(
         (settings.max_rows, settings.max_time),
         (10_000_000, Duration::from_mins(30))
     );
-    assert_eq!(settings.pace.batch, 20);
+    assert_eq!(settings.pace.batch, 50);
     assert_eq!(settings.pace.aim, Duration::from_millis(250));
-    assert_eq!(settings.pace.pause, Duration::from_millis(10));
+    assert_eq!(settings.pace.pause, Duration::from_millis(50));
     assert_eq!(settings.pace.max_lag, Duration::from_secs(10));
     let watchdog = database.watchdog.as_ref().unwrap();
     assert_eq!(watchdog.every, Duration::from_secs(1));

@@ -10,6 +10,7 @@
 //! | [`raw`] | bytes on a TCP connection, and crowds of clients that leave |
 //! | [`metrics`] | the Prometheus text format |
 //! | [`access_log`] | Envoy's JSON access log |
+//! | [`address`] | free addresses of loopback |
 //! | [`certificate`] | a self-made certificate |
 //! | [`wait`] | waiting for a condition, with a bound |
 //! | [`clock`] | the only place that reads a clock |
@@ -31,6 +32,7 @@
 )]
 
 pub mod access_log;
+pub mod address;
 pub mod backend;
 pub mod certificate;
 pub mod client;

@@ -12,10 +12,10 @@ use std::{env, fs, thread};
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
+use crate::address::free_address;
 use crate::certificate::Certificate;
 use crate::clock::Stopwatch;
 use crate::process::{Process, Signal};
-use crate::redis::free_address;
 use crate::wait::GENEROUS;
 
 /// As whom it runs when the tests run as root, which it refuses.

@@ -1,7 +1,7 @@
 //! A real redis-server, and a client that sends any bytes.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, thread};
@@ -9,6 +9,7 @@ use std::{env, thread};
 use levee::redis::resp::{ReplyScanner, encode};
 use tempfile::TempDir;
 
+use crate::address::free_address;
 use crate::clock::Stopwatch;
 use crate::process::{Process, Signal};
 use crate::wait::GENEROUS;
@@ -83,13 +84,6 @@ impl Redis {
     pub fn client(&self) -> Client {
         Client::connect(self.address)
     }
-}
-
-/// An address of loopback that was free a moment ago.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("find a free port")
 }
 
 /// A client of Redis that knows where replies end, and nothing else.

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use crate::address::free_address;
 use crate::client::{Answer, NoAnswer, Request};
 use crate::clock::Stopwatch;
 use crate::envoy::{Envoy, Start};
@@ -23,7 +24,7 @@ use crate::envoy_config::EnvoyConfig;
 use crate::metrics::Metrics;
 use crate::postgres::Postgres;
 use crate::process::{Process, Signal};
-use crate::redis::{Redis, free_address};
+use crate::redis::Redis;
 use crate::sidecar::{self, Sidecar};
 use crate::wait::GENEROUS;
 

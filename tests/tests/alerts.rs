@@ -197,6 +197,7 @@ fn each_alert_is_tested_for_firing_and_for_being_silent() {
 #[test]
 fn each_alert_says_how_bad_it_is_and_what_to_do_and_has_a_page() {
     let mut pages = BTreeSet::new();
+    let readme = read("README.md");
     for rule in rules() {
         let name = text(&rule, "alert");
         let severity = text(&rule["labels"], "severity");
@@ -204,6 +205,8 @@ fn each_alert_says_how_bad_it_is_and_what_to_do_and_has_a_page() {
             ["critical", "warning"].contains(&severity),
             "{name}: {severity}"
         );
+        let row = format!("| `{name}` | {severity} | ");
+        assert!(readme.contains(&row), "the README has no row {row}");
         let [summary, description, runbook] =
             ["summary", "description", "runbook"].map(|key| text(&rule["annotations"], key));
         assert!(summary.len() < 100, "{name}: {summary}");

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, thread};
 
+use levee_tests::address::free_address;
 use levee_tests::client::Request;
 use levee_tests::clock::Stopwatch;
 use levee_tests::envoy::last_lines;
 use levee_tests::postgres::{self, Postgres};
 use levee_tests::process::{Process, Signal};
-use levee_tests::redis::{Redis, free_address};
+use levee_tests::redis::Redis;
 use levee_tests::sidecar::{self, Sidecar};
 use levee_tests::tool::{docker_compose, output_of, promtool};
 use levee_tests::wait::{self, GENEROUS};

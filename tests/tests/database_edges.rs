@@ -53,6 +53,23 @@ fn a_database_that_is_down_at_the_start_keeps_nothing_else_from_starting() {
 }
 
 #[test]
+fn a_database_without_connections_left_is_said_to_be_so() {
+    let postgres = Postgres::start_with(&["max_connections=8", "superuser_reserved_connections=3"]);
+    postgres.make_tables();
+    let all: Vec<_> = (0..5).map(|_| postgres.client_as("app")).collect();
+    let sidecar = Sidecar::at(&postgres, "levee", AUTH);
+    sidecar.wait_for("it to be said", |sidecar| {
+        sidecar
+            .log()
+            .contains("could not be checked: the database can't be reached")
+            && sidecar.log().contains("connections left (max_connections)")
+    });
+    drop(all);
+    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m");
+    assert_eq!((status, &report["outcome"]), (200, &Value::from("done")));
+}
+
+#[test]
 fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
     let postgres = database();
     for (key, value) in [

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use levee_tests::address::free_address;
 use levee_tests::backend::Backend;
 use levee_tests::client::Request;
 use levee_tests::clock::Stopwatch;
@@ -18,7 +19,6 @@ use levee_tests::envoy::{Envoy, Start};
 use levee_tests::envoy_config::EnvoyConfig;
 use levee_tests::metrics::Metrics;
 use levee_tests::process::{Process, Signal};
-use levee_tests::redis::free_address;
 use levee_tests::sidecar::Sidecar;
 use levee_tests::stack::{Parts, Stack};
 use levee_tests::tool::{prometheus, promtool};

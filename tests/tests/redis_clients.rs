@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use levee::redis::commands::{OVERWRITES, READS};
+use levee_tests::address::free_address;
 use levee_tests::certificate::Certificate;
-use levee_tests::redis::{Client, Redis, free_address};
+use levee_tests::redis::{Client, Redis};
 use levee_tests::sidecar::Sidecar;
 use levee_tests::wait::GENEROUS;
 

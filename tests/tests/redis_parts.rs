@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use levee::redis::resp::encode;
-use levee_tests::redis::{Client, Redis, free_address};
+use levee_tests::address::free_address;
+use levee_tests::redis::{Client, Redis};
 use levee_tests::sidecar::Sidecar;
 use levee_tests::wait::GENEROUS;
 

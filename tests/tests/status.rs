@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use levee_tests::address::free_address;
 use levee_tests::backend::{Backend, Behaviour};
 use levee_tests::envoy::Envoy;
 use levee_tests::envoy_config::EnvoyConfig;
 use levee_tests::process::{Process, Signal};
-use levee_tests::redis::{Redis, free_address};
+use levee_tests::redis::Redis;
 use levee_tests::sidecar::{Sidecar, TOKEN, program};
 use levee_tests::stack::{Parts, Stack};
 use levee_tests::wait::{self, GENEROUS};

@@ -3,7 +3,7 @@
 use super::envoy::{Envoy, clusters_of};
 use super::located::At;
 use super::traps::Caught;
-use levee_filter::metrics::{Counter, state_name};
+use levee_filter::metrics as filter;
 use regex::Regex;
 
 /// A metric of the filter as Envoy names it, and the labels that are to be made of it.
@@ -20,10 +20,7 @@ struct Label {
 /// All metrics that the filter has for a service.
 fn metrics() -> Vec<Metric> {
     let service = "outbound|8080||auth.default.svc";
-    let names = Counter::ALL
-        .iter()
-        .map(|counter| counter.name(service))
-        .chain([state_name(service)]);
+    let names = filter::names(service);
     names.map(|name| metric(&name, service)).collect()
 }
 

@@ -229,13 +229,13 @@ fn read_job(s: &mut Section<'_>) -> Job {
                 .unwrap_or(Duration::from_hours(1)),
         ),
         pace: pace::Settings {
-            batch: s.integer("batch", 1..=1_000_000).unwrap_or(20),
+            batch: s.integer("batch", 1..=1_000_000).unwrap_or(50),
             aim: s
                 .duration("batch_aim", MILLISECOND..=LONGEST)
                 .unwrap_or(250 * MILLISECOND),
             pause: s
                 .duration("pause", Duration::ZERO..=LONGEST)
-                .unwrap_or(10 * MILLISECOND),
+                .unwrap_or(50 * MILLISECOND),
             max_lag: s
                 .duration("max_lag", Duration::ZERO..=LONGEST)
                 .unwrap_or(10 * SECOND),

@@ -121,9 +121,10 @@ impl Database {
 pub fn explain(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(told) = error else {
         let message = match error {
-            // None of ours is waited for: see `place`.
+            // Until then the driver tries again what may pass: that it is refused, that the server is full or starting.
             sqlx::Error::PoolTimedOut => format!(
-                "the database can't be reached: no connection within {}; is it up, and are host and port of the URL right?",
+                "the database can't be reached: no connection within {}; is it up, are host and port of the URL right, and \
+                 has it connections left (max_connections)?",
                 humantime::format_duration(ACQUIRE_TIMEOUT)
             ),
             sqlx::Error::Io(why) => format!("the connection to the database failed: {why}"),

@@ -285,7 +285,8 @@ impl Spec {
                 format!("UPDATE {table} SET {}", writer.assignments(assignments))
             }
         };
-        // The conditions stand twice, so that no other row goes even where the key is not unique after all.
+        // The conditions stand twice, so that no other row goes even where the key is not unique after all. The order at the
+        // end is by the column of the batch: by its bare name it would be that of the answer, a text.
         writer.statement(format!(
             "WITH levee_batch AS (SELECT {key} AS levee_key, {order} AS levee_order FROM {table} WHERE {conditions} \
              ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED), levee_done AS ({change} WHERE {key} IN (SELECT \

@@ -138,6 +138,7 @@ mod tests {
     }
 
     const ENVOY: &str = "circuit_breaker_state{service=\"auth\"} 1\n\
+        circuit_breaker_mode{service=\"auth\"} 1\n\
         circuit_breaker_failures_total{service=\"auth\"} 5\n\
         circuit_breaker_transitions_total{service=\"auth\",to=\"open\"} 1\n\
         envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"auth\",le=\"5\"} 2\n\
@@ -153,6 +154,8 @@ mod tests {
             "circuit_breaker_failures_total{service=\"redis:sessions\"} 1",
             "circuit_breaker_state{service=\"auth\"} 1",
             "circuit_breaker_state{service=\"redis:sessions\"} 0",
+            "circuit_breaker_mode{service=\"auth\"} 1",
+            "circuit_breaker_mode{service=\"redis:sessions\"} 0",
             "# TYPE circuit_breaker_transitions_total counter",
             "# TYPE proxy_request_duration_seconds histogram",
             "proxy_request_duration_seconds_bucket{service=\"auth\",le=\"0.005\"} 2",

@@ -445,6 +445,10 @@ mod tests {
                     ..service("storage", "half_open", 0.0042, 0.81)
                 },
                 Service {
+                    mode: Some("forced_open".to_owned()),
+                    ..service("reports", "open", 0.0042, 0.81)
+                },
+                Service {
                     name: "metrics".to_owned(),
                     durations: Some(Durations::default()),
                     ..Service::default()
@@ -516,6 +520,7 @@ envoy:    read at http://127.0.0.1:9901
 
 SERVICE  STATE               SINCE   REQUESTS  FAILURES  REJECTED  TIMEOUTS    P50    P99
 auth     OPEN                7s-12s     12355         6         3         6   1.5s   250s
+reports  OPEN (forced_open)  7s-12s     12355         6         3         6  4.2ms  810ms
 video    HALF-OPEN           >1m30s     12355         6         3         6  120ms  130ms
 billing  open (shadow)       7s-12s     12355         6         3         6  4.2ms  810ms
 storage  half-open (shadow)  7s-12s     12355         6         3         6  4.2ms  810ms
