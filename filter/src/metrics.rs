@@ -87,22 +87,20 @@ impl Counter {
 
     /// The name of this counter for `service`.
     pub fn name(self, service: &str) -> String {
-        let (metric, label) = match self {
-            Self::Requests(RequestLabel::Success) => (REQUESTS, ".outcome.success"),
-            Self::Requests(RequestLabel::Failure) => (REQUESTS, ".outcome.failure"),
-            Self::Requests(RequestLabel::Neutral) => (REQUESTS, ".outcome.neutral"),
-            Self::Requests(RequestLabel::Rejected) => (REQUESTS, ".outcome.rejected"),
-            Self::Failures => (FAILURES, ""),
-            Self::Transitions(Phase::Closed) => (TRANSITIONS, ".to.closed"),
-            Self::Transitions(Phase::Open) => (TRANSITIONS, ".to.open"),
-            Self::Transitions(Phase::HalfOpen) => (TRANSITIONS, ".to.half_open"),
-            Self::ShadowRejected => (SHADOW_REJECTED, ""),
-            Self::LeasesExpired => (LEASES_EXPIRED, ""),
-            Self::Timeouts(TimeoutKind::Request) => (TIMEOUTS, ".kind.request"),
-            Self::Timeouts(TimeoutKind::ResponseHeader) => (TIMEOUTS, ".kind.response_header"),
-            Self::Timeouts(TimeoutKind::Connect) => (TIMEOUTS, ".kind.connect"),
+        let (metric, label, value) = match self {
+            Self::Requests(RequestLabel::Success) => (REQUESTS, ".outcome.", "success"),
+            Self::Requests(RequestLabel::Failure) => (REQUESTS, ".outcome.", "failure"),
+            Self::Requests(RequestLabel::Neutral) => (REQUESTS, ".outcome.", "neutral"),
+            Self::Requests(RequestLabel::Rejected) => (REQUESTS, ".outcome.", "rejected"),
+            Self::Failures => (FAILURES, "", ""),
+            Self::Transitions(to) => (TRANSITIONS, ".to.", to.name()),
+            Self::ShadowRejected => (SHADOW_REJECTED, "", ""),
+            Self::LeasesExpired => (LEASES_EXPIRED, "", ""),
+            Self::Timeouts(TimeoutKind::Request) => (TIMEOUTS, ".kind.", "request"),
+            Self::Timeouts(TimeoutKind::ResponseHeader) => (TIMEOUTS, ".kind.", "response_header"),
+            Self::Timeouts(TimeoutKind::Connect) => (TIMEOUTS, ".kind.", "connect"),
         };
-        format!("{metric}{label}.service.{service}")
+        format!("{metric}{label}{value}.service.{service}")
     }
 }
 

@@ -18,14 +18,16 @@ pub const MODES: &str = "0 enforce, 1 shadow, 2 disabled, 3 forced_open, 4 force
 
 /// Names of metrics. The README's table lists them.
 pub mod names {
+    use levee_filter::metrics as filter;
+
     /// Where a breaker is.
-    pub const BREAKER_STATE: &str = "circuit_breaker_state";
+    pub const BREAKER_STATE: &str = filter::STATE;
     /// What it does with what it decides.
-    pub const BREAKER_MODE: &str = "circuit_breaker_mode";
+    pub const BREAKER_MODE: &str = filter::MODE;
     /// Failed commands.
-    pub const BREAKER_FAILURES: &str = "circuit_breaker_failures_total";
+    pub const BREAKER_FAILURES: &str = filter::FAILURES;
     /// Commands by outcome.
-    pub const BREAKER_REQUESTS: &str = "circuit_breaker_requests_total";
+    pub const BREAKER_REQUESTS: &str = filter::REQUESTS;
     /// Further attempts.
     pub const RETRY: &str = "redis_retry_total";
     /// Commands that failed though they were tried again, or wanted to be.

@@ -1,4 +1,4 @@
-//! Two traps about metrics: rules that make no labels of the filter's names, and rules that leave metrics out.
+//! Traps about metrics: rules that make no labels of the names of the filter's or of Envoy's, and rules that leave some out.
 
 use super::envoy::{Envoy, clusters_of};
 use super::located::At;

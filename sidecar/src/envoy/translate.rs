@@ -52,18 +52,15 @@ const fn counter(name: &'static str, help: &'static str) -> Family {
     Family { name, kind, help }
 }
 
+const fn gauge(name: &'static str, help: &'static str) -> Family {
+    let kind = Kind::Gauge;
+    Family { name, kind, help }
+}
+
 /// All metrics of the filter.
 pub const FAMILIES: [Family; 9] = [
-    Family {
-        name: filter::STATE,
-        kind: Kind::Gauge,
-        help: STATES,
-    },
-    Family {
-        name: filter::MODE,
-        kind: Kind::Gauge,
-        help: MODES,
-    },
+    gauge(filter::STATE, STATES),
+    gauge(filter::MODE, MODES),
     counter(filter::FAILURES, "Failed requests."),
     counter(filter::REQUESTS, "Requests by outcome."),
     counter(filter::TRANSITIONS, "Changes of a breaker's state."),
