@@ -37,6 +37,13 @@ impl Postgres {
         Self::start_with(&[])
     }
 
+    /// Starts one with the tables of [`make_tables`](Self::make_tables).
+    pub fn with_tables() -> Self {
+        let postgres = Self::start();
+        postgres.make_tables();
+        postgres
+    }
+
     /// Starts one with further settings, such as `max_connections=10`.
     pub fn start_with(settings: &[&str]) -> Self {
         let files = directory();

@@ -98,8 +98,7 @@ impl Stack {
         let runtime = Runtime::new().expect("start the threads of requests");
         // What was written is there again after a restart.
         let redis = Redis::start_with(&["--appendonly", "yes"]);
-        let postgres = Postgres::start();
-        postgres.make_tables();
+        let postgres = Postgres::with_tables();
         // The sidecar reads Envoy, and Envoy's services reach Redis by the sidecar: one address must be known before.
         let admin = start.admin.unwrap_or_else(free_address);
         let sidecar = levee_yaml(parts, &redis, &postgres, admin).map(|yaml| Sidecar::start(&yaml));

@@ -13,12 +13,6 @@ use serde_json::Value;
 
 const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 0s, scheduled: false}}";
 
-fn database() -> Postgres {
-    let postgres = Postgres::start();
-    postgres.make_tables();
-    postgres
-}
-
 /// Runs the job `own` to its end: what it says.
 fn run_own(sidecar: &Sidecar) -> (u16, Value) {
     sidecar.post("/v1/jobs/own/run?wait=1m")
@@ -26,7 +20,7 @@ fn run_own(sidecar: &Sidecar) -> (u16, Value) {
 
 #[test]
 fn a_database_that_is_down_at_the_start_keeps_nothing_else_from_starting() {
-    let mut postgres = database();
+    let mut postgres = Postgres::with_tables();
     postgres.add_tokens(10, 0);
     postgres.stop();
     let keys =
@@ -71,7 +65,7 @@ fn a_database_without_connections_left_is_said_to_be_so() {
 
 #[test]
 fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     for (key, value) in [
         ("bigint", "i"),
         ("text", "'k' || i"),
@@ -113,7 +107,7 @@ fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
 
 #[test]
 fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE TYPE mood AS ENUM ('b', 'a', 'c'); CREATE DOMAIN small AS int CHECK (VALUE < 1000);
          CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
@@ -162,7 +156,7 @@ fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
 
 #[test]
 fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     for table in [
         "CREATE TABLE t (k int UNIQUE, at timestamptz)",
         "CREATE TABLE t (k int, j int, at timestamptz, PRIMARY KEY (k, j))",
@@ -180,7 +174,7 @@ fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
 
 #[test]
 fn a_time_that_is_another_at_each_look_is_refused() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE DOMAIN moment AS timestamptz;
          CREATE TABLE t (k int PRIMARY KEY, at timestamptz, seen moment, due text); GRANT ALL ON t TO levee;
@@ -218,7 +212,7 @@ fn a_time_that_is_another_at_each_look_is_refused() {
 
 #[test]
 fn jobs_of_one_name_at_two_tables_do_not_wait_for_each_other() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let sidecars: Vec<Sidecar> = ["a", "b"]
         .map(|table| {
             postgres.execute(&format!(
@@ -250,7 +244,7 @@ fn jobs_of_one_name_at_two_tables_do_not_wait_for_each_other() {
 
 #[test]
 fn rows_that_others_hide_or_keep_end_the_run() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE TABLE hidden (k int PRIMARY KEY, at timestamptz, owner text); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
          CREATE POLICY own ON hidden USING (owner = 'levee');
@@ -297,7 +291,7 @@ fn rows_that_others_hide_or_keep_end_the_run() {
 
 #[test]
 fn values_are_compared_as_the_column_holds_them() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE DOMAIN short AS varchar(3); CREATE DOMAIN code AS short; CREATE DOMAIN price AS numeric(10,2);
          CREATE TABLE t (k int PRIMARY KEY, at timestamptz, n numeric(10,2), p price, s timestamptz(0), c char(5), code code);
@@ -327,7 +321,7 @@ fn values_are_compared_as_the_column_holds_them() {
 
 #[test]
 fn times_without_a_zone_are_utc_whatever_the_servers_zone_is() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "ALTER DATABASE app SET timezone = 'America/New_York'; ALTER ROLE levee SET timezone = 'Asia/Tokyo';
          CREATE TABLE t (k text PRIMARY KEY, at timestamp, ended timestamp, duration int); GRANT ALL ON t TO levee;
@@ -346,7 +340,7 @@ fn times_without_a_zone_are_utc_whatever_the_servers_zone_is() {
 
 #[test]
 fn a_date_is_over_when_it_begins() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE TABLE t (k int PRIMARY KEY, day date); GRANT ALL ON t TO levee;
          INSERT INTO t SELECT i, (now() AT TIME ZONE 'UTC')::date + i FROM generate_series(-1, 1) i",
@@ -358,7 +352,7 @@ fn a_date_is_over_when_it_begins() {
 
 #[test]
 fn a_table_that_is_named_with_its_schema_is_told_how_to_be() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let keys = "jobs: {own: {table: public.calls, key: call_id, where: {column: started_at, before: 0s}, action: delete, \
                 scheduled: false}}";
     let (_, report) = run_own(&Sidecar::at(&postgres, "levee", keys));
@@ -368,7 +362,7 @@ fn a_table_that_is_named_with_its_schema_is_told_how_to_be() {
 
 #[test]
 fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(10, 0);
     let sidecar = Sidecar::at(&postgres, "levee", AUTH);
     let mut migration = postgres.client();
@@ -389,7 +383,7 @@ fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
 
 #[test]
 fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     // It is behind by this much at each commit, and says so each second.
     let replica = postgres.start_replica(&[
         "recovery_min_apply_delay=4s",
@@ -439,7 +433,7 @@ fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted
 
 #[test]
 fn a_password_with_odd_characters_is_read_and_never_shown() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute("ALTER ROLE levee PASSWORD 'p@s:s/w?o#r%d'");
     postgres.let_in(
         "host all postgres 127.0.0.1/32 trust\nhost all levee 127.0.0.1/32 scram-sha-256\n",

@@ -19,19 +19,13 @@ use serde_json::Value;
 const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 0s, scheduled: false}}";
 const RUN_AUTH: &str = "/v1/jobs/auth_cleanup/run?wait=5m";
 
-fn database() -> Postgres {
-    let postgres = Postgres::start();
-    postgres.make_tables();
-    postgres
-}
-
 fn rows(sidecar: &Sidecar) -> u64 {
     sidecar.metric("auth_cleanup_expired_tokens_total")
 }
 
 #[test]
 fn all_expired_tokens_go_and_no_other_row_while_the_service_goes_on() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(300_000, 150_000);
     let sidecar = Sidecar::at(&postgres, "levee", AUTH);
     let running = Arc::new(AtomicBool::new(true));
@@ -83,7 +77,7 @@ fn all_expired_tokens_go_and_no_other_row_while_the_service_goes_on() {
 
 #[test]
 fn a_run_that_is_killed_is_completed_by_the_next() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(20_000, 10);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 20ms, every: 1s}}";
     let mut sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -106,7 +100,7 @@ fn a_run_that_is_killed_is_completed_by_the_next() {
 
 #[test]
 fn stale_calls_are_ended_with_their_duration_and_no_others() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "INSERT INTO calls (call_type, status, started_at) VALUES
            ('ringing', 'ringing', now() - interval '25 hours'), ('active', 'active', now() - interval '3 days'),
@@ -140,7 +134,7 @@ fn stale_calls_are_ended_with_their_duration_and_no_others() {
 
 #[test]
 fn a_call_of_exactly_24_hours_is_left_alone() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let mut client = postgres.client();
     // Within one transaction now() is one moment.
     let mut transaction = client.transaction().expect("a transaction");
@@ -174,7 +168,7 @@ fn a_call_of_exactly_24_hours_is_left_alone() {
 fn two_at_once_handle_each_row_once_and_their_counts_add_up() {
     // PostgreSQL: they take turns. CockroachDB has no lease: they pass by each other's rows.
     for dialect in ["postgres", "cockroach"] {
-        let postgres = database();
+        let postgres = Postgres::with_tables();
         postgres.execute(
             "CREATE TABLE gone (token_id uuid); GRANT ALL ON gone TO levee;
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
@@ -215,7 +209,7 @@ fn two_at_once_handle_each_row_once_and_their_counts_add_up() {
 
 #[test]
 fn a_database_that_restarts_in_mid_run_is_waited_for() {
-    let mut postgres = database();
+    let mut postgres = Postgres::with_tables();
     postgres.add_tokens(20_000, 10);
     let keys =
         "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 10ms, scheduled: false}}";
@@ -236,7 +230,7 @@ fn a_database_that_restarts_in_mid_run_is_waited_for() {
 
 #[test]
 fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
-    let mut postgres = database();
+    let mut postgres = Postgres::with_tables();
     postgres.add_tokens(10, 10);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -307,7 +301,7 @@ fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
 
 #[test]
 fn a_failed_run_is_counted_for_its_own_preset() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute("ALTER TABLE calls RENAME TO elsewhere");
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens}, video_cleanup: {preset: stale_calls, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -327,7 +321,7 @@ fn a_failed_run_is_counted_for_its_own_preset() {
 
 #[test]
 fn a_database_that_stands_still_fails_the_run_in_time() {
-    let mut postgres = database();
+    let mut postgres = Postgres::with_tables();
     postgres.add_tokens(10, 10);
     let keys = format!("statement_timeout: 100ms\n{AUTH}");
     let sidecar = Sidecar::at(&postgres, "levee", &keys);
@@ -341,7 +335,7 @@ fn a_database_that_stands_still_fails_the_run_in_time() {
 
 #[test]
 fn serialisation_failures_are_tried_again() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE SEQUENCE turns; GRANT ALL ON turns TO levee;
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
@@ -363,7 +357,7 @@ fn serialisation_failures_are_tried_again() {
 
 #[test]
 fn batches_that_are_too_slow_are_made_smaller() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
            'BEGIN PERFORM pg_sleep(0.002); RETURN OLD; END';
@@ -398,7 +392,7 @@ fn lock_the_first_ten(service: &mut Client) -> Transaction<'_> {
 
 #[test]
 fn rows_that_somebody_holds_are_left_to_the_next_time() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(100, 0);
     let sidecar = Sidecar::at(&postgres, "levee", AUTH);
     let mut service = postgres.client_as("app");
@@ -412,7 +406,7 @@ fn rows_that_somebody_holds_are_left_to_the_next_time() {
 
 #[test]
 fn rows_that_are_let_go_before_the_end_are_handled_too() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(200, 0);
     let keys =
         "jobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 50ms, scheduled: false}}";
@@ -430,7 +424,7 @@ fn rows_that_are_let_go_before_the_end_are_handled_too() {
 
 #[test]
 fn a_batch_does_not_walk_over_what_was_deleted_before_it() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     // Deleted rows stay in the index, since nothing is vacuumed meanwhile.
     postgres.execute("ALTER TABLE email_verification_tokens SET (autovacuum_enabled = false)");
     postgres.add_tokens(60_000, 10_000);
@@ -458,7 +452,7 @@ fn a_batch_does_not_walk_over_what_was_deleted_before_it() {
 
 #[test]
 fn limits_of_a_run_end_it_and_the_next_goes_on() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(1000, 0);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, max_rows: 250, pause: 0s, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -475,7 +469,7 @@ fn limits_of_a_run_end_it_and_the_next_goes_on() {
 
 #[test]
 fn a_stop_ends_a_run_after_its_batch() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(20_000, 0);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 20ms, every: 1s}}";
     let mut sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -499,7 +493,7 @@ fn a_stop_ends_a_run_after_its_batch() {
 
 #[test]
 fn odd_names_are_quoted_and_odd_values_bound() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE SCHEMA \"a.b\"; CREATE TYPE mood AS ENUM ('sad', '; drop table calls; --');
          CREATE TABLE \"a.b\".\"x\"\"; drop table calls; --\" (\"k\"\"ey\" int PRIMARY KEY, mood mood, n numeric, at timestamp);
@@ -537,7 +531,7 @@ fn odd_names_are_quoted_and_odd_values_bound() {
 
 #[test]
 fn a_key_that_is_not_unique_is_refused() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute("CREATE TABLE t (id int, at timestamptz); INSERT INTO t VALUES (1, '2020-01-01'), (1, '2100-01-01'); GRANT ALL ON t TO levee");
     let keys = "jobs: {own: {table: t, key: id, where: {column: at, before: 0s}, action: delete, scheduled: false}, \
                 auth_cleanup: {preset: expired_tokens, scheduled: false}}";
@@ -553,7 +547,7 @@ fn a_key_that_is_not_unique_is_refused() {
 
 #[test]
 fn a_value_is_not_cut_to_the_length_of_its_column() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE TABLE t (id int PRIMARY KEY, c char(1), v varchar(3), q \"char\", at timestamptz);
          INSERT INTO t VALUES (1, 'a', 'abc', 'a', '2020-01-01'); GRANT ALL ON t TO levee",
@@ -580,7 +574,7 @@ fn a_value_is_not_cut_to_the_length_of_its_column() {
 
 #[test]
 fn a_row_that_is_as_it_should_be_is_not_set_again() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE TABLE t (id int PRIMARY KEY, token json, n int, at timestamptz); GRANT ALL ON t TO levee;
          INSERT INTO t SELECT i, '{}', i, '2020-01-01' FROM generate_series(1, 2500) i",
@@ -604,7 +598,7 @@ fn a_row_that_is_as_it_should_be_is_not_set_again() {
 
 #[test]
 fn jobs_wait_for_a_connection_and_a_dry_run_stays_one() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(500, 0);
     let keys = "connections: 1\njobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 100ms, scheduled: false}, \
                 video_cleanup: {preset: stale_calls, older_than: 2d, dry_run: true, scheduled: false}}";

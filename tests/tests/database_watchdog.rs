@@ -20,12 +20,6 @@ use postgres::Client;
 const WATCHDOG: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 1500ms, long_query: 4s}, \
                         idle_in_transaction: 1500ms, rules: [{application: reports, class: long_query}]}";
 
-fn database() -> Postgres {
-    let postgres = Postgres::start();
-    postgres.make_tables();
-    postgres
-}
-
 fn timeouts(sidecar: &Sidecar, class: &str) -> u64 {
     sidecar.metric(&format!(
         "db_query_timeout_total{{class=\"{class}\",database=\"app\"}}"
@@ -47,7 +41,7 @@ fn ask(client: &mut Client, statement: &str) -> (Duration, String) {
 
 #[test]
 fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
     let mut holder = postgres.client();
     let mut transaction = holder.transaction().expect("a transaction");
@@ -91,7 +85,7 @@ fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
 
 #[test]
 fn the_class_is_that_of_the_application_or_of_a_comment() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
     let mut service = postgres.client_as("app");
     let statement = "SELECT pg_sleep(2.5) /* levee: long_query */";
@@ -110,7 +104,7 @@ fn the_class_is_that_of_the_application_or_of_a_comment() {
 
 #[test]
 fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let keys = "watchdog: {roles: [app], every: 10ms, classes: {query: 200ms}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     let mut service = postgres.client_as("app");
@@ -145,7 +139,7 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
 
 #[test]
 fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let yaml = format!(
         "database: {{url_file: '{{files}}/url', {WATCHDOG}}}\n#url {}\n",
         postgres.url_of("levee")
@@ -211,7 +205,7 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
 
 #[test]
 fn others_maintenance_replication_and_levee_itself_are_left_alone() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute(
         "CREATE ROLE other LOGIN; ALTER ROLE app REPLICATION; CREATE TABLE large AS SELECT i FROM generate_series(1, 60000) i;
          ALTER TABLE large OWNER TO app",
@@ -296,7 +290,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
 
 #[test]
 fn without_its_roles_it_says_so_and_the_rest_works() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.add_tokens(10, 0);
     postgres.execute("REVOKE pg_read_all_stats, pg_signal_backend FROM levee");
     let keys =
@@ -326,7 +320,7 @@ fn without_its_roles_it_says_so_and_the_rest_works() {
 
 #[test]
 fn sessions_idle_in_a_transaction_are_ended() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
     let mut service = postgres.client_as("app");
     let mut idle = postgres.client_as("app");
@@ -352,7 +346,7 @@ fn sessions_idle_in_a_transaction_are_ended() {
 
 #[test]
 fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let keys =
         "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}, terminate_after: 700ms}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -370,7 +364,7 @@ fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
 
 #[test]
 fn of_two_instances_one_acts_and_the_other_takes_over() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
     let mut sidecars = vec![
         Sidecar::at(&postgres, "levee", keys),
@@ -399,7 +393,7 @@ fn of_two_instances_one_acts_and_the_other_takes_over() {
 
 #[test]
 fn roles_that_can_not_be_watched_are_named() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     postgres.execute("CREATE ROLE team; GRANT team TO app");
     let keys = "watchdog: {roles: [app, ap, postgres, team], every: 100ms}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -426,7 +420,7 @@ fn a_server_that_does_not_track_activities_is_told_of() {
 
 #[test]
 fn a_dry_run_only_says_what_it_would_do() {
-    let postgres = database();
+    let postgres = Postgres::with_tables();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 200ms}, idle_in_transaction: 300ms, dry_run: true}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     assert_eq!(
@@ -451,7 +445,7 @@ fn a_dry_run_only_says_what_it_would_do() {
 
 #[test]
 fn a_database_that_was_away_is_watched_again() {
-    let mut postgres = database();
+    let mut postgres = Postgres::with_tables();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     assert_eq!(

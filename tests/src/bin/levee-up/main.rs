@@ -84,12 +84,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 
 /// A temporary database with the tables of the services.
 async fn start_database() -> Result<Postgres, Failure> {
-    let start = || {
-        let postgres = Postgres::start();
-        postgres.make_tables();
-        postgres
-    };
-    tokio::task::spawn_blocking(start)
+    tokio::task::spawn_blocking(Postgres::with_tables)
         .await
         .map_err(|error| Failure::Other(format!("PostgreSQL can't be started: {error}")))
 }
