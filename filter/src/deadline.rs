@@ -21,7 +21,7 @@ pub const RESPONSE_HEADER_HEADER: &str = "x-envoy-upstream-rq-per-try-timeout-ms
 pub struct Deadlines {
     class: Class,
     rules: Vec<Rule>,
-    by_class: [Prepared; 5],
+    by_class: ByClass,
     reads_path: bool,
     reads_method: bool,
     reads_route: bool,
@@ -50,6 +50,27 @@ impl Prepared {
     }
 }
 
+#[derive(Clone, Debug)]
+struct ByClass {
+    short: Prepared,
+    medium: Prepared,
+    default: Prepared,
+    long: Prepared,
+    very_long: Prepared,
+}
+
+impl ByClass {
+    const fn get(&self, class: Class) -> &Prepared {
+        match class {
+            Class::Short => &self.short,
+            Class::Medium => &self.medium,
+            Class::Default => &self.default,
+            Class::Long => &self.long,
+            Class::VeryLong => &self.very_long,
+        }
+    }
+}
+
 impl Deadlines {
     /// Prepares the limits of `timeouts`.
     pub fn new(timeouts: &Timeouts) -> Self {
@@ -59,14 +80,13 @@ impl Deadlines {
         };
         Self {
             class: timeouts.class,
-            by_class: [
-                Class::Short,
-                Class::Medium,
-                Class::Default,
-                Class::Long,
-                Class::VeryLong,
-            ]
-            .map(prepare),
+            by_class: ByClass {
+                short: prepare(Class::Short),
+                medium: prepare(Class::Medium),
+                default: prepare(Class::Default),
+                long: prepare(Class::Long),
+                very_long: prepare(Class::VeryLong),
+            },
             reads_path: timeouts.rules.iter().any(|rule| rule.path_prefix.is_some()),
             reads_method: timeouts.rules.iter().any(|rule| rule.method.is_some()),
             reads_route: timeouts.rules.iter().any(|rule| rule.route.is_some()),
@@ -78,7 +98,7 @@ impl Deadlines {
     /// that the rules have, and one where clients may say how long they will wait. True if the
     /// client's own deadline is shorter than the service's limit.
     pub fn set<H: Host>(&self, host: &H, client_deadline: Option<&ClientDeadline>) -> bool {
-        let prepared = &self.by_class[self.class_of_current_request(host) as usize];
+        let prepared = self.by_class.get(self.class_of_current_request(host));
         match client_deadline.and_then(|deadline| read_deadline(host, deadline)) {
             Some(deadline) if deadline < prepared.limits.whole => {
                 Prepared::new(prepared.limits.shortened_to(deadline)).set(host);

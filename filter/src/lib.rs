@@ -17,12 +17,30 @@
 //!
 //! Everything but `envoy` is generic over [`host::Host`] and runs in native tests against a fake.
 
+// A panic ends the worker's virtual machine.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
 pub mod config;
 pub mod contexts;
 pub mod deadline;
 pub mod host;
 pub mod metrics;
 pub mod outcome;
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::indexing_slicing,
+        reason = "an index of a service is handed out when the service is added, and none is removed"
+    )
+)]
 pub mod plugin;
 pub mod service;
 pub mod shared;

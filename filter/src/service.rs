@@ -87,8 +87,9 @@ impl Service {
     /// Counts `amount` more.
     #[inline]
     pub fn count_many(&mut self, counter: Counter, amount: u32) {
-        let count = &mut self.counts[counter.index()];
-        *count = count.saturating_add(amount);
+        if let Some(count) = self.counts.get_mut(counter.index()) {
+            *count = count.saturating_add(amount);
+        }
     }
 
     /// Hands what was counted to Envoy.

@@ -1,5 +1,4 @@
 //! The breaker in the filter: one worker and several, against a fake Envoy.
-#![allow(missing_docs)]
 
 mod fake;
 

@@ -1,5 +1,4 @@
 //! The plugin's configuration.
-#![allow(missing_docs)]
 
 use levee_filter::config::{ClientDeadline, Config, Fallback};
 use levee_policy::breaker::Mode;

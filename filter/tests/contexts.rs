@@ -1,5 +1,4 @@
 //! Several configurations in one virtual machine, and contexts that come in an odd order.
-#![allow(missing_docs)]
 
 mod fake;
 

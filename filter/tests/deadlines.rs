@@ -1,5 +1,4 @@
 //! Which limits a request gets.
-#![allow(missing_docs)]
 
 mod fake;
 

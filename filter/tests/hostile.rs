@@ -1,6 +1,5 @@
 //! Nothing that a client, an upstream or a configuration says makes the filter panic: a panic would
 //! end the worker's virtual machine.
-#![allow(missing_docs)]
 
 mod fake;
 

@@ -1,5 +1,5 @@
 //! A good request allocates nothing in the filter, and a refused one what its answer is made of.
-#![allow(missing_docs, unsafe_code)]
+#![allow(unsafe_code)]
 
 use levee_filter::contexts::{Action, Contexts};
 use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};

@@ -1,5 +1,4 @@
 //! The README says what is so.
-#![allow(missing_docs)]
 
 mod fake;
 

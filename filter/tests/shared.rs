@@ -1,5 +1,4 @@
 //! Breakers in shared data, where workers meet.
-#![allow(missing_docs)]
 
 mod fake;
 

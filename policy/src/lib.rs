@@ -14,6 +14,8 @@
 //! | [`timeout`] | how long a request may take |
 //! | [`time`], [`ratio`], [`random`] | the units the others speak in |
 
+#![warn(missing_docs)]
+
 pub mod backoff;
 pub mod breaker;
 pub mod budget;

@@ -1,5 +1,4 @@
 //! What the breaker promises, one example each.
-#![allow(missing_docs)]
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{

@@ -1,5 +1,4 @@
 //! Random sequences of events, against a breaker written in the simplest words.
-#![allow(missing_docs)]
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Phase, Settings, Verdict};

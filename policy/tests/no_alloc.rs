@@ -1,6 +1,6 @@
 //! Decisions allocate nothing: counted by the allocator.
 #![cfg(not(target_family = "wasm"))]
-#![allow(missing_docs, unsafe_code)] // an allocator is unsafe by its nature
+#![allow(unsafe_code)] // an allocator is unsafe by its nature
 
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Breaker, Mode, Outcome, Permit, Phase, Settings, SlowCalls, Verdict};

@@ -1,5 +1,4 @@
 //! Workers that share a breaker decide as one.
-#![allow(missing_docs)]
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{

@@ -1,5 +1,4 @@
 //! A breaker as bytes.
-#![allow(missing_docs)]
 
 use levee_policy::breaker::{Breaker, Outcome, Permit, Settings, Verdict};
 use levee_policy::replica::{Replica, Visit};

@@ -1,5 +1,4 @@
 //! Every event in every state, against a table.
-#![allow(missing_docs)]
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{Breaker, Cause, Mode, Outcome, Permit, Phase, Settings, Verdict};

@@ -172,10 +172,18 @@ fn config(bench: &Bench, place: &Place, what: &Measured, variant: &Variant) -> R
     }
 }
 
+/// What is started, by its name.
+type Started = (&'static str, Variant, Value);
+
+/// The starts of one kind with one number of workers.
+#[derive(Clone, Default)]
+struct Starts {
+    times_ms: Vec<f64>,
+    memory_mib: Vec<f64>,
+}
+
 /// Time and memory of a start.
 fn starts(bench: &Bench) -> Result<GrowthTable> {
-    let cpus = system::allowed_cpus();
-    let backend = Backend::start(&cpus)?;
     let kinds = [
         ("envoy", Variant::Bare, json!({})),
         ("floor", Variant::Floor, json!({})),
@@ -187,11 +195,40 @@ fn starts(bench: &Bench) -> Result<GrowthTable> {
         ),
     ];
     eprintln!("==> Starts");
-    // By kind and workers: milliseconds, MiB.
-    let mut all = vec![[(); 2].map(|()| (Vec::new(), Vec::new())); kinds.len()];
-    for _ in 0..bench.rounds.unwrap_or(STARTS) {
+    let rounds = bench.rounds.unwrap_or(STARTS);
+    let all = measure_starts(bench, &kinds, rounds)?;
+    Ok(GrowthTable {
+        title: "Start".to_owned(),
+        how: format!(
+            "from the start of the process until it is ready, and its memory then; {rounds} starts of each, \
+             interleaved, on all CPUs. The last two columns say what one more worker costs"
+        ),
+        columns: [
+            "1 worker, ms",
+            "4 workers, ms",
+            "1 worker, MiB",
+            "4 workers, MiB",
+            "each more, ms",
+            "each more, MiB",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows: kinds
+            .iter()
+            .zip(&all)
+            .map(|((name, ..), [one, four])| row_of_starts(name, one, four))
+            .collect(),
+    })
+}
+
+/// For each kind: its starts with one worker, and with four.
+fn measure_starts(bench: &Bench, kinds: &[Started], rounds: usize) -> Result<Vec<[Starts; 2]>> {
+    let cpus = system::allowed_cpus();
+    let backend = Backend::start(&cpus)?;
+    let mut all = vec![<[Starts; 2]>::default(); kinds.len()];
+    for _ in 0..rounds {
         for ((name, variant, settings), own) in kinds.iter().zip(&mut all) {
-            for (workers, (times, memory)) in [1, 4].into_iter().zip(own) {
+            for (workers, starts) in [1, 4].into_iter().zip(own) {
                 let place = Place {
                     tools: bench.tools,
                     backend: &backend,
@@ -209,53 +246,33 @@ fn starts(bench: &Bench) -> Result<GrowthTable> {
                 let config = config(bench, &place, &what, variant)?;
                 let envoy = Envoy::start(config, &place.envoy(variant))
                     .with_context(|| format!("the start of {name}"))?;
-                times.push(envoy.start.as_secs_f64() * 1e3);
-                memory.push(mebibytes(envoy.process.resident_kib()));
+                starts.times_ms.push(envoy.start.as_secs_f64() * 1e3);
+                starts
+                    .memory_mib
+                    .push(mebibytes(envoy.process.resident_kib()));
             }
         }
     }
-    let differences = |own: &[f64], other: &[f64], parts: f64| {
-        Summary::of(
-            &own.iter()
-                .zip(other)
-                .map(|(own, other)| (own - other) / parts)
-                .collect::<Vec<_>>(),
-        )
+    Ok(all)
+}
+
+fn row_of_starts(name: &str, one: &Starts, four: &Starts) -> GrowthRow {
+    let for_each_more = |four: &[f64], one: &[f64]| {
+        let differences = four.iter().zip(one).map(|(four, one)| (four - one) / 3.0);
+        Summary::of(&differences.collect::<Vec<_>>())
     };
-    let rows = kinds.iter().zip(&all).map(|((name, ..), own)| {
-        let [(one_ms, one), (four_ms, four)] = own;
-        GrowthRow {
-            name: (*name).to_owned(),
-            values: vec![
-                Summary::of(one_ms),
-                Summary::of(four_ms),
-                Summary::of(one),
-                Summary::of(four),
-                differences(four_ms, one_ms, 3.0),
-                differences(four, one, 3.0),
-            ],
-            problem: None,
-        }
-    });
-    Ok(GrowthTable {
-        title: "Start".to_owned(),
-        how: format!(
-            "from the start of the process until it is ready, and the memory that it holds then; {} starts of each, in \
-             turns, on all CPUs. A worker more costs what the last two columns say",
-            bench.rounds.unwrap_or(STARTS)
-        ),
-        columns: [
-            "1 worker, ms",
-            "4 workers, ms",
-            "1 worker, MiB",
-            "4 workers, MiB",
-            "each more, ms",
-            "each more, MiB",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-        rows: rows.collect(),
-    })
+    GrowthRow {
+        name: name.to_owned(),
+        values: vec![
+            Summary::of(&one.times_ms),
+            Summary::of(&four.times_ms),
+            Summary::of(&one.memory_mib),
+            Summary::of(&four.memory_mib),
+            for_each_more(&four.times_ms, &one.times_ms),
+            for_each_more(&four.memory_mib, &one.memory_mib),
+        ],
+        problem: None,
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far less than 2^52")]

@@ -1,6 +1,6 @@
 //! A fake Envoy: one process with shared data and queues, and workers that call the filter as
 //! Envoy would. Every host call is counted.
-#![allow(dead_code, missing_docs)] // each test program uses a part of it
+#![allow(dead_code)] // each test program uses a part of it
 
 use levee_filter::contexts::{Action, Contexts};
 use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};
