@@ -11,6 +11,7 @@
 //! | [`deadline`] | the class of a request, and the headers that make Envoy's router keep to it |
 //! | [`shared`] | breakers in memory that all workers share |
 //! | [`workers`] | who the other workers are, and telling them |
+//! | [`label`] | how metrics name a service |
 //! | [`metrics`] | the names of the metrics |
 //! | [`host`] | what is asked of Envoy, as a trait |
 //! | `envoy` | the real host: the one place with `unsafe` |
@@ -32,6 +33,7 @@ pub mod config;
 pub mod contexts;
 pub mod deadline;
 pub mod host;
+pub mod label;
 pub mod metrics;
 pub mod outcome;
 #[cfg_attr(

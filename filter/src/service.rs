@@ -3,13 +3,13 @@
 use crate::config::{Fallback, ServiceConfig};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId};
+use crate::label::label;
 use crate::metrics::{Counter, mode_name, state_name};
 use crate::outcome::Protocol;
 use crate::shared::BreakerId;
 use levee_policy::breaker::{Breaker, Phase, Settings};
 use levee_policy::replica::Replica;
 use levee_policy::time::Instant;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 /// The response code details of refused requests.
@@ -19,8 +19,6 @@ pub const REASON_HEADER: &str = "x-levee-reason";
 const REASON: &str = "circuit_open";
 /// gRPC's UNAVAILABLE.
 const GRPC_UNAVAILABLE: u32 = 14;
-/// The longest label value, before the hash that a longer name gets.
-const MAX_LABEL: usize = 128;
 
 /// A service that this worker has met.
 #[derive(Debug)]
@@ -166,23 +164,6 @@ fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + begun).max(1)
 }
 
-/// `name` as a label value: no blanks, quotes or control characters, and not too long. Where that
-/// changes it, a hash keeps it apart from others. The sidecar names durations by it too.
-pub fn label(name: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\');
-    if name.len() <= MAX_LABEL && name.chars().all(is_plain) {
-        return name.to_owned();
-    }
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    let plain: String = name
-        .chars()
-        .take(MAX_LABEL)
-        .map(|c| if is_plain(c) { c } else { '_' })
-        .collect();
-    format!("{plain}_{:016x}", hasher.finish())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,14 +184,5 @@ mod tests {
                 "{millis} ms"
             );
         }
-    }
-
-    #[test]
-    fn labels_have_no_quotes_or_blanks_and_are_bounded() {
-        assert_eq!(label("outbound|8080||auth.ns"), "outbound|8080||auth.ns");
-        assert!(label("a b\"c\\d\ne'f\u{e9}").starts_with("a_b_c_d_e_f__"));
-        assert_ne!(label("a b"), label("a\tb"));
-        assert_eq!(label(&"x".repeat(1000)).len(), MAX_LABEL + 17);
-        assert_ne!(label(&"x".repeat(1000)), label(&"x".repeat(1001)));
     }
 }

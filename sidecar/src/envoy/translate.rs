@@ -3,8 +3,8 @@
 use super::histogram::Histogram;
 use super::text::{self, Labels, Line, read_number};
 use crate::metrics::{MODES, STATES};
+use levee_filter::label::label;
 use levee_filter::metrics as filter;
-use levee_filter::service::label;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What is asked of Envoy, by its names before tags are taken out of them: about 4 kB for a service, a quarter of all. The
