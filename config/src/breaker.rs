@@ -2,7 +2,7 @@
 
 use crate::LONGEST;
 use crate::reader::Section;
-use levee_policy::breaker::{FailureRate, HalfOpen, MAX_PROBES, Mode, Settings, SlowCalls};
+use levee_policy::breaker::{BreakerSettings, FailureRate, HalfOpen, MAX_PROBES, Mode, SlowCalls};
 use levee_policy::ratio::Ratio;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const SHORTEST_OPEN: Duration = Duration::from_millis(10);
 const COUNT: RangeInclusive<u32> = 1..=1_000_000;
 
 /// Reads a breaker's section. Keys that are absent keep their value from `base`.
-pub fn read_breaker(section: &mut Section<'_>, base: Settings) -> Settings {
+pub fn read_breaker(section: &mut Section<'_>, base: BreakerSettings) -> BreakerSettings {
     let mut settings = base;
     let modes = Mode::ALL.map(|mode| (mode.name(), mode));
     if let Some(mode) = section.choice("mode", &modes) {
@@ -42,8 +42,10 @@ pub fn read_breaker(section: &mut Section<'_>, base: Settings) -> Settings {
     settings
 }
 
-fn read_failure_rate(section: &mut Section<'_>, settings: &mut Settings) {
-    let base = settings.failure_rate.or(Settings::default().failure_rate);
+fn read_failure_rate(section: &mut Section<'_>, settings: &mut BreakerSettings) {
+    let base = settings
+        .failure_rate
+        .or(BreakerSettings::default().failure_rate);
     let ratio = section.ratio("ratio");
     let minimum_requests = section.integer("minimum_requests", COUNT);
     if let Some(window) = section.duration("window", SHORTEST_WINDOW..=LONGEST) {
@@ -88,7 +90,7 @@ fn read_slow_calls(section: &mut Section<'_>, base: Option<SlowCalls>) -> Option
     is_on(rule.ratio).then_some(rule)
 }
 
-fn read_open_times(section: &mut Section<'_>, settings: &mut Settings) {
+fn read_open_times(section: &mut Section<'_>, settings: &mut BreakerSettings) {
     if let Some(base) = section.duration("open_for", SHORTEST_OPEN..=LONGEST) {
         settings.open.base = base;
         settings.open.max = settings.open.max.max(base);

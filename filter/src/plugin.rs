@@ -15,7 +15,7 @@ use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Mode, Outcome, Permit, Phase, Transition, Verdict};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
-use levee_policy::replica::Visit;
+use levee_policy::replica::{Admission, Recorded, Visit};
 use levee_policy::time::Instant;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -151,8 +151,8 @@ impl<H: Host> Plugin<H> {
         };
         let service = &self.services[index];
         let verdict = match service.replica.admit(&service.settings, self.now) {
-            Some(verdict) => verdict,
-            None => self
+            Admission::Decided(verdict) => verdict,
+            Admission::VisitNeeded => self
                 .visit(index, Visit::Admit)
                 .unwrap_or(Verdict::Admit(Permit::UNTRACKED)),
         };
@@ -380,10 +380,10 @@ impl<H: Host> Plugin<H> {
     }
 
     fn settle(&mut self, index: usize, permit: Permit, outcome: Outcome) {
-        if !self.services[index]
+        let recorded = self.services[index]
             .replica
-            .record(permit, outcome, self.now)
-        {
+            .record(permit, outcome, self.now);
+        if recorded == Recorded::VisitNeeded {
             self.visit(index, Visit::Record(permit, outcome));
         }
     }
@@ -409,7 +409,7 @@ impl<H: Host> Plugin<H> {
                 )
             },
         );
-        let Some((breaker, (expired_before, (verdict, synced)))) = visited else {
+        let Some((breaker, (expired_before, visited))) = visited else {
             log::error!("{}: the shared breaker could not be written", service.name);
             return None;
         };
@@ -417,17 +417,17 @@ impl<H: Host> Plugin<H> {
         service.show_phase(&self.host);
         let expired = breaker.expired_leases().wrapping_sub(expired_before);
         service.count_many(Counter::LeasesExpired, expired);
-        if let Some(transition) = synced.transition {
+        if let Some(transition) = visited.transition {
             service.count(Counter::Transitions(transition.to));
             announce(&service.name, transition);
         }
-        if synced.tell_others
+        if visited.tell_others
             && let Some(worker) = &self.worker
         {
             worker.tell_others(&self.host, service.breaker_id, now);
         }
         self.touch(index);
-        verdict
+        visited.verdict
     }
 
     /// The first request to a cluster.

@@ -7,7 +7,7 @@ use crate::label::label;
 use crate::metrics::{Counter, mode_name, state_name};
 use crate::outcome::Protocol;
 use crate::shared::BreakerId;
-use levee_policy::breaker::{Breaker, Phase, Settings};
+use levee_policy::breaker::{Breaker, BreakerSettings, Phase};
 use levee_policy::replica::Replica;
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct Service {
     /// Where its breaker is kept.
     pub breaker_id: BreakerId,
     /// What the breaker goes by.
-    pub settings: Settings,
+    pub settings: BreakerSettings,
     /// This worker's view of the breaker.
     pub replica: Replica,
     /// Its time limits.

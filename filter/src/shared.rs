@@ -9,7 +9,7 @@
 //! The keys carry a version, since shared data outlives the code that wrote it.
 
 use crate::host::Host;
-use levee_policy::breaker::{Breaker, Settings};
+use levee_policy::breaker::{Breaker, BreakerSettings};
 use levee_policy::time::Instant;
 
 /// The services there are: for each, two bytes of length, the name, the eight bytes of its id.
@@ -53,7 +53,7 @@ pub fn create_list<H: Host>(host: &H) {
 pub fn find_or_create<H: Host>(
     host: &H,
     service: &str,
-    settings: &Settings,
+    settings: &BreakerSettings,
     max_services: usize,
     now: Instant,
 ) -> Option<BreakerId> {
@@ -97,7 +97,7 @@ fn entries(mut list: &[u8]) -> impl Iterator<Item = (&[u8], BreakerId)> {
 }
 
 /// The breaker as it is.
-pub fn read<H: Host>(host: &H, id: BreakerId, settings: &Settings, now: Instant) -> Breaker {
+pub fn read<H: Host>(host: &H, id: BreakerId, settings: &BreakerSettings, now: Instant) -> Breaker {
     host.shared(&id.key())
         .and_then(|(bytes, _)| Breaker::from_bytes(&bytes))
         .unwrap_or_else(|| Breaker::new(settings, now))
@@ -109,7 +109,7 @@ pub fn read<H: Host>(host: &H, id: BreakerId, settings: &Settings, now: Instant)
 pub fn change<H: Host, T>(
     host: &H,
     id: BreakerId,
-    settings: &Settings,
+    settings: &BreakerSettings,
     now: Instant,
     mut change: impl FnMut(&mut Breaker) -> T,
 ) -> Option<(Breaker, T)> {

@@ -1,7 +1,7 @@
 //! The plugin's configuration.
 
 use levee_filter::config::{ClientDeadline, Config, Fallback};
-use levee_policy::breaker::Mode;
+use levee_policy::breaker::{BreakerSettings, Mode};
 use levee_policy::timeout::Class;
 use std::time::Duration;
 
@@ -14,10 +14,7 @@ fn errors(json: &str) -> Vec<String> {
 fn nothing_is_a_valid_configuration() {
     for empty in ["", " \n", "{}", "null"] {
         let config = Config::parse(empty.as_bytes()).unwrap();
-        assert_eq!(
-            config.general.breaker,
-            levee_policy::breaker::Settings::default()
-        );
+        assert_eq!(config.general.breaker, BreakerSettings::default());
     }
 }
 

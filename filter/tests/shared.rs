@@ -5,13 +5,13 @@ mod fake;
 use fake::Gateway;
 use levee_filter::host::Host;
 use levee_filter::shared::{change, find_or_create, read};
-use levee_policy::breaker::{Breaker, Outcome, Settings, Verdict};
+use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Verdict};
 use levee_policy::time::Instant;
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
 
 fn fail_once(breaker: &mut Breaker) {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let (Verdict::Admit(permit), _) = breaker.admit(&settings, NOW) else {
         return;
     };
@@ -21,7 +21,7 @@ fn fail_once(breaker: &mut Breaker) {
 #[test]
 fn workers_that_meet_a_service_at_once_find_one_breaker_and_lose_nothing() {
     let gateway = Gateway::new(2, "");
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let (first, second) = (
         gateway.workers[0].host.clone(),
         gateway.workers[1].host.clone(),
@@ -41,7 +41,7 @@ fn workers_that_meet_a_service_at_once_find_one_breaker_and_lose_nothing() {
 #[test]
 fn a_change_that_was_overtaken_is_made_again_on_the_newer_breaker() {
     let gateway = Gateway::new(2, "");
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let (first, second) = (
         gateway.workers[0].host.clone(),
         gateway.workers[1].host.clone(),
@@ -66,7 +66,7 @@ fn a_change_that_was_overtaken_is_made_again_on_the_newer_breaker() {
 #[test]
 fn nothing_is_written_where_nothing_changed() {
     let mut gateway = Gateway::new(1, "");
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let host = gateway.workers[0].host.clone();
     let id = find_or_create(&host, "auth", &settings, 10, NOW).unwrap();
     gateway.take_calls(0);

@@ -119,7 +119,7 @@ pub struct HalfOpen {
 
 /// What a breaker goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct BreakerSettings {
     /// What is done with the decisions.
     pub mode: Mode,
     /// Opens after this many failures without a success between them. `None`: not by this rule.
@@ -136,7 +136,7 @@ pub struct Settings {
     pub half_open: HalfOpen,
 }
 
-impl Default for Settings {
+impl Default for BreakerSettings {
     fn default() -> Self {
         Self {
             mode: Mode::Enforce,
@@ -290,11 +290,11 @@ impl State {
 /// Why a breaker changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// [`Settings::consecutive_failures`] was reached.
+    /// [`BreakerSettings::consecutive_failures`] was reached.
     ConsecutiveFailures,
-    /// [`Settings::failure_rate`] was reached.
+    /// [`BreakerSettings::failure_rate`] was reached.
     FailureRate,
-    /// [`Settings::slow_calls`] was reached.
+    /// [`BreakerSettings::slow_calls`] was reached.
     SlowCalls,
     /// The time to stay open has passed.
     OpenTimePassed,
@@ -333,7 +333,7 @@ pub struct Breaker {
 
 impl Breaker {
     /// A closed breaker.
-    pub fn new(settings: &Settings, now: Instant) -> Self {
+    pub fn new(settings: &BreakerSettings, now: Instant) -> Self {
         Self {
             state: State::Closed,
             generation: 1,
@@ -362,7 +362,11 @@ impl Breaker {
 
     /// May a call go out at `now`?
     #[inline]
-    pub fn admit(&mut self, settings: &Settings, now: Instant) -> (Verdict, Option<Transition>) {
+    pub fn admit(
+        &mut self,
+        settings: &BreakerSettings,
+        now: Instant,
+    ) -> (Verdict, Option<Transition>) {
         if !settings.mode.learns() {
             return (fixed_verdict(settings), None);
         }
@@ -397,7 +401,7 @@ impl Breaker {
     #[inline(never)]
     fn place_for_probe(
         &mut self,
-        settings: &Settings,
+        settings: &BreakerSettings,
         now: Instant,
     ) -> (Option<ProbeId>, Option<Transition>) {
         let transition = (self.state != State::HalfOpen)
@@ -407,7 +411,7 @@ impl Breaker {
 
     /// A health check was answered: an open breaker lets probes through before its time has passed.
     /// It takes calls to close it, since a service may answer checks and fail at all else.
-    pub fn hasten(&mut self, settings: &Settings, now: Instant) -> Option<Transition> {
+    pub fn hasten(&mut self, settings: &BreakerSettings, now: Instant) -> Option<Transition> {
         let is_open = self.phase() == Phase::Open && settings.mode.learns();
         is_open.then(|| self.change(State::HalfOpen, Cause::HealthCheckPassed, now))
     }
@@ -416,7 +420,7 @@ impl Breaker {
     #[inline]
     pub fn record(
         &mut self,
-        settings: &Settings,
+        settings: &BreakerSettings,
         permit: Permit,
         outcome: Outcome,
         now: Instant,
@@ -441,7 +445,7 @@ impl Breaker {
     #[inline(never)]
     fn record_any(
         &mut self,
-        settings: &Settings,
+        settings: &BreakerSettings,
         permit: Permit,
         outcome: Outcome,
         now: Instant,
@@ -461,7 +465,7 @@ impl Breaker {
     #[inline]
     fn record_closed(
         &mut self,
-        settings: &Settings,
+        settings: &BreakerSettings,
         outcome: Outcome,
         now: Instant,
         random: u64,
@@ -484,7 +488,7 @@ impl Breaker {
     /// Like [`record`](Self::record), but leaves the rates unjudged.
     pub(crate) fn record_call(
         &mut self,
-        settings: &Settings,
+        settings: &BreakerSettings,
         permit: Permit,
         outcome: Outcome,
         now: Instant,
@@ -519,7 +523,7 @@ impl Breaker {
     /// Opens the breaker if the window at `now` says so.
     pub(crate) fn judge_rates(
         &mut self,
-        settings: &Settings,
+        settings: &BreakerSettings,
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
@@ -549,13 +553,19 @@ impl Breaker {
         Some(self.open(settings, cause, now, random))
     }
 
-    fn count(&mut self, settings: &Settings, outcome: Outcome, now: Instant) {
+    fn count(&mut self, settings: &BreakerSettings, outcome: Outcome, now: Instant) {
         self.window.resize(settings.window);
         self.window.add(now, outcome.counts());
     }
 
     #[inline(never)]
-    fn open(&mut self, settings: &Settings, cause: Cause, now: Instant, random: u64) -> Transition {
+    fn open(
+        &mut self,
+        settings: &BreakerSettings,
+        cause: Cause,
+        now: Instant,
+        random: u64,
+    ) -> Transition {
         self.failed_recoveries = match self.state {
             State::HalfOpen => self.failed_recoveries.saturating_add(1),
             State::Closed | State::Open { .. } => 0,
@@ -585,7 +595,7 @@ impl Breaker {
 
 /// The answer of a mode that does not look at the state.
 #[cold]
-pub(crate) fn fixed_verdict(settings: &Settings) -> Verdict {
+pub(crate) fn fixed_verdict(settings: &BreakerSettings) -> Verdict {
     match settings.mode.fixed_phase() {
         Some(Phase::Open) => Verdict::Refuse {
             retry_after: settings.open.base,
@@ -669,7 +679,7 @@ mod tests {
 
     #[test]
     fn the_generation_of_untracked_permits_is_never_reached() {
-        let settings = Settings::default();
+        let settings = BreakerSettings::default();
         let mut breaker = Breaker::new(&settings, NOW);
         breaker.generation = Generation::MAX;
         breaker.change(State::HalfOpen, Cause::OpenTimePassed, NOW);
@@ -680,10 +690,10 @@ mod tests {
 
     #[test]
     fn numbers_that_are_full_do_not_overflow() {
-        let settings = Settings {
+        let settings = BreakerSettings {
             consecutive_failures: None,
             failure_rate: None,
-            ..Settings::default()
+            ..BreakerSettings::default()
         };
         let mut breaker = Breaker::new(&settings, NOW);
         breaker.consecutive_failures = u32::MAX;
@@ -722,9 +732,9 @@ mod tests {
 
     #[test]
     fn a_window_of_another_length_begins_empty() {
-        let mut settings = Settings {
+        let mut settings = BreakerSettings {
             consecutive_failures: None,
-            ..Settings::default()
+            ..BreakerSettings::default()
         };
         let mut breaker = Breaker::new(&settings, NOW);
         let permit = Permit {

@@ -15,7 +15,7 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 
 /// How many retries are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct BudgetSettings {
     /// Retries for each call.
     pub ratio: Ratio,
     /// Retries each second that are allowed whatever the number of calls, so that a service with
@@ -23,7 +23,7 @@ pub struct Settings {
     pub per_second: u32,
 }
 
-impl Default for Settings {
+impl Default for BudgetSettings {
     fn default() -> Self {
         Self {
             ratio: Ratio::percent(20),
@@ -32,7 +32,26 @@ impl Default for Settings {
     }
 }
 
-/// A retry budget: in any [`WINDOW`] no more retries than [`Settings`] allow for its calls.
+/// What became of a request for retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Withdrawal {
+    /// They are paid for and may be made.
+    Paid,
+    /// There was not enough left. Nothing was paid.
+    Refused,
+}
+
+/// What a budget's window holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Calls that were deposited.
+    pub calls: u32,
+    /// Retries that were paid for.
+    pub retries: u32,
+}
+
+/// A retry budget: in any [`WINDOW`] no more retries than [`BudgetSettings`] allow for its calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Calls are its total, retries its failures.
@@ -53,33 +72,41 @@ impl Budget {
         self.add(calls, 0, now);
     }
 
-    /// Pays for `retries`, all or none. False: there is not enough, and nothing was paid.
-    pub fn withdraw(&mut self, settings: &Settings, retries: u32, now: Instant) -> bool {
-        let allowed = self.left(settings, now) >= retries;
-        if allowed {
-            self.add(0, retries, now);
+    /// Pays for `retries`, all or none.
+    pub fn withdraw(
+        &mut self,
+        settings: &BudgetSettings,
+        retries: u32,
+        now: Instant,
+    ) -> Withdrawal {
+        if self.left(settings, now) < retries {
+            return Withdrawal::Refused;
         }
-        allowed
+        self.add(0, retries, now);
+        Withdrawal::Paid
     }
 
     /// How many retries could be paid for at `now`.
-    pub fn left(&mut self, settings: &Settings, now: Instant) -> u32 {
-        let (calls, retries) = self.spent(now);
+    pub fn left(&mut self, settings: &BudgetSettings, now: Instant) -> u32 {
+        let Spent { calls, retries } = self.spent(now);
         let reserve = u64::from(settings.per_second) * WINDOW.as_secs();
         let allowed = settings.ratio.of(u64::from(calls)).saturating_add(reserve);
         u32::try_from(allowed.saturating_sub(u64::from(retries))).unwrap_or(u32::MAX)
     }
 
-    /// Calls and retries of the window that ends at `now`.
-    pub fn spent(&mut self, now: Instant) -> (u32, u32) {
+    /// What is in the window that ends at `now`.
+    pub fn spent(&mut self, now: Instant) -> Spent {
         let counts = self.window.totals(now);
-        (counts.total, counts.failures)
+        Spent {
+            calls: counts.total,
+            retries: counts.failures,
+        }
     }
 
-    /// A budget that goes on where another ended: its calls and retries count as made at `now`.
-    pub fn resumed(calls: u32, retries: u32, now: Instant) -> Self {
+    /// A budget that continues another one: all that it had `spent` counts as spent at `now`.
+    pub fn resumed(spent: Spent, now: Instant) -> Self {
         let mut budget = Self::default();
-        budget.add(calls, retries, now);
+        budget.add(spent.calls, spent.retries, now);
         budget
     }
 
@@ -99,7 +126,7 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    const SETTINGS: Settings = Settings {
+    const SETTINGS: BudgetSettings = BudgetSettings {
         ratio: Ratio::percent(20),
         per_second: 10,
     };
@@ -114,7 +141,7 @@ mod tests {
         let mut retries = 0;
         for _ in 0..1000 {
             budget.deposit(1, at(0));
-            while budget.withdraw(&SETTINGS, 1, at(0)) {
+            while budget.withdraw(&SETTINGS, 1, at(0)) == Withdrawal::Paid {
                 retries += 1;
             }
         }
@@ -125,17 +152,17 @@ mod tests {
     #[test]
     fn what_was_spent_comes_back_after_the_window_and_not_before() {
         let mut budget = Budget::default();
-        assert!(budget.withdraw(&SETTINGS, 100, at(0)));
-        assert!(!budget.withdraw(&SETTINGS, 1, at(9)));
+        assert_eq!(budget.withdraw(&SETTINGS, 100, at(0)), Withdrawal::Paid);
+        assert_eq!(budget.withdraw(&SETTINGS, 1, at(9)), Withdrawal::Refused);
         assert_eq!(budget.left(&SETTINGS, at(11)), 100);
     }
 
     #[test]
     fn retries_are_paid_all_or_none() {
         let mut budget = Budget::default();
-        assert!(!budget.withdraw(&SETTINGS, 101, at(0)));
+        assert_eq!(budget.withdraw(&SETTINGS, 101, at(0)), Withdrawal::Refused);
         assert_eq!(budget.left(&SETTINGS, at(0)), 100);
-        assert!(budget.withdraw(&SETTINGS, 100, at(0)));
+        assert_eq!(budget.withdraw(&SETTINGS, 100, at(0)), Withdrawal::Paid);
     }
 
     #[test]
@@ -150,22 +177,26 @@ mod tests {
     fn a_budget_that_is_resumed_is_as_spent_as_it_was() {
         let mut budget = Budget::default();
         budget.deposit(50, at(0));
-        assert!(budget.withdraw(&SETTINGS, 90, at(0)));
-        let (calls, retries) = budget.spent(at(1));
-        let mut resumed = Budget::resumed(calls, retries, at(2));
+        assert_eq!(budget.withdraw(&SETTINGS, 90, at(0)), Withdrawal::Paid);
+        let spent = budget.spent(at(1));
+        let mut resumed = Budget::resumed(spent, at(2));
         assert_eq!(resumed.left(&SETTINGS, at(2)), 20);
     }
 
     #[test]
     fn numbers_that_are_full_do_not_overflow() {
-        let mut budget = Budget::resumed(u32::MAX, 0, at(0));
+        let full = Spent {
+            calls: u32::MAX,
+            retries: 0,
+        };
+        let mut budget = Budget::resumed(full, at(0));
         budget.deposit(u32::MAX, at(0));
-        let all = Settings {
+        let all = BudgetSettings {
             ratio: Ratio::ONE,
             per_second: u32::MAX,
         };
         assert_eq!(budget.left(&all, at(0)), u32::MAX);
-        assert!(budget.withdraw(&all, u32::MAX, at(0)));
-        assert!(!budget.withdraw(&SETTINGS, 1, at(0)));
+        assert_eq!(budget.withdraw(&all, u32::MAX, at(0)), Withdrawal::Paid);
+        assert_eq!(budget.withdraw(&SETTINGS, 1, at(0)), Withdrawal::Refused);
     }
 }

@@ -1,33 +1,33 @@
-//! A breaker that several workers share, and that costs nothing while all is well.
+//! A breaker that several workers share, and that costs nothing while the service is well.
 //!
-//! The [`Breaker`] itself is kept where all workers reach it, at a price (shared memory behind a
-//! lock, a compare-and-swap). Each worker holds a [`Replica`]: what it last knew of the state, and
-//! the calls that it has not yet told anybody about. While the service is well, a worker admits
-//! calls and counts successes without looking at anything else. It goes to the shared breaker
+//! The [`Breaker`] itself is kept where all workers reach it, at a price: shared memory behind a
+//! lock, and a compare-and-swap. Each worker holds a [`Replica`]: the last state it knows, and the
+//! successes that it has not reported yet. While the service is well, a worker admits calls and
+//! counts successes on its own. It visits the shared breaker
 //!
-//! * for every failure, every probe, and every call once an open breaker's time has passed;
-//! * for the first success after it heard of a failure, since that breaks a row of failures;
-//! * now and then ([`Replica::wants_sync`]) while failures are in the window, so that the rates see
-//!   everybody's calls.
+//! * for every failure, every probe, and every call after an open breaker's time has passed;
+//! * for the first success after it heard of a failure, since that success ends the row;
+//! * at intervals ([`Replica::wants_sync`]) while failures are in the window, so that the rates
+//!   include the calls of all workers.
 //!
-//! A worker that changes what the others need to know is told so ([`Synced::tell_others`]), tells
-//! them, and they sync.
+//! If a visit changes state that other workers need, it returns [`Visited::tell_others`]: the
+//! caller notifies them, and they sync.
 //!
-//! The row of failures is thus counted over all workers and exactly: the fifth failure opens the
-//! breaker whichever worker it falls on. The rates are judged when workers sync, not before those
-//! that were just told of a failure had a moment ([`GRACE`]) to hand in their successes: otherwise
-//! one worker with a failing client would speak for all.
+//! So consecutive failures are counted exactly, over all workers: the fifth opens the breaker,
+//! whichever worker it falls on. The rates are judged when workers sync, and only after workers
+//! that just heard of a failure had time ([`GRACE`]) to report their successes. Otherwise one
+//! worker with a failing client would decide for all.
 
 use crate::breaker::{
-    Breaker, Generation, Outcome, Permit, Phase, Settings, State, Transition, Verdict,
+    Breaker, BreakerSettings, Generation, Outcome, Permit, Phase, State, Transition, Verdict,
     fixed_verdict, refusal,
 };
 use crate::time::Instant;
 use crate::window::Window;
 use std::time::Duration;
 
-/// How long after the first failure in a clean window the rates are left unjudged, so that other
-/// workers can hand in what they have counted.
+/// How long the rates are not judged after the first failure in a clean window, so that other
+/// workers can report the successes they have counted.
 pub const GRACE: Duration = Duration::from_millis(50);
 
 /// A worker's view of a shared [`Breaker`].
@@ -35,38 +35,60 @@ pub const GRACE: Duration = Duration::from_millis(50);
 pub struct Replica {
     generation: Generation,
     state: State,
-    /// Failures in a row are on record: the next success must clear them.
+    /// Whether the shared breaker counts consecutive failures: the next success must clear them.
     row: bool,
-    /// Since when failures (or slow calls) are in the window.
+    /// When this worker first heard of the failures or slow calls in the window.
     troubled_since: Option<Instant>,
-    /// Calls that succeeded here and are not in the shared window yet.
+    /// Successes of this worker that are not in the shared window yet.
     unsynced: Window,
+}
+
+/// A worker's answer to a call that asks for admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Admission {
+    /// This worker knows the answer.
+    Decided(Verdict),
+    /// Only the shared breaker can answer: visit it with [`Visit::Admit`].
+    VisitNeeded,
+}
+
+/// What became of a call's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Recorded {
+    /// This worker has counted it, or it decides nothing.
+    Here,
+    /// The shared breaker must have it: visit it with [`Visit::Record`].
+    VisitNeeded,
+}
+
+/// Why a worker visits the shared breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// To report its successes, and to see what changed.
+    Sync,
+    /// To ask for a call's admission.
+    Admit,
+    /// To report the result of a call.
+    Record(Permit, Outcome),
 }
 
 /// What a visit to the shared breaker came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Synced {
+pub struct Visited {
+    /// The answer to [`Visit::Admit`]. `None` for the other visits.
+    pub verdict: Option<Verdict>,
     /// The change of state that this visit made.
     pub transition: Option<Transition>,
     /// Whether the other workers should sync soon.
     pub tell_others: bool,
 }
 
-/// What a worker goes to the shared breaker with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visit {
-    /// To hand in what it has and to see what is new.
-    Sync,
-    /// To ask for a call.
-    Admit,
-    /// With the result of a call.
-    Record(Permit, Outcome),
-}
-
 impl Replica {
     /// The view of a worker that has just read `breaker`.
-    pub fn new(settings: &Settings, breaker: &Breaker, now: Instant) -> Self {
+    pub fn new(settings: &BreakerSettings, breaker: &Breaker, now: Instant) -> Self {
         let mut replica = Self {
             generation: breaker.generation,
             state: breaker.state,
@@ -78,65 +100,69 @@ impl Replica {
         replica
     }
 
-    /// Where the breaker was when this worker last looked.
+    /// The breaker's phase when this worker last read it.
     pub const fn phase(&self) -> Phase {
         self.state.phase()
     }
 
-    /// May a call go out? `None`: the shared breaker must be asked ([`Visit::Admit`]).
+    /// May a call go out?
     ///
-    /// `now` is used only to see whether an open breaker's time has passed, and may lag.
+    /// `now` serves only to see whether an open breaker's time has passed, and may lag.
     #[inline]
-    pub fn admit(&self, settings: &Settings, now: Instant) -> Option<Verdict> {
+    pub fn admit(&self, settings: &BreakerSettings, now: Instant) -> Admission {
         if !settings.mode.learns() {
-            return Some(fixed_verdict(settings));
+            return Admission::Decided(fixed_verdict(settings));
         }
         match self.state {
-            State::Closed => Some(Verdict::Admit(Permit {
+            State::Closed => Admission::Decided(Verdict::Admit(Permit {
                 generation: self.generation,
                 probe: None,
             })),
-            State::Open { until } if now < until => Some(refusal(settings.mode, until.since(now))),
-            State::Open { .. } | State::HalfOpen => None,
+            State::Open { until } if now < until => {
+                Admission::Decided(refusal(settings.mode, until.since(now)))
+            }
+            State::Open { .. } | State::HalfOpen => Admission::VisitNeeded,
         }
     }
 
-    /// A call has ended. False: the shared breaker must be told ([`Visit::Record`]).
+    /// Records the result of a call.
     ///
-    /// `now` tells the bucket of the window, and may lag by less than one.
+    /// `now` selects the bucket of the window, and may lag by less than a bucket's length.
     #[inline]
-    pub fn record(&mut self, permit: Permit, outcome: Outcome, now: Instant) -> bool {
+    pub fn record(&mut self, permit: Permit, outcome: Outcome, now: Instant) -> Recorded {
         if permit.generation != self.generation {
-            // This worker gave the permit, and has heard of a later generation since: it is stale.
-            return true;
+            // This worker gave the permit and has seen a later generation since: it is stale.
+            return Recorded::Here;
         }
         match outcome {
-            Outcome::Neutral => !permit.is_probe(),
+            Outcome::Neutral if !permit.is_probe() => Recorded::Here,
             Outcome::Success { slow: false } if !permit.is_probe() && !self.row => {
                 self.unsynced.add(now, outcome.counts());
-                true
+                Recorded::Here
             }
-            Outcome::Success { .. } | Outcome::Failure { .. } => false,
+            Outcome::Success { .. } | Outcome::Failure { .. } | Outcome::Neutral => {
+                Recorded::VisitNeeded
+            }
         }
     }
 
-    /// Whether this worker should visit with [`Visit::Sync`] though nobody called: failures are
-    /// in the window, or probes are under way.
+    /// Whether this worker should visit with [`Visit::Sync`] though no call requires it: failures
+    /// are in the window, or probes are in flight.
     pub const fn wants_sync(&self) -> bool {
         self.troubled_since.is_some() || matches!(self.state, State::HalfOpen)
     }
 
-    /// Visits the shared breaker: changes `breaker`, and says what comes of it. This view stays as
-    /// it is until [`adopt`](Self::adopt), so that a visit can be repeated on a newer `breaker`
-    /// when writing this one back failed.
+    /// Visits the shared breaker: changes `breaker` and returns the result. The view itself only
+    /// changes in [`adopt`](Self::adopt), so a visit can be repeated on a newer `breaker` if
+    /// writing this one back failed.
     pub fn visit(
         &self,
-        settings: &Settings,
+        settings: &BreakerSettings,
         breaker: &mut Breaker,
         visit: Visit,
         now: Instant,
         random: u64,
-    ) -> (Option<Verdict>, Synced) {
+    ) -> Visited {
         if breaker.state == State::Closed {
             breaker.window.resize(settings.window);
             breaker.window.totals(now);
@@ -162,16 +188,14 @@ impl Replica {
                 .then(|| breaker.judge_rates(settings, now, random))
                 .flatten()
         });
-        (
+        Visited {
             verdict,
-            Synced {
-                transition,
-                tell_others: News::of(breaker).tells_more_than(before),
-            },
-        )
+            transition,
+            tell_others: News::of(breaker).tells_more_than(before),
+        }
     }
 
-    /// Takes over what `breaker` says, once what this worker handed in is part of it.
+    /// Takes over the state of `breaker`, which includes what this worker reported.
     pub fn adopt(&mut self, breaker: &Breaker, now: Instant) {
         self.generation = breaker.generation;
         self.state = breaker.state;
@@ -186,7 +210,7 @@ impl Replica {
     }
 }
 
-/// What the other workers go by.
+/// The part of a breaker's state that other workers depend on.
 #[derive(Clone, Copy)]
 struct News {
     generation: Generation,
@@ -241,10 +265,10 @@ mod tests {
         ]
     }
 
-    /// Visits an older breaker first, as when the compare-and-swap fails, then the newest.
+    /// Visits an older breaker first, as if the compare-and-swap had failed, then the newest.
     fn visit(
         replica: &mut Replica,
-        settings: &Settings,
+        settings: &BreakerSettings,
         history: &mut [Breaker; 2],
         visit: Visit,
         now: Instant,
@@ -264,11 +288,11 @@ mod tests {
         fn no_call_is_lost_or_counted_twice(
             count in 1_usize..5, events in vec(event(), 1..150),
         ) {
-            // Nothing opens it, so all is in the window.
-            let settings = Settings {
+            // No rule can open it, so all calls stay in the window.
+            let settings = BreakerSettings {
                 consecutive_failures: None,
                 failure_rate: None,
-                ..Settings::default()
+                ..BreakerSettings::default()
             };
             let mut now = Instant::from_nanos(1_000_000_000_000);
             let mut history = [Breaker::new(&settings, now), Breaker::new(&settings, now)];
@@ -279,10 +303,10 @@ mod tests {
                 match event {
                     Event::Call(worker, outcome) => {
                         let replica = &mut replicas[worker % count];
-                        let Some(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
+                        let Admission::Decided(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
                             return Err(TestCaseError::fail("it is closed"));
                         };
-                        if !replica.record(permit, outcome, now) {
+                        if replica.record(permit, outcome, now) == Recorded::VisitNeeded {
                             let what = Visit::Record(permit, outcome);
                             visit(replica, &settings, &mut history, what, now);
                         }
@@ -312,30 +336,36 @@ mod tests {
     #[test]
     fn what_was_counted_with_a_new_window_is_handed_in_to_a_breaker_with_the_old() {
         let now = Instant::from_nanos(1_000_000_000_000);
-        let mut breaker = Breaker::new(&Settings::default(), now);
-        let settings = Settings {
+        let mut breaker = Breaker::new(&BreakerSettings::default(), now);
+        let settings = BreakerSettings {
             window: Duration::from_secs(20),
-            ..Settings::default()
+            ..BreakerSettings::default()
         };
         let mut replica = Replica::new(&settings, &breaker, now);
-        let Some(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
+        let Admission::Decided(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
             panic!("it is closed");
         };
-        assert!(replica.record(permit, Outcome::SUCCESS, now));
+        assert_eq!(
+            replica.record(permit, Outcome::SUCCESS, now),
+            Recorded::Here
+        );
         let _ = replica.visit(&settings, &mut breaker, Visit::Sync, now, 0);
         assert_eq!(breaker.window.totals(now).total, 1);
     }
 
     #[test]
     fn what_was_counted_before_it_opened_is_not_handed_in_after_it_closed() {
-        let settings = Settings::default();
+        let settings = BreakerSettings::default();
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut breaker = Breaker::new(&settings, now);
         let mut replica = Replica::new(&settings, &breaker, now);
-        let Some(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
+        let Admission::Decided(Verdict::Admit(permit)) = replica.admit(&settings, now) else {
             panic!("it is closed");
         };
-        assert!(replica.record(permit, Outcome::SUCCESS, now));
+        assert_eq!(
+            replica.record(permit, Outcome::SUCCESS, now),
+            Recorded::Here
+        );
         breaker.generation += 3; // opened, tried and closed by others
         let _ = replica.visit(&settings, &mut breaker, Visit::Sync, now, 0);
         assert_eq!(breaker.window.totals(now), Counts::default());

@@ -1,6 +1,6 @@
 //! A [`Breaker`] as bytes, to be kept in a store that others read.
 
-use crate::breaker::Settings;
+use crate::breaker::BreakerSettings;
 use crate::breaker::{Breaker, Lease, MAX_PROBES, ProbeId, Probes, State};
 use crate::time::Instant;
 use crate::window::{BUCKETS, Counts, Window};
@@ -115,7 +115,7 @@ impl Breaker {
     /// probes are gone, nothing has happened after `now`, and it is open no longer than `settings`
     /// allow from `now` on.
     #[must_use]
-    pub fn resumed(mut self, settings: &Settings, now: Instant) -> Self {
+    pub fn resumed(mut self, settings: &BreakerSettings, now: Instant) -> Self {
         self.probes.leases = [None; MAX_PROBES];
         self.since = self.since.min(now);
         if let State::Open { until } = &mut self.state {

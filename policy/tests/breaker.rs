@@ -2,8 +2,8 @@
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
-    Breaker, Cause, FailureRate, HalfOpen, Mode, Outcome, Permit, Phase, Settings, SlowCalls,
-    Transition, Verdict,
+    Breaker, BreakerSettings, Cause, FailureRate, HalfOpen, Mode, Outcome, Permit, Phase,
+    SlowCalls, Transition, Verdict,
 };
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
@@ -13,20 +13,20 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// A breaker with a clock beside it.
 struct Bench {
-    settings: Settings,
+    settings: BreakerSettings,
     breaker: Breaker,
     now: Instant,
     random: u64,
 }
 
-fn exact() -> Settings {
+fn exact() -> BreakerSettings {
     let open = Backoff {
         jitter: Jitter::NONE,
-        ..Settings::default().open
+        ..BreakerSettings::default().open
     };
-    Settings {
+    BreakerSettings {
         open,
-        ..Settings::default()
+        ..BreakerSettings::default()
     }
 }
 
@@ -35,7 +35,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 impl Bench {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: BreakerSettings) -> Self {
         let now = Instant::from_nanos(1_000_000_000_000);
         Self {
             settings,
@@ -104,7 +104,7 @@ fn the_fifth_failure_in_a_row_opens() {
 
 #[test]
 fn a_success_ends_the_row_and_a_neutral_call_does_not() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         failure_rate: None,
         ..exact()
     });
@@ -125,7 +125,7 @@ fn a_success_ends_the_row_and_a_neutral_call_does_not() {
 
 #[test]
 fn half_of_twenty_within_the_window_open_and_of_nineteen_do_not() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         ..exact()
     });
@@ -142,7 +142,7 @@ fn half_of_twenty_within_the_window_open_and_of_nineteen_do_not() {
 
 #[test]
 fn calls_that_left_the_window_count_no_more() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         ..exact()
     });
@@ -158,7 +158,7 @@ fn calls_that_left_the_window_count_no_more() {
 
 #[test]
 fn a_neutral_call_opens_nothing_though_the_rate_has_risen_by_itself() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         ..exact()
     });
@@ -183,7 +183,7 @@ fn ten_percent_of_errors_never_five_in_a_row_open_at_five_percent() {
         ratio: Ratio::percent(5),
         minimum_requests: 20,
     };
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         failure_rate: Some(rule),
         ..exact()
     });
@@ -207,7 +207,7 @@ fn one_in_a_thousand_never_opens_at_five_percent() {
         ratio: Ratio::percent(5),
         minimum_requests: 20,
     };
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         failure_rate: Some(rule),
         ..exact()
     });
@@ -229,7 +229,7 @@ fn slow_calls_open_where_the_rule_is_on_and_a_slow_probe_has_failed() {
         ratio: Ratio::percent(50),
         minimum_requests: 20,
     };
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         slow_calls: Some(rule),
         ..exact()
     });
@@ -284,7 +284,7 @@ fn each_reopening_in_a_row_lasts_twice_as_long_up_to_the_most() {
 #[test]
 fn jitter_adds_up_to_a_tenth_and_is_drawn_once() {
     for (random, longest) in [(0, 30.0), (u64::MAX / 2, 31.5), (u64::MAX, 33.0)] {
-        let mut bench = Bench::new(Settings::default());
+        let mut bench = Bench::new(BreakerSettings::default());
         bench.random = random;
         bench.open();
         let first = bench.retry_after().unwrap();
@@ -300,7 +300,7 @@ fn jitter_adds_up_to_a_tenth_and_is_drawn_once() {
 
 #[test]
 fn the_cap_is_on_probes_in_flight_not_on_those_finished() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         half_open: HalfOpen {
             successes_to_close: 10,
             ..exact().half_open
@@ -404,7 +404,7 @@ fn a_call_admitted_while_closed_decides_nothing_while_half_open() {
 
 #[test]
 fn shadow_goes_through_the_states_and_refuses_nothing() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         mode: Mode::Shadow,
         ..exact()
     });
@@ -424,7 +424,7 @@ fn the_other_modes_learn_nothing() {
         (Mode::ForcedClosed, false),
         (Mode::ForcedOpen, true),
     ] {
-        let mut bench = Bench::new(Settings { mode, ..exact() });
+        let mut bench = Bench::new(BreakerSettings { mode, ..exact() });
         for _ in 0..10 {
             assert_eq!(bench.retry_after().is_some(), refuses, "{mode:?}");
             bench.end(Permit::UNTRACKED, Outcome::FAILURE);
@@ -465,7 +465,7 @@ fn sixty_percent_of_errors_never_five_in_a_row_open_by_the_default_rate() {
 
 #[test]
 fn a_rule_that_is_off_opens_nothing() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         failure_rate: None,
         ..exact()
@@ -481,7 +481,7 @@ fn a_rule_that_is_off_opens_nothing() {
 
 #[test]
 fn a_slow_failure_is_slow_too() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         failure_rate: None,
         slow_calls: Some(SlowCalls {
@@ -500,7 +500,7 @@ fn a_slow_failure_is_slow_too() {
 
 #[test]
 fn each_episode_has_its_own_jitter() {
-    let mut bench = Bench::new(Settings::default());
+    let mut bench = Bench::new(BreakerSettings::default());
     bench.open();
     assert_eq!(bench.retry_after(), Some(seconds(30)));
     bench.pass(seconds(30));
@@ -525,7 +525,7 @@ fn it_knows_since_when_it_is_where_it_is() {
 
 #[test]
 fn no_more_probes_go_out_than_there_are_places() {
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         half_open: HalfOpen {
             max_in_flight: u8::MAX,
             ..exact().half_open
@@ -584,7 +584,7 @@ fn the_fixed_modes_say_where_they_stand_and_forced_open_when_to_ask_again() {
         assert_eq!(mode.learns(), learns, "{mode:?}");
         assert_eq!(mode.fixed_phase(), phase, "{mode:?}");
     }
-    let mut bench = Bench::new(Settings {
+    let mut bench = Bench::new(BreakerSettings {
         mode: Mode::ForcedOpen,
         ..exact()
     });

@@ -1,7 +1,9 @@
 //! Random sequences of events, against a breaker written in the simplest words.
 
 use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Phase, Settings, Verdict};
+use levee_policy::breaker::{
+    Breaker, BreakerSettings, FailureRate, Outcome, Permit, Phase, Verdict,
+};
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
 use proptest::collection::vec;
@@ -36,8 +38,8 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// 3 failures in a row, or 60 % of at least 8 in 10 s; open for 5 s, then 10 s, then 20 s; 2 probes
 /// with leases of 4 s, 2 successes.
-fn settings() -> Settings {
-    let mut settings = Settings {
+fn settings() -> BreakerSettings {
+    let mut settings = BreakerSettings {
         consecutive_failures: Some(3),
         failure_rate: Some(FailureRate {
             ratio: Ratio::percent(60),
@@ -49,7 +51,7 @@ fn settings() -> Settings {
             factor: 2,
             jitter: Jitter::NONE,
         },
-        ..Settings::default()
+        ..BreakerSettings::default()
     };
     settings.half_open.max_in_flight = 2;
     settings.half_open.successes_to_close = 2;

@@ -3,11 +3,13 @@
 #![allow(unsafe_code)] // an allocator is unsafe by its nature
 
 use levee_policy::backoff::Jitter;
-use levee_policy::breaker::{Breaker, Mode, Outcome, Permit, Phase, Settings, SlowCalls, Verdict};
-use levee_policy::budget::{self, Budget};
+use levee_policy::breaker::{
+    Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
+};
+use levee_policy::budget::{Budget, BudgetSettings};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
-use levee_policy::replica::{Replica, Visit};
+use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::Instant;
 use levee_policy::timeout::{Class, Classes, Limits};
 use levee_policy::window::{Counts, Window};
@@ -49,7 +51,7 @@ fn the_count_counts() {
 
 #[test]
 fn no_decision_allocates() {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let mut now = Instant::from_nanos(1);
     let mut breaker = Breaker::new(&settings, now);
     let mut replica = Replica::new(&settings, &breaker, now);
@@ -62,16 +64,19 @@ fn no_decision_allocates() {
             } else {
                 Outcome::SUCCESS
             };
-            let verdict = replica.admit(&settings, now).or_else(|| {
-                let (verdict, _) = replica.visit(&settings, &mut breaker, Visit::Admit, now, 0);
-                replica.adopt(&breaker, now);
-                verdict
-            });
+            let verdict = match replica.admit(&settings, now) {
+                Admission::Decided(verdict) => Some(verdict),
+                Admission::VisitNeeded => {
+                    let visited = replica.visit(&settings, &mut breaker, Visit::Admit, now, 0);
+                    replica.adopt(&breaker, now);
+                    visited.verdict
+                }
+            };
             let permit = match verdict {
                 Some(Verdict::Admit(permit)) => permit,
                 _ => Permit::UNTRACKED,
             };
-            if !replica.record(permit, outcome, now) {
+            if replica.record(permit, outcome, now) == Recorded::VisitNeeded {
                 let visit = Visit::Record(permit, outcome);
                 let _ = replica.visit(&settings, &mut breaker, visit, now, round);
                 replica.adopt(&breaker, now);
@@ -111,7 +116,7 @@ struct Met {
 }
 
 /// Everything that a worker and the sidecar ask a breaker, over some minutes.
-fn play(settings: &Settings, met: &mut Met) {
+fn play(settings: &BreakerSettings, met: &mut Met) {
     let mut now = Instant::from_nanos(1_000_000_000_000);
     let mut random = SplitMix64::new(7);
     let mut breaker = Breaker::new(settings, now);
@@ -119,15 +124,15 @@ fn play(settings: &Settings, met: &mut Met) {
     for _ in 0..20_000 {
         let drawn = random.next_u64();
         now = now.after(Duration::from_millis(drawn % 100));
-        let verdict = if let Some(verdict) = replica.admit(settings, now) {
+        let verdict = if let Admission::Decided(verdict) = replica.admit(settings, now) {
             met.admitted_at_once |= matches!(verdict, Verdict::Admit(_));
             met.refused_at_once |= matches!(verdict, Verdict::Refuse { .. } | Verdict::WouldRefuse);
             verdict
         } else {
             met.asked = true;
-            let (verdict, _) = replica.visit(settings, &mut breaker, Visit::Admit, now, drawn);
+            let visited = replica.visit(settings, &mut breaker, Visit::Admit, now, drawn);
             replica.adopt(&breaker, now);
-            verdict.unwrap()
+            visited.verdict.unwrap()
         };
         let permit = match verdict {
             Verdict::Admit(permit) => permit,
@@ -140,13 +145,13 @@ fn play(settings: &Settings, met: &mut Met) {
             n if n.is_multiple_of(16) => Outcome::Neutral,
             _ => Outcome::SUCCESS,
         };
-        if replica.record(permit, outcome, now) {
+        if replica.record(permit, outcome, now) == Recorded::Here {
             met.counted_at_once |= permit != Permit::UNTRACKED;
         } else {
             met.told = true;
             let visit = Visit::Record(permit, outcome);
-            let (_, synced) = replica.visit(settings, &mut breaker, visit, now, drawn);
-            if let Some(transition) = synced.transition {
+            let visited = replica.visit(settings, &mut breaker, visit, now, drawn);
+            if let Some(transition) = visited.transition {
                 met.opened |= transition.to == Phase::Open;
                 met.half_opened |= transition.to == Phase::HalfOpen;
                 met.closed |= transition.to == Phase::Closed;
@@ -154,8 +159,8 @@ fn play(settings: &Settings, met: &mut Met) {
             replica.adopt(&breaker, now);
         }
         if replica.wants_sync() && drawn.is_multiple_of(4) {
-            let (_, synced) = replica.visit(settings, &mut breaker, Visit::Sync, now, drawn);
-            met.opened |= synced.transition.is_some();
+            let visited = replica.visit(settings, &mut breaker, Visit::Sync, now, drawn);
+            met.opened |= visited.transition.is_some();
             replica.adopt(&breaker, now);
         }
         if drawn.is_multiple_of(512) {
@@ -171,13 +176,13 @@ fn play(settings: &Settings, met: &mut Met) {
 
 #[test]
 fn a_worker_allocates_nothing_whatever_comes() {
-    let settings = Settings {
+    let settings = BreakerSettings {
         slow_calls: Some(SlowCalls {
             longer_than: Duration::from_secs(1),
             ratio: Ratio::percent(50),
             minimum_requests: 20,
         }),
-        ..Settings::default()
+        ..BreakerSettings::default()
     };
     let mut met = Met::default();
     assert_eq!(allocations(|| play(&settings, &mut met)), 0);
@@ -204,9 +209,9 @@ fn no_mode_allocates() {
         Mode::ForcedOpen,
         Mode::ForcedClosed,
     ] {
-        let settings = Settings {
+        let settings = BreakerSettings {
             mode,
-            ..Settings::default()
+            ..BreakerSettings::default()
         };
         let counted = allocations(|| play(&settings, &mut Met::default()));
         assert_eq!(counted, 0, "{mode:?}");
@@ -245,24 +250,20 @@ fn a_window_allocates_nothing() {
 fn budget_backoff_and_limits_allocate_nothing() {
     let counted = allocations(|| {
         let mut random = SplitMix64::new(7);
-        let (settings, breaker) = (budget::Settings::default(), Settings::default());
+        let (settings, breaker) = (BudgetSettings::default(), BreakerSettings::default());
         let mut now = Instant::from_nanos(1);
         let mut budget = Budget::default();
         for attempt in 0..1_000 {
             now = now.after(Duration::from_millis(u64::from(attempt)));
             budget.deposit(1, now);
-            black_box((
-                budget.withdraw(&settings, attempt % 50, now),
-                budget.left(&settings, now),
-                budget.spent(now),
-            ));
+            let _ = black_box(budget.withdraw(&settings, attempt % 50, now));
+            black_box((budget.left(&settings, now), budget.spent(now)));
             let wait = breaker.open.wait(attempt, random.next_u64());
             black_box(Jitter::shorter(Ratio::percent(50)).apply(wait, random.next_u64()));
             let limits = Limits::new(Classes::default().limit(Class::Long), wait);
             black_box(limits.shortened_to(wait));
         }
-        let (calls, retries) = budget.spent(now);
-        black_box(Budget::resumed(calls, retries, now));
+        black_box(Budget::resumed(budget.spent(now), now));
     });
     assert_eq!(counted, 0);
 }

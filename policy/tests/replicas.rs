@@ -2,10 +2,10 @@
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
-    Breaker, FailureRate, Mode, Outcome, Permit, Phase, Settings, SlowCalls, Verdict,
+    Breaker, BreakerSettings, FailureRate, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
 };
 use levee_policy::ratio::Ratio;
-use levee_policy::replica::{Replica, Visit};
+use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::Instant;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// Workers and the breaker they share.
 struct Workers {
-    settings: Settings,
+    settings: BreakerSettings,
     shared: Breaker,
     replicas: Vec<Replica>,
     /// Which of them have been told that there is news.
@@ -29,20 +29,20 @@ struct Workers {
     known: Vec<u32>,
 }
 
-fn settings() -> Settings {
+fn settings() -> BreakerSettings {
     let open = Backoff {
         factor: 1,
         jitter: Jitter::NONE,
-        ..Settings::default().open
+        ..BreakerSettings::default().open
     };
-    Settings {
+    BreakerSettings {
         open,
-        ..Settings::default()
+        ..BreakerSettings::default()
     }
 }
 
 impl Workers {
-    fn new(count: usize, settings: Settings) -> Self {
+    fn new(count: usize, settings: BreakerSettings) -> Self {
         let now = Instant::from_nanos(1_000_000_000_000);
         let shared = Breaker::new(&settings, now);
         let replicas = vec![Replica::new(&settings, &shared, now); count];
@@ -69,16 +69,16 @@ impl Workers {
             let _ = replica.visit(&self.settings, &mut overtaken, visit, self.now, 0);
         }
         self.older = self.shared.clone();
-        let (verdict, synced) = replica.visit(&self.settings, &mut self.shared, visit, self.now, 0);
-        self.episode += u32::from(synced.transition.is_some());
+        let visited = replica.visit(&self.settings, &mut self.shared, visit, self.now, 0);
+        self.episode += u32::from(visited.transition.is_some());
         self.known[worker] = self.episode;
         self.replicas[worker].adopt(&self.shared, self.now);
-        if synced.tell_others {
+        if visited.tell_others {
             for other in (0..self.told.len()).filter(|other| *other != worker) {
                 self.told[other] = true;
             }
         }
-        verdict
+        visited.verdict
     }
 
     fn deliver(&mut self) {
@@ -104,8 +104,8 @@ impl Workers {
 
     fn begin(&mut self, worker: usize) -> Option<Permit> {
         let verdict = match self.replicas[worker].admit(&self.settings, self.now) {
-            Some(verdict) => verdict,
-            None => self.visit(worker, Visit::Admit).expect("an answer"),
+            Admission::Decided(verdict) => verdict,
+            Admission::VisitNeeded => self.visit(worker, Visit::Admit).expect("an answer"),
         };
         match verdict {
             Verdict::Admit(permit) => Some(permit),
@@ -114,7 +114,8 @@ impl Workers {
     }
 
     fn end(&mut self, worker: usize, permit: Permit, outcome: Outcome) {
-        if !self.replicas[worker].record(permit, outcome, self.now) {
+        let recorded = self.replicas[worker].record(permit, outcome, self.now);
+        if recorded == Recorded::VisitNeeded {
             self.visit(worker, Visit::Record(permit, outcome));
         }
     }
@@ -163,7 +164,7 @@ fn after_a_failure_each_worker_visits_no_more_than_it_must() {
 fn a_failing_client_of_one_worker_does_not_open_what_works_for_all_others() {
     let mut workers = Workers::new(
         4,
-        Settings {
+        BreakerSettings {
             consecutive_failures: None,
             ..settings()
         },
@@ -190,7 +191,7 @@ fn errors_spread_over_workers_open_by_the_rate() {
     };
     let mut workers = Workers::new(
         4,
-        Settings {
+        BreakerSettings {
             failure_rate: Some(rule),
             ..settings()
         },
@@ -235,8 +236,8 @@ fn a_row_of_failures_goes_on_after_a_long_silence() {
     );
 }
 
-fn slow_calls_only() -> Settings {
-    Settings {
+fn slow_calls_only() -> BreakerSettings {
+    BreakerSettings {
         consecutive_failures: None,
         failure_rate: None,
         slow_calls: Some(SlowCalls {
@@ -250,8 +251,8 @@ fn slow_calls_only() -> Settings {
 
 const SLOW: Outcome = Outcome::Success { slow: true };
 
-fn by_rate_only() -> Settings {
-    Settings {
+fn by_rate_only() -> BreakerSettings {
+    BreakerSettings {
         consecutive_failures: None,
         ..settings()
     }
@@ -362,7 +363,7 @@ fn a_worker_looks_after_a_half_open_breaker() {
 #[test]
 fn an_open_worker_refuses_until_exactly_the_end_and_asks_then() {
     for mode in [Mode::Enforce, Mode::Shadow] {
-        let mut workers = Workers::new(1, Settings { mode, ..settings() });
+        let mut workers = Workers::new(1, BreakerSettings { mode, ..settings() });
         for _ in 0..5 {
             workers.call(0, Outcome::FAILURE);
         }
@@ -374,9 +375,15 @@ fn an_open_worker_refuses_until_exactly_the_end_and_asks_then() {
         } else {
             Verdict::Refuse { retry_after: left }
         };
-        assert_eq!(replica.admit(&workers.settings, workers.now), Some(refused));
+        assert_eq!(
+            replica.admit(&workers.settings, workers.now),
+            Admission::Decided(refused)
+        );
         let end = workers.now.after(left);
-        assert_eq!(replica.admit(&workers.settings, end), None);
+        assert_eq!(
+            replica.admit(&workers.settings, end),
+            Admission::VisitNeeded
+        );
     }
 }
 
@@ -452,7 +459,7 @@ proptest! {
         count in 1_usize..5, events in vec(event(false), 1..200),
     ) {
         // By the row alone: the rates are judged a little later by design.
-        let settings = Settings { failure_rate: None, ..settings() };
+        let settings = BreakerSettings { failure_rate: None, ..settings() };
         let mut workers = Workers::new(count, settings);
         let mut one = Breaker::new(&settings, workers.now);
         let mut calls: Vec<(usize, Permit, Permit)> = Vec::new();

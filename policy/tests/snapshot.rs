@@ -1,7 +1,7 @@
 //! A breaker as bytes.
 
-use levee_policy::breaker::{Breaker, Outcome, Permit, Settings, Verdict};
-use levee_policy::replica::{Replica, Visit};
+use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Verdict};
+use levee_policy::replica::{Recorded, Replica, Visit};
 use levee_policy::time::Instant;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn breaker_after(calls: &[(u32, u8)]) -> (Breaker, Instant) {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let mut now = Instant::from_nanos(7);
     let mut breaker = Breaker::new(&settings, now);
     for (millis, outcome) in calls {
@@ -48,7 +48,7 @@ fn another_layout_or_length_is_not_read() {
 /// Numbers at the ends of their ranges, which evenly distributed bytes never hit.
 fn extreme_bytes() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()];
-    let length = Breaker::new(&Settings::default(), Instant::default())
+    let length = Breaker::new(&BreakerSettings::default(), Instant::default())
         .to_bytes()
         .len();
     vec(word, length.div_ceil(4)).prop_map(move |words| {
@@ -66,7 +66,7 @@ fn extreme_number() -> impl Strategy<Value = u64> {
 
 #[test]
 fn no_bytes_make_a_call_without_a_permit_count() {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let now = Instant::from_nanos(7);
     let mut bytes = Breaker::new(&settings, now).to_bytes();
     bytes[10..14].fill(0); // the generation
@@ -102,9 +102,9 @@ proptest! {
         let Some(mut breaker) = Breaker::from_bytes(&bytes) else {
             return Err(TestCaseError::fail("it has the right layout"));
         };
-        let settings = Settings {
+        let settings = BreakerSettings {
             window: Duration::from_nanos(window),
-            ..Settings::default()
+            ..BreakerSettings::default()
         };
         let mut now = Instant::from_nanos(now);
         let mut replica = Replica::new(&settings, &breaker, now);
@@ -112,10 +112,10 @@ proptest! {
             if let (Verdict::Admit(permit), _) = breaker.admit(&settings, now) {
                 breaker.record(&settings, permit, outcome, now, u64::MAX);
             }
-            let (verdict, _) = replica.visit(&settings, &mut breaker, Visit::Admit, now, 0);
+            let visited = replica.visit(&settings, &mut breaker, Visit::Admit, now, 0);
             replica.adopt(&breaker, now);
-            if let Some(Verdict::Admit(permit)) = verdict
-                && !replica.record(permit, outcome, now)
+            if let Some(Verdict::Admit(permit)) = visited.verdict
+                && replica.record(permit, outcome, now) == Recorded::VisitNeeded
             {
                 let visit = Visit::Record(permit, outcome);
                 let _ = replica.visit(&settings, &mut breaker, visit, now, 0);
@@ -128,7 +128,7 @@ proptest! {
 
 /// An open breaker of another process, whose clock was `ahead` of the one that is used.
 fn open_and_ahead_by(ahead: Duration) -> (Breaker, Instant) {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let now = Instant::from_nanos(1_000_000_000_000);
     let theirs = now.after(ahead);
     let mut breaker = Breaker::new(&settings, theirs);
@@ -143,7 +143,7 @@ fn open_and_ahead_by(ahead: Duration) -> (Breaker, Instant) {
 
 #[test]
 fn a_breaker_that_is_resumed_is_open_for_as_long_as_it_was_to_be() {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let (breaker, now) = open_and_ahead_by(Duration::ZERO);
     let mut resumed = breaker.resumed(&settings, now);
     let before = now.after(Duration::from_secs(29));
@@ -157,7 +157,7 @@ fn a_breaker_that_is_resumed_is_open_for_as_long_as_it_was_to_be() {
 
 #[test]
 fn a_clock_that_was_set_back_between_two_processes_keeps_no_breaker_open_for_ever() {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let (breaker, now) = open_and_ahead_by(Duration::from_hours(1000));
     let mut resumed = breaker.resumed(&settings, now);
     assert_eq!(resumed.since(), now);
@@ -170,7 +170,7 @@ fn a_clock_that_was_set_back_between_two_processes_keeps_no_breaker_open_for_eve
 
 #[test]
 fn probes_of_a_process_that_is_gone_hold_no_places() {
-    let settings = Settings::default();
+    let settings = BreakerSettings::default();
     let (mut breaker, now) = open_and_ahead_by(Duration::ZERO);
     let due = now.after(Duration::from_secs(30));
     for _ in 0..3 {
@@ -186,9 +186,9 @@ fn probes_of_a_process_that_is_gone_hold_no_places() {
 
 #[test]
 fn calls_that_have_not_happened_yet_are_not_counted() {
-    let settings = Settings {
+    let settings = BreakerSettings {
         consecutive_failures: None,
-        ..Settings::default()
+        ..BreakerSettings::default()
     };
     let now = Instant::from_nanos(1_000_000_000_000);
     let theirs = now.after(Duration::from_hours(1));

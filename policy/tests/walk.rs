@@ -1,7 +1,9 @@
 //! Every event in every state, against a table.
 
 use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::breaker::{Breaker, Cause, Mode, Outcome, Permit, Phase, Settings, Verdict};
+use levee_policy::breaker::{
+    Breaker, BreakerSettings, Cause, Mode, Outcome, Permit, Phase, Verdict,
+};
 use levee_policy::time::Instant;
 use std::time::Duration;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -64,7 +66,7 @@ enum Answer {
 }
 
 struct Walk {
-    settings: Settings,
+    settings: BreakerSettings,
     breaker: Breaker,
     now: Instant,
     current: Option<Permit>,
@@ -79,13 +81,13 @@ impl Walk {
         let open = Backoff {
             factor: 1,
             jitter: Jitter::NONE,
-            ..Settings::default().open
+            ..BreakerSettings::default().open
         };
-        let settings = Settings {
+        let settings = BreakerSettings {
             mode,
             open,
             failure_rate: None,
-            ..Settings::default()
+            ..BreakerSettings::default()
         };
         let now = Instant::from_nanos(5_000_000_000_000);
         let mut walk = Self {

@@ -8,8 +8,8 @@ use levee_config::breaker::read_breaker;
 use levee_config::reader::{Section, read};
 use levee_config::{ConfigError, LONGEST};
 use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::breaker;
-use levee_policy::budget;
+use levee_policy::breaker::BreakerSettings;
+use levee_policy::budget::BudgetSettings;
 use levee_policy::ratio::Ratio;
 use log::LevelFilter;
 use serde_json::Value;
@@ -79,9 +79,9 @@ pub struct Redis {
     /// Commands that must not be repeated though they are in the tables.
     pub never: Vec<String>,
     /// What retries may cost.
-    pub budget: budget::Settings,
+    pub budget: BudgetSettings,
     /// The breaker.
-    pub breaker: breaker::Settings,
+    pub breaker: BreakerSettings,
     /// The most clients.
     pub connections: usize,
     /// The most bytes of a command's arguments.
@@ -285,14 +285,14 @@ fn read_redis(s: &mut Section<'_>) -> Redis {
         also = s.words("also");
         never = s.words("never");
     });
-    let mut budget = budget::Settings::default();
+    let mut budget = BudgetSettings::default();
     s.section("budget", |s| {
         budget.ratio = s.ratio("ratio").unwrap_or(budget.ratio);
         budget.per_second = s
             .integer("per_second", 0..=1_000_000)
             .unwrap_or(budget.per_second);
     });
-    let mut base = breaker::Settings::default();
+    let mut base = BreakerSettings::default();
     base.open.base = Duration::from_secs(5);
     base.open.max = Duration::from_secs(30);
     let breaker = s.section("breaker", |s| read_breaker(s, base));

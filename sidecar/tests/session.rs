@@ -7,8 +7,8 @@ use levee::redis::gate::Gate;
 use levee::redis::resp::encode;
 use levee::redis::session::{Session, Settings};
 use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::breaker::{self, Phase};
-use levee_policy::budget;
+use levee_policy::breaker::{BreakerSettings, Phase};
+use levee_policy::budget::BudgetSettings;
 use levee_policy::time::Instant;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,15 +41,15 @@ fn settings() -> Settings {
 
 impl Play {
     fn new() -> Self {
-        Self::with(settings(), budget::Settings::default())
+        Self::with(settings(), BudgetSettings::default())
     }
 
-    fn with(settings: Settings, budget: budget::Settings) -> Self {
+    fn with(settings: Settings, budget: BudgetSettings) -> Self {
         let now = Instant::from_nanos(1_000_000_000_000);
         let metrics = Metrics::new().redis("x");
         let gate = Arc::new(Gate::new(
             "x",
-            breaker::Settings::default(),
+            BreakerSettings::default(),
             budget,
             metrics,
             7,
@@ -208,9 +208,9 @@ fn connecting_goes_on_until_the_deadline() {
 
 #[test]
 fn a_spent_budget_fails_at_once_and_says_so() {
-    let budget = budget::Settings {
+    let budget = BudgetSettings {
         per_second: 0,
-        ..budget::Settings::default()
+        ..BudgetSettings::default()
     };
     let mut play = Play::with(settings(), budget);
     play.client(&["GET a"]).connect();
@@ -223,9 +223,9 @@ fn one_client_at_a_time_tries_for_all_whether_redis_is_back_and_that_costs_no_bu
     const CLIENTS: usize = 200;
     let mut play = Play::with(
         settings(),
-        budget::Settings {
+        BudgetSettings {
             per_second: 0,
-            ..budget::Settings::default()
+            ..BudgetSettings::default()
         },
     );
     let mut sessions: Vec<Session> = (0..CLIENTS)
@@ -597,9 +597,9 @@ fn a_stop_waits_for_what_is_owed() {
 #[test]
 fn the_upstreams_lack_of_places_is_told_word_for_word_once_the_budget_is_spent() {
     let full = "-ERR max number of clients reached\r\n";
-    let budget = budget::Settings {
+    let budget = BudgetSettings {
         per_second: 0,
-        ..budget::Settings::default()
+        ..BudgetSettings::default()
     };
     let mut play = Play::with(settings(), budget);
     play.client(&["GET a"]).connect();
@@ -649,9 +649,9 @@ fn nothing_is_executed_after_a_state_that_could_not_be_set() {
         assert!(play.session.is_over(), "{state}");
 
         // And where it is the budget.
-        let none = budget::Settings {
+        let none = BudgetSettings {
             per_second: 0,
-            ..budget::Settings::default()
+            ..BudgetSettings::default()
         };
         let mut play = Play::with(settings(), none);
         play.client(&[state]).connect();
@@ -967,7 +967,7 @@ fn lines_without_a_command_leave_nothing_behind() {
 fn a_line_that_does_not_end_is_refused_when_it_is_too_long_to_be_held() {
     let mut small = settings();
     small.buffered_bytes = 4096;
-    let mut play = Play::with(small, budget::Settings::default());
+    let mut play = Play::with(small, BudgetSettings::default());
     play.raw(&[b'a'; 5000]);
     assert!(play.said().starts_with("-ERR Protocol error"));
     assert!(play.session.is_over());

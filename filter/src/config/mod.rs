@@ -9,7 +9,7 @@ pub use levee_config::ConfigError;
 use levee_config::LONGEST;
 use levee_config::breaker::read_breaker;
 use levee_config::reader::{Section, is_header_name, read};
-use levee_policy::breaker::Settings;
+use levee_policy::breaker::BreakerSettings;
 use levee_policy::timeout::{Class, Classes};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
     /// Its breaker.
-    pub breaker: Settings,
+    pub breaker: BreakerSettings,
     /// Its time limits.
     pub timeouts: Timeouts,
     /// What refused requests get.
@@ -116,7 +116,7 @@ impl Default for Config {
 impl Default for ServiceConfig {
     fn default() -> Self {
         Self {
-            breaker: Settings::default(),
+            breaker: BreakerSettings::default(),
             timeouts: Timeouts {
                 class: Class::Default,
                 response_header: Duration::from_secs(10),

@@ -3,8 +3,10 @@
 
 use crate::metrics::RedisMetrics;
 use levee_policy::backoff::Backoff;
-use levee_policy::breaker::{self, Breaker, Mode, Outcome, Permit, Phase, Verdict};
-use levee_policy::budget::{self, Budget};
+use levee_policy::breaker::{
+    self, Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, Verdict,
+};
+use levee_policy::budget::{Budget, BudgetSettings, Spent, Withdrawal};
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -95,8 +97,8 @@ struct State {
 #[derive(Debug)]
 pub struct Gate {
     name: String,
-    breaker: breaker::Settings,
-    budget: budget::Settings,
+    breaker: BreakerSettings,
+    budget: BudgetSettings,
     state: Mutex<State>,
     in_flight: AtomicI64,
     /// What is counted.
@@ -107,8 +109,8 @@ impl Gate {
     /// A closed breaker and a full budget. `seed` spreads processes that start at once.
     pub fn new(
         name: &str,
-        breaker: breaker::Settings,
-        budget: budget::Settings,
+        breaker: BreakerSettings,
+        budget: BudgetSettings,
         metrics: RedisMetrics,
         seed: u64,
         now: Instant,
@@ -195,7 +197,7 @@ impl Gate {
 
     /// Pays for `retries`. False: the budget is spent.
     pub fn pay(&self, retries: u32, now: Instant) -> bool {
-        let paid = self.lock().budget.withdraw(&self.budget, retries, now);
+        let paid = self.lock().budget.withdraw(&self.budget, retries, now) == Withdrawal::Paid;
         if paid {
             self.metrics.retries.inc_by(u64::from(retries));
         } else {
@@ -293,11 +295,11 @@ impl Gate {
     /// What is worth remembering.
     pub fn memory(&self, now: Instant) -> Memory {
         let mut state = self.lock();
-        let (commands, retries) = state.budget.spent(now);
+        let spent = state.budget.spent(now);
         Memory {
             breaker: state.breaker.to_bytes().to_vec(),
-            commands,
-            retries,
+            commands: spent.calls,
+            retries: spent.retries,
         }
     }
 
@@ -308,7 +310,11 @@ impl Gate {
             if let Some(breaker) = Breaker::from_bytes(&memory.breaker) {
                 state.breaker = breaker.resumed(&self.breaker, now);
             }
-            state.budget = Budget::resumed(memory.commands, memory.retries, now);
+            let spent = Spent {
+                calls: memory.commands,
+                retries: memory.retries,
+            };
+            state.budget = Budget::resumed(spent, now);
         }
         self.metrics.state.set(self.phase_now() as i64);
     }

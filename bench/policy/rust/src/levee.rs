@@ -1,10 +1,10 @@
 //! Levee's decisions: a `Breaker` as the sidecar has it, a `Replica` as each worker of the filter has it.
 
 use crate::case::{Case, FAILURE, PASS, PASS_FAILURE, PASS_SUCCESS, REFUSE, SUCCESS};
-use levee_policy::breaker::{Breaker, FailureRate, Outcome, Permit, Settings, Verdict};
-use levee_policy::budget::{self, Budget};
+use levee_policy::breaker::{Breaker, BreakerSettings, FailureRate, Outcome, Permit, Verdict};
+use levee_policy::budget::{Budget, BudgetSettings};
 use levee_policy::ratio::Ratio;
-use levee_policy::replica::{Replica, Visit};
+use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::{Instant, nanos};
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -48,7 +48,7 @@ pub fn what_is_rare() -> Vec<Case> {
             |budget| {
                 let now = Given::new().now();
                 budget.deposit(1, now);
-                budget.withdraw(black_box(&budget::Settings::default()), 1, now)
+                budget.withdraw(black_box(&BudgetSettings::default()), 1, now)
             },
         ),
         Case::new(
@@ -99,16 +99,16 @@ impl Time for Read {
 }
 
 /// The default rules (five failures in a row; half of twenty in ten seconds), open for long.
-fn settings() -> Settings {
-    let mut settings = Settings::default();
+fn settings() -> BreakerSettings {
+    let mut settings = BreakerSettings::default();
     settings.open.base = Duration::from_hours(1);
     settings.open.max = Duration::from_hours(1);
     settings
 }
 
 /// Every rule is looked at, and none is ever met: one call has succeeded, and all would have to fail.
-fn tolerant() -> Settings {
-    Settings {
+fn tolerant() -> BreakerSettings {
+    BreakerSettings {
         consecutive_failures: Some(u32::MAX),
         failure_rate: Some(FailureRate {
             ratio: Ratio::ONE,
@@ -121,7 +121,7 @@ fn tolerant() -> Settings {
 /// What decides.
 trait Decides: 'static {
     /// Closed.
-    fn new(settings: Settings) -> Self;
+    fn new(settings: BreakerSettings) -> Self;
     fn admit(&mut self) -> Verdict;
     fn record(&mut self, permit: Permit, outcome: Outcome);
 }
@@ -133,7 +133,7 @@ struct Held<S> {
 }
 
 impl<S: Decides> Held<S> {
-    fn closed(settings: Settings) -> Self {
+    fn closed(settings: BreakerSettings) -> Self {
         let mut subject = S::new(settings);
         let Verdict::Admit(permit) = subject.admit() else {
             panic!("it is closed");
@@ -187,13 +187,13 @@ fn of<S: Decides>(name: &str) -> Vec<Case> {
 
 /// A breaker that one thread has.
 struct Breaking<T> {
-    settings: Settings,
+    settings: BreakerSettings,
     breaker: Breaker,
     time: T,
 }
 
 impl<T: Time> Decides for Breaking<T> {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: BreakerSettings) -> Self {
         let time = T::new();
         let breaker = Breaker::new(&settings, time.now());
         Self {
@@ -215,13 +215,13 @@ impl<T: Time> Decides for Breaking<T> {
 
 /// A breaker that several threads may use, as those of the libraries.
 struct Locked {
-    settings: Settings,
+    settings: BreakerSettings,
     breaker: Mutex<Breaker>,
     time: Read,
 }
 
 impl Decides for Locked {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: BreakerSettings) -> Self {
         let time = Read::new();
         Self {
             breaker: Mutex::new(Breaker::new(&settings, time.now())),
@@ -245,7 +245,7 @@ impl Decides for Locked {
 
 /// A worker's view of a breaker that is kept as bytes. What a host takes to hand the bytes over is not in it.
 struct Replicated<T> {
-    settings: Settings,
+    settings: BreakerSettings,
     replica: Replica,
     shared: Vec<u8>,
     time: T,
@@ -255,17 +255,17 @@ impl<T: Time> Replicated<T> {
     #[inline(never)]
     fn visit(&mut self, visit: Visit, now: Instant) -> Option<Verdict> {
         let mut breaker = Breaker::from_bytes(&self.shared).expect("it was written here");
-        let (verdict, _) = self
+        let visited = self
             .replica
             .visit(&self.settings, &mut breaker, visit, now, 0);
         self.shared.copy_from_slice(&breaker.to_bytes());
         self.replica.adopt(&breaker, now);
-        verdict
+        visited.verdict
     }
 }
 
 impl<T: Time> Decides for Replicated<T> {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: BreakerSettings) -> Self {
         let time = T::new();
         let breaker = Breaker::new(&settings, time.now());
         Self {
@@ -279,14 +279,14 @@ impl<T: Time> Decides for Replicated<T> {
     fn admit(&mut self) -> Verdict {
         let now = self.time.now();
         match self.replica.admit(&self.settings, now) {
-            Some(verdict) => verdict,
-            None => self.visit(Visit::Admit, now).expect("it was asked"),
+            Admission::Decided(verdict) => verdict,
+            Admission::VisitNeeded => self.visit(Visit::Admit, now).expect("it was asked"),
         }
     }
     #[inline]
     fn record(&mut self, permit: Permit, outcome: Outcome) {
         let now = self.time.now();
-        if !self.replica.record(permit, outcome, now) {
+        if self.replica.record(permit, outcome, now) == Recorded::VisitNeeded {
             self.visit(Visit::Record(permit, outcome), now);
         }
     }
