@@ -1,8 +1,8 @@
-//! Which of Envoy's contexts is what: a filter, made for one configuration, or a request to one.
+//! Which of Envoy's contexts are filters, and which are requests.
 //!
-//! Envoy numbers its contexts. It makes one for each configuration of the filter in this virtual
-//! machine (two for a while when a listener is replaced), and one for each request, below the one
-//! of its filter. Nothing here fails on a number that it does not know: the request passes.
+//! Envoy numbers its contexts. It creates one for each configuration of the filter in this virtual
+//! machine (two for a while when a listener is replaced), and one for each request, as a child of
+//! its filter's. Unknown numbers are no error: the request passes.
 
 use crate::config::ConfigError;
 use crate::host::Host;
@@ -10,12 +10,11 @@ use crate::plugin::{InFlight, Next, Plugin};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// What Envoy is to do with a request whose headers have come.
+/// What Envoy must do with a request whose headers have arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It goes on.
     Continue,
-    /// It was answered.
+    /// The filter has answered.
     Stop,
 }
 
@@ -26,7 +25,6 @@ pub struct Contexts<H> {
     requests: HashMap<u32, Request, BuildHasherDefault<Spread>>,
 }
 
-/// A request's context.
 #[derive(Clone, Copy, Debug)]
 struct Request {
     filter: u32,
@@ -43,7 +41,8 @@ impl<H> Default for Contexts<H> {
 }
 
 impl<H: Host> Contexts<H> {
-    /// Envoy has made a context: for a request to the filter `parent`, or, where that is 0, for a filter.
+    /// Envoy has created a context: for a request to the filter `parent`, or, if that is 0, for a
+    /// filter.
     pub fn on_create(&mut self, id: u32, parent: u32) {
         if parent != 0 {
             let request = Request {
@@ -54,10 +53,11 @@ impl<H: Host> Contexts<H> {
         }
     }
 
-    /// The configuration of the filter `id`. If it had one before, requests that are under way are not judged.
+    /// Configures the filter `id`. If it had a configuration before, the results of requests in
+    /// flight are ignored.
     ///
     /// # Errors
-    /// All that is wrong with it; then the filter is as it was.
+    /// Every mistake in the configuration; then the filter stays as it was.
     pub fn on_configure(
         &mut self,
         id: u32,
@@ -78,7 +78,7 @@ impl<H: Host> Contexts<H> {
         Ok(())
     }
 
-    /// The headers of the request `id` have come.
+    /// The headers of the request `id` have arrived.
     #[inline]
     pub fn on_request_headers(&mut self, id: u32) -> Action {
         let Some(request) = self.requests.get_mut(&id) else {
@@ -96,7 +96,7 @@ impl<H: Host> Contexts<H> {
         }
     }
 
-    /// The request `id` has ended, however.
+    /// The request `id` has ended, in whatever way.
     #[inline]
     pub fn on_log(&mut self, id: u32) {
         if let Some(request) = self.requests.remove(&id)
@@ -107,7 +107,7 @@ impl<H: Host> Contexts<H> {
         }
     }
 
-    /// The context `id` is gone.
+    /// The context `id` was deleted.
     pub fn on_delete(&mut self, id: u32) {
         if let Some(request) = self.requests.remove(&id) {
             if let Some(in_flight) = request.in_flight
@@ -120,14 +120,14 @@ impl<H: Host> Contexts<H> {
         }
     }
 
-    /// Time has passed for the filter `id`.
+    /// The timer of the filter `id` has fired.
     pub fn on_tick(&mut self, id: u32) {
         if let Some(filter) = find(&mut self.filters, id) {
             filter.on_tick();
         }
     }
 
-    /// Another worker has news for the filter `id`.
+    /// The queue of the filter `id` has messages.
     pub fn on_news(&mut self, id: u32) {
         if let Some(filter) = find(&mut self.filters, id) {
             filter.on_news();
@@ -143,7 +143,7 @@ fn find<H>(filters: &mut [(u32, Plugin<H>)], id: u32) -> Option<&mut Plugin<H>> 
         .map(|(_, filter)| filter)
 }
 
-/// Spreads Envoy's numbers, which are consecutive and nobody's choice but Envoy's, over a table.
+/// Hashes Envoy's numbers, which are consecutive and cannot be chosen by an attacker.
 #[derive(Debug, Default)]
 struct Spread(u64);
 
@@ -157,8 +157,9 @@ impl Hasher for Spread {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // By an odd factor (2^64 divided by the golden ratio) no two numbers become the same, and consecutive ones
-        // end up far from each other, in the high bits as in the low ones, of which 32-bit tables use just these.
+        // The factor, 2^64 divided by the golden ratio, is odd, so no two numbers collide, and it
+        // spreads consecutive numbers in the high bits and in the low ones, which are all that
+        // 32-bit tables use.
         self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

@@ -1,22 +1,22 @@
-//! The class of a request, and the headers that make Envoy's router keep to its limits.
+//! The class of a request, and the headers that make Envoy's router enforce its limits.
 //!
-//! The router enforces both limits exactly and at no cost to the filter
+//! The router enforces both limits exactly, at no cost to the filter
 //! (<https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter>).
 //! Both headers are always overwritten, so that no client can lengthen a limit, or shorten it to
-//! make a healthy service look as if it failed.
+//! make a healthy service appear to fail.
 
 use crate::config::{ClientDeadline, Rule, Timeouts};
 use crate::host::{Host, property};
 use levee_policy::timeout::{Class, Limits};
 use std::time::Duration;
 
-/// For the whole request, in milliseconds. 0 would mean no limit.
+/// The limit of the whole request, in milliseconds. 0 would mean no limit.
 pub const WHOLE_HEADER: &str = "x-envoy-upstream-rq-timeout-ms";
-/// For the response's headers, in milliseconds. The router drops it where it is not less than the
-/// whole.
+/// The limit of the response's headers, in milliseconds. The router drops it unless it is less than
+/// the limit of the whole request.
 pub const RESPONSE_HEADER_HEADER: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
 
-/// The limits of one service, ready to be set.
+/// The limits of a service, as header values.
 #[derive(Clone, Debug)]
 pub struct Deadlines {
     class: Class,
@@ -27,7 +27,7 @@ pub struct Deadlines {
     reads_route: bool,
 }
 
-/// The limits of one class, and the values of the headers that say so.
+/// The limits of a class, as header values.
 #[derive(Clone, Debug)]
 struct Prepared {
     limits: Limits,
@@ -48,6 +48,15 @@ impl Prepared {
         host.set_request_header(WHOLE_HEADER, &self.whole);
         host.set_request_header(RESPONSE_HEADER_HEADER, &self.response_header);
     }
+}
+
+/// Whose limit a request got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitedBy {
+    /// The service's, from the configuration.
+    Service,
+    /// The client's own deadline, which is shorter.
+    Client,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +81,6 @@ impl ByClass {
 }
 
 impl Deadlines {
-    /// Prepares the limits of `timeouts`.
     pub fn new(timeouts: &Timeouts) -> Self {
         let prepare = |class| {
             let whole = timeouts.classes.limit(class);
@@ -94,19 +102,18 @@ impl Deadlines {
         }
     }
 
-    /// Sets the limits of the current request: two host calls, and one for each kind of condition
-    /// that the rules have, and one where clients may say how long they will wait. True if the
-    /// client's own deadline is shorter than the service's limit.
-    pub fn set<H: Host>(&self, host: &H, client_deadline: Option<&ClientDeadline>) -> bool {
+    /// Sets the limits of the current request. That takes two host calls, one more for each kind of
+    /// condition in the rules, and one more if clients may send a deadline.
+    pub fn set<H: Host>(&self, host: &H, client_deadline: Option<&ClientDeadline>) -> LimitedBy {
         let prepared = self.by_class.get(self.class_of_current_request(host));
         match client_deadline.and_then(|deadline| read_deadline(host, deadline)) {
             Some(deadline) if deadline < prepared.limits.whole => {
                 Prepared::new(prepared.limits.shortened_to(deadline)).set(host);
-                true
+                LimitedBy::Client
             }
             _ => {
                 prepared.set(host);
-                false
+                LimitedBy::Service
             }
         }
     }
@@ -154,7 +161,7 @@ fn read_deadline<H: Host>(host: &H, deadline: &ClientDeadline) -> Option<Duratio
     }
 }
 
-/// At most eight digits and a unit: `100m` are 100 milliseconds.
+/// At most eight digits and a unit: `100m` is 100 milliseconds.
 fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     let amount = parse_digits(digits, 8)?;
@@ -181,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_timeouts_are_read_as_the_protocol_has_them() {
+    fn grpc_timeouts_are_read_as_the_protocol_defines_them() {
         for (text, expected) in [
             ("1H", Some(Duration::from_hours(1))),
             ("2M", Some(Duration::from_mins(2))),

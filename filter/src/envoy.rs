@@ -1,15 +1,15 @@
-//! The real host: Envoy's functions as WebAssembly imports, and what Envoy calls as exports.
+//! The real host: Envoy's functions as WebAssembly imports, its callbacks as exports.
 //!
-//! Both are written here and not taken from the SDK, since each transition between Envoy and the
-//! virtual machine costs more than all that the filter does in it. Envoy calls just the callbacks
-//! that are exported; the SDK exports all of them. Its wrappers of Envoy's functions panic on a
-//! status that they don't expect and on values that are not UTF-8, and don't pass on a local reply's
-//! details. The functions and their statuses:
+//! Both are declared here instead of using the SDK, because each transition between Envoy and the
+//! virtual machine costs more than all that the filter does inside it. Envoy only calls callbacks
+//! that are exported, and the SDK exports all of them. The SDK's wrappers also panic on unexpected
+//! statuses and on values that are not UTF-8, and they do not pass on a local reply's details. The
+//! functions and their statuses:
 //! <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>.
 #![allow(unsafe_code)]
 
 use crate::contexts::{Action, Contexts};
-use crate::host::{Host, LocalReply, MetricId, Versioned};
+use crate::host::{Host, LocalReply, MetricId, Swap, Version, Versioned};
 use levee_policy::time::Instant;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr::{null_mut, slice_from_raw_parts_mut};
@@ -21,7 +21,7 @@ const PLUGIN_CONFIGURATION: u32 = 7;
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
 const MONOTONIC_CLOCK: u32 = 1;
-/// What `proxy_on_request_headers` returns.
+/// Results of `proxy_on_request_headers`.
 const CONTINUE: u32 = 0;
 const STOP_ITERATION: u32 = 1;
 
@@ -29,19 +29,19 @@ thread_local! {
     static CONTEXTS: RefCell<Contexts<Envoy>> = RefCell::new(Contexts::default());
 }
 
-/// Runs `act`, unless a callback is being handled already: Envoy never does that.
+/// Runs `act`. Returns `None` inside another callback, which Envoy never causes.
 fn with_contexts<T>(act: impl FnOnce(&mut Contexts<Envoy>) -> T) -> Option<T> {
     CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok().map(|mut all| act(&mut all)))
 }
 
-// ---- what Envoy calls
+// ---- Envoy's callbacks
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
 #[unsafe(no_mangle)]
 extern "C" fn _initialize() {
-    // SAFETY: Envoy calls this once, before everything else.
+    // SAFETY: Envoy calls this once, before any other callback.
     unsafe { __wasm_call_ctors() };
     logger::start();
 }
@@ -54,7 +54,10 @@ extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_configure(context: u32, size: u32) -> u32 {
     let Some(configuration) = buffer(PLUGIN_CONFIGURATION, size) else {
-        log::error!("the configuration can't be read: Envoy gives no access to it");
+        log::error!(
+            "the configuration cannot be read: Envoy denies access to it; check \
+             capability_restriction_config"
+        );
         return 0;
     };
     let configured =
@@ -62,7 +65,7 @@ extern "C" fn proxy_on_configure(context: u32, size: u32) -> u32 {
     match configured {
         Some(Ok(())) => 1,
         Some(Err(errors)) => {
-            log::error!("the configuration is refused, {} errors:", errors.len());
+            log::error!("the configuration is rejected, {} errors:", errors.len());
             for error in errors {
                 log::error!("{error}");
             }
@@ -100,7 +103,8 @@ extern "C" fn proxy_on_queue_ready(context: u32, _queue: u32) {
     with_contexts(|contexts| contexts.on_news(context));
 }
 
-/// Where Envoy puts a value that it returns. Most are short, and read before the next one comes.
+/// Allocates memory for a value that Envoy returns. Most values are short and are read before the
+/// next one arrives, so they share a buffer.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     if size <= SCRATCH_BYTES && !SCRATCH.is_taken.replace(true) {
@@ -117,24 +121,23 @@ static SCRATCH: Scratch = Scratch {
     is_taken: Cell::new(false),
 };
 
-/// Envoy writes numbers as such.
+/// Aligned, because Envoy writes numbers in place.
 #[repr(align(8))]
 struct Scratch {
     bytes: UnsafeCell<[u8; SCRATCH_BYTES]>,
     is_taken: Cell<bool>,
 }
 
-// SAFETY: Envoy's virtual machines have one thread.
+// SAFETY: a virtual machine of Envoy has one thread.
 unsafe impl Sync for Scratch {}
 
-/// Envoy.
 #[derive(Clone, Copy, Debug)]
 struct Envoy;
 
 impl Host for Envoy {
     fn now(&self) -> Instant {
         let mut nanos = 0;
-        // SAFETY: the pointer is valid for the call, as it is in all that follow.
+        // SAFETY: the pointer is valid for the call, as in all calls that follow.
         unsafe { clock_time_get(MONOTONIC_CLOCK, 0, &raw mut nanos) };
         Instant::from_nanos(nanos)
     }
@@ -171,7 +174,7 @@ impl Host for Envoy {
 
     fn clear_route_cache(&self) {
         let name = "clear_route_cache";
-        // SAFETY: nothing is wanted back, which null says.
+        // SAFETY: null pointers tell Envoy to return no value.
         unsafe {
             proxy_call_foreign_function(
                 name.as_ptr(),
@@ -219,12 +222,12 @@ impl Host for Envoy {
         returned(call, |token| token.try_into().ok().map(u32::from_le_bytes))?
     }
 
-    /// The answer is in the length of the value alone: the value itself is not asked for, since Envoy would
-    /// call back into the virtual machine for memory to put it in.
+    /// Reads only the length of the value, which holds the answer. To return the value itself Envoy
+    /// would have to call back for memory.
     fn holds(&self, expression: u32) -> bool {
         let (name, token) = ("expr_evaluate", expression.to_le_bytes());
         let mut size = 0;
-        // SAFETY: no value is wanted back, which null says, but its length is.
+        // SAFETY: the null pointer tells Envoy to return the length only.
         let status = unsafe {
             proxy_call_foreign_function(
                 name.as_ptr(),
@@ -244,20 +247,25 @@ impl Host for Envoy {
             proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut version)
         };
         let value = returned(get, <[u8]>::to_vec)?;
-        Some((value, version))
+        let version = Version(version);
+        Some(Versioned { value, version })
     }
 
-    fn set_shared(&self, key: &str, value: &[u8], version: u32) -> bool {
+    fn set_shared(&self, key: &str, value: &[u8], version: Version) -> Swap {
         let status = unsafe {
             proxy_set_shared_data(
                 key.as_ptr(),
                 key.len(),
                 value.as_ptr(),
                 value.len(),
-                version,
+                version.0,
             )
         };
-        status == OK
+        if status == OK {
+            Swap::Written
+        } else {
+            Swap::Outdated
+        }
     }
 
     fn register_queue(&self, name: &str) -> Option<u32> {
@@ -267,9 +275,8 @@ impl Host for Envoy {
         (status == OK).then_some(queue)
     }
 
-    fn enqueue(&self, queue: u32, message: &[u8]) -> bool {
-        let status = unsafe { proxy_enqueue_shared_queue(queue, message.as_ptr(), message.len()) };
-        status == OK
+    fn enqueue(&self, queue: u32, message: &[u8]) {
+        unsafe { proxy_enqueue_shared_queue(queue, message.as_ptr(), message.len()) };
     }
 
     fn dequeue(&self, queue: u32) -> Option<Vec<u8>> {
@@ -305,7 +312,7 @@ fn define_metric(kind: u32, name: &str) -> Option<MetricId> {
     (status == OK).then_some(MetricId(id))
 }
 
-/// All `size` bytes of a buffer, or nothing.
+/// All `size` bytes of a buffer, or `None`.
 fn buffer(which: u32, size: u32) -> Option<Vec<u8>> {
     if size == 0 {
         return Some(Vec::new());
@@ -315,8 +322,8 @@ fn buffer(which: u32, size: u32) -> Option<Vec<u8>> {
     returned(get, <[u8]>::to_vec).filter(|bytes| bytes.len() == size)
 }
 
-/// What a function returns through two pointers, while it can be read: `None` if its status is not OK, and
-/// nothing where the value is empty.
+/// Passes the value that a function returns through two pointers to `read`. Returns `None` if the
+/// status is not OK.
 #[inline]
 fn returned<T>(
     call: impl FnOnce(*mut *mut u8, *mut usize) -> u32,
@@ -329,19 +336,21 @@ fn returned<T>(
         return (status == OK).then(|| read(&[]));
     }
     if data == SCRATCH.bytes.get().cast() {
-        // SAFETY: it is ours until it is given back, and Envoy wrote as many bytes as it asked for.
+        // SAFETY: the buffer is taken until `is_taken` is reset below, and Envoy has filled the
+        // bytes that it asked for.
         let value = unsafe { std::slice::from_raw_parts(data, size.min(SCRATCH_BYTES)) };
         let result = (status == OK).then(|| read(value));
         SCRATCH.is_taken.set(false);
         return result;
     }
-    // SAFETY: Envoy had it allocated by `proxy_on_memory_allocate`, which made a boxed slice of just this size,
-    // and has given it away.
+    // SAFETY: `proxy_on_memory_allocate` made this a boxed slice of exactly this size for Envoy, which
+    // has passed ownership.
     let value = unsafe { Box::from_raw(slice_from_raw_parts_mut(data, size)) };
     (status == OK).then(|| read(&value))
 }
 
-/// Pairs as the ABI has them: their number, the two lengths of each, and each followed by NUL.
+/// Serializes pairs as the ABI defines: their number, the two lengths of each, then the texts, each
+/// followed by NUL.
 fn serialize(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     let push_length = |bytes: &mut Vec<u8>, length: usize| {
@@ -362,7 +371,7 @@ fn serialize(pairs: &[(&str, &str)]) -> Vec<u8> {
 }
 
 mod logger {
-    //! Where messages of the filter go: to Envoy's log.
+    //! Sends log messages to Envoy's log.
 
     use super::proxy_log;
 
@@ -394,7 +403,7 @@ mod logger {
         unsafe { proxy_log(level, message.as_ptr(), message.len()) };
     }
 
-    /// Has messages, and the reason of a panic, written to Envoy's log, which has its own level.
+    /// Sends messages and panics to Envoy's log, which filters by its own level.
     pub fn start() {
         let _ = log::set_logger(&Logger);
         log::set_max_level(log::LevelFilter::Info);
@@ -403,7 +412,7 @@ mod logger {
 }
 
 unsafe extern "C" {
-    /// Made by the linker: what must run before the rest.
+    /// Generated by the linker: runs static initializers.
     fn __wasm_call_ctors();
 }
 

@@ -1,7 +1,7 @@
-//! The names of the filter's metrics, all of them here.
+//! The names of all the filter's metrics.
 //!
-//! Envoy puts `wasmcustom.` before a name. Labels are made from it by the `stats_tags` of the
-//! bootstrap (see `envoy/gateway.yaml`); the service comes last, since its name may have dots.
+//! Envoy prefixes a name with `wasmcustom.`. The bootstrap's `stats_tags` make labels from it (see
+//! `envoy/gateway.yaml`); the service comes last, since its name may have dots.
 
 use crate::outcome::TimeoutKind;
 use levee_policy::breaker::Phase;
@@ -16,47 +16,41 @@ pub const FAILURES: &str = "circuit_breaker_failures_total";
 pub const REQUESTS: &str = "circuit_breaker_requests_total";
 /// Counter by service and new state: changes of state.
 pub const TRANSITIONS: &str = "circuit_breaker_transitions_total";
-/// Counter by service: requests that mode `shadow` let pass though the breaker was open.
+/// Counter by service: requests that passed an open breaker in mode `shadow`.
 pub const SHADOW_REJECTED: &str = "circuit_breaker_shadow_rejected_total";
 /// Counter by service: probes that had no result when their lease ended.
 pub const LEASES_EXPIRED: &str = "circuit_breaker_probe_leases_expired_total";
 /// Counter by service and kind: requests that ran out of time.
 pub const TIMEOUTS: &str = "proxy_request_timeout_total";
-/// Counter: clusters that were met when there were breakers for `max_services` already.
+/// Counter: clusters that got no breaker because `max_services` was reached.
 pub const SERVICES_OVER_LIMIT: &str = "circuit_breaker_services_over_limit_total";
 
-/// What a finished request is counted as in [`REQUESTS`].
+/// The `outcome` label of [`REQUESTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestLabel {
     /// The service answered.
     Success,
     /// The service failed.
     Failure,
-    /// It says nothing about the service.
+    /// The request says nothing about the service.
     Neutral,
     /// The breaker refused it.
     Rejected,
 }
 
-/// One of a service's counters.
+/// A counter of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// [`REQUESTS`]
     Requests(RequestLabel),
-    /// [`FAILURES`]
     Failures,
-    /// [`TRANSITIONS`]
     Transitions(Phase),
-    /// [`SHADOW_REJECTED`]
     ShadowRejected,
-    /// [`LEASES_EXPIRED`]
     LeasesExpired,
-    /// [`TIMEOUTS`]
     Timeouts(TimeoutKind),
 }
 
 impl Counter {
-    /// All of them, each at its [`index`](Self::index).
+    /// All counters, each at its [`index`](Self::index).
     pub const ALL: [Self; 13] = [
         Self::Requests(RequestLabel::Success),
         Self::Requests(RequestLabel::Failure),
@@ -73,7 +67,7 @@ impl Counter {
         Self::Timeouts(TimeoutKind::Connect),
     ];
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// The position in [`ALL`](Self::ALL).
     pub const fn index(self) -> usize {
         match self {
             Self::Requests(label) => label as usize,
@@ -127,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_counter_stands_at_its_index() {
+    fn each_counter_is_at_its_index() {
         for (place, counter) in Counter::ALL.into_iter().enumerate() {
             assert_eq!(counter.index(), place, "{counter:?}");
         }

@@ -1,11 +1,11 @@
-//! What the end of a request says about the service that it went to.
+//! What the end of a request says about its service.
 
 use crate::host::{Host, property};
 use levee_policy::breaker::{Outcome, SlowCalls};
 use std::time::Duration;
 
-/// Which protocol an answer is in: that of the service's last good answer is guessed first, which costs nothing
-/// but a second look if it is wrong.
+/// The protocol of an answer. The one of the service's last good answer is tried first; a wrong
+/// guess costs a closer look and no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// No `grpc-status`.
@@ -13,16 +13,17 @@ pub enum Protocol {
     Http,
     /// With a `grpc-status`.
     ///
-    /// gRPC is what the upstream answers with one. Envoy's own `response.grpc_status` is no evidence of it: where
-    /// there is none, it is guessed from the HTTP status, and never 0 then.
+    /// Only the upstream's own `grpc-status` makes an answer gRPC. Envoy's `response.grpc_status` does
+    /// not: Envoy derives it from the HTTP status if there is none, and then it is never 0.
     Grpc,
 }
 
-/// The question whether the upstream has answered well, asked in one host call: CEL expressions
-/// (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>), compiled.
+/// Compiled CEL expressions that say in one host call whether the upstream has answered well
+/// (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>).
 ///
-/// Each is true only where [`classify`] says success, and for nearly all of those in its protocol: where it is
-/// false or has no value, the single properties are read. What it costs is how often it says `response`.
+/// Each is true only if [`classify`] returns success, and for nearly all successes of its protocol.
+/// If it is false or has no value, the properties are read one by one. The cost of an expression
+/// grows with each mention of `response`.
 #[derive(Clone, Copy, Debug)]
 pub struct AnsweredWell {
     http: u32,
@@ -54,23 +55,22 @@ impl AnsweredWell {
     }
 }
 
-/// Which limit a request overran.
+/// The time limit that a request exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeoutKind {
-    /// The limit for all of it.
+    /// The limit of the whole request.
     Request,
-    /// The limit for the response's headers.
+    /// The limit of the response's headers.
     ResponseHeader,
     /// The cluster's `connect_timeout`, TLS handshake included.
     Connect,
 }
 
-/// How a request ended.
+/// What the end of a request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// What that says about the service.
     pub outcome: Outcome,
-    /// Whether a time limit ended it.
+    /// The time limit that ended it, if one did.
     pub timeout: Option<TimeoutKind>,
 }
 
@@ -81,7 +81,7 @@ pub mod flag {
     pub const FAILED_LOCAL_HEALTH_CHECK: u64 = 1;
     /// UH: no healthy host.
     pub const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
-    /// UT: a time limit of the router.
+    /// UT: a time limit enforced by the router.
     pub const UPSTREAM_REQUEST_TIMEOUT: u64 = 1 << 2;
     /// LR: Envoy reset the upstream connection.
     pub const LOCAL_RESET: u64 = 1 << 3;
@@ -95,7 +95,7 @@ pub mod flag {
     pub const UPSTREAM_OVERFLOW: u64 = 1 << 7;
     /// NR: no route.
     pub const NO_ROUTE: u64 = 1 << 8;
-    /// FI: a failure by the fault filter.
+    /// FI: a failure injected by the fault filter.
     pub const FAULT_INJECTED: u64 = 1 << 10;
     /// RL: a rate limit.
     pub const RATE_LIMITED: u64 = 1 << 11;
@@ -133,10 +133,10 @@ pub mod flag {
     pub const UNCONDITIONAL_DROP: u64 = 1 << 29;
 }
 
-/// The client went away.
+/// The client left.
 const CLIENT: u64 = flag::DOWNSTREAM_TERMINATION | flag::DOWNSTREAM_RESET;
 
-/// Envoy itself, or another filter, answered without asking the service.
+/// Envoy or another filter answered without asking the service.
 const GATEWAY: u64 = flag::FAILED_LOCAL_HEALTH_CHECK
     | flag::UPSTREAM_OVERFLOW
     | flag::NO_ROUTE
@@ -152,7 +152,7 @@ const GATEWAY: u64 = flag::FAILED_LOCAL_HEALTH_CHECK
     | flag::DROP_OVERLOAD
     | flag::UNCONDITIONAL_DROP;
 
-/// The service could not be reached, or did not bring its answer to an end.
+/// The service could not be reached, or did not finish its answer.
 const SERVICE: u64 = flag::NO_HEALTHY_UPSTREAM
     | flag::UPSTREAM_REQUEST_TIMEOUT
     | flag::LOCAL_RESET
@@ -162,8 +162,8 @@ const SERVICE: u64 = flag::NO_HEALTHY_UPSTREAM
     | flag::UPSTREAM_PROTOCOL_ERROR
     | flag::DNS_FAILURE;
 
-/// A stream was ended for its age or for its silence, which is no fault of the service unless it
-/// had not answered yet.
+/// A stream was ended for its age or for being idle. That is the service's fault only if it had not
+/// answered yet.
 const AGE: u64 = flag::STREAM_IDLE | flag::UPSTREAM_MAX_DURATION | flag::DURATION_TIMEOUT;
 
 const SWITCHING_PROTOCOLS: u64 = 101;
@@ -175,20 +175,19 @@ const SERVER_ERROR: u64 = 500;
 const GRPC_FAILURES: [u64; 5] = [2, 4, 13, 14, 15];
 const GRPC_RESOURCE_EXHAUSTED: u64 = 8;
 
-/// What is known of a request that has ended.
+/// What is known about a request that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
-    /// HTTP status, if there were response headers.
+    /// HTTP status, if response headers were sent.
     pub code: Option<u64>,
     /// Envoy's response [`flag`]s.
     pub flags: u64,
-    /// Envoy's response code details.
     pub details: &'a [u8],
-    /// The `grpc-status` that the upstream sent. Nothing that a client says makes an answer gRPC.
+    /// The `grpc-status` that the upstream sent. Nothing that a client sends makes an answer gRPC.
     pub grpc_status: Option<u64>,
 }
 
-/// What `evidence` says about the service. Whether it was slow is not decided here.
+/// What `evidence` says about the service. The result is never slow: the caller measures that.
 pub fn classify(evidence: Evidence<'_>) -> Ended {
     let Evidence {
         code,
@@ -200,8 +199,8 @@ pub fn classify(evidence: Evidence<'_>) -> Ended {
         outcome,
         timeout: None,
     };
-    // A connection that was upgraded has done what was asked; how it ends later (most often by
-    // somebody going away) is told by the next attempts to connect.
+    // An upgrade counts as success. How the connection later closes says little: usually one side
+    // leaves.
     if code == Some(SWITCHING_PROTOCOLS) {
         return ended(Outcome::SUCCESS);
     }
@@ -253,8 +252,8 @@ fn timeout(flags: u64, details: &[u8]) -> Option<TimeoutKind> {
     }
 }
 
-/// How the current request ended: one host call for a good one (two where `slow_calls` is set) if it is in the
-/// guessed protocol, which becomes that of this answer.
+/// How the current request ended. A good answer in the expected `protocol` takes one host call, or
+/// two if `slow_calls` is set. A good answer in the other protocol changes `protocol`.
 pub fn of_current_request<H: Host>(
     host: &H,
     answered_well: Option<AnsweredWell>,
@@ -279,7 +278,7 @@ pub fn of_current_request<H: Host>(
     ended
 }
 
-/// How the current request ended, by all that is known of it.
+/// How the current request ended, by reading each of its properties.
 fn read_current_request<H: Host>(host: &H, protocol: &mut Protocol) -> Ended {
     let details = host
         .property(property::RESPONSE_CODE_DETAILS)
@@ -301,8 +300,8 @@ fn read_current_request<H: Host>(host: &H, protocol: &mut Protocol) -> Ended {
     ended
 }
 
-/// Whether the current request's connection has become another protocol's: a WebSocket that stays
-/// open for hours has succeeded already.
+/// Whether the current request's connection was upgraded. A WebSocket that stays open for hours has
+/// succeeded already.
 pub fn is_upgraded<H: Host>(host: &H) -> bool {
     number(host, property::RESPONSE_CODE) == Some(SWITCHING_PROTOCOLS)
 }
@@ -369,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_goes_away_is_neutral_even_beside_other_flags() {
+    fn a_client_that_leaves_is_neutral_even_with_other_flags() {
         for flags in [flag::DOWNSTREAM_TERMINATION, flag::DOWNSTREAM_RESET] {
             for other in 0..30 {
                 for code in [None, Some(0), Some(200), Some(503)] {
@@ -455,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_are_told_apart() {
+    fn kinds_of_timeouts_are_distinguished() {
         use flag::*;
         let kind = |flags, details: &'static str| {
             classify(Evidence {

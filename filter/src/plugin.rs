@@ -1,81 +1,90 @@
-//! What a worker has, and what happens at each of Envoy's callbacks.
+//! The state of a worker, and what happens at each of Envoy's callbacks.
 //!
 //! A good request costs four host calls: the name of its cluster, the two limits, and how it ended.
-//! Counts are handed to Envoy, and other workers' news of failures are looked at, from the tick.
+//! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
 
 use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
-use crate::deadline::Deadlines;
+use crate::deadline::{Deadlines, LimitedBy};
 use crate::host::{Host, LocalReply, MetricId, property};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT};
 use crate::outcome::{self, AnsweredWell, Ended, TimeoutKind};
 use crate::service::Service;
-use crate::shared::{self, BreakerId};
-use crate::workers::{self, Worker};
+use crate::services::{ServiceIndex, Services};
+use crate::shared;
+use crate::workers::{self, Renewal, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Mode, Outcome, Permit, Phase, Transition, Verdict};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
-use levee_policy::replica::{Admission, Recorded, Visit};
+use levee_policy::replica::{Admission, Recorded, Visit, Visited};
 use levee_policy::time::Instant;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// How often counts are shown, probes that go on are looked at, and rates are judged. Also how far
-/// the time lags by which an open breaker's end is told.
+/// How often counts are handed to Envoy, open probes are checked, and rates are judged. It is also
+/// the lag of the clock that decides when an open breaker's time has passed.
 pub const TICK: Duration = Duration::from_millis(100);
-/// The request header that leads to a fallback route.
+/// The request header that selects a fallback route.
 pub const FALLBACK_HEADER: &str = "x-levee-fallback";
-/// The response code details of requests that tried to use it.
+/// The response code details of requests in which a client sent that header.
 const STEERING_DETAILS: &str = "levee_fallback_header_refused";
 /// gRPC's `INVALID_ARGUMENT`.
 const GRPC_INVALID_ARGUMENT: u32 = 3;
-/// How far `retry-after` is spread, so that refused clients don't all come back at once.
+/// Spreads `retry-after`, so that refused clients don't all come back at once.
 const RETRY_AFTER_JITTER: Jitter = Jitter::longer(Ratio::percent(20));
-/// Names of clusters are remembered for up to this many times as many as there may be services.
+/// Capacity of the cache of cluster names, per allowed service.
 const CLUSTERS_PER_SERVICE: usize = 4;
 
 /// What Envoy does with a request after the filter has seen its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It goes on. With the request's end, [`Plugin::on_end`] gets this back if it is there.
+    /// The request goes on. What is in here must be passed to [`Plugin::on_end`] when it ends.
     Continue(Option<InFlight>),
     /// The filter has answered.
     Stop,
 }
 
-/// A request that went out.
+/// A request that the filter has let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
-    service: usize,
+    service: ServiceIndex,
     role: Role,
 }
 
-/// Why it went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// To the service.
+    /// It goes to the service.
     Call {
         permit: Permit,
-        /// The client's own deadline is shorter than the service's limit.
-        is_shortened: bool,
+        limited_by: LimitedBy,
     },
-    /// To a fallback route, in place of a refusal.
+    /// The breaker refused it, and it goes to a fallback route.
     Fallback,
 }
 
-/// Where requests to a cluster belong.
+/// Where a request goes.
+#[derive(Debug)]
+enum Destination {
+    /// Nowhere that a breaker could protect: a redirect, a direct response, no route.
+    NoCluster,
+    Known(Target),
+    /// The name of a cluster that this worker has not met.
+    Unknown(Vec<u8>),
+}
+
+/// What protects a cluster.
 #[derive(Clone, Copy, Debug)]
 enum Target {
-    Service(usize),
-    /// There were breakers for `max_services` already.
+    Service(ServiceIndex),
+    /// `max_services` was reached: only time limits.
     OverLimit,
 }
 
-/// A probe of this worker without a result so far.
+/// A probe of this worker that has no result yet.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     context_id: u32,
-    service: usize,
+    service: ServiceIndex,
     permit: Permit,
 }
 
@@ -88,15 +97,13 @@ pub struct Plugin<H> {
     has_fallback_routes: bool,
     config: Config,
     answered_well: Option<AnsweredWell>,
-    /// The time at the last tick.
+    /// The time of the last tick.
     now: Instant,
     random: SplitMix64,
+    /// `None` until the worker gets its first request.
     worker: Option<Worker>,
-    services: Vec<Service>,
+    services: Services,
     by_cluster: HashMap<Vec<u8>, Target>,
-    by_breaker: HashMap<BreakerId, usize>,
-    /// Services to look after at the next tick.
-    touched: Vec<usize>,
     probes: Vec<Probe>,
     over_limit: Option<MetricId>,
 }
@@ -105,14 +112,16 @@ impl<H: Host> Plugin<H> {
     /// Starts with a configuration.
     ///
     /// # Errors
-    /// All that is wrong with it.
+    /// Every mistake in the configuration.
     pub fn new(host: H, configuration: &[u8]) -> Result<Self, Vec<ConfigError>> {
         let config = Config::parse(configuration)?;
         shared::create_list(&host);
         workers::create_list(&host);
         let answered_well = AnsweredWell::compile(&host);
         if answered_well.is_none() {
-            log::warn!("this Envoy has no CEL expressions: each request costs four more calls");
+            log::warn!(
+                "this Envoy was built without CEL expressions: each request costs four more host calls"
+            );
         }
         host.tick_every(TICK);
         Ok(Self {
@@ -124,63 +133,67 @@ impl<H: Host> Plugin<H> {
             now: host.now(),
             random: SplitMix64::new(host.random()),
             worker: None,
-            services: Vec::new(),
+            services: Services::default(),
             by_cluster: HashMap::new(),
-            by_breaker: HashMap::new(),
-            touched: Vec::new(),
             probes: Vec::new(),
             over_limit: None,
             host,
         })
     }
 
-    /// The headers of a request have come.
+    /// The headers of a request have arrived.
     pub fn on_request(&mut self, context_id: u32) -> Next {
         if self.has_fallback_routes && self.host.request_header(FALLBACK_HEADER).is_some() {
             return self.refuse_steering();
         }
-        // Without a cluster there is no service: a redirect, a direct response, no route.
-        let target = match self.target_of_current_request() {
-            Ok(target) => target,
-            Err(cluster) if cluster.is_empty() => return Next::Continue(None),
-            Err(cluster) => self.meet(cluster),
+        let target = match self.destination() {
+            Destination::NoCluster => return Next::Continue(None),
+            Destination::Known(target) => target,
+            Destination::Unknown(cluster) => self.meet(cluster),
         };
         let Target::Service(index) = target else {
             self.general.set(&self.host, self.client_deadline.as_ref());
             return Next::Continue(None);
         };
-        let service = &self.services[index];
-        let verdict = match service.replica.admit(&service.settings, self.now) {
-            Admission::Decided(verdict) => verdict,
-            Admission::VisitNeeded => self
-                .visit(index, Visit::Admit)
-                .unwrap_or(Verdict::Admit(Permit::UNTRACKED)),
-        };
-        match verdict {
+        match self.admit(index) {
             Verdict::Admit(permit) => Next::Continue(Some(self.let_go(context_id, index, permit))),
             Verdict::WouldRefuse => {
-                self.count(index, Counter::ShadowRejected);
+                self.services.touch(index).count(Counter::ShadowRejected);
                 Next::Continue(Some(self.let_go(context_id, index, Permit::UNTRACKED)))
             }
             Verdict::Refuse { retry_after } => self.refuse(index, retry_after),
         }
     }
 
-    /// Where the current request belongs, or the name of its cluster if that is not known: empty where it has none.
+    /// Where the current request goes.
     #[inline]
-    fn target_of_current_request(&self) -> Result<Target, Vec<u8>> {
+    fn destination(&self) -> Destination {
         let find = |cluster: &[u8]| match self.by_cluster.get(cluster) {
-            Some(target) => Ok(*target),
-            None => Err(cluster.to_vec()),
+            Some(target) => Destination::Known(*target),
+            None if cluster.is_empty() => Destination::NoCluster,
+            None => Destination::Unknown(cluster.to_vec()),
         };
         self.host
             .with_property(property::CLUSTER, find)
-            .unwrap_or(Err(Vec::new()))
+            .unwrap_or(Destination::NoCluster)
     }
 
-    /// A client has sent the header that is the filter's alone, and the route may have been chosen
-    /// by it. A gateway that removes the header before it chooses a route, as `envoy/gateway.yaml`
-    /// does, never comes here.
+    /// If the shared breaker cannot be reached, the call goes out and decides nothing.
+    #[inline]
+    fn admit(&mut self, index: ServiceIndex) -> Verdict {
+        let service = &self.services[index];
+        match service.replica.admit(&service.settings, self.now) {
+            Admission::Decided(verdict) => verdict,
+            Admission::VisitNeeded => self
+                .visit(index, Visit::Admit)
+                .and_then(|visited| visited.verdict)
+                .unwrap_or(Verdict::Admit(Permit::UNTRACKED)),
+        }
+    }
+
+    /// A client has sent the header that only the filter may set, so its value may have chosen the
+    /// route. A gateway that removes the header before it chooses a route, as
+    /// `envoy/gateway.yaml` does, never gets here.
     fn refuse_steering(&self) -> Next {
         self.host.reply(LocalReply {
             status: 400,
@@ -192,7 +205,7 @@ impl<H: Host> Plugin<H> {
         Next::Stop
     }
 
-    fn let_go(&mut self, context_id: u32, index: usize, permit: Permit) -> InFlight {
+    fn let_go(&mut self, context_id: u32, index: ServiceIndex, permit: Permit) -> InFlight {
         if permit.is_probe() {
             self.probes.push(Probe {
                 context_id,
@@ -201,19 +214,16 @@ impl<H: Host> Plugin<H> {
             });
         }
         let deadlines = &self.services[index].deadlines;
-        let is_shortened = deadlines.set(&self.host, self.client_deadline.as_ref());
+        let limited_by = deadlines.set(&self.host, self.client_deadline.as_ref());
         InFlight {
             service: index,
-            role: Role::Call {
-                permit,
-                is_shortened,
-            },
+            role: Role::Call { permit, limited_by },
         }
     }
 
-    fn refuse(&mut self, index: usize, retry_after: Duration) -> Next {
-        self.count(index, Counter::Requests(RequestLabel::Rejected));
-        let service = &self.services[index];
+    fn refuse(&mut self, index: ServiceIndex, retry_after: Duration) -> Next {
+        let service = self.services.touch(index);
+        service.count(Counter::Requests(RequestLabel::Rejected));
         if let Fallback::Route(route) = &service.fallback {
             self.host.set_request_header(FALLBACK_HEADER, route);
             self.host.clear_route_cache();
@@ -230,21 +240,14 @@ impl<H: Host> Plugin<H> {
         Next::Stop
     }
 
-    /// A request that went out has ended; its properties can be read.
+    /// A request that was let through has ended. Its properties can still be read.
     pub fn on_end(&mut self, context_id: u32, in_flight: InFlight) {
-        let InFlight {
-            service: index,
-            role,
-        } = in_flight;
-        let Role::Call {
-            permit,
-            is_shortened,
-        } = role
-        else {
+        let index = in_flight.service;
+        let Role::Call { permit, limited_by } = in_flight.role else {
             self.check_fallback(index);
             return;
         };
-        let service = &mut self.services[index];
+        let service = self.services.touch(index);
         let Ended {
             mut outcome,
             timeout,
@@ -254,29 +257,21 @@ impl<H: Host> Plugin<H> {
             &mut service.protocol,
             service.settings.slow_calls,
         );
-        if is_shortened
+        if limited_by == LimitedBy::Client
             && matches!(
                 timeout,
                 Some(TimeoutKind::Request | TimeoutKind::ResponseHeader)
             )
         {
-            // As if the client had gone away: by its own limit the service had more time.
+            // As if the client had left: by its own limit the service had more time.
             outcome = Outcome::Neutral;
         }
         if service.settings.mode != Mode::Disabled {
-            service.count(Counter::Requests(match outcome {
-                Outcome::Success { .. } => RequestLabel::Success,
-                Outcome::Failure { .. } => RequestLabel::Failure,
-                Outcome::Neutral => RequestLabel::Neutral,
-            }));
-            if matches!(outcome, Outcome::Failure { .. }) {
-                service.count(Counter::Failures);
-            }
+            service.count_outcome(outcome);
         }
         if let Some(kind) = timeout {
             service.count(Counter::Timeouts(kind));
         }
-        self.touch(index);
         if permit.is_probe() {
             self.settle_probe(context_id, outcome);
         } else {
@@ -284,58 +279,58 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// A fallback route that is missing, or leads back to the service, would switch its breaker
-    /// off: from the first request that shows it, the service's requests are refused instead.
-    fn check_fallback(&mut self, index: usize) {
-        let target = self.target_of_current_request();
+    /// A fallback route that is missing, or that leads back to the service, would disable its
+    /// breaker. After the first request that shows this, requests are refused instead.
+    fn check_fallback(&mut self, index: ServiceIndex) {
+        let destination = self.destination();
         let service = &mut self.services[index];
-        if matches!(target, Ok(Target::Service(to)) if to == index)
+        if matches!(destination, Destination::Known(Target::Service(to)) if to == index)
             && let Fallback::Route(route) = &service.fallback
         {
             log::error!(
-                "{}: no route for x-levee-fallback: {route} leads elsewhere; refusing instead",
+                "{}: no route with x-levee-fallback: {route} leads to another cluster; \
+                 refusing requests instead",
                 service.name
             );
             service.fallback = Fallback::Refusal;
         }
     }
 
-    /// A request is gone without having been logged: nothing is known of it.
+    /// A request's context was deleted before the request was logged: its result is unknown.
     pub fn on_abandoned(&mut self, context_id: u32, in_flight: InFlight) {
         if matches!(in_flight.role, Role::Call { permit, .. } if permit.is_probe()) {
             self.settle_probe(context_id, Outcome::Neutral);
         }
     }
 
-    /// Another worker has news.
+    /// Other workers have changed breakers.
     pub fn on_news(&mut self) {
         while let Some(breaker_id) = self
             .worker
             .as_ref()
             .and_then(|worker| worker.next_news(&self.host))
         {
-            // Not there: news of a service that this worker has not met.
-            if let Some(&index) = self.by_breaker.get(&breaker_id) {
+            // Ignore news of a service that this worker has not met.
+            if let Some(index) = self.services.with_breaker(breaker_id) {
                 self.visit(index, Visit::Sync);
             }
         }
     }
 
-    /// Time has passed.
+    /// The timer has fired.
     pub fn on_tick(&mut self) {
         self.now = self.host.now();
-        let missed_news = self
+        let renewal = self
             .worker
             .as_mut()
-            .is_some_and(|worker| worker.renew(&self.host, self.now));
-        if missed_news {
-            for index in 0..self.services.len() {
+            .map(|worker| worker.renew(&self.host, self.now));
+        if renewal == Some(Renewal::MissedNews) {
+            for index in self.services.indices() {
                 self.visit(index, Visit::Sync);
             }
         }
-        self.look_at_probes();
-        for index in std::mem::take(&mut self.touched) {
-            self.services[index].is_touched = false;
+        self.check_probes();
+        for index in self.services.take_touched() {
             if self.services[index].replica.wants_sync() {
                 self.visit(index, Visit::Sync);
             }
@@ -343,23 +338,22 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// There will be no such plugin any more: Envoy would go on with its ticks.
+    /// This plugin ends. Without this Envoy would keep calling its tick.
     pub fn finish(&mut self) {
         self.flush();
         self.host.tick_every(Duration::ZERO);
     }
 
-    /// Hands everything that was counted to Envoy.
+    /// Hands all counts to Envoy.
     pub fn flush(&mut self) {
-        for index in std::mem::take(&mut self.touched) {
-            self.services[index].is_touched = false;
+        for index in self.services.take_touched() {
             self.services[index].flush(&self.host);
         }
     }
 
     /// A probe whose connection was upgraded has succeeded, though it may stay open for hours. All
-    /// others come to an end by their time limit.
-    fn look_at_probes(&mut self) {
+    /// other probes end by their time limit.
+    fn check_probes(&mut self) {
         for probe in self.probes.clone() {
             if self.host.enter_request(probe.context_id) && outcome::is_upgraded(&self.host) {
                 self.settle_probe(probe.context_id, Outcome::SUCCESS);
@@ -367,7 +361,7 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// The result of a probe, unless it had one already.
+    /// Records the result of a probe, unless it had one already.
     fn settle_probe(&mut self, context_id: u32, outcome: Outcome) {
         let place = self
             .probes
@@ -379,37 +373,32 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    fn settle(&mut self, index: usize, permit: Permit, outcome: Outcome) {
-        let recorded = self.services[index]
-            .replica
-            .record(permit, outcome, self.now);
-        if recorded == Recorded::VisitNeeded {
+    fn settle(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome) {
+        let replica = &mut self.services[index].replica;
+        if replica.record(permit, outcome, self.now) == Recorded::VisitNeeded {
             self.visit(index, Visit::Record(permit, outcome));
         }
     }
 
-    /// Goes to the shared breaker of a service. `None`: there was nothing to answer, or, against
-    /// all expectation, no getting through.
-    fn visit(&mut self, index: usize, visit: Visit) -> Option<Verdict> {
+    /// Visits the shared breaker of a service. Returns `None` if it could not be written, which is
+    /// not expected to happen.
+    fn visit(&mut self, index: ServiceIndex, visit: Visit) -> Option<Visited> {
         let now = self.host.now();
         let random = self.random.next_u64();
-        let service = &mut self.services[index];
-        let visited = shared::change(
+        let service = self.services.touch(index);
+        let changed = shared::change(
             &self.host,
             service.breaker_id,
             &service.settings,
             now,
             |breaker| {
                 let expired = breaker.expired_leases();
-                (
-                    expired,
-                    service
-                        .replica
-                        .visit(&service.settings, breaker, visit, now, random),
-                )
+                let settings = &service.settings;
+                let visited = service.replica.visit(settings, breaker, visit, now, random);
+                (expired, visited)
             },
         );
-        let Some((breaker, (expired_before, visited))) = visited else {
+        let Some((breaker, (expired_before, visited))) = changed else {
             log::error!("{}: the shared breaker could not be written", service.name);
             return None;
         };
@@ -426,8 +415,7 @@ impl<H: Host> Plugin<H> {
         {
             worker.tell_others(&self.host, service.breaker_id, now);
         }
-        self.touch(index);
-        visited.verdict
+        Some(visited)
     }
 
     /// The first request to a cluster.
@@ -438,34 +426,22 @@ impl<H: Host> Plugin<H> {
         }
         let name = String::from_utf8_lossy(&cluster);
         let name = self.config.service_of(&name);
-        let target = match self
-            .services
-            .iter()
-            .position(|service| service.name == name)
-        {
+        let target = match self.services.named(name) {
             Some(index) => Target::Service(index),
-            None => Self::add_service(
-                &self.host,
-                &self.config,
-                name,
-                &mut self.services,
-                &mut self.by_breaker,
-                now,
-            ),
+            None => Self::add_service(&self.host, &self.config, name, &mut self.services, now),
         };
         if self.by_cluster.len() >= self.config.max_services * CLUSTERS_PER_SERVICE {
             return target;
         }
         if matches!(target, Target::OverLimit) {
             log::warn!(
-                "no breaker for {name}: there are {} already",
+                "no breaker for {name}: the limit of {} services (max_services) is reached",
                 self.config.max_services
             );
-            let counter = self
+            self.over_limit = self
                 .over_limit
                 .or_else(|| self.host.define_counter(SERVICES_OVER_LIMIT));
-            self.over_limit = counter;
-            if let Some(counter) = counter {
+            if let Some(counter) = self.over_limit {
                 self.host.add(counter, 1);
             }
         }
@@ -477,8 +453,7 @@ impl<H: Host> Plugin<H> {
         host: &H,
         config: &Config,
         name: &str,
-        services: &mut Vec<Service>,
-        by_breaker: &mut HashMap<BreakerId, usize>,
+        services: &mut Services,
         now: Instant,
     ) -> Target {
         let own = config.of_service(name);
@@ -487,25 +462,7 @@ impl<H: Host> Plugin<H> {
             return Target::OverLimit;
         };
         let breaker = shared::read(host, id, &own.breaker, now);
-        let index = services.len();
-        services.push(Service::new(host, name, own, id, &breaker, now));
-        by_breaker.insert(id, index);
-        Target::Service(index)
-    }
-
-    #[inline]
-    fn count(&mut self, index: usize, counter: Counter) {
-        self.services[index].count(counter);
-        self.touch(index);
-    }
-
-    #[inline]
-    fn touch(&mut self, index: usize) {
-        let service = &mut self.services[index];
-        if !service.is_touched {
-            service.is_touched = true;
-            self.touched.push(index);
-        }
+        Target::Service(services.add(Service::new(host, name, own, id, &breaker, now)))
     }
 }
 

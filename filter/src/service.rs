@@ -1,13 +1,13 @@
-//! One service, as one worker knows it.
+//! A service, as one worker knows it.
 
 use crate::config::{Fallback, ServiceConfig};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId};
 use crate::label::label;
-use crate::metrics::{Counter, mode_name, state_name};
+use crate::metrics::{Counter, RequestLabel, mode_name, state_name};
 use crate::outcome::Protocol;
 use crate::shared::BreakerId;
-use levee_policy::breaker::{Breaker, BreakerSettings, Phase};
+use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Phase};
 use levee_policy::replica::Replica;
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -23,31 +23,28 @@ const GRPC_UNAVAILABLE: u32 = 14;
 /// A service that this worker has met.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name: the cluster's, or what `aliases` makes of it.
+    /// The name of its cluster, or the alias of that name.
     pub name: String,
-    /// Where its breaker is kept.
     pub breaker_id: BreakerId,
-    /// What the breaker goes by.
     pub settings: BreakerSettings,
-    /// This worker's view of the breaker.
     pub replica: Replica,
-    /// Its time limits.
     pub deadlines: Deadlines,
-    /// What refused requests get.
     pub fallback: Fallback,
-    /// The protocol of its last good answer that was looked at closely.
+    /// The protocol of the last good answer whose properties were read one by one.
     pub protocol: Protocol,
-    /// Whether it is on the list of services to look after at the next tick.
+    /// Whether the next tick takes care of it.
     pub is_touched: bool,
+    /// Not yet handed to Envoy.
     counts: [u32; Counter::ALL.len()],
     counters: [Option<MetricId>; Counter::ALL.len()],
     state: Option<MetricId>,
     mode: Option<MetricId>,
+    /// The value of the `state` gauge.
     shown: Option<Phase>,
 }
 
 impl Service {
-    /// The service `name`, with its metrics.
+    /// Defines the service's metrics, too.
     pub fn new<H: Host>(
         host: &H,
         name: &str,
@@ -76,13 +73,12 @@ impl Service {
         service
     }
 
-    /// Counts one more. It is shown at the next tick.
+    /// Adds one to a counter. Envoy gets it with the next [`flush`](Self::flush).
     #[inline]
     pub fn count(&mut self, counter: Counter) {
         self.count_many(counter, 1);
     }
 
-    /// Counts `amount` more.
     #[inline]
     pub fn count_many(&mut self, counter: Counter, amount: u32) {
         if let Some(count) = self.counts.get_mut(counter.index()) {
@@ -90,7 +86,18 @@ impl Service {
         }
     }
 
-    /// Hands what was counted to Envoy.
+    pub fn count_outcome(&mut self, outcome: Outcome) {
+        self.count(Counter::Requests(match outcome {
+            Outcome::Success { .. } => RequestLabel::Success,
+            Outcome::Failure { .. } => RequestLabel::Failure,
+            Outcome::Neutral => RequestLabel::Neutral,
+        }));
+        if matches!(outcome, Outcome::Failure { .. }) {
+            self.count(Counter::Failures);
+        }
+    }
+
+    /// Hands the counts to Envoy.
     pub fn flush<H: Host>(&mut self, host: &H) {
         for (count, counter) in self.counts.iter_mut().zip(self.counters) {
             let amount = std::mem::take(count);
@@ -102,9 +109,9 @@ impl Service {
         }
     }
 
-    /// Sets the gauges to what is known, if that has changed. The last worker that hears of a change
-    /// sets them last, to the newest state. The mode is set as well: a worker whose configuration is
-    /// about to go may have met the service after this one, and shown the old mode.
+    /// Sets the gauges if the phase has changed. The last worker that hears of a change sets them
+    /// last, to the newest state. The mode is set along with the state: a worker with an outgoing
+    /// configuration may have met the service later than this one, and set the old mode.
     pub fn show_phase<H: Host>(&mut self, host: &H) {
         let phase = self
             .settings
@@ -122,7 +129,7 @@ impl Service {
         }
     }
 
-    /// Refuses the current request, worth repeating after `retry_after`.
+    /// Refuses the current request. The client may try again after `retry_after`.
     pub fn refuse<H: Host>(&self, host: &H, retry_after: Duration) {
         let seconds = whole_seconds(retry_after).to_string();
         let mut headers = vec![("retry-after", seconds.as_str()), (REASON_HEADER, REASON)];
@@ -158,7 +165,7 @@ impl Service {
     }
 }
 
-/// `wait` in the unit of `retry-after` (RFC 9110, section 10.2.3): rounded up, and at least one.
+/// `wait` in seconds, the unit of `retry-after` (RFC 9110, section 10.2.3): rounded up, at least 1.
 fn whole_seconds(wait: Duration) -> u64 {
     let begun = u64::from(wait.subsec_nanos() > 0);
     (wait.as_secs() + begun).max(1)

@@ -1,25 +1,25 @@
-//! Breakers in memory that all workers share, and the list of which there are.
+//! Breakers in memory that all workers share, and the list of them.
 //!
 //! Envoy's shared data is a map behind one lock, with compare-and-swap. It has a gap: a key that
-//! does not exist is written without comparing, so two workers that both create a key can lose what
-//! the first one wrote. Therefore a breaker is written under a key of its own, which nobody else
-//! knows, before the list of services names it; the list itself is created before there are
-//! workers, when the configuration is loaded.
+//! does not exist is written without comparing, so if two workers create the same key, one can
+//! overwrite what the other wrote. Therefore a new breaker is written under a random key, which
+//! only its creator knows, before it enters the list of services. The list itself is created when
+//! the configuration is loaded, before there are workers.
 //!
 //! The keys carry a version, since shared data outlives the code that wrote it.
 
-use crate::host::Host;
+use crate::host::{Host, Swap, Version, Versioned};
 use levee_policy::breaker::{Breaker, BreakerSettings};
 use levee_policy::time::Instant;
 
-/// The services there are: for each, two bytes of length, the name, the eight bytes of its id.
+/// The list of services. Each entry: two bytes of length, the name, the eight bytes of its id.
 const SERVICES: &str = "levee/1/services";
 const BREAKER_PREFIX: &str = "levee/1/breaker/";
 
-/// How often a compare-and-swap is tried. Each failed try means that another worker has succeeded.
+/// Each failed compare-and-swap means that another worker's has succeeded.
 const TRIES: usize = 1000;
 
-/// Names a breaker in the shared memory.
+/// Names a breaker in shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BreakerId(u64);
 
@@ -42,14 +42,14 @@ impl BreakerId {
     }
 }
 
-/// Makes the list of services, if there is none. To be called before there are workers.
+/// Creates the list of services if it does not exist. Must be called before there are workers.
 pub fn create_list<H: Host>(host: &H) {
     if host.shared(SERVICES).is_none() {
-        host.set_shared(SERVICES, &[], 0);
+        host.set_shared(SERVICES, &[], Version::ANY);
     }
 }
 
-/// The breaker for `service`, found or made. `None` where there are `max_services` already.
+/// Finds or creates the breaker of `service`. Returns `None` if there are `max_services` already.
 pub fn find_or_create<H: Host>(
     host: &H,
     service: &str,
@@ -59,9 +59,9 @@ pub fn find_or_create<H: Host>(
 ) -> Option<BreakerId> {
     let mut created = None;
     for _ in 0..TRIES {
-        let (mut list, version) = host.shared(SERVICES).unwrap_or_default();
+        let Versioned { mut value, version } = host.shared(SERVICES).unwrap_or_default();
         let mut known = 0;
-        for (name, id) in entries(&list) {
+        for (name, id) in entries(&value) {
             if name == service.as_bytes() {
                 return Some(id);
             }
@@ -72,14 +72,15 @@ pub fn find_or_create<H: Host>(
         }
         let id = *created.get_or_insert_with(|| {
             let id = BreakerId(host.random());
-            host.set_shared(&id.key(), &Breaker::new(settings, now).to_bytes(), 0);
+            let breaker = Breaker::new(settings, now).to_bytes();
+            host.set_shared(&id.key(), &breaker, Version::ANY);
             id
         });
         let length = u16::try_from(service.len()).ok()?;
-        list.extend_from_slice(&length.to_le_bytes());
-        list.extend_from_slice(service.as_bytes());
-        list.extend_from_slice(&id.to_bytes());
-        if host.set_shared(SERVICES, &list, version) {
+        value.extend_from_slice(&length.to_le_bytes());
+        value.extend_from_slice(service.as_bytes());
+        value.extend_from_slice(&id.to_bytes());
+        if host.set_shared(SERVICES, &value, version) == Swap::Written {
             return Some(id);
         }
     }
@@ -96,16 +97,17 @@ fn entries(mut list: &[u8]) -> impl Iterator<Item = (&[u8], BreakerId)> {
     })
 }
 
-/// The breaker as it is.
+/// The current breaker. A new one if it cannot be read.
 pub fn read<H: Host>(host: &H, id: BreakerId, settings: &BreakerSettings, now: Instant) -> Breaker {
     host.shared(&id.key())
-        .and_then(|(bytes, _)| Breaker::from_bytes(&bytes))
+        .and_then(|stored| Breaker::from_bytes(&stored.value))
         .unwrap_or_else(|| Breaker::new(settings, now))
 }
 
-/// Applies `change` to the breaker, at once for all workers. `change` may be called several times,
-/// each time on a newer breaker; the last call is the one that holds. Nothing is written where it
-/// changed nothing. `None` where other workers were always faster, which is not to be expected.
+/// Applies `change` to the breaker, atomically for all workers. `change` may be called several
+/// times, each time on a newer breaker; the last call counts. Nothing is written if it changes
+/// nothing. Returns `None` if other workers were faster every time, which is not expected to
+/// happen.
 pub fn change<H: Host, T>(
     host: &H,
     id: BreakerId,
@@ -115,13 +117,14 @@ pub fn change<H: Host, T>(
 ) -> Option<(Breaker, T)> {
     let key = id.key();
     for _ in 0..TRIES {
-        let (bytes, version) = host.shared(&key).unwrap_or_default();
-        let before = Breaker::from_bytes(&bytes);
+        let stored = host.shared(&key).unwrap_or_default();
+        let before = Breaker::from_bytes(&stored.value);
         let mut breaker = before
             .clone()
             .unwrap_or_else(|| Breaker::new(settings, now));
         let result = change(&mut breaker);
-        if before.as_ref() == Some(&breaker) || host.set_shared(&key, &breaker.to_bytes(), version)
+        if before.as_ref() == Some(&breaker)
+            || host.set_shared(&key, &breaker.to_bytes(), stored.version) == Swap::Written
         {
             return Some((breaker, result));
         }

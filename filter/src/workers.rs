@@ -1,14 +1,14 @@
-//! Who the other workers are, and telling them that a breaker has news.
+//! The list of workers, and notifying them that a breaker has changed.
 //!
-//! Each of Envoy's workers runs its own virtual machine. Each that serves requests has a queue, and
-//! keeps an entry in a shared list alive. A message in a queue wakes its worker at once, however
-//! idle it is.
+//! Each of Envoy's workers runs its own virtual machine. Each one that serves requests has a queue
+//! and renews its entry in a shared list. A message in a queue wakes its worker at once, even an
+//! idle one.
 //!
-//! A virtual machine that is gone (reloaded, or its configuration replaced) leaves its entry to
-//! grow stale; its queue gets no more messages then. One that was stalled for so long finds itself
-//! missing, and looks at everything anew.
+//! When a virtual machine ends (it is reloaded, or its configuration is replaced), its entry goes
+//! stale and its queue gets no more messages. A worker that was stalled for that long finds its
+//! entry missing and syncs everything.
 
-use crate::host::Host;
+use crate::host::{Host, Swap, Version};
 use crate::shared::BreakerId;
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -19,15 +19,25 @@ const WORKERS: &str = "levee/1/workers";
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// An entry that was not renewed for this long is removed.
 const STALE_AFTER: Duration = Duration::from_secs(10);
-/// More entries than any machine has workers: a bound for what stale ones can take up.
+/// More than any machine has workers: bounds the space that stale entries take.
 const MAX_WORKERS: usize = 1024;
+/// Each failed compare-and-swap means that another worker's has succeeded.
 const TRIES: usize = 1000;
 
-/// This worker among the others.
+/// This worker's place among the others.
 #[derive(Debug)]
 pub struct Worker {
     queue: u32,
     renewed: Instant,
+}
+
+/// What [`Worker::renew`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The other workers know of this one.
+    Current,
+    /// The other workers had removed this one, so it may have missed messages.
+    MissedNews,
 }
 
 /// An entry of the list: a queue, and when its worker was last alive.
@@ -37,16 +47,16 @@ struct Entry {
     alive: Instant,
 }
 
-/// Makes the list of workers, if there is none. To be called before there are workers.
+/// Creates the list of workers if it does not exist. Must be called before there are workers.
 pub fn create_list<H: Host>(host: &H) {
     if host.shared(WORKERS).is_none() {
-        host.set_shared(WORKERS, &[], 0);
+        host.set_shared(WORKERS, &[], Version::ANY);
     }
 }
 
 impl Worker {
-    /// Joins the others. `None` where Envoy gives no queue; then this worker learns what the
-    /// others do only when it looks.
+    /// Joins the list. Returns `None` if Envoy gives no queue; then this worker only learns what
+    /// the others do when it syncs for a reason of its own.
     pub fn join<H: Host>(host: &H, now: Instant) -> Option<Self> {
         let queue = host.register_queue(&format!("levee/{:016x}", host.random()))?;
         renew(host, queue, now);
@@ -56,18 +66,18 @@ impl Worker {
         })
     }
 
-    /// Keeps this worker's entry alive. True if the others had given it up: messages were missed.
-    pub fn renew<H: Host>(&mut self, host: &H, now: Instant) -> bool {
+    /// Keeps this worker's entry alive.
+    pub fn renew<H: Host>(&mut self, host: &H, now: Instant) -> Renewal {
         if now.since(self.renewed) < RENEW_EVERY {
-            return false;
+            return Renewal::Current;
         }
         self.renewed = now;
         renew(host, self.queue, now)
     }
 
-    /// Wakes all other workers with news of `breaker`.
+    /// Tells all other workers that `breaker` has changed, and wakes them.
     pub fn tell_others<H: Host>(&self, host: &H, breaker: BreakerId, now: Instant) {
-        let (list, _) = host.shared(WORKERS).unwrap_or_default();
+        let list = host.shared(WORKERS).unwrap_or_default().value;
         for entry in entries(&list) {
             if entry.queue != self.queue && now.since(entry.alive) < STALE_AFTER {
                 host.enqueue(entry.queue, &breaker.to_bytes());
@@ -75,7 +85,7 @@ impl Worker {
         }
     }
 
-    /// The next breaker that another worker has news of.
+    /// The next breaker that another worker has changed.
     pub fn next_news<H: Host>(&self, host: &H) -> Option<BreakerId> {
         loop {
             let message = host.dequeue(self.queue)?;
@@ -86,14 +96,14 @@ impl Worker {
     }
 }
 
-/// Writes the entry of `queue`, and removes stale ones. True if it was missing.
-fn renew<H: Host>(host: &H, queue: u32, now: Instant) -> bool {
+/// Writes the entry of `queue`, and removes stale ones.
+fn renew<H: Host>(host: &H, queue: u32, now: Instant) -> Renewal {
     for _ in 0..TRIES {
-        let (list, version) = host.shared(WORKERS).unwrap_or_default();
+        let list = host.shared(WORKERS).unwrap_or_default();
         let is_alive = |entry: &Entry| now.since(entry.alive) < STALE_AFTER;
-        let was_missing = !entries(&list).any(|entry| entry.queue == queue && is_alive(&entry));
-        let others = entries(&list).filter(|entry| entry.queue != queue && is_alive(entry));
-        let mut renewed = Vec::with_capacity(list.len() + 12);
+        let is_listed = entries(&list.value).any(|entry| entry.queue == queue && is_alive(&entry));
+        let others = entries(&list.value).filter(|entry| entry.queue != queue && is_alive(entry));
+        let mut renewed = Vec::with_capacity(list.value.len() + 12);
         for entry in others
             .take(MAX_WORKERS - 1)
             .chain([Entry { queue, alive: now }])
@@ -101,11 +111,15 @@ fn renew<H: Host>(host: &H, queue: u32, now: Instant) -> bool {
             renewed.extend_from_slice(&entry.queue.to_le_bytes());
             renewed.extend_from_slice(&entry.alive.as_nanos().to_le_bytes());
         }
-        if host.set_shared(WORKERS, &renewed, version) {
-            return was_missing;
+        if host.set_shared(WORKERS, &renewed, list.version) == Swap::Written {
+            return if is_listed {
+                Renewal::Current
+            } else {
+                Renewal::MissedNews
+            };
         }
     }
-    true
+    Renewal::MissedNews
 }
 
 fn entries(mut list: &[u8]) -> impl Iterator<Item = Entry> {

@@ -1,5 +1,5 @@
-//! Nothing that a client, an upstream or a configuration says makes the filter panic: a panic would
-//! end the worker's virtual machine.
+//! No input from a client, an upstream or a configuration makes the filter panic: a panic would end
+//! the worker's virtual machine.
 
 mod fake;
 
@@ -71,18 +71,18 @@ proptest! {
     }
 
     #[test]
-    fn random_configurations_are_refused_politely(text in bytes()) {
+    fn random_configurations_are_rejected_without_a_panic(text in bytes()) {
         let _ = Config::parse(&text);
     }
 
     #[test]
     fn random_bytes_in_shared_data_are_survived(key in 0_usize..3, bytes in vec(any::<u8>(), 0..400)) {
-        use levee_filter::host::Host;
+        use levee_filter::host::{Host, Version};
         let mut gateway = Gateway::new(2, "");
         gateway.request(0, "auth", fake::End::Status(500));
         let host = &gateway.workers[0].host;
         let keys = host.shared_keys();
-        host.set_shared(&keys[key % keys.len()], &bytes, 0);
+        host.set_shared(&keys[key % keys.len()], &bytes, Version::ANY);
         for worker in [0, 1] {
             gateway.request(worker, "auth", fake::End::Status(500));
             gateway.request(worker, "chat", fake::End::Status(200));

@@ -1,8 +1,8 @@
-//! A good request allocates nothing in the filter, and a refused one what its answer is made of.
+//! A good request allocates nothing in the filter. A refusal allocates only its response.
 #![allow(unsafe_code)]
 
 use levee_filter::contexts::{Action, Contexts};
-use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};
+use levee_filter::host::{Host, LocalReply, MetricId, Swap, Version, Versioned, property};
 use levee_policy::time::Instant;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
@@ -10,14 +10,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Counts what the tests' own threads allocate.
+/// Counts the allocations of each thread.
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: all is the system's, but for the count, which allocates nothing.
+// SAFETY: forwards to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
@@ -70,19 +70,20 @@ impl Host for Quiet {
         self.code.get() == 200
     }
     fn shared(&self, key: &str) -> Option<Versioned> {
-        Some((self.shared.borrow().get(key)?.clone(), 1))
+        Some(Versioned {
+            value: self.shared.borrow().get(key)?.clone(),
+            version: Version(1),
+        })
     }
-    fn set_shared(&self, key: &str, value: &[u8], _: u32) -> bool {
+    fn set_shared(&self, key: &str, value: &[u8], _: Version) -> Swap {
         let mut shared = self.shared.borrow_mut();
         shared.insert(key.to_owned(), value.to_vec());
-        true
+        Swap::Written
     }
     fn register_queue(&self, _: &str) -> Option<u32> {
         Some(1)
     }
-    fn enqueue(&self, _: u32, _: &[u8]) -> bool {
-        true
-    }
+    fn enqueue(&self, _: u32, _: &[u8]) {}
     fn dequeue(&self, _: u32) -> Option<Vec<u8>> {
         None
     }
@@ -122,7 +123,7 @@ fn a_good_request_allocates_nothing() {
     contexts
         .on_configure(FILTER, host.clone(), b"")
         .expect("an empty configuration is valid");
-    // The first one meets the service; the table of requests gets its size.
+    // The first request creates the service and sizes the table of requests.
     assert!(allocations(|| assert_eq!(request(&mut contexts, 2), Action::Continue)) > 0);
     let allocated = allocations(|| {
         for id in 3..1003 {

@@ -1,7 +1,7 @@
-//! The plugin's configuration: what is written becomes [`Config`] here, or a list of errors.
+//! The plugin's configuration: JSON becomes a valid [`Config`], or a list of errors.
 //!
-//! Every field has a default; an empty configuration is valid. A service's own section is read on
-//! top of the general one, so that it says only what differs.
+//! Every field has a default; an empty configuration is valid. A service's own section overrides
+//! the general one, key by key.
 
 mod protobuf;
 
@@ -14,59 +14,52 @@ use levee_policy::timeout::{Class, Classes};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What a valid configuration says.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What goes for services that are not named.
+    /// For services without a section of their own.
     pub general: ServiceConfig,
-    /// What goes for those that are, by name.
+    /// By name.
     pub services: HashMap<String, ServiceConfig>,
-    /// Names of services by names of clusters. A cluster that is not here is its own service.
+    /// Names of services by names of clusters. For other clusters the two are the same.
     pub aliases: HashMap<String, String>,
-    /// For how many services there may be breakers; 1 to 10,000.
+    /// The most services that get a breaker; 1 to 10,000.
     pub max_services: usize,
-    /// The request header by which trusted clients say how long they will wait.
+    /// The request header in which trusted clients send a deadline.
     pub client_deadline: Option<ClientDeadline>,
 }
 
-/// What goes for one service.
+/// The settings of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
-    /// Its breaker.
     pub breaker: BreakerSettings,
-    /// Its time limits.
     pub timeouts: Timeouts,
-    /// What refused requests get.
     pub fallback: Fallback,
 }
 
-/// The time limits of one service.
+/// The time limits of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
-    /// The class of requests that no rule is about.
+    /// The class of requests that match no rule.
     pub class: Class,
-    /// How long the response's headers may take.
+    /// The limit of the response's headers.
     pub response_header: Duration,
-    /// What the classes mean.
     pub classes: Classes,
-    /// The first that matches gives the class.
+    /// The first that matches determines the class.
     pub rules: Vec<Rule>,
 }
 
-/// Gives a class to some requests: those that meet all its conditions.
+/// Assigns a class to the requests that meet all of its conditions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// The path begins so.
     pub path_prefix: Option<String>,
-    /// The method is this.
     pub method: Option<String>,
-    /// The route is called so in Envoy's configuration.
+    /// The name of the route in Envoy's configuration.
     pub route: Option<String>,
-    /// The class.
     pub class: Class,
 }
 
-/// How trusted clients say how long they will wait.
+/// Where trusted clients send a deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientDeadline {
     /// In this header, as whole milliseconds.
@@ -75,18 +68,17 @@ pub enum ClientDeadline {
     GrpcTimeout,
 }
 
-/// What a refused request gets.
+/// The answer to a refused request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fallback {
-    /// 503 and a short JSON body that says why.
+    /// 503 with a short JSON body that says why.
     Refusal,
     /// A fixed answer.
     Answer {
-        /// HTTP status, 200 to 599.
+        /// 200 to 599.
         status: u16,
-        /// Header names in lower case, and values.
+        /// Names, in lower case, and values.
         headers: Vec<(String, String)>,
-        /// The body.
         body: String,
     },
     /// Another route: the one that matches the request header `x-levee-fallback` with this value.
@@ -129,11 +121,11 @@ impl Default for ServiceConfig {
 }
 
 impl Config {
-    /// Reads a configuration as Envoy hands it over: nothing, JSON (from a `StringValue` or a
-    /// `BytesValue`), or a `Struct` as protobuf has it.
+    /// Reads a configuration as Envoy passes it: empty, JSON (from a `StringValue` or a
+    /// `BytesValue`), or an encoded `Struct`.
     ///
     /// # Errors
-    /// All mistakes, in the order in which they were met.
+    /// Every mistake, in the order in which they were found.
     pub fn parse(bytes: &[u8]) -> Result<Self, Vec<ConfigError>> {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -155,7 +147,7 @@ impl Config {
         self.aliases.get(cluster).map_or(cluster, String::as_str)
     }
 
-    /// What goes for `service`.
+    /// The settings of `service`.
     pub fn of_service(&self, service: &str) -> &ServiceConfig {
         self.services.get(service).unwrap_or(&self.general)
     }
@@ -271,7 +263,7 @@ fn read_fallback(section: &mut Section<'_>, base: &Fallback) -> Fallback {
         {
             section.error(
                 &path,
-                "has a character that a header can't carry; use plain ASCII",
+                "has a character that a header cannot carry; use plain ASCII",
             );
         }
     }
@@ -279,7 +271,7 @@ fn read_fallback(section: &mut Section<'_>, base: &Fallback) -> Fallback {
         if status.is_some() || body.is_some() || !headers.is_empty() {
             section.error(
                 "route",
-                "can't stand beside status, headers or body; choose one",
+                "cannot be combined with status, headers or body; choose one",
             );
         }
         if !route.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {

@@ -1,13 +1,13 @@
-//! A `google.protobuf.Struct` as Envoy hands it over: in protobuf's encoding, not as JSON.
+//! Decodes a `google.protobuf.Struct`, which Envoy passes in protobuf's encoding, not as JSON.
 
 use prost::Message;
 use prost_types::{Struct, value::Kind};
 use serde_json::{Map, Value};
 
-/// The tag that every encoded `Struct` with a field begins with. It is white space in JSON.
+/// Every encoded `Struct` with a field begins with this tag. In JSON it is white space.
 const FIELDS: u8 = 0x0a;
 
-/// What `bytes` say, if they are an encoded `Struct` that has fields.
+/// Decodes `bytes` if they are a `Struct` with fields.
 pub(super) fn decode(bytes: &[u8]) -> Option<Value> {
     if bytes.first() != Some(&FIELDS) {
         return None;

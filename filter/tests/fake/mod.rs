@@ -1,9 +1,9 @@
-//! A fake Envoy: one process with shared data and queues, and workers that call the filter as
-//! Envoy would. Every host call is counted.
-#![allow(dead_code)] // each test program uses a part of it
+//! A fake Envoy: a process with shared data and queues, and workers that call the filter as Envoy
+//! would. Every host call is counted.
+#![allow(dead_code)] // each test program uses only a part
 
 use levee_filter::contexts::{Action, Contexts};
-use levee_filter::host::{Host, LocalReply, MetricId, Versioned, property};
+use levee_filter::host::{Host, LocalReply, MetricId, Swap, Version, Versioned, property};
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
 use std::cell::RefCell;
@@ -40,7 +40,7 @@ struct State {
     interruption: Option<Interruption>,
 }
 
-/// What another worker does just before this one writes a key.
+/// A key, and what another worker does just before this one writes it.
 type Interruption = (&'static str, Box<dyn FnOnce()>);
 
 /// A request as Envoy knows it.
@@ -52,7 +52,7 @@ pub struct Stream {
     pub code: Option<u64>,
     pub flags: u64,
     pub details: Vec<u8>,
-    /// Of the upstream, in trailers or (trailers-only) in headers.
+    /// The upstream's, in trailers or, if the response has none, in headers.
     pub grpc_status: Option<u64>,
     pub has_trailers: bool,
     pub backend_latency: Option<u64>,
@@ -99,7 +99,7 @@ impl FakeHost {
         self.state.borrow_mut().calls.push(name);
     }
 
-    /// Another worker does something just before this one next writes `key`.
+    /// Runs `what`, as another worker, just before this one next writes `key`.
     pub fn interrupt_before_writing(&self, key: &'static str, what: impl FnOnce() + 'static) {
         self.state.borrow_mut().interruption = Some((key, Box::new(what)));
     }
@@ -215,8 +215,8 @@ impl Host for FakeHost {
             .then_some(u32::from(asks_for_grpc))
     }
 
-    /// What CEL makes of the expressions: written out again here, since the fake has no CEL. The
-    /// end-to-end tests hold the two together.
+    /// The fake has no CEL, so this repeats what the expressions say. The end-to-end tests check that
+    /// both agree.
     fn holds(&self, expression: u32) -> bool {
         let grpc_status = if expression == 1 { Some(0) } else { None };
         self.call("holds");
@@ -237,7 +237,7 @@ impl Host for FakeHost {
         self.process.borrow().shared.get(key).cloned()
     }
 
-    fn set_shared(&self, key: &str, value: &[u8], version: u32) -> bool {
+    fn set_shared(&self, key: &str, value: &[u8], version: Version) -> Swap {
         self.call("set_shared");
         let is_interrupted = self
             .state
@@ -250,18 +250,19 @@ impl Host for FakeHost {
             interruption.expect("there is one").1();
         }
         let mut process = self.process.borrow_mut();
-        if let Some((_, existing)) = process.shared.get(key)
-            && version != 0
-            && *existing != version
+        if let Some(existing) = process.shared.get(key)
+            && version != Version::ANY
+            && existing.version != version
         {
-            return false;
+            return Swap::Outdated;
         }
         process.version += 1;
-        let version = process.version;
-        process
-            .shared
-            .insert(key.to_owned(), (value.to_vec(), version));
-        true
+        let written = Versioned {
+            value: value.to_vec(),
+            version: Version(process.version),
+        };
+        process.shared.insert(key.to_owned(), written);
+        Swap::Written
     }
 
     fn register_queue(&self, name: &str) -> Option<u32> {
@@ -273,15 +274,11 @@ impl Host for FakeHost {
         Some(queue)
     }
 
-    fn enqueue(&self, queue: u32, message: &[u8]) -> bool {
+    fn enqueue(&self, queue: u32, message: &[u8]) {
         self.call("enqueue");
         let mut process = self.process.borrow_mut();
-        match process.queues.get_mut(queue as usize - 1) {
-            Some((_, messages)) => {
-                messages.push_back(message.to_vec());
-                true
-            }
-            None => false,
+        if let Some((_, messages)) = process.queues.get_mut(queue as usize - 1) {
+            messages.push_back(message.to_vec());
         }
     }
 
@@ -333,10 +330,10 @@ impl Host for FakeHost {
     }
 }
 
-/// The context of the filter in each worker; those of requests follow.
+/// The context of the filter in each worker. Those of requests come after it.
 pub const FILTER: u32 = 2;
 
-/// A worker with the filter in it.
+/// A worker that runs the filter.
 pub struct Worker {
     pub host: FakeHost,
     pub contexts: Contexts<FakeHost>,
@@ -360,7 +357,7 @@ pub enum End {
     Reset,
 }
 
-/// A request that is under way.
+/// A request in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub worker: usize,
@@ -369,12 +366,12 @@ pub struct Call {
 }
 
 impl Worker {
-    /// How often the filter is called.
+    /// The period of the filter's tick.
     pub fn tick(&self) -> Duration {
         self.host.state.borrow().tick
     }
 
-    /// Envoy makes the filter `id` with this configuration.
+    /// Envoy creates the filter `id` with this configuration.
     pub fn configure(&mut self, id: u32, configuration: &str) {
         self.contexts.on_create(id, 0);
         self.contexts
@@ -382,7 +379,7 @@ impl Worker {
             .unwrap_or_else(|errors| panic!("{errors:#?}"));
     }
 
-    /// A request to the filter `id`: its context, and what is to be done with it.
+    /// Begins a request to the filter `id`. Returns its context, and what Envoy must do with it.
     pub fn begin(&mut self, id: u32, stream: Stream) -> (u32, Action) {
         self.next_context += 1;
         let context = self.next_context;
@@ -395,14 +392,14 @@ impl Worker {
         (context, self.contexts.on_request_headers(context))
     }
 
-    /// The request with this context has ended.
+    /// Ends the request with this context.
     pub fn finish(&mut self, context: u32) {
         self.host.state.borrow_mut().current = context;
         self.contexts.on_log(context);
         self.delete(context);
     }
 
-    /// The request's context is deleted.
+    /// Deletes the request's context.
     pub fn delete(&mut self, context: u32) {
         self.contexts.on_delete(context);
         self.host.state.borrow_mut().streams.remove(&context);
@@ -449,7 +446,7 @@ impl Gateway {
         self.workers.push(worker);
     }
 
-    /// Time passes, with every worker's ticks.
+    /// Advances the time, with every worker's ticks.
     pub fn pass(&mut self, duration: Duration) {
         let tick = levee_filter::plugin::TICK;
         let mut left = duration;
@@ -469,7 +466,7 @@ impl Gateway {
         process.now = process.now.after(duration);
     }
 
-    /// All messages reach their workers.
+    /// Delivers all messages to their workers.
     pub fn deliver(&mut self) {
         loop {
             let waiting: Vec<usize> = (0..self.workers.len())
@@ -491,7 +488,7 @@ impl Gateway {
         }
     }
 
-    /// A request to `cluster` comes to `worker`.
+    /// Begins a request to `cluster` at `worker`.
     pub fn begin(&mut self, worker: usize, cluster: &str) -> Call {
         let stream = Stream {
             cluster: cluster.as_bytes().to_vec(),
@@ -506,7 +503,7 @@ impl Gateway {
         call
     }
 
-    /// Without delivering messages.
+    /// Like [`begin_stream`](Self::begin_stream), but delivers no messages.
     pub fn begin_quietly(&mut self, place: usize, stream: Stream) -> Call {
         let (context, action) = self.workers[place].begin(FILTER, stream);
         Call {
@@ -527,13 +524,13 @@ impl Gateway {
         self.finish(call);
     }
 
-    /// The request's context is logged and deleted.
+    /// Logs and deletes the request's context.
     pub fn finish(&mut self, call: Call) {
         self.workers[call.worker].finish(call.context);
         self.deliver();
     }
 
-    /// The request's context is deleted without being logged.
+    /// Deletes the request's context without logging it.
     pub fn abandon(&mut self, call: Call) {
         self.workers[call.worker].delete(call.context);
         self.deliver();
@@ -545,7 +542,7 @@ impl Gateway {
             state
                 .streams
                 .get_mut(&call.context)
-                .expect("the request is under way"),
+                .expect("the request is in flight"),
         );
     }
 
@@ -553,7 +550,7 @@ impl Gateway {
         self.workers[call.worker].host.state.borrow().streams[&call.context].clone()
     }
 
-    /// A whole request. True if it was let through.
+    /// A whole request. Returns whether it was let through.
     pub fn request(&mut self, worker: usize, cluster: &str, end: End) -> bool {
         let call = self.begin(worker, cluster);
         if call.was_refused {
