@@ -6,7 +6,7 @@ use crate::config::database as config;
 use crate::database::connect::Database;
 use crate::database::sql::{Action, Identifier};
 use crate::database::{Part, limits};
-use crate::jobs::runner::{Outcome, Report};
+use crate::jobs::runner::Report;
 use crate::jobs::{Job, Run};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -89,15 +89,6 @@ pub async fn run(database: &config::Database, name: &str, dry_run: bool) -> Resu
     value["job"] = json!(name);
     println!("{value:#}");
     Ok(report)
-}
-
-/// The exit code of a run that ended so.
-pub const fn exit_code(outcome: Outcome) -> u8 {
-    match outcome {
-        Outcome::Done | Outcome::Limit => 0,
-        Outcome::Failed | Outcome::Stopped => 1,
-        Outcome::Elsewhere => 3,
-    }
 }
 
 /// What is to be done with limits.

@@ -12,6 +12,8 @@
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`config`] | `levee.yaml` |
 //! | [`run`] | starting all parts, and stopping them in order |
+//! | [`cli`] | the command line |
+//! | [`command`] | what each command does, from its arguments to its exit code |
 //! | [`check`] | what is wrong with `levee.yaml` and with an Envoy configuration, line by line |
 //! | [`by_hand`] | what is done on the command line |
 //! | [`metrics`] | all names of metrics |
@@ -22,7 +24,9 @@
 pub mod admin;
 pub mod by_hand;
 pub mod check;
+pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod database;
 pub mod envoy;

@@ -16,19 +16,7 @@ use crate::config::Config;
 use envoy::Envoy;
 use levee_config::ConfigError;
 use located::{At, Document, Mistake};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
-
-/// What is to be checked.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// `levee.yaml`. If nothing is named, the one in the current folder.
-    pub config: Option<PathBuf>,
-    /// An Envoy configuration.
-    pub envoy: Option<PathBuf>,
-    /// Whether warnings are failures.
-    pub strict: bool,
-}
+use std::path::Path;
 
 /// How bad it is. Errors come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,10 +42,6 @@ pub struct Finding {
     pub trap: Option<&'static str>,
 }
 
-const VALID: u8 = 0;
-const FAILED: u8 = 1;
-const WRONG: u8 = 2;
-
 /// What was found in a file.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
@@ -68,13 +52,14 @@ pub struct Checked {
 }
 
 impl Checked {
-    fn has(&self, severity: Severity) -> bool {
+    /// Whether there is a finding of this severity.
+    pub fn has(&self, severity: Severity) -> bool {
         let mut findings = self.findings.iter();
         findings.any(|finding| finding.severity == severity)
     }
 
     /// `valid, with 2 warnings`
-    fn verdict(&self) -> String {
+    pub fn verdict(&self) -> String {
         let mut verdict = match self.findings.len() {
             0 => "valid".to_owned(),
             1 => "valid, with a warning".to_owned(),
@@ -86,78 +71,6 @@ impl Checked {
         }
         verdict
     }
-}
-
-/// Checks the files, prints what is wrong, and returns the exit code.
-pub fn run(wish: &Wish) -> u8 {
-    let default = wish.envoy.is_none().then(|| PathBuf::from("levee.yaml"));
-    let levee = wish.config.clone().or(default);
-    let files = [
-        (levee, of_levee as fn(&str) -> Checked),
-        (wish.envoy.clone(), of_envoy),
-    ];
-    let mut checked = Vec::new();
-    let mut is_unread = false;
-    for (file, look) in files {
-        let Some(file) = file else {
-            continue;
-        };
-        match read(&file) {
-            Ok(text) => checked.push((file, look(&text))),
-            Err(error) => {
-                eprintln!("error: {} can't be read: {error}", file.display());
-                is_unread = true;
-            }
-        }
-    }
-    // Who reads no further than the first lines has closed the pipe: that is no failure.
-    let _ = io::stdout().write_all(report(&checked).as_bytes());
-    let has = |severity| checked.iter().any(|(_, checked)| checked.has(severity));
-    if is_unread {
-        FAILED
-    } else if has(Severity::Error) {
-        WRONG
-    } else if wish.strict && has(Severity::Warning) {
-        FAILED
-    } else {
-        VALID
-    }
-}
-
-/// All findings, errors first, and which files are valid.
-fn report(checked: &[(PathBuf, Checked)]) -> String {
-    let mut lines = Vec::new();
-    for severity in [Severity::Error, Severity::Warning] {
-        for (file, checked) in checked {
-            let findings = checked.findings.iter();
-            let findings = findings.filter(|finding| finding.severity == severity);
-            lines.extend(findings.map(|finding| finding.show(file)));
-        }
-    }
-    for (file, checked) in checked {
-        if !checked.has(Severity::Error) {
-            lines.push(format!("{}: {}", file.display(), checked.verdict()));
-        }
-    }
-    lines
-        .iter()
-        .fold(String::new(), |text, line| text + line + "\n")
-}
-
-/// The most bytes of a file that are read.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
-
-fn read(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let read = std::fs::File::open(file)?
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)?;
-    if read as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "is longer than {MAX_BYTES} bytes"
-        )));
-    }
-    Ok(text)
 }
 
 /// What is wrong with a `levee.yaml`.
@@ -217,7 +130,7 @@ fn by_line(text: &str, look: impl FnOnce(&Document) -> Checked) -> Checked {
 
 impl Finding {
     /// `FILE:LINE: path: message`; a warning says that it is one, a trap its name.
-    fn show(&self, file: &Path) -> String {
+    pub fn show(&self, file: &Path) -> String {
         let path = match self.path.as_str() {
             "" => String::new(),
             path => format!("{path}: "),

@@ -17,43 +17,52 @@ use anyhow::Result;
 use console::Term;
 use std::time::Duration;
 
-/// What the command line asks for.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// Where the sidecar's admin interface is.
-    pub admin: Origin,
-    /// Print once, and no more.
-    pub once: bool,
+/// How the status is shown.
+#[derive(Clone, Copy, Debug)]
+pub enum Output {
+    /// As text, once.
+    Once,
     /// As JSON, once.
-    pub json: bool,
-    /// How often a terminal is refreshed.
-    pub every: Duration,
+    Json,
+    /// On a terminal that is refreshed; once if there is no terminal.
+    Live { every: Duration },
 }
 
-/// How wide text is where no terminal says so.
-const WIDE: usize = 1000;
+/// Whether all that is configured could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    Whole,
+    Partial,
+}
 
-/// Shows the status. True if all could be read.
+/// The width of text where the output is no terminal.
+const UNBOUNDED_WIDTH: usize = 1000;
+
+/// Shows the status of the sidecar whose admin interface is at `admin`.
 ///
 /// # Errors
 /// Nothing can be written.
-pub async fn run(wish: &Wish) -> Result<bool> {
+pub async fn show(admin: &Origin, output: Output) -> Result<Completeness> {
     let terminal = Term::stdout();
-    if wish.json {
-        let status = read::read(&wish.admin).await;
-        terminal.write_line(&serde_json::to_string_pretty(&status)?)?;
-        return Ok(status.is_whole());
+    match output {
+        Output::Live { every } if terminal.is_term() => {
+            screen::keep(&terminal, admin, every).await?;
+            Ok(Completeness::Whole)
+        }
+        Output::Json => {
+            let status = read::read(admin).await;
+            terminal.write_line(&serde_json::to_string_pretty(&status)?)?;
+            Ok(status.completeness())
+        }
+        Output::Live { .. } | Output::Once => {
+            let status = read::read(admin).await;
+            let width = if terminal.is_term() {
+                screen::size(&terminal).columns
+            } else {
+                UNBOUNDED_WIDTH
+            };
+            terminal.write_line(&render::render(&status, width).join("\n"))?;
+            Ok(status.completeness())
+        }
     }
-    if wish.once || !terminal.is_term() {
-        let status = read::read(&wish.admin).await;
-        let width = if terminal.is_term() {
-            screen::size(&terminal).1
-        } else {
-            WIDE
-        };
-        terminal.write_line(&render::render(&status, width).join("\n"))?;
-        return Ok(status.is_whole());
-    }
-    screen::keep(&terminal, wish).await?;
-    Ok(true)
 }

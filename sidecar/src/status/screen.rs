@@ -1,9 +1,11 @@
 //! A terminal that is kept up to date, and left as it was found.
 
-use super::{Wish, read, render};
+use super::{read, render};
+use crate::fetch::Origin;
 use anyhow::Result;
 use console::Term;
 use std::fmt::Write as _;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// To a screen of its own, without a cursor: what was on the terminal comes back at the end.
@@ -14,20 +16,28 @@ const HOME: &str = "\x1b[H";
 const ERASE_REST_OF_LINE: &str = "\x1b[K";
 const ERASE_BELOW: &str = "\x1b[J";
 
-/// Rows and columns; those of old where the terminal does not say.
-pub(super) fn size(terminal: &Term) -> (usize, usize) {
+pub(super) struct Size {
+    rows: usize,
+    pub(super) columns: usize,
+}
+
+/// The terminal's size, or the traditional 80 columns by 24 rows where it does not say.
+pub(super) fn size(terminal: &Term) -> Size {
     let (rows, columns) = terminal.size_checked().unwrap_or((24, 80));
-    (usize::from(rows).max(2), usize::from(columns).max(20))
+    Size {
+        rows: usize::from(rows).max(2),
+        columns: usize::from(columns).max(20),
+    }
 }
 
 /// Refreshes it until Ctrl-C or SIGTERM.
-pub(super) async fn keep(terminal: &Term, wish: &Wish) -> Result<()> {
+pub(super) async fn keep(terminal: &Term, admin: &Origin, every: Duration) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut resized = signal(SignalKind::window_change())?;
     let _screen = Screen::enter(terminal)?;
-    let mut turn = tokio::time::interval(wish.every);
+    let mut turn = tokio::time::interval(every);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut status = None;
     loop {
@@ -36,11 +46,11 @@ pub(super) async fn keep(terminal: &Term, wish: &Wish) -> Result<()> {
             _ = terminate.recv() => return Ok(()),
             _ = hang_up.recv() => return Ok(()),
             _ = resized.recv() => {}
-            // What is not there at once is waited for, and may be interrupted too.
-            new = async { turn.tick().await; read::read(&wish.admin).await } => status = Some(new),
+            // Both waits are here, so that a signal interrupts them.
+            new = async { turn.tick().await; read::read(admin).await } => status = Some(new),
         }
         if let Some(status) = &status {
-            let (rows, columns) = size(terminal);
+            let Size { rows, columns } = size(terminal);
             // A character in the last column would be erased with the rest of the line.
             terminal.write_str(&frame(render::render(status, columns - 1), rows))?;
         }

@@ -2,6 +2,7 @@
 //!
 //! What is not known is null. Times are in seconds, seen from `at`.
 
+use super::Completeness;
 use serde::{Deserialize, Serialize};
 
 /// All of it.
@@ -30,8 +31,12 @@ pub struct Status {
 
 impl Status {
     /// Whether all that is configured could be read.
-    pub fn is_whole(&self) -> bool {
-        self.sidecar.problem.is_none() && self.envoy.problem.is_none()
+    pub fn completeness(&self) -> Completeness {
+        if self.sidecar.problem.is_none() && self.envoy.problem.is_none() {
+            Completeness::Whole
+        } else {
+            Completeness::Partial
+        }
     }
 }
 

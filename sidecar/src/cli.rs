@@ -1,0 +1,139 @@
+//! The command line. Its doc comments are the help texts.
+
+use crate::fetch::Origin;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Reliability for services that nobody has time to change.
+#[derive(Debug, Parser)]
+#[command(
+    name = "levee",
+    version,
+    after_help = "Exit codes: 0 ended as asked; 1 something failed; 2 the command line or the configuration is wrong;\n3 another instance is running the job; 5 an address is in use."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run until SIGTERM or Ctrl-C
+    Run(ConfigFile),
+    /// Read the configuration, and Envoy's if it is named, and say all that is wrong, each with its line
+    #[command(
+        after_help = "Exit codes: 0 valid, also with warnings; 1 a file can't be read, or warnings with --strict; 2 errors.\nEach line is FILE:LINE: path: message; errors come first, and warnings say that they are warnings."
+    )]
+    Check(Check),
+    /// Show the state of services, Redis, jobs and the watchdog, as the sidecar sees them, until Ctrl-C
+    #[command(
+        after_help = "Exit codes: 0 all could be read; 1 with --once or --json, something could not be (the sidecar, or Envoy from there);\n2 the command line or the configuration is wrong.\nWhere the output is no terminal, it is printed once."
+    )]
+    Status(Status),
+    /// Cleanup jobs
+    #[command(subcommand)]
+    Job(Job),
+    /// The database itself
+    #[command(subcommand)]
+    Db(Db),
+}
+
+// The structures have no doc comments: clap would show them in place of the commands' texts.
+
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration
+    #[arg(long, default_value = "levee.yaml")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration [default: levee.yaml, unless only --envoy is given]
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Envoy's configuration, static, in YAML or JSON: is Levee's filter set up well in it?
+    #[arg(long)]
+    pub envoy: Option<PathBuf>,
+    /// Fail on warnings too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The sidecar's admin interface, `http://host:port` [default: `admin.listen` of the configuration, or 127.0.0.1:9464]
+    #[arg(long, value_name = "URL", value_parser = Origin::parse, conflicts_with = "config")]
+    pub admin: Option<Origin>,
+    /// The configuration [default: levee.yaml, if it is there]
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Print it once
+    #[arg(long)]
+    pub once: bool,
+    /// Print it once, as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How often to refresh, 100ms or more
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = refresh_interval)]
+    pub every: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Job {
+    /// Print the jobs of the configuration
+    List(ConfigFile),
+    /// Run a job once, from here
+    Run(JobRun),
+}
+
+#[derive(Debug, Args)]
+pub struct JobRun {
+    /// Its name
+    pub name: String,
+    /// Only count the rows that it would handle
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub file: ConfigFile,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Print the settings that hold each watched role to its class, and how they differ from what is in force
+    Limits(Limits),
+}
+
+#[derive(Debug, Args)]
+pub struct Limits {
+    /// Apply those that differ
+    #[arg(long, conflicts_with = "rollback")]
+    pub apply: bool,
+    /// Undo what was applied, where nobody has changed it since
+    #[arg(long)]
+    pub rollback: bool,
+    /// Where `--apply` writes down what it changed, and `--rollback` reads it
+    #[arg(long, default_value = "levee-limits-undo.json")]
+    pub undo_file: PathBuf,
+    #[command(flatten)]
+    pub file: ConfigFile,
+}
+
+fn refresh_interval(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|every| (Duration::from_millis(100)..=Duration::from_hours(24)).contains(every))
+        .ok_or_else(|| "must be a duration from 100ms to 1day, such as 2s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

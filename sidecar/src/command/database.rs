@@ -1,0 +1,77 @@
+//! `levee job` and `levee db`
+
+use super::{Exit, failed, read_config};
+use crate::by_hand::{self, Wish};
+use crate::cli::{Db, Job, JobRun, Limits};
+use crate::config::database::Database;
+use crate::jobs::runner::Outcome;
+use crate::logging;
+use std::path::Path;
+use tokio::runtime::Builder;
+
+/// Lists the jobs, or runs one.
+pub fn job(job: Job) -> Exit {
+    match job {
+        Job::List(file) => with_database(&file.config, async |database| {
+            by_hand::list(database);
+            Ok(Exit::Done)
+        }),
+        Job::Run(arguments) => with_database(&arguments.file.config, async |database| {
+            run_job(database, &arguments).await
+        }),
+    }
+}
+
+/// Prints, applies or rolls back limits of roles.
+pub fn db(db: Db) -> Exit {
+    let Db::Limits(arguments) = db;
+    with_database(&arguments.file.config, async |database| {
+        by_hand::limits(database, wish(&arguments), &arguments.undo_file).await?;
+        Ok(Exit::Done)
+    })
+}
+
+async fn run_job(database: &Database, arguments: &JobRun) -> anyhow::Result<Exit> {
+    let name = &arguments.name;
+    if !database.jobs.iter().any(|job| job.name == *name) {
+        let names: Vec<&str> = database.jobs.iter().map(|job| job.name.as_str()).collect();
+        eprintln!(
+            "error: there is no job {name:?}; there are: {}",
+            names.join(", ")
+        );
+        return Ok(Exit::Invalid);
+    }
+    let report = by_hand::run(database, name, arguments.dry_run).await?;
+    Ok(match report.outcome {
+        Outcome::Done | Outcome::Limit => Exit::Done,
+        Outcome::Failed | Outcome::Stopped => Exit::Failed,
+        Outcome::Elsewhere => Exit::Elsewhere,
+    })
+}
+
+const fn wish(arguments: &Limits) -> Wish {
+    match (arguments.apply, arguments.rollback) {
+        (true, _) => Wish::Apply,
+        (_, true) => Wish::Rollback,
+        _ => Wish::Print,
+    }
+}
+
+/// Reads the configuration and acts on its database.
+fn with_database(path: &Path, act: impl AsyncFnOnce(&Database) -> anyhow::Result<Exit>) -> Exit {
+    let config = match read_config(path) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let Some(database) = config.database else {
+        eprintln!("error: {}: has no section database", path.display());
+        return Exit::Invalid;
+    };
+    logging::start(config.log.format, config.log.level);
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(act(&database)))
+        .unwrap_or_else(|error| failed(&error))
+}

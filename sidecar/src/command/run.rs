@@ -1,0 +1,39 @@
+//! `levee run`
+
+use super::{Exit, failed, read_config};
+use crate::config::Config;
+use crate::logging;
+use crate::run::{self, ListenError};
+use std::io::ErrorKind;
+use std::path::Path;
+use tokio::runtime::Builder;
+
+/// Runs the sidecar until it is stopped.
+pub fn run(config: &Path) -> Exit {
+    let config = match read_config(config) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    logging::start(config.log.format, config.log.level);
+    match start(config) {
+        Ok(()) => Exit::Done,
+        Err(error) if is_address_in_use(&error) => {
+            failed(&error);
+            Exit::AddressInUse
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn start(config: Config) -> anyhow::Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(run::run(config));
+    runtime.shutdown_background();
+    result
+}
+
+fn is_address_in_use(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<ListenError>()
+        .is_some_and(|failed| failed.source.kind() == ErrorKind::AddrInUse)
+}
