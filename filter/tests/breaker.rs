@@ -1,4 +1,4 @@
-//! The breaker in the filter: one worker and several, against a fake Envoy.
+//! The breaker in the filter, with one and with several workers, against a fake Envoy.
 
 mod fake;
 
@@ -35,17 +35,17 @@ fn the_sixth_request_after_five_failures_is_refused_and_says_why() {
 }
 
 #[test]
-fn refused_clients_are_told_different_times() {
+fn refused_clients_get_different_retry_times() {
     let mut gateway = Gateway::new(1, "");
     open(&mut gateway);
-    let told: std::collections::BTreeSet<String> = (0..50)
+    let times: std::collections::BTreeSet<String> = (0..50)
         .map(|_| {
             let call = gateway.begin(0, "auth");
             let reply = gateway.stream(call).reply.unwrap();
             reply.header("retry-after").unwrap().to_owned()
         })
         .collect();
-    assert!(told.len() >= 3, "{told:?}");
+    assert!(times.len() >= 3, "{times:?}");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn other_services_are_untouched() {
 }
 
 #[test]
-fn five_failures_open_however_they_fall_on_four_workers() {
+fn five_failures_open_it_however_they_are_spread_over_four_workers() {
     for spread in [
         [0, 1, 2, 3, 0],
         [3, 3, 2, 2, 1],
@@ -98,13 +98,13 @@ fn a_success_on_any_worker_ends_the_row_of_failures() {
             assert!(gateway.request(failing, "auth", End::Status(500)));
         }
         assert!(gateway.request(2, "auth", End::Status(200)));
-        gateway.pass(Duration::from_secs(11)); // so that the rate says nothing
+        gateway.pass(Duration::from_secs(11)); // so that the rate does not apply
     }
     assert_eq!(gateway.state("auth"), 0);
 }
 
 #[test]
-fn workers_that_heard_nothing_are_still_stopped_when_they_fail() {
+fn a_worker_that_has_not_heard_of_the_opening_does_not_prolong_it() {
     let mut gateway = Gateway::new(2, "");
     gateway.request(0, "auth", End::Status(200));
     gateway.request(1, "auth", End::Status(200));
@@ -190,7 +190,7 @@ fn a_cancelled_probe_gives_its_permit_back() {
 }
 
 #[test]
-fn a_probe_that_is_lost_with_its_worker_blocks_nothing() {
+fn a_probe_lost_with_its_worker_blocks_nothing() {
     let mut gateway = Gateway::new(2, "");
     open(&mut gateway);
     gateway.pass(OPEN_FOR);
@@ -212,7 +212,7 @@ fn a_probe_that_is_lost_with_its_worker_blocks_nothing() {
 }
 
 #[test]
-fn an_upgraded_probe_has_succeeded_at_once() {
+fn an_upgraded_probe_succeeds_at_once() {
     let mut gateway = Gateway::new(1, "");
     open(&mut gateway);
     gateway.pass(OPEN_FOR);
@@ -222,13 +222,13 @@ fn an_upgraded_probe_has_succeeded_at_once() {
     }
     gateway.pass(Duration::from_millis(100));
     assert_eq!(gateway.state("auth"), 0);
-    // Hours later the connection ends; that was counted once and decides nothing.
+    // Hours later the connection ends. The probe was counted already, so this decides nothing.
     gateway.end(probes[0], End::Reset);
     assert_eq!(gateway.state("auth"), 0);
 }
 
 #[test]
-fn a_probe_that_stalls_in_the_body_closes_nothing_and_has_failed_when_it_is_cut() {
+fn a_probe_that_stalls_in_the_body_closes_nothing_and_fails_when_it_is_cut_off() {
     let mut gateway = Gateway::new(1, "");
     open(&mut gateway);
     gateway.pass(OPEN_FOR);
@@ -246,8 +246,8 @@ fn a_probe_that_stalls_in_the_body_closes_nothing_and_has_failed_when_it_is_cut(
 }
 
 #[test]
-fn what_a_client_calls_grpc_is_judged_by_what_the_service_answers() {
-    // Envoy guesses UNKNOWN for an answer without a grpc-status.
+fn a_request_that_claims_to_be_grpc_is_judged_by_the_answer() {
+    // Envoy derives UNKNOWN for an answer without a grpc-status.
     let mut gateway = Gateway::new(1, "");
     for code in [200, 400, 404, 415, 429] {
         for _ in 0..10 {
@@ -267,7 +267,7 @@ fn what_a_client_calls_grpc_is_judged_by_what_the_service_answers() {
 }
 
 #[test]
-fn a_grpc_status_decides_whether_it_comes_in_trailers_or_in_headers() {
+fn a_grpc_status_counts_in_trailers_and_in_headers() {
     for has_trailers in [true, false] {
         let mut gateway = Gateway::new(1, "");
         for _ in 0..5 {
@@ -307,11 +307,11 @@ fn a_client_that_gives_up_early_by_its_own_deadline_opens_nothing() {
     }
     gateway.pass(Duration::from_millis(100));
     let timeouts = gateway.metric("proxy_request_timeout_total.kind.request.service.auth");
-    assert_eq!(timeouts, 10, "counted all the same");
+    assert_eq!(timeouts, 10, "counted nevertheless");
 }
 
 #[test]
-fn sixty_percent_of_errors_never_five_in_a_row_open_by_the_rate() {
+fn sixty_percent_of_errors_never_five_in_a_row_open_it_by_the_rate() {
     let mut gateway = Gateway::new(4, "");
     let mut sent = 0;
     'sending: loop {
@@ -329,7 +329,7 @@ fn sixty_percent_of_errors_never_five_in_a_row_open_by_the_rate() {
 }
 
 #[test]
-fn a_failing_client_on_one_worker_does_not_speak_for_all() {
+fn a_failing_client_on_one_worker_does_not_decide_for_all() {
     let mut gateway = Gateway::new(4, r#"{"breaker": {"consecutive_failures": 0}}"#);
     for _ in 0..50 {
         for worker in 1..4 {
@@ -367,7 +367,7 @@ fn thirty_clients_that_disconnect_open_nothing() {
 }
 
 #[test]
-fn shadow_decides_and_counts_and_refuses_nothing() {
+fn shadow_decides_and_counts_but_refuses_nothing() {
     let mut gateway = Gateway::new(2, r#"{"breaker": {"mode": "shadow"}}"#);
     for n in 0..10 {
         assert!(gateway.request(n % 2, "auth", End::Status(500)));
@@ -382,7 +382,7 @@ fn shadow_decides_and_counts_and_refuses_nothing() {
 }
 
 #[test]
-fn the_other_modes_do_as_they_are_told() {
+fn the_other_modes_follow_their_definitions() {
     for (mode, number, passes, state, counted) in [
         ("disabled", 2, true, 0, 0),
         ("forced_open", 3, false, 1, 0),
@@ -407,7 +407,7 @@ fn the_other_modes_do_as_they_are_told() {
 }
 
 #[test]
-fn a_fixed_answer_takes_the_place_of_the_refusal() {
+fn a_fixed_answer_replaces_the_refusal() {
     let configuration = r#"{"services": {"auth": {"fallback":
         {"status": 200, "headers": {"x-stale": "1"}, "body": "[]"}}}}"#;
     let mut gateway = Gateway::new(1, configuration);
@@ -421,7 +421,7 @@ fn a_fixed_answer_takes_the_place_of_the_refusal() {
 }
 
 #[test]
-fn a_client_with_a_deadline_of_its_own_does_not_hide_that_the_service_is_not_reached() {
+fn a_clients_deadline_does_not_hide_that_the_service_is_unreachable() {
     let mut gateway = Gateway::new(
         1,
         r#"{"timeouts": {"client_deadline_header": "grpc-timeout"}}"#,
@@ -452,7 +452,7 @@ fn to_auth_or_else(fallback: Option<&[u8]>) -> Stream {
 }
 
 #[test]
-fn another_route_takes_the_place_of_the_refusal() {
+fn another_route_replaces_the_refusal() {
     let configuration = r#"{"services": {"auth": {"fallback": {"route": "maintenance"}}}}"#;
     let mut gateway = Gateway::new(1, configuration);
     gateway.request(0, "auth", End::Status(200));
@@ -468,7 +468,7 @@ fn another_route_takes_the_place_of_the_refusal() {
         );
         assert!(stream.route_was_cleared);
         assert!(stream.header("x-envoy-upstream-rq-timeout-ms").is_some());
-        // How the other route does says nothing about the service.
+        // The result of the other route says nothing about the service.
         gateway.end(call, End::Status(200));
     }
     assert_eq!(gateway.outcome("auth", "rejected"), 3);
@@ -476,12 +476,12 @@ fn another_route_takes_the_place_of_the_refusal() {
 }
 
 #[test]
-fn a_fallback_route_that_leads_nowhere_else_does_not_switch_the_breaker_off() {
+fn a_fallback_route_that_leads_back_does_not_disable_the_breaker() {
     let configuration = r#"{"services": {"auth": {"fallback": {"route": "typo"}}}}"#;
     let mut gateway = Gateway::new(1, configuration);
     open(&mut gateway);
     let call = gateway.begin_stream(0, to_auth_or_else(None));
-    assert!(!call.was_refused, "it can't be known before");
+    assert!(!call.was_refused, "unknown before the first one");
     gateway.end(call, End::Status(500));
     for _ in 0..3 {
         assert!(gateway.begin_stream(0, to_auth_or_else(None)).was_refused);
@@ -500,7 +500,7 @@ fn a_client_that_asks_for_the_fallback_route_is_refused() {
     let call = gateway.begin_stream(0, stream.clone());
     assert!(call.was_refused);
     assert_eq!(gateway.stream(call).reply.unwrap().status, 400);
-    // Where there is no such route, the header means nothing.
+    // Without fallback routes the header means nothing.
     let mut gateway = Gateway::new(1, "");
     assert!(!gateway.begin_stream(0, stream).was_refused);
 }
@@ -544,7 +544,7 @@ fn beyond_max_services_there_are_limits_but_no_breaker() {
     );
     assert!(
         gateway.request(1, "one", End::Status(200)),
-        "the list is one for all workers"
+        "all workers share the list"
     );
 }
 
@@ -561,7 +561,7 @@ fn a_worker_that_was_stalled_catches_up_at_its_next_tick() {
     let mut gateway = Gateway::new(2, "");
     gateway.request(0, "auth", End::Status(200));
     gateway.request(1, "auth", End::Status(200));
-    // Worker 1 stands still for so long that it gets no more messages.
+    // Worker 1 is stalled until it gets no more messages.
     for _ in 0..150 {
         gateway.pass_without_ticks(Duration::from_millis(100));
         gateway.workers[0].contexts.on_tick(FILTER);
@@ -579,7 +579,7 @@ fn a_worker_that_was_stalled_catches_up_at_its_next_tick() {
 }
 
 #[test]
-fn slow_calls_open_where_the_rule_is_on() {
+fn slow_calls_open_it_if_the_rule_is_on() {
     let configuration = r#"{"breaker": {"slow_calls": {"longer_than": "1s", "ratio": 0.5}}}"#;
     let mut gateway = Gateway::new(1, configuration);
     let mut sent = 0;
@@ -605,33 +605,33 @@ fn a_request_without_a_cluster_is_left_alone() {
     assert!(gateway.stream(call).request_headers.is_empty());
     gateway.take_calls(0);
     gateway.end(call, End::Status(404));
-    assert!(gateway.take_calls(0).is_empty(), "nothing is asked of it");
+    assert!(gateway.take_calls(0).is_empty(), "no host calls for it");
 }
 
 #[test]
-fn what_was_counted_is_not_lost_with_the_plugin() {
+fn counts_are_not_lost_with_the_plugin() {
     let mut gateway = Gateway::new(1, "");
     gateway.request(0, "auth", End::Status(200));
     let name = "circuit_breaker_requests_total.outcome.success.service.auth";
-    assert_eq!(gateway.metric(name), 0, "shown by the tick");
+    assert_eq!(gateway.metric(name), 0, "the tick hands it over");
     gateway.workers[0].contexts.on_delete(FILTER);
     assert_eq!(gateway.metric(name), 1);
 }
 
 #[test]
-fn workers_that_are_gone_get_no_more_messages() {
+fn workers_that_have_ended_get_no_more_messages() {
     let mut gateway = Gateway::new(2, "");
     gateway.request(0, "auth", End::Status(200));
     gateway.request(1, "auth", End::Status(200));
     gateway.workers.truncate(1);
     gateway.take_calls(0);
-    let told = |gateway: &mut Gateway| {
+    let messages = |gateway: &mut Gateway| {
         gateway.request(0, "auth", End::Status(500));
         gateway.request(0, "auth", End::Status(200));
         let calls = gateway.take_calls(0);
         calls.iter().filter(|call| **call == "enqueue").count()
     };
-    assert!(told(&mut gateway) > 0, "it may still be there");
+    assert!(messages(&mut gateway) > 0, "it may still be running");
     gateway.pass(Duration::from_secs(11));
-    assert_eq!(told(&mut gateway), 0);
+    assert_eq!(messages(&mut gateway), 0);
 }

@@ -19,7 +19,7 @@ fn nothing_is_a_valid_configuration() {
 }
 
 #[test]
-fn everything_can_be_said() {
+fn every_key_is_read() {
     let config = Config::parse(
         br#"{
         "breaker":  {"consecutive_failures": 7.0,
@@ -61,7 +61,7 @@ fn everything_can_be_said() {
         config.client_deadline,
         Some(ClientDeadline::Millis("x-deadline-ms".into()))
     );
-    // A service takes over what it does not say.
+    // A service inherits the keys that it does not set.
     let auth = config.of_service("auth");
     assert_eq!(auth.breaker.consecutive_failures, Some(7));
     assert_eq!(auth.breaker.open.base, Duration::from_secs(20));
@@ -84,8 +84,8 @@ fn everything_can_be_said() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_paths() {
-    let told = errors(
+fn all_mistakes_are_reported_at_once_with_their_paths() {
+    let errors = errors(
         r#"{
         "breaker":  {"open_for": "30", "consecutive_failure": 5},
         "timeouts": {"class": "quick", "rules": [{"class": "long"}, {"path_prefix": 7}]},
@@ -108,12 +108,12 @@ fn all_mistakes_are_told_at_once_with_their_paths() {
     ];
     for part in expected {
         assert!(
-            told.iter().any(|error| error.starts_with(part)),
-            "{part}\nnot in {told:#?}"
+            errors.iter().any(|error| error.starts_with(part)),
+            "{part}\nnot in {errors:#?}"
         );
     }
-    // The second rule has no condition that could be read.
-    assert_eq!(told.len(), expected.len() + 1, "{told:#?}");
+    // The second rule has no valid condition, either.
+    assert_eq!(errors.len(), expected.len() + 1, "{errors:#?}");
 }
 
 #[test]
@@ -179,9 +179,9 @@ fn each_of_these_is_a_mistake() {
         ("[]", ""),
         ("{", ""),
     ] {
-        let told = Config::parse(json.as_bytes()).expect_err(json);
-        assert_eq!(told.len(), 1, "{json}: {told:#?}");
-        assert_eq!(told[0].path, path, "{json}: {told:#?}");
+        let errors = Config::parse(json.as_bytes()).expect_err(json);
+        assert_eq!(errors.len(), 1, "{json}: {errors:#?}");
+        assert_eq!(errors[0].path, path, "{json}: {errors:#?}");
     }
 }
 
@@ -230,7 +230,7 @@ fn a_struct_is_read_as_envoy_encodes_it() {
 }
 
 #[test]
-fn a_fraction_may_be_a_text_since_envoys_yaml_makes_it_one() {
+fn a_fraction_may_be_a_text_because_envoys_yaml_turns_it_into_one() {
     let config = Config::parse(br#"{"breaker": {"failure_rate": {"ratio": "0.25"}}}"#).unwrap();
     let ratio = config.general.breaker.failure_rate.unwrap().ratio;
     assert_eq!(ratio, levee_policy::ratio::Ratio::percent(25));
@@ -255,10 +255,10 @@ fn rules_can_be_switched_off_one_by_one() {
 }
 
 #[test]
-fn an_error_shows_a_long_value_only_in_part() {
-    let told = errors(&format!(
+fn an_error_shows_only_the_beginning_of_a_long_value() {
+    let errors = errors(&format!(
         r#"{{"breaker": {{"mode": "{}"}}}}"#,
         "x".repeat(10_000)
     ));
-    assert!(told[0].len() < 300, "{}", told[0].len());
+    assert!(errors[0].len() < 300, "{}", errors[0].len());
 }

@@ -1,4 +1,4 @@
-//! Several configurations in one virtual machine, and contexts that come in an odd order.
+//! Several configurations in one virtual machine, and contexts in unexpected order.
 
 mod fake;
 
@@ -26,7 +26,7 @@ fn passes(gateway: &mut Gateway, id: u32) -> bool {
 }
 
 #[test]
-fn each_request_goes_by_the_configuration_of_its_own_filter() {
+fn each_request_follows_the_configuration_of_its_own_filter() {
     let mut gateway = Gateway::new(1, "");
     gateway.workers[0].configure(OTHER, REFUSES_AUTH);
     for _ in 0..2 {
@@ -36,7 +36,7 @@ fn each_request_goes_by_the_configuration_of_its_own_filter() {
 }
 
 #[test]
-fn a_filter_that_is_gone_takes_no_other_with_it_and_its_late_requests_pass() {
+fn a_deleted_filter_affects_no_other_and_its_late_requests_pass() {
     let mut gateway = Gateway::new(1, "");
     let worker = &mut gateway.workers[0];
     worker.configure(OTHER, REFUSES_AUTH);
@@ -46,13 +46,13 @@ fn a_filter_that_is_gone_takes_no_other_with_it_and_its_late_requests_pass() {
     worker.finish(late);
     assert!(
         passes(&mut gateway, FILTER),
-        "of a filter that is not there"
+        "a request to a filter that does not exist"
     );
     assert!(!passes(&mut gateway, OTHER));
 }
 
 #[test]
-fn a_filter_that_is_configured_anew_goes_by_the_new_configuration() {
+fn a_reconfigured_filter_follows_the_new_configuration() {
     let mut gateway = Gateway::new(1, "");
     let call = gateway.begin(0, "auth");
     let other = gateway.begin(0, "chat");
@@ -60,8 +60,8 @@ fn a_filter_that_is_configured_anew_goes_by_the_new_configuration() {
     gateway.workers[0].configure(FILTER, REFUSES_AUTH);
     assert!(!passes(&mut gateway, FILTER));
     let name = "circuit_breaker_requests_total.outcome.success.service.auth";
-    assert_eq!(gateway.metric(name), 1, "what was counted before is kept");
-    // Those that are under way belong to nothing that there is.
+    assert_eq!(gateway.metric(name), 1, "earlier counts are kept");
+    // Requests in flight belong to the old configuration.
     gateway.end(call, End::Status(500));
     gateway.end(other, End::Status(500));
     assert_eq!(gateway.outcome("auth", "failure"), 0);
@@ -69,13 +69,13 @@ fn a_filter_that_is_configured_anew_goes_by_the_new_configuration() {
 }
 
 #[test]
-fn a_mode_that_an_old_configuration_has_shown_last_is_shown_right_at_the_next_change() {
+fn a_mode_set_last_by_an_old_configuration_is_corrected_at_the_next_change() {
     let mut gateway = Gateway::new(1, "");
     gateway.workers[0].configure(OTHER, SHADOW);
     let mode = |gateway: &Gateway| gateway.metric("circuit_breaker_mode.service.auth");
     assert!(passes(&mut gateway, OTHER));
     assert_eq!(mode(&gateway), 1);
-    // The old one, which is still there, meets the service later.
+    // The old configuration, which is still active, meets the service later.
     assert!(passes(&mut gateway, FILTER));
     assert_eq!(mode(&gateway), 0);
     for _ in 0..5 {
@@ -93,7 +93,7 @@ fn a_mode_that_an_old_configuration_has_shown_last_is_shown_right_at_the_next_ch
 }
 
 #[test]
-fn a_filter_that_is_gone_is_called_no_more() {
+fn a_deleted_filter_is_no_longer_called() {
     let mut gateway = Gateway::new(1, "");
     assert!(gateway.workers[0].tick() > Duration::ZERO);
     gateway.workers[0].contexts.on_delete(FILTER);
@@ -101,7 +101,7 @@ fn a_filter_that_is_gone_is_called_no_more() {
 }
 
 #[test]
-fn contexts_that_nobody_made_pass_and_harm_nothing() {
+fn unknown_contexts_pass_and_do_no_harm() {
     let mut gateway = Gateway::new(1, REFUSES_AUTH);
     let contexts = &mut gateway.workers[0].contexts;
     assert_eq!(contexts.on_request_headers(77), Action::Continue);
@@ -113,7 +113,7 @@ fn contexts_that_nobody_made_pass_and_harm_nothing() {
 }
 
 #[test]
-fn a_request_is_settled_once_whatever_comes_after_its_end() {
+fn a_request_is_settled_once_whatever_follows_its_end() {
     let mut gateway = Gateway::new(1, "");
     let call = gateway.begin(0, "auth");
     gateway.end(call, End::Status(200));

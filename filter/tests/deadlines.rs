@@ -1,4 +1,4 @@
-//! Which limits a request gets.
+//! The limits that a request gets.
 
 mod fake;
 
@@ -32,7 +32,7 @@ fn with_headers(cluster: &str, headers: &[(&str, &str)]) -> Stream {
 }
 
 #[test]
-fn each_class_has_its_default_and_headers_ten_seconds_at_most() {
+fn each_class_has_its_default_and_headers_at_most_ten_seconds() {
     for (class, whole, headers) in [
         ("short", "5000", "5000"),
         ("medium", "10000", "10000"),
@@ -52,7 +52,7 @@ fn each_class_has_its_default_and_headers_ten_seconds_at_most() {
 }
 
 #[test]
-fn what_a_client_sends_is_overwritten() {
+fn limits_sent_by_a_client_are_overwritten() {
     let mut gateway = Gateway::new(1, "");
     let cheat = with_headers(
         "auth",
@@ -68,7 +68,7 @@ fn what_a_client_sends_is_overwritten() {
 }
 
 #[test]
-fn the_first_rule_that_matches_gives_the_class_and_a_services_own_go_first() {
+fn the_first_matching_rule_gives_the_class_and_a_services_own_rules_come_first() {
     let mut gateway = Gateway::new(
         1,
         r#"{"timeouts": {"rules": [
@@ -123,7 +123,7 @@ fn a_trusted_clients_deadline_shortens_and_never_lengthens() {
 }
 
 #[test]
-fn without_configuration_nobody_shortens_anything() {
+fn without_configuration_clients_cannot_shorten_limits() {
     let mut gateway = Gateway::new(1, "");
     let stream = with_headers("auth", &[("grpc-timeout", "1m")]);
     assert_eq!(limits(&mut gateway, stream).0, "30000");

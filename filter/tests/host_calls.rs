@@ -1,12 +1,12 @@
-//! What a request costs in host calls. Each is measured to add 2 to 4 % to the CPU that bare Envoy
-//! spends on a request.
+//! The cost of a request in host calls. By measurement, each adds 2 to 4 % to the CPU time that bare
+//! Envoy spends on a request.
 
 mod fake;
 
 use fake::{End, Gateway, Stream};
 use std::time::Duration;
 
-/// The calls of the second good request to a service (the first one meets it).
+/// The calls of the second good request to a service. The first one creates the service.
 fn calls_of_a_good_request(configuration: &str, stream: &Stream) -> Vec<&'static str> {
     calls_of_a_good_answer(configuration, stream, None)
 }
@@ -63,7 +63,7 @@ fn a_good_grpc_request_costs_four_host_calls() {
 }
 
 #[test]
-fn an_answer_in_another_protocol_than_the_last_is_looked_at_closely_once() {
+fn a_change_of_protocol_costs_more_calls_once() {
     let mut gateway = Gateway::new(1, "");
     let calls = [None, Some(0), Some(0), None, None].map(|grpc_status| {
         let call = gateway.begin_stream(0, auth());
@@ -81,7 +81,7 @@ fn an_answer_in_another_protocol_than_the_last_is_looked_at_closely_once() {
 }
 
 #[test]
-fn each_kind_of_condition_costs_one_more_and_the_usual_ones_stay_within_five() {
+fn each_kind_of_condition_costs_one_call_more() {
     let path = r#"{"path_prefix": "/v1/a", "class": "long"}"#;
     let method = r#"{"method": "PUT", "class": "long"}"#;
     for (rules, expected) in [
@@ -98,7 +98,7 @@ fn each_kind_of_condition_costs_one_more_and_the_usual_ones_stay_within_five() {
 }
 
 #[test]
-fn a_clients_deadline_a_fallback_route_and_slow_calls_cost_one_more_each() {
+fn a_clients_deadline_a_fallback_route_and_slow_calls_cost_one_call_more_each() {
     for configuration in [
         r#"{"timeouts": {"client_deadline_header": "grpc-timeout"}}"#,
         r#"{"services": {"video": {"fallback": {"route": "maintenance"}}}}"#,
@@ -130,17 +130,17 @@ fn without_failures_neither_requests_nor_ticks_touch_shared_data() {
     for _ in 0..100 {
         gateway.request(0, "auth", End::Status(200));
     }
-    // Less than the second after which a worker says that it is alive.
+    // Less than the second after which a worker renews its entry.
     gateway.pass(Duration::from_millis(500));
     let calls = gateway.take_calls(0);
     assert!(!calls.contains(&"shared"), "{calls:?}");
     assert!(!calls.contains(&"set_shared"), "{calls:?}");
     let metric_calls = calls.iter().filter(|call| **call == "add").count();
-    assert_eq!(metric_calls, 1, "100 requests are shown by one call");
+    assert_eq!(metric_calls, 1, "one call hands over 100 requests");
 }
 
 #[test]
-fn without_cel_it_costs_eight_and_decides_the_same() {
+fn without_cel_a_good_request_costs_eight_and_decisions_are_the_same() {
     let mut gateway = Gateway::with_cel(1, "", false);
     gateway.request(0, "auth", End::Status(200));
     gateway.take_calls(0);

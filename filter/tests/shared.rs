@@ -1,4 +1,4 @@
-//! Breakers in shared data, where workers meet.
+//! Breakers in shared data, with several workers.
 
 mod fake;
 
@@ -19,7 +19,7 @@ fn fail_once(breaker: &mut Breaker) {
 }
 
 #[test]
-fn workers_that_meet_a_service_at_once_find_one_breaker_and_lose_nothing() {
+fn workers_that_meet_a_service_at_the_same_time_share_one_breaker_and_lose_nothing() {
     let gateway = Gateway::new(2, "");
     let settings = BreakerSettings::default();
     let (first, second) = (
@@ -39,7 +39,7 @@ fn workers_that_meet_a_service_at_once_find_one_breaker_and_lose_nothing() {
 }
 
 #[test]
-fn a_change_that_was_overtaken_is_made_again_on_the_newer_breaker() {
+fn an_overtaken_change_is_repeated_on_the_newer_breaker() {
     let gateway = Gateway::new(2, "");
     let settings = BreakerSettings::default();
     let (first, second) = (
@@ -64,7 +64,7 @@ fn a_change_that_was_overtaken_is_made_again_on_the_newer_breaker() {
 }
 
 #[test]
-fn nothing_is_written_where_nothing_changed() {
+fn nothing_is_written_if_nothing_changed() {
     let mut gateway = Gateway::new(1, "");
     let settings = BreakerSettings::default();
     let host = gateway.workers[0].host.clone();
@@ -75,7 +75,7 @@ fn nothing_is_written_where_nothing_changed() {
 }
 
 #[test]
-fn the_lists_are_there_before_there_are_workers() {
+fn the_lists_exist_before_there_are_workers() {
     // A key that does not exist is written without comparing, so these must exist.
     let gateway = Gateway::new(1, "");
     let host = &gateway.workers[0].host;

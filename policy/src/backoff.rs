@@ -1,16 +1,16 @@
-//! Waits that grow and are spread.
+//! Exponential backoff with jitter.
 
 use crate::ratio::Ratio;
 use crate::time::nanos;
 use std::time::Duration;
 
-/// How far a wait may stray from its nominal length, so that many clients don't come back at the
+/// How far a wait may deviate from its nominal length, so that many clients don't come back at the
 /// same moment ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jitter {
-    /// At most this share shorter. [`Ratio::ONE`] alone is what is called full jitter.
+    /// Shorter by at most this fraction. [`Ratio::ONE`] alone is known as full jitter.
     pub shorter: Ratio,
-    /// At most this share longer.
+    /// Longer by at most this fraction.
     pub longer: Ratio,
 }
 
@@ -37,37 +37,37 @@ impl Jitter {
         }
     }
 
-    /// `nominal`, strayed by `random` (64 evenly distributed bits), in whole nanoseconds: a
-    /// second's jitter is as fine as an hour's.
+    /// `nominal` with jitter by `random` (64 evenly distributed bits). The result is in whole
+    /// nanoseconds, so short waits get jitter as fine as long ones.
     pub fn apply(self, nominal: Duration, random: u64) -> Duration {
         let nominal = nanos(nominal);
         let shortest = nominal - self.shorter.of(nominal);
         let range = (nominal - shortest).saturating_add(self.longer.of(nominal));
         // The upper 64 bits of range * random: evenly distributed in 0..range without a division.
         #[allow(clippy::cast_possible_truncation)] // shifted to 64 bits
-        let stray = ((u128::from(range) * u128::from(random)) >> 64) as u64;
-        Duration::from_nanos(shortest.saturating_add(stray))
+        let offset = ((u128::from(range) * u128::from(random)) >> 64) as u64;
+        Duration::from_nanos(shortest.saturating_add(offset))
     }
 }
 
 /// A capped exponential backoff: `base`, `base * factor`, `base * factor^2`, ... up to `max`, each
-/// strayed by `jitter`.
+/// with `jitter`.
 ///
-/// The cap is applied before the jitter, so that the longest waits are spread too.
+/// The cap is applied before the jitter, so the longest waits are spread, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The first wait.
     pub base: Duration,
     /// The longest wait before jitter.
     pub max: Duration,
-    /// What each wait is multiplied by to get the next. 1 repeats the base.
+    /// Each wait is this many times as long as the one before it. 1 repeats the base.
     pub factor: u32,
-    /// How far each wait may stray.
+    /// How far each wait may deviate.
     pub jitter: Jitter,
 }
 
 impl Backoff {
-    /// The wait before attempt `attempt` (0 is the first repetition), without jitter.
+    /// The wait before retry number `attempt`, counted from 0, without jitter.
     pub fn nominal(&self, attempt: u32) -> Duration {
         self.factor
             .checked_pow(attempt)
@@ -75,7 +75,7 @@ impl Backoff {
             .map_or(self.max, |wait| wait.min(self.max))
     }
 
-    /// The wait before attempt `attempt`, strayed by `random` (64 evenly distributed bits).
+    /// The wait before retry number `attempt`, with jitter by `random` (64 evenly distributed bits).
     pub fn wait(&self, attempt: u32, random: u64) -> Duration {
         self.jitter.apply(self.nominal(attempt), random)
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_stays_within_its_bounds_and_fills_them() {
+    fn jitter_stays_within_its_bounds_and_reaches_them() {
         let mut random = SplitMix64::new(7);
         let second = Duration::from_secs(1);
         let jitter = Jitter {

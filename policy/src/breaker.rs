@@ -1,26 +1,26 @@
 //! The circuit breaker.
 //!
 //! ```text
-//!             a rule was met                    open_for has passed
+//!             a rule was met                  open time has passed
 //!   CLOSED ────────────────────▶ OPEN ────────────────────────────▶ HALF-OPEN
 //!     ▲                            ▲                                 │     │
 //!     │                            └──── a probe failed: longer ─────┘     │
 //!     └───────────────────── enough probes succeeded ──────────────────────┘
 //! ```
 //!
-//! A call asks with [`Breaker::admit`], carries the [`Permit`] it gets, and ends with
-//! [`Breaker::record`]. What other breakers have got wrong, and what holds here:
+//! A call asks with [`Breaker::admit`], holds the [`Permit`] that it gets, and ends with
+//! [`Breaker::record`]. These rules avoid the mistakes of other breakers:
 //!
-//! * **Stale results decide nothing.** Every transition starts a new generation; a permit names
-//!   the generation it was given in, and a result from an earlier one is dropped. A call that was
-//!   admitted while closed and fails while half-open opens nothing.
-//! * **A lost probe blocks nothing.** A probe's place is a lease: it is given back when the result
-//!   comes, whatever it is, and taken back when the lease has expired. A result that comes after
-//!   that still counts as long as its generation lasts: it is evidence, only its place was lost.
-//! * **The cap is on probes in flight**, not on probes finished.
+//! * **Stale results decide nothing.** Every transition starts a new generation. A permit names
+//!   the generation that issued it, and a result from an earlier generation is dropped. A call that
+//!   was admitted while closed and fails while half-open opens nothing.
+//! * **A lost probe blocks nothing.** A probe's place is a lease. It is free again when a result
+//!   arrives, of whatever kind, or when the lease expires. A later result still counts while its
+//!   generation lasts: the place was lost, but the result is evidence.
+//! * **The limit is on probes in flight**, not on finished probes.
 //! * **A call that says nothing about the service decides nothing** ([`Outcome::Neutral`]), but
-//!   gives its place back.
-//! * **Jitter is drawn once**, when the breaker opens, so that asking twice gives one answer.
+//!   frees its place.
+//! * **Jitter is drawn once**, when the breaker opens, so repeated calls get consistent answers.
 //!
 //! Every operation takes constant time and allocates nothing.
 
@@ -30,28 +30,28 @@ use crate::time::Instant;
 use crate::window::{Counts, Window};
 use std::time::Duration;
 
-/// The most probes in flight that [`HalfOpen::max_in_flight`] may ask for.
+/// The upper limit of [`HalfOpen::max_in_flight`].
 pub const MAX_PROBES: usize = 16;
 
-/// What a breaker does with what it decides.
+/// What a breaker does with its decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
     /// Refuses calls while open.
     #[default]
     Enforce = 0,
-    /// Goes through the same states but refuses nothing.
+    /// Goes through the same states, but refuses nothing.
     Shadow = 1,
     /// Admits every call and learns nothing.
     Disabled = 2,
     /// Refuses every call.
     ForcedOpen = 3,
-    /// Admits every call and learns nothing; unlike `Disabled`, its calls are still counted.
+    /// Admits every call and learns nothing. Unlike with `Disabled`, callers still count the calls.
     ForcedClosed = 4,
 }
 
 impl Mode {
-    /// All of them, each at its number.
+    /// All modes, each at the index of its number.
     pub const ALL: [Self; 5] = [
         Self::Enforce,
         Self::Shadow,
@@ -60,7 +60,7 @@ impl Mode {
         Self::ForcedClosed,
     ];
 
-    /// Its name, in configurations and wherever it is shown.
+    /// The name in configurations and in output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
@@ -71,12 +71,12 @@ impl Mode {
         }
     }
 
-    /// Whether states change in this mode.
+    /// Whether results change the state in this mode.
     pub const fn learns(self) -> bool {
         matches!(self, Self::Enforce | Self::Shadow)
     }
 
-    /// Where a breaker in this mode stands whatever its calls do. `None`: where they bring it.
+    /// The phase that this mode imposes. `None` if the calls determine it.
     pub const fn fixed_phase(self) -> Option<Phase> {
         match self {
             Self::Enforce | Self::Shadow => None,
@@ -89,50 +89,50 @@ impl Mode {
 /// Opens when failures are frequent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureRate {
-    /// The share of failed calls that opens.
+    /// The fraction of failed calls that opens.
     pub ratio: Ratio,
-    /// Fewer calls than this within the window decide nothing.
+    /// With fewer calls in the window than this, the rule does not apply.
     pub minimum_requests: u32,
 }
 
 /// Opens when slow calls are frequent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowCalls {
-    /// A call that took longer than this is slow. The caller compares: see [`Outcome`].
+    /// A call that took longer than this is slow. The caller compares and reports it in [`Outcome`].
     pub longer_than: Duration,
-    /// The share of slow calls that opens.
+    /// The fraction of slow calls that opens.
     pub ratio: Ratio,
-    /// Fewer calls than this within the window decide nothing.
+    /// With fewer calls in the window than this, the rule does not apply.
     pub minimum_requests: u32,
 }
 
-/// How a service is tried again.
+/// How a service is tested after an open breaker's time has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HalfOpen {
-    /// How many probes may be under way at once, 1 to [`MAX_PROBES`].
+    /// How many probes may be in flight at once, 1 to [`MAX_PROBES`].
     pub max_in_flight: u8,
-    /// How many of them must succeed, at least 1.
+    /// How many probes must succeed to close the breaker, at least 1.
     pub successes_to_close: u32,
-    /// How long a probe holds its place without a result.
+    /// How long a probe without a result holds its place.
     pub lease: Duration,
 }
 
-/// What a breaker goes by.
+/// The rules of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// What is done with the decisions.
+    /// What it does with its decisions.
     pub mode: Mode,
-    /// Opens after this many failures without a success between them. `None`: not by this rule.
+    /// Opens after this many failures without a success between them. `None` disables the rule.
     pub consecutive_failures: Option<u32>,
-    /// Opens by the share of failures. `None`: not by this rule.
+    /// Opens by the fraction of failed calls. `None` disables the rule.
     pub failure_rate: Option<FailureRate>,
-    /// Opens by the share of slow calls. `None`: not by this rule.
+    /// Opens by the fraction of slow calls. `None` disables the rule.
     pub slow_calls: Option<SlowCalls>,
-    /// Length of the window that the two rates look at.
+    /// The period over which the two rates are computed.
     pub window: Duration,
-    /// How long the breaker stays open: first, on each re-opening in a row, at most.
+    /// How long it stays open. Grows each time that half-open ends in open again.
     pub open: Backoff,
-    /// How it is tried again.
+    /// How the service is tested afterwards.
     pub half_open: HalfOpen,
 }
 
@@ -165,24 +165,24 @@ impl Default for BreakerSettings {
 /// What a call's result says about the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered. `slow`: but took longer than [`SlowCalls::longer_than`].
+    /// It answered.
     Success {
-        /// Always false where the slow-call rule is off.
+        /// It took longer than [`SlowCalls::longer_than`]. False if that rule is off.
         slow: bool,
     },
-    /// It failed. `slow`: after longer than [`SlowCalls::longer_than`].
+    /// It failed.
     Failure {
-        /// Always false where the slow-call rule is off.
+        /// It took longer than [`SlowCalls::longer_than`]. False if that rule is off.
         slow: bool,
     },
-    /// Nothing: the client went away, something else refused the call, ...
+    /// Nothing: the client left, something else refused the call, ...
     Neutral,
 }
 
 impl Outcome {
-    /// An answer in good time.
+    /// An answer that was not slow.
     pub const SUCCESS: Self = Self::Success { slow: false };
-    /// A failure in whatever time.
+    /// A failure that was not slow.
     pub const FAILURE: Self = Self::Failure { slow: false };
 
     pub(crate) const fn counts(self) -> Counts {
@@ -206,7 +206,7 @@ impl Outcome {
     }
 }
 
-/// The number of a state's episode. A breaker starts in 1; 0 is none.
+/// Numbers the periods between transitions. A breaker starts with 1; 0 is never used.
 pub(crate) type Generation = u32;
 
 /// What an admitted call holds until its result is recorded.
@@ -217,7 +217,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The permit of a call that is admitted without being asked about: its result decides nothing.
+    /// For a call that is admitted without a decision. Its result decides nothing.
     pub const UNTRACKED: Self = Self {
         generation: 0,
         probe: None,
@@ -229,22 +229,21 @@ impl Permit {
     }
 }
 
-/// The answer to a call that asks.
+/// The answer to a call that asks for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It may go out. Its result must be recorded with this permit.
     Admit(Permit),
-    /// It would be refused if this were not [`Mode::Shadow`]. It may go out; its result decides
-    /// nothing.
+    /// It may go out only because the mode is [`Mode::Shadow`]. Its result decides nothing.
     WouldRefuse,
     /// It must not go out.
     Refuse {
-        /// When it is worth asking again. Zero where that can't be said: all probes are under way.
+        /// When to ask again. Zero if that is unknown because all probes are in flight.
         retry_after: Duration,
     },
 }
 
-/// Where a breaker is, without the details.
+/// The state of a breaker, without the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Phase {
@@ -252,15 +251,15 @@ pub enum Phase {
     Closed = 0,
     /// Calls are refused.
     Open = 1,
-    /// Some calls go out, to see.
+    /// Some calls go out, as probes.
     HalfOpen = 2,
 }
 
 impl Phase {
-    /// All of them, each at its number.
+    /// All phases, each at the index of its number.
     pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 
-    /// Its name, wherever it is shown.
+    /// The name in output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -287,7 +286,7 @@ impl State {
     }
 }
 
-/// Why a breaker changed.
+/// The reason of a change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// [`BreakerSettings::consecutive_failures`] was reached.
@@ -298,7 +297,7 @@ pub enum Cause {
     SlowCalls,
     /// The time to stay open has passed.
     OpenTimePassed,
-    /// Something else than a call has seen that the service answers: [`Breaker::hasten`].
+    /// The service has answered a health check: [`Breaker::hasten`].
     HealthCheckPassed,
     /// A probe failed.
     ProbeFailed,
@@ -309,11 +308,11 @@ pub enum Cause {
 /// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// Where the breaker was.
+    /// The phase before.
     pub from: Phase,
-    /// Where it is now.
+    /// The phase after.
     pub to: Phase,
-    /// Why.
+    /// The reason.
     pub cause: Cause,
 }
 
@@ -345,17 +344,17 @@ impl Breaker {
         }
     }
 
-    /// Where it is. An open breaker whose time has passed is open until somebody asks.
+    /// The phase. An open breaker whose time has passed stays open until a call asks.
     pub const fn phase(&self) -> Phase {
         self.state.phase()
     }
 
-    /// Since when it is there.
+    /// When the current phase began.
     pub const fn since(&self) -> Instant {
         self.since
     }
 
-    /// How many probes have lost their place by holding it for too long, ever (wraps around).
+    /// How many leases of probes have expired in total (wraps around).
     pub const fn expired_leases(&self) -> u32 {
         self.probes.expired
     }
@@ -396,8 +395,9 @@ impl Breaker {
         }
     }
 
-    /// A place among the probes, once it is time to be half-open. Apart, so that what most calls come to is small where
-    /// it is compiled in; it returns what fits into registers, so that no verdict goes through memory.
+    /// Becomes half-open if necessary, and finds a place for a probe.
+    ///
+    /// Out of line, so the inlined fast path stays small. The result fits in registers.
     #[inline(never)]
     fn place_for_probe(
         &mut self,
@@ -410,13 +410,14 @@ impl Breaker {
     }
 
     /// A health check was answered: an open breaker lets probes through before its time has passed.
-    /// It takes calls to close it, since a service may answer checks and fail at all else.
+    /// Only calls can close it, since a service may answer health checks and fail otherwise.
     pub fn hasten(&mut self, settings: &BreakerSettings, now: Instant) -> Option<Transition> {
         let is_open = self.phase() == Phase::Open && settings.mode.learns();
         is_open.then(|| self.change(State::HalfOpen, Cause::HealthCheckPassed, now))
     }
 
-    /// A call has ended. `random` (64 evenly distributed bits) is used if that opens the breaker.
+    /// Records the result of a call. `random` (64 evenly distributed bits) gives the jitter if the
+    /// result opens the breaker.
     #[inline]
     pub fn record(
         &mut self,
@@ -431,7 +432,7 @@ impl Breaker {
             && permit.generation == self.generation
             && settings.mode.learns()
         {
-            // What most calls come to. There are no probes in this generation.
+            // The most frequent case. A closed generation has no probes.
             self.consecutive_failures = 0;
             self.count(settings, outcome, now);
             if self.window.is_clean() {
@@ -461,7 +462,7 @@ impl Breaker {
             .or_else(|| self.judge_rates(settings, now, random))
     }
 
-    /// A call of this generation has ended while closed, which has no probes.
+    /// Records a result of the current generation while closed.
     #[inline]
     fn record_closed(
         &mut self,
@@ -485,7 +486,7 @@ impl Breaker {
             .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
     }
 
-    /// Like [`record`](Self::record), but leaves the rates unjudged.
+    /// Like [`record`](Self::record), but does not judge the rates.
     pub(crate) fn record_call(
         &mut self,
         settings: &BreakerSettings,
@@ -501,14 +502,13 @@ impl Breaker {
             self.probes.release(probe);
         }
         if !settings.mode.learns() {
-            // The call went out under another configuration.
+            // The call was admitted under another configuration.
             return None;
         }
         match (self.state, outcome) {
             (_, Outcome::Neutral) | (State::Open { .. }, _) => None,
             (State::Closed, _) => self.record_closed(settings, outcome, now, random),
-            // A probe that is too slow would close the breaker only for the slow-call rule to open
-            // it again.
+            // If slow probes closed the breaker, the slow-call rule would open it again.
             (State::HalfOpen, Outcome::Failure { .. } | Outcome::Success { slow: true }) => {
                 Some(self.open(settings, Cause::ProbeFailed, now, random))
             }
@@ -520,7 +520,7 @@ impl Breaker {
         }
     }
 
-    /// Opens the breaker if the window at `now` says so.
+    /// Opens the breaker if one of the rates requires it at `now`.
     pub(crate) fn judge_rates(
         &mut self,
         settings: &BreakerSettings,
@@ -574,7 +574,7 @@ impl Breaker {
         self.change(State::Open { until }, cause, now)
     }
 
-    /// The one place where the state changes.
+    /// The only place where the state changes.
     #[inline(never)]
     fn change(&mut self, to: State, cause: Cause, now: Instant) -> Transition {
         let transition = Transition {
@@ -593,7 +593,7 @@ impl Breaker {
     }
 }
 
-/// The answer of a mode that does not look at the state.
+/// The answer in a mode that does not depend on the state.
 #[cold]
 pub(crate) fn fixed_verdict(settings: &BreakerSettings) -> Verdict {
     match settings.mode.fixed_phase() {
@@ -604,7 +604,7 @@ pub(crate) fn fixed_verdict(settings: &BreakerSettings) -> Verdict {
     }
 }
 
-/// What a refusal amounts to in `mode`.
+/// A refusal in `mode`.
 #[inline]
 pub(crate) const fn refusal(mode: Mode, retry_after: Duration) -> Verdict {
     match mode {
@@ -613,7 +613,7 @@ pub(crate) const fn refusal(mode: Mode, retry_after: Duration) -> Verdict {
     }
 }
 
-/// Names a probe among those of its generation.
+/// Identifies a probe within its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProbeId(pub(crate) u32);
 
@@ -627,7 +627,7 @@ pub(crate) struct Lease {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Probes {
     pub(crate) leases: [Option<Lease>; MAX_PROBES],
-    /// How many probes have been admitted, ever (wraps around): names the next one.
+    /// How many probes have been admitted in total (wraps around). The id of the next one.
     pub(crate) admitted: u32,
     pub(crate) expired: u32,
     pub(crate) successes: u32,
@@ -689,7 +689,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_full_do_not_overflow() {
+    fn counts_at_their_maximum_do_not_overflow() {
         let settings = BreakerSettings {
             consecutive_failures: None,
             failure_rate: None,
@@ -709,11 +709,11 @@ mod tests {
         breaker.probes.admitted = u32::MAX;
         breaker.probes.expired = u32::MAX;
         let (Verdict::Admit(_), _) = breaker.admit(&settings, NOW) else {
-            panic!("there is a place");
+            panic!("a place is free");
         };
         let later = NOW.after(settings.half_open.lease);
         let (Verdict::Admit(probe), _) = breaker.admit(&settings, later) else {
-            panic!("there are two places");
+            panic!("two places are free");
         };
         assert_eq!((breaker.probes.admitted, breaker.probes.expired), (1, 0));
         breaker.record(&settings, probe, Outcome::FAILURE, later, 0);
@@ -724,14 +724,14 @@ mod tests {
         breaker.change(State::HalfOpen, Cause::OpenTimePassed, longest);
         breaker.probes.successes = u32::MAX;
         let (Verdict::Admit(probe), _) = breaker.admit(&settings, longest) else {
-            panic!("there is a place");
+            panic!("a place is free");
         };
         breaker.record(&settings, probe, Outcome::SUCCESS, longest, 0);
         assert_eq!(breaker.phase(), Phase::Closed);
     }
 
     #[test]
-    fn a_window_of_another_length_begins_empty() {
+    fn a_window_of_another_length_starts_empty() {
         let mut settings = BreakerSettings {
             consecutive_failures: None,
             ..BreakerSettings::default()

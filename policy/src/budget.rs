@@ -1,25 +1,25 @@
-//! What retries may cost.
+//! Retry budgets.
 //!
-//! Retries help where single calls fail, and harm where all do: then each call becomes several, and
-//! the service that is down is met by a multiple of its load when it comes back. A budget lets
-//! retries be a share of the calls, and no more ("Addressing Cascading Failures", Site Reliability
-//! Engineering, O'Reilly 2016; the form with a reserve is Finagle's `RetryBudget`).
+//! Retries help if single calls fail, and do harm if all calls fail: each call becomes several, and
+//! a service that comes back meets a multiple of its load. A budget limits retries to a fraction of
+//! the calls ("Addressing Cascading Failures", Site Reliability Engineering, O'Reilly 2016; the
+//! reserve for services with few calls follows Finagle's `RetryBudget`).
 
 use crate::ratio::Ratio;
 use crate::time::Instant;
 use crate::window::{Counts, Window};
 use std::time::Duration;
 
-/// Over how long calls and retries are set against each other.
+/// The period over which retries are compared with calls.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
 /// How many retries are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetSettings {
-    /// Retries for each call.
+    /// Allowed retries per call.
     pub ratio: Ratio,
-    /// Retries each second that are allowed whatever the number of calls, so that a service with
-    /// few calls can retry too. All those of a [`WINDOW`] may come at once.
+    /// Retries per second that are allowed in addition, so that a service with few calls can retry,
+    /// too. Those of a whole [`WINDOW`] may come at once.
     pub per_second: u32,
 }
 
@@ -51,10 +51,11 @@ pub struct Spent {
     pub retries: u32,
 }
 
-/// A retry budget: in any [`WINDOW`] no more retries than [`BudgetSettings`] allow for its calls.
+/// A retry budget: in each [`WINDOW`] at most as many retries as [`BudgetSettings`] allow for its
+/// calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Calls are its total, retries its failures.
+    /// Counts calls as the total, and retries as failures.
     window: Window,
 }
 
@@ -67,7 +68,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// `calls` have come: each pays its share in.
+    /// Adds calls, each of which pays for a fraction of a retry.
     pub fn deposit(&mut self, calls: u32, now: Instant) {
         self.add(calls, 0, now);
     }
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_comes_back_after_the_window_and_not_before() {
+    fn spent_retries_return_after_the_window_and_not_before() {
         let mut budget = Budget::default();
         assert_eq!(budget.withdraw(&SETTINGS, 100, at(0)), Withdrawal::Paid);
         assert_eq!(budget.withdraw(&SETTINGS, 1, at(9)), Withdrawal::Refused);
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_long_ago_pay_for_nothing() {
+    fn calls_that_left_the_window_pay_for_nothing() {
         let mut budget = Budget::default();
         budget.deposit(1_000_000, at(0));
         assert_eq!(budget.left(&SETTINGS, at(5)), 200_100);
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_is_resumed_is_as_spent_as_it_was() {
+    fn a_resumed_budget_has_spent_as_much_as_before() {
         let mut budget = Budget::default();
         budget.deposit(50, at(0));
         assert_eq!(budget.withdraw(&SETTINGS, 90, at(0)), Withdrawal::Paid);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_full_do_not_overflow() {
+    fn counts_at_their_maximum_do_not_overflow() {
         let full = Spent {
             calls: u32::MAX,
             retries: 0,

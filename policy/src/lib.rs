@@ -1,18 +1,18 @@
 //! The decisions of Levee, without I/O.
 //!
 //! Nothing here reads a clock, draws a random number, allocates, or knows where its input comes
-//! from: time and randomness are arguments, results are values. That is why the same code runs
-//! natively in the sidecar, in WebAssembly inside Envoy, and in tests without a single sleep.
+//! from. Time and randomness are arguments, results are values, so the same code runs natively in
+//! the sidecar, in WebAssembly inside Envoy, and in tests that never sleep.
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`breaker`] | may this call go out, and what does its result mean for the next ones |
-//! | [`replica`] | the same for several workers that share one breaker and talk little |
-//! | [`window`] | how many calls failed in the last seconds |
+//! | [`breaker`] | whether a call may go out, and what its result means for the next ones |
+//! | [`replica`] | the same for several workers that share a breaker and rarely communicate |
+//! | [`window`] | how many recent calls failed |
 //! | [`backoff`] | how long to wait before the next attempt |
-//! | [`budget`] | how many further attempts there may be at all |
+//! | [`budget`] | how many retries all calls together may make |
 //! | [`timeout`] | how long a request may take |
-//! | [`time`], [`ratio`], [`random`] | the units the others speak in |
+//! | [`time`], [`ratio`], [`random`] | the units of the others |
 
 #![warn(missing_docs)]
 

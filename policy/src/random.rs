@@ -1,12 +1,12 @@
-//! Enough randomness to spread clients; not for secrets.
+//! Randomness for jitter, not for secrets.
 
-/// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): one
-/// word of state, every seed is good, a number costs three multiplications.
+/// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). It has
+/// one word of state, takes any seed, and needs two multiplications per number.
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// A generator that repeats the same numbers for the same seed.
+    /// The same seed gives the same numbers.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }

@@ -1,9 +1,9 @@
-//! A share of a whole, compared without rounding.
+//! A fraction of a whole, compared without rounding.
 
-/// A share between 0 and 1, held in millionths.
+/// A fraction between 0 and 1, in millionths.
 ///
-/// Integers make the comparison exact: 7 of 100 reach 7 %, which they do not when `0.07 * 100.0`
-/// is compared as floating point.
+/// Integers make comparisons exact. In floating point, 7 of 100 would not reach 7 %, because
+/// `0.07 * 100.0` is greater than 7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ratio {
     millionths: u32,
@@ -12,12 +12,12 @@ pub struct Ratio {
 const WHOLE: u32 = 1_000_000;
 
 impl Ratio {
-    /// No part of the whole.
+    /// 0.
     pub const ZERO: Self = Self { millionths: 0 };
-    /// All of the whole.
+    /// 1.
     pub const ONE: Self = Self { millionths: WHOLE };
 
-    /// `percent` hundredths; more than 100 counts as 100.
+    /// `percent` hundredths, at most 100.
     pub const fn percent(percent: u8) -> Self {
         let percent = if percent > 100 { 100 } else { percent };
         Self {
@@ -25,7 +25,7 @@ impl Ratio {
         }
     }
 
-    /// The ratio nearest to `value`, or `None` where `value` is not between 0 and 1.
+    /// The ratio nearest to `value`, or `None` if `value` is not between 0 and 1.
     pub fn new(value: f64) -> Option<Self> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 1,000,000
         (0.0..=1.0).contains(&value).then(|| Self {
@@ -33,16 +33,16 @@ impl Ratio {
         })
     }
 
-    /// Whether `part` of `whole` is this share or more. Nothing of nothing reaches no share.
+    /// Whether `part / whole` is at least this ratio. Returns false if `whole` is 0.
     pub fn is_reached_by(self, part: u32, whole: u32) -> bool {
         whole > 0
             && u64::from(part) * u64::from(WHOLE) >= u64::from(self.millionths) * u64::from(whole)
     }
 
-    /// This share of `amount`, rounded down.
+    /// This fraction of `amount`, rounded down.
     pub fn of(self, amount: u64) -> u64 {
         let share = u128::from(amount) * u128::from(self.millionths) / u128::from(WHOLE);
-        u64::try_from(share).unwrap_or(amount) // at most the whole, so it always fits
+        u64::try_from(share).unwrap_or(amount) // at most `amount`, so it always fits
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn a_share_is_reached_exactly() {
+    fn a_ratio_is_reached_exactly() {
         for percent in 1..=100_u8 {
             let ratio = Ratio::new(f64::from(percent) / 100.0).unwrap();
             assert_eq!(ratio, Ratio::percent(percent));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_nothing_reaches_no_share() {
+    fn nothing_of_nothing_reaches_no_ratio() {
         assert!(!Ratio::ZERO.is_reached_by(0, 0));
         assert!(!Ratio::ONE.is_reached_by(0, 0));
     }

@@ -1,24 +1,23 @@
-//! A [`Breaker`] as bytes, to be kept in a store that others read.
+//! A [`Breaker`] as bytes, for a store that others read.
 
-use crate::breaker::BreakerSettings;
-use crate::breaker::{Breaker, Lease, MAX_PROBES, ProbeId, Probes, State};
+use crate::breaker::{Breaker, BreakerSettings, Lease, MAX_PROBES, ProbeId, Probes, State};
 use crate::time::Instant;
-use crate::window::{BUCKETS, Counts, Window};
+use crate::window::{BUCKETS, Counts, Parts, Window};
 
-/// The first byte. It changes with the layout; a breaker of another layout is not read.
+/// The first byte. It changes with the layout, and a breaker of another layout is not read.
 const LAYOUT: u8 = 1;
 
 const CLOSED: u8 = 0;
 const OPEN: u8 = 1;
 const HALF_OPEN: u8 = 2;
 
-/// How many bytes a breaker takes.
+/// The length of a breaker in bytes.
 pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, state, until, ..., row
     + 8 + 8 + BUCKETS * 12 // window
     + 4 + 4 + 4 + MAX_PROBES * 13; // probes
 
 impl Breaker {
-    /// All that this breaker knows, in a layout of fixed length, little-endian, with a version.
+    /// The breaker in a layout of fixed length, little-endian, with a version.
     pub fn to_bytes(&self) -> [u8; SNAPSHOT_LEN] {
         let mut bytes = [0; SNAPSHOT_LEN];
         let mut out = Writer { rest: &mut bytes };
@@ -34,10 +33,10 @@ impl Breaker {
         out.u64(self.since.as_nanos());
         out.u32(self.failed_recoveries);
         out.u32(self.consecutive_failures);
-        let (width, newest, buckets) = self.window.parts();
-        out.u64(width);
-        out.u64(newest);
-        for counts in buckets {
+        let window = self.window.parts();
+        out.u64(window.width);
+        out.u64(window.newest);
+        for counts in window.buckets {
             out.u32(counts.total);
             out.u32(counts.failures);
             out.u32(counts.slow);
@@ -58,7 +57,7 @@ impl Breaker {
         bytes
     }
 
-    /// The breaker that `bytes` describe, or `None` if they are not of this layout.
+    /// Reads a breaker. Returns `None` if `bytes` are not of this layout.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != SNAPSHOT_LEN {
             return None;
@@ -106,14 +105,18 @@ impl Breaker {
             since,
             failed_recoveries,
             consecutive_failures,
-            window: Window::from_parts(width, newest, buckets),
+            window: Window::from_parts(Parts {
+                width,
+                newest,
+                buckets,
+            }),
             probes,
         })
     }
 
-    /// Makes a breaker that a process left behind fit for the next one, whose clock may differ: its
-    /// probes are gone, nothing has happened after `now`, and it is open no longer than `settings`
-    /// allow from `now` on.
+    /// Adapts a breaker that one process has left to the next one, whose clock may differ: its probes
+    /// are gone, nothing has happened after `now`, and from `now` it stays open no longer than
+    /// `settings` allow.
     #[must_use]
     pub fn resumed(mut self, settings: &BreakerSettings, now: Instant) -> Self {
         self.probes.leases = [None; MAX_PROBES];
@@ -122,8 +125,8 @@ impl Breaker {
             let longest = settings.open.jitter.apply(settings.open.max, u64::MAX);
             *until = (*until).min(now.after(longest));
         }
-        let (width, newest, _) = self.window.parts();
-        if newest > now.as_nanos() / width {
+        let window = self.window.parts();
+        if window.newest > now.as_nanos() / window.width {
             self.window = Window::new(settings.window);
         }
         self

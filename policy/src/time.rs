@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A moment on a monotonic clock, in nanoseconds since an origin that all its users share
 /// (Envoy's steady clock in the filter, the process's start in the sidecar).
 ///
-/// 64 bits of nanoseconds last 584 years, so arithmetic saturates instead of failing.
+/// 64 bits of nanoseconds last 584 years. Arithmetic saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -20,13 +20,13 @@ impl Instant {
         self.0
     }
 
-    /// The moment `duration` later; the end of time if that is beyond it.
+    /// The moment `duration` later, at most the latest that can be represented.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
-    /// How long after `earlier` this moment is; zero if it is not.
+    /// The time from `earlier` to this moment. Zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -35,7 +35,7 @@ impl Instant {
 /// A duration in whole nanoseconds, at most [`u64::MAX`].
 #[inline]
 pub fn nanos(duration: Duration) -> u64 {
-    // `Duration::as_nanos` has 128 bits, whose multiplication is a call in WebAssembly.
+    // `Duration::as_nanos` multiplies 128 bits, which is a function call in WebAssembly.
     const A_SECOND: u64 = 1_000_000_000;
     if duration.as_secs() > u64::MAX / A_SECOND {
         return u64::MAX;
@@ -50,7 +50,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn what_has_too_many_nanoseconds_is_the_longest() {
+    fn durations_with_too_many_nanoseconds_saturate() {
         let longest = Duration::from_nanos(u64::MAX);
         let nanosecond = Duration::from_nanos(1);
         assert_eq!(nanos(Duration::from_nanos(u64::MAX - 1)), u64::MAX - 1);

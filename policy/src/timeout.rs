@@ -1,24 +1,24 @@
-//! How long a request may take: a class for each, and what a client's own deadline changes.
+//! Time limits of requests: classes, and how a client's own deadline shortens them.
 
 use std::time::Duration;
 
 /// The name of a time limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// A quick look-up; 5 s unless configured otherwise.
+    /// A quick look-up. 5 s by default.
     Short,
-    /// An ordinary call with some work behind it; 10 s.
+    /// An ordinary call that does some work. 10 s by default.
     Medium,
-    /// What nothing else was said about; 30 s.
+    /// Requests without a class of their own. 30 s by default.
     #[default]
     Default,
-    /// Known to be slow; 60 s.
+    /// A call known to be slow. 60 s by default.
     Long,
-    /// An upload, a report; 5 min.
+    /// An upload or a report. 5 min by default.
     VeryLong,
 }
 
-/// The limit of each class. None is zero.
+/// The limit of each class. Must not be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classes {
     /// Limit of [`Class::Short`].
@@ -58,18 +58,18 @@ impl Classes {
     }
 }
 
-/// The two limits of one request.
+/// The two limits of a request, in whole milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For all of it, from the end of the request to the end of the answer. At least 1 ms.
+    /// From the end of the request to the end of the response. At least 1 ms.
     pub whole: Duration,
-    /// For the answer's headers. Never more than `whole`.
+    /// From the end of the request to the response's headers. At least 1 ms, at most `whole`.
     pub response_header: Duration,
 }
 
 impl Limits {
-    /// The limits that `whole` and `response_header` give together: whole milliseconds (the unit
-    /// of Envoy's headers), at least one, since there 0 means no limit at all.
+    /// Rounds both down to whole milliseconds, the unit of Envoy's headers, and up to 1 ms: in those
+    /// headers 0 means no limit.
     pub fn new(whole: Duration, response_header: Duration) -> Self {
         let whole = at_least_a_millisecond(whole);
         Self {
@@ -78,8 +78,7 @@ impl Limits {
         }
     }
 
-    /// What is left when the client itself gives up after `deadline`: shorter or the same, never
-    /// longer.
+    /// The limits for a client that gives up after `deadline`. They are never longer than before.
     #[must_use]
     pub fn shortened_to(self, deadline: Duration) -> Self {
         Self::new(self.whole.min(deadline), self.response_header)

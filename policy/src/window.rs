@@ -1,25 +1,25 @@
-//! Counts of the last seconds.
+//! Counts of recent calls.
 
 use crate::time::{Instant, nanos};
 use std::time::Duration;
 
-/// Into how many buckets a window is cut. What it counts is exact to a tenth of its length: calls
-/// leave it bucket by bucket.
+/// The number of buckets of a window. Calls leave a window one bucket at a time, so its counts are
+/// exact to a tenth of its length.
 pub const BUCKETS: usize = 10;
 
 /// Numbers of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All calls that had a result (neutral ones are not among them).
+    /// All calls with a result that is not neutral.
     pub total: u32,
-    /// Those that failed.
+    /// Calls that failed.
     pub failures: u32,
-    /// Those that took too long, failed or not.
+    /// Calls that took too long, whether they failed or not.
     pub slow: u32,
 }
 
 impl Counts {
-    /// Whether there is nothing here that could open a breaker.
+    /// Whether nothing in here could open a breaker.
     pub const fn is_clean(&self) -> bool {
         self.failures == 0 && self.slow == 0
     }
@@ -33,61 +33,64 @@ impl Counts {
 }
 
 /// A sliding window over counts: a ring of [`BUCKETS`] buckets, addressed by absolute time, so
-/// that windows filled apart can be added up.
+/// that windows filled by different workers can be added.
 ///
-/// What a call needs is kept at hand, so that most calls neither divide nor add the buckets up:
-/// where the newest bucket stands, when it ends, and what the others hold. It is found out anew
-/// whenever time enters another bucket.
+/// The newest bucket's index and end and the sum of the others are cached, so most calls neither
+/// divide nor sum. The cache is rebuilt when time crosses into another bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Length of a bucket in nanoseconds, at least 1.
     width: u64,
     /// Number of the newest bucket: its start divided by `width`.
     newest: u64,
-    /// Bucket `n` stands at `n % BUCKETS`.
+    /// Bucket `n` is at index `n % BUCKETS`.
     buckets: [Counts; BUCKETS],
-    /// Where bucket `newest` stands.
+    /// Cached: the index of bucket `newest`.
     place: usize,
-    /// When bucket `newest` ends: nothing before changes which is the newest.
+    /// Cached: when bucket `newest` ends, in nanoseconds.
     ends: u64,
-    /// What all but the newest hold.
+    /// Cached: the sum of all buckets but the newest.
     older: Counts,
 }
 
 impl Window {
     /// An empty window over `length`.
     pub fn new(length: Duration) -> Self {
-        Self::from_parts(Self::width(length), 0, [Counts::default(); BUCKETS])
+        Self::from_parts(Parts {
+            width: Self::width(length),
+            newest: 0,
+            buckets: [Counts::default(); BUCKETS],
+        })
     }
 
-    /// The length of each bucket of a window over `length`.
+    /// The length of each bucket of a window over `length`, in nanoseconds.
     #[inline]
     fn width(length: Duration) -> u64 {
         (nanos(length) / BUCKETS as u64).max(1)
     }
 
-    /// Forgets everything.
+    /// Removes all counts.
     pub fn clear(&mut self) {
         self.buckets = [Counts::default(); BUCKETS];
         self.older = Counts::default();
     }
 
-    /// Adds `counts` at `now`. If `now` is before what was already seen, they count as newest: a
-    /// clock that goes back loses nothing.
+    /// Adds `counts` at `now`. If `now` is before a time already seen, they enter the newest bucket,
+    /// so a clock that goes back loses nothing.
     #[inline]
     pub fn add(&mut self, now: Instant, counts: Counts) {
         self.advance(now);
         self.buckets[self.place].add(counts);
     }
 
-    /// What the window holds at `now`.
+    /// The sum of the window at `now`.
     #[inline]
     pub fn totals(&mut self, now: Instant) -> Counts {
         self.advance(now);
         self.sum()
     }
 
-    /// What the window held when it was last touched.
+    /// The sum of the window when time last advanced.
     #[inline]
     pub fn sum(&self) -> Counts {
         let mut sum = self.older;
@@ -95,14 +98,14 @@ impl Window {
         sum
     }
 
-    /// Whether nothing was in it, when it was last touched, that could open a breaker.
+    /// Whether the [`sum`](Self::sum) is clean.
     #[inline]
     pub(crate) fn is_clean(&self) -> bool {
         self.older.is_clean() && self.buckets[self.place].is_clean()
     }
 
-    /// Adds what `other` holds, each bucket at its own time; what is too old for this window is
-    /// left out. A window of another length can't be added: nothing happens then.
+    /// Adds the buckets of `other`, each at its own time. Buckets too old for this window are left
+    /// out. If `other` has another length, nothing is added.
     pub fn absorb(&mut self, other: &Self) {
         if self.width != other.width {
             return;
@@ -118,21 +121,25 @@ impl Window {
         for number in first..=other.newest {
             self.buckets[Self::place(number)].add(other.buckets[Self::place(number)]);
         }
-        self.find_out();
+        self.rebuild_cache();
     }
 
-    /// Makes this a window over `length`, empty if it was one over another length.
+    /// Makes this a window over `length`. If the length changes, the counts are removed.
     #[inline]
     pub fn resize(&mut self, length: Duration) {
         let width = Self::width(length);
         if width != self.width {
-            self.begin_anew(width);
+            self.restart(width);
         }
     }
 
     #[cold]
-    fn begin_anew(&mut self, width: u64) {
-        *self = Self::from_parts(width, 0, [Counts::default(); BUCKETS]);
+    fn restart(&mut self, width: u64) {
+        *self = Self::from_parts(Parts {
+            width,
+            newest: 0,
+            buckets: [Counts::default(); BUCKETS],
+        });
     }
 
     #[inline]
@@ -144,7 +151,7 @@ impl Window {
 
     #[inline(never)]
     fn enter_bucket_of(&mut self, now: Instant) {
-        // `newest + 1` must not overflow, at the end of time either.
+        // `newest + 1` must not overflow, even at the end of time.
         self.advance_to((now.as_nanos() / self.width).min(u64::MAX - 1));
     }
 
@@ -157,11 +164,10 @@ impl Window {
             self.buckets[Self::place(emptied)] = Counts::default();
         }
         self.newest = number;
-        self.find_out();
+        self.rebuild_cache();
     }
 
-    /// Finds out what is kept at hand.
-    fn find_out(&mut self) {
+    fn rebuild_cache(&mut self) {
         self.place = Self::place(self.newest);
         self.ends = (self.newest + 1).saturating_mul(self.width);
         let newest = self.buckets[self.place];
@@ -185,23 +191,38 @@ impl Window {
         (number % BUCKETS as u64) as usize
     }
 
-    pub(crate) const fn parts(&self) -> (u64, u64, &[Counts; BUCKETS]) {
-        (self.width, self.newest, &self.buckets)
+    pub(crate) const fn parts(&self) -> Parts {
+        Parts {
+            width: self.width,
+            newest: self.newest,
+            buckets: self.buckets,
+        }
     }
 
-    pub(crate) fn from_parts(width: u64, newest: u64, buckets: [Counts; BUCKETS]) -> Self {
-        // `newest + 1` must not overflow, whatever the bytes said that this was read from.
+    pub(crate) fn from_parts(parts: Parts) -> Self {
+        // The parts may come from any bytes, and `newest + 1` must not overflow.
         let mut window = Self {
-            width: width.max(1),
-            newest: newest.min(u64::MAX - 1),
-            buckets,
+            width: parts.width.max(1),
+            newest: parts.newest.min(u64::MAX - 1),
+            buckets: parts.buckets,
             place: 0,
             ends: 0,
             older: Counts::default(),
         };
-        window.find_out();
+        window.rebuild_cache();
         window
     }
+}
+
+/// A [`Window`] without what is cached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    /// Length of a bucket in nanoseconds.
+    pub(crate) width: u64,
+    /// Number of the newest bucket: its start divided by `width`.
+    pub(crate) newest: u64,
+    /// Bucket `n` is at index `n % BUCKETS`.
+    pub(crate) buckets: [Counts; BUCKETS],
 }
 
 #[cfg(test)]
@@ -234,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_empties_it() {
+    fn a_long_pause_empties_it() {
         let mut window = ten_seconds();
         for second in 0..10 {
             window.add(at(second * 1000), FAILURE);
@@ -275,14 +296,18 @@ mod tests {
         let other = window.clone();
         window.absorb(&other);
         assert_eq!(window.totals(end).failures, 2);
-        let mut read = Window::from_parts(0, u64::MAX, [Counts::default(); BUCKETS]);
+        let mut read = Window::from_parts(Parts {
+            width: 0,
+            newest: u64::MAX,
+            buckets: [Counts::default(); BUCKETS],
+        });
         read.absorb(&other);
         read.add(end, FAILURE);
         assert_eq!(read.totals(end).failures, 2);
     }
 
     #[test]
-    fn windows_of_other_lengths_are_not_added_up() {
+    fn windows_of_other_lengths_are_not_added() {
         let mut window = ten_seconds();
         let mut longer = Window::new(Duration::from_secs(20));
         longer.add(at(500), FAILURE);
@@ -291,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_several_buckets_saturate_too_and_come_back() {
+    fn sums_of_buckets_saturate_and_recover() {
         let full = Counts {
             total: u32::MAX,
             failures: u32::MAX,
@@ -306,7 +331,7 @@ mod tests {
         assert_eq!(window.totals(at(12_000)), FAILURE);
     }
 
-    /// The same in the simplest words: a list of calls, and those of the last ten buckets.
+    /// A simple model: a list of calls, of which those of the last ten buckets count.
     fn model(calls: &[u64], now: u64) -> u32 {
         let oldest = (now / 1000 + 1).saturating_sub(BUCKETS as u64);
         let inside = calls.iter().filter(|call| **call / 1000 >= oldest);
@@ -316,7 +341,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn it_counts_what_a_list_counts(steps in prop::collection::vec(0_u64..4_000, 1..60)) {
+        fn it_agrees_with_a_list(steps in prop::collection::vec(0_u64..4_000, 1..60)) {
             let mut window = ten_seconds();
             let mut calls = Vec::new();
             let mut now = 0;
@@ -329,7 +354,7 @@ mod tests {
         }
 
         #[test]
-        fn windows_filled_apart_add_up(
+        fn windows_filled_separately_add_up(
             calls in prop::collection::vec((0_u64..4_000, any::<bool>()), 1..60),
         ) {
             let (mut whole, mut left, mut right) = (ten_seconds(), ten_seconds(), ten_seconds());

@@ -1,4 +1,4 @@
-//! What the breaker promises, one example each.
+//! The promises of the breaker, with one example each.
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// A breaker with a clock beside it.
+/// A breaker with a clock.
 struct Bench {
     settings: BreakerSettings,
     breaker: Breaker,
@@ -124,7 +124,7 @@ fn a_success_ends_the_row_and_a_neutral_call_does_not() {
 }
 
 #[test]
-fn half_of_twenty_within_the_window_open_and_of_nineteen_do_not() {
+fn half_of_twenty_calls_in_the_window_open_it_and_of_nineteen_do_not() {
     let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         ..exact()
@@ -141,7 +141,7 @@ fn half_of_twenty_within_the_window_open_and_of_nineteen_do_not() {
 }
 
 #[test]
-fn calls_that_left_the_window_count_no_more() {
+fn calls_that_left_the_window_no_longer_count() {
     let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         ..exact()
@@ -157,7 +157,7 @@ fn calls_that_left_the_window_count_no_more() {
 }
 
 #[test]
-fn a_neutral_call_opens_nothing_though_the_rate_has_risen_by_itself() {
+fn a_neutral_call_opens_nothing_even_if_successes_have_left_the_window() {
     let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         ..exact()
@@ -223,7 +223,7 @@ fn one_in_a_thousand_never_opens_at_five_percent() {
 }
 
 #[test]
-fn slow_calls_open_where_the_rule_is_on_and_a_slow_probe_has_failed() {
+fn slow_calls_open_it_if_the_rule_is_on_and_a_slow_probe_is_a_failure() {
     let rule = SlowCalls {
         longer_than: seconds(1),
         ratio: Ratio::percent(50),
@@ -246,7 +246,7 @@ fn slow_calls_open_where_the_rule_is_on_and_a_slow_probe_has_failed() {
 }
 
 #[test]
-fn an_open_breaker_refuses_until_its_time_has_passed_and_a_late_failure_never_prolongs_it() {
+fn an_open_breaker_refuses_until_its_time_has_passed_and_late_failures_never_prolong_it() {
     let mut bench = Bench::new(exact());
     let late = bench.permit();
     bench.open();
@@ -260,7 +260,7 @@ fn an_open_breaker_refuses_until_its_time_has_passed_and_a_late_failure_never_pr
 }
 
 #[test]
-fn each_reopening_in_a_row_lasts_twice_as_long_up_to_the_most() {
+fn each_reopening_in_a_row_lasts_twice_as_long_up_to_the_maximum() {
     let mut bench = Bench::new(exact());
     bench.open();
     for expected in [30, 60, 120, 240, 300, 300, 300] {
@@ -278,7 +278,7 @@ fn each_reopening_in_a_row_lasts_twice_as_long_up_to_the_most() {
     }
     assert_eq!(bench.breaker.phase(), Phase::Closed);
     bench.open();
-    assert_eq!(bench.retry_after(), Some(seconds(30)), "it begins anew");
+    assert_eq!(bench.retry_after(), Some(seconds(30)), "it starts over");
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn jitter_adds_up_to_a_tenth_and_is_drawn_once() {
 }
 
 #[test]
-fn the_cap_is_on_probes_in_flight_not_on_those_finished() {
+fn the_limit_is_on_probes_in_flight_not_on_finished_ones() {
     let mut bench = Bench::new(BreakerSettings {
         half_open: HalfOpen {
             successes_to_close: 10,
@@ -371,7 +371,7 @@ fn a_late_result_does_not_free_the_place_of_another_probe() {
 }
 
 #[test]
-fn a_probe_of_an_earlier_half_open_decides_nothing_in_a_later_one() {
+fn a_probe_of_an_earlier_half_open_state_decides_nothing_in_a_later_one() {
     let mut bench = Bench::new(exact());
     let early = bench.half_open();
     bench.call(Outcome::FAILURE);
@@ -434,7 +434,7 @@ fn the_other_modes_learn_nothing() {
 }
 
 #[test]
-fn what_failed_before_it_opened_is_forgotten_when_it_closes() {
+fn failures_before_it_opened_are_forgotten_when_it_closes() {
     let mut bench = Bench::new(exact());
     bench.half_open();
     bench.call(Outcome::SUCCESS);
@@ -480,7 +480,7 @@ fn a_rule_that_is_off_opens_nothing() {
 }
 
 #[test]
-fn a_slow_failure_is_slow_too() {
+fn a_slow_failure_also_counts_as_slow() {
     let mut bench = Bench::new(BreakerSettings {
         consecutive_failures: None,
         failure_rate: None,
@@ -510,7 +510,7 @@ fn each_episode_has_its_own_jitter() {
 }
 
 #[test]
-fn it_knows_since_when_it_is_where_it_is() {
+fn it_knows_when_its_phase_began() {
     let mut bench = Bench::new(exact());
     let begin = bench.now;
     bench.pass(seconds(7));
@@ -540,7 +540,7 @@ fn no_more_probes_go_out_than_there_are_places() {
 }
 
 #[test]
-fn a_call_from_before_the_mode_was_fixed_teaches_nothing_but_gives_its_place_back() {
+fn a_call_from_before_a_fixed_mode_teaches_nothing_but_frees_its_place() {
     for mode in [Mode::Disabled, Mode::ForcedOpen, Mode::ForcedClosed] {
         for outcome in [Outcome::FAILURE, Outcome::SUCCESS, Outcome::Neutral] {
             let mut bench = Bench::new(exact());
@@ -563,7 +563,7 @@ fn a_call_from_before_the_mode_was_fixed_teaches_nothing_but_gives_its_place_bac
 }
 
 #[test]
-fn modes_and_phases_stand_at_their_numbers() {
+fn modes_and_phases_are_at_their_numbers() {
     for (place, mode) in Mode::ALL.into_iter().enumerate() {
         assert_eq!(mode as usize, place, "{}", mode.name());
     }
@@ -573,7 +573,7 @@ fn modes_and_phases_stand_at_their_numbers() {
 }
 
 #[test]
-fn the_fixed_modes_say_where_they_stand_and_forced_open_when_to_ask_again() {
+fn fixed_modes_impose_a_phase_and_forced_open_says_when_to_ask_again() {
     for (mode, learns, phase) in [
         (Mode::Enforce, true, None),
         (Mode::Shadow, true, None),

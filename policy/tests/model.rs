@@ -1,4 +1,4 @@
-//! Random sequences of events, against a breaker written in the simplest words.
+//! Random sequences of events, compared with a simple model of a breaker.
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
@@ -16,9 +16,9 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 enum Event {
     Pass(u64),
     Begin,
-    /// The call at this place among those under way, modulo how many there are.
+    /// Ends the call in flight at this index, modulo their number.
     End(usize, Outcome),
-    /// It never ends.
+    /// The same, but the call never ends.
     Lose(usize),
 }
 
@@ -36,8 +36,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// 3 failures in a row, or 60 % of at least 8 in 10 s; open for 5 s, then 10 s, then 20 s; 2 probes
-/// with leases of 4 s, 2 successes.
+/// Opens after 3 failures in a row, or 60 % of at least 8 calls in 10 s, for 5 s, then 10 s, then
+/// 20 s. Allows 2 probes with leases of 4 s, and closes after 2 successes.
 fn settings() -> BreakerSettings {
     let mut settings = BreakerSettings {
         consecutive_failures: Some(3),
@@ -59,7 +59,7 @@ fn settings() -> BreakerSettings {
     settings
 }
 
-/// The model: lists, and milliseconds.
+/// The model. It keeps lists, and times in milliseconds.
 #[derive(Default)]
 struct Model {
     phase: u8, // 0 closed, 1 open, 2 half-open
@@ -139,7 +139,7 @@ struct Call {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
     #[test]
-    fn it_does_what_the_model_does(events in vec(event(), 1..200)) {
+    fn it_agrees_with_the_model(events in vec(event(), 1..200)) {
         let settings = settings();
         let mut millis = 1_000_000;
         let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
@@ -181,7 +181,7 @@ proptest! {
             let phase = [Phase::Closed, Phase::Open, Phase::HalfOpen][usize::from(model.phase)];
             prop_assert_eq!(breaker.phase(), phase);
             if phase == Phase::HalfOpen {
-                // What is in flight: the places there are, less those still to be had.
+                // Probes in flight: all places less the free ones.
                 let mut asked = breaker.clone();
                 let free = (0..9)
                     .take_while(|_| matches!(asked.admit(&settings, at(millis)).0, Verdict::Admit(_)))
@@ -191,7 +191,7 @@ proptest! {
                 prop_assert_eq!(free, 2 - held);
             }
         }
-        // From wherever this led, it closes when calls succeed again.
+        // From any state it closes when calls succeed again.
         for _ in 0..20 {
             millis += 5_000;
             if let (Verdict::Admit(permit), _) = breaker.admit(&settings, at(millis)) {

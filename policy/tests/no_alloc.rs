@@ -1,6 +1,6 @@
-//! Decisions allocate nothing: counted by the allocator.
+//! Decisions allocate nothing, as counted by the allocator.
 #![cfg(not(target_family = "wasm"))]
-#![allow(unsafe_code)] // an allocator is unsafe by its nature
+#![allow(unsafe_code)] // an allocator is inherently unsafe
 
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{
@@ -24,7 +24,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u32> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is left to the system's allocator.
+// SAFETY: forwards to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
@@ -100,22 +100,22 @@ const OUTCOMES: [Outcome; 5] = [
     Outcome::Neutral,
 ];
 
-/// What a worker has answered.
+/// The paths that were taken.
 #[derive(Debug, Default, PartialEq)]
-#[allow(clippy::struct_excessive_bools)] // one for each path
+#[allow(clippy::struct_excessive_bools)] // one per path
 struct Met {
     admitted_at_once: bool,
     refused_at_once: bool,
     asked: bool,
     counted_at_once: bool,
-    told: bool,
+    visited: bool,
     opened: bool,
     half_opened: bool,
     closed: bool,
     hastened: bool,
 }
 
-/// Everything that a worker and the sidecar ask a breaker, over some minutes.
+/// All that a worker and the sidecar do with a breaker, over several minutes.
 fn play(settings: &BreakerSettings, met: &mut Met) {
     let mut now = Instant::from_nanos(1_000_000_000_000);
     let mut random = SplitMix64::new(7);
@@ -138,7 +138,7 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
             Verdict::Admit(permit) => permit,
             Verdict::WouldRefuse | Verdict::Refuse { .. } => Permit::UNTRACKED,
         };
-        // A bad minute, then a good one.
+        // Bad and good minutes alternate.
         let is_bad = (now.as_nanos() / 60_000_000_000).is_multiple_of(2);
         let outcome = match drawn >> 32 {
             n if is_bad => OUTCOMES[usize::try_from(n % 5).unwrap()],
@@ -148,7 +148,7 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
         if replica.record(permit, outcome, now) == Recorded::Here {
             met.counted_at_once |= permit != Permit::UNTRACKED;
         } else {
-            met.told = true;
+            met.visited = true;
             let visit = Visit::Record(permit, outcome);
             let visited = replica.visit(settings, &mut breaker, visit, now, drawn);
             if let Some(transition) = visited.transition {
@@ -175,7 +175,7 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
 }
 
 #[test]
-fn a_worker_allocates_nothing_whatever_comes() {
+fn a_worker_allocates_nothing_on_any_path() {
     let settings = BreakerSettings {
         slow_calls: Some(SlowCalls {
             longer_than: Duration::from_secs(1),
@@ -191,7 +191,7 @@ fn a_worker_allocates_nothing_whatever_comes() {
         refused_at_once: true,
         asked: true,
         counted_at_once: true,
-        told: true,
+        visited: true,
         opened: true,
         half_opened: true,
         closed: true,

@@ -1,4 +1,4 @@
-//! Workers that share a breaker decide as one.
+//! Workers that share a breaker decide like a single one.
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
@@ -18,13 +18,13 @@ struct Workers {
     settings: BreakerSettings,
     shared: Breaker,
     replicas: Vec<Replica>,
-    /// Which of them have been told that there is news.
-    told: Vec<bool>,
+    /// Which workers have been notified and have not synced yet.
+    notified: Vec<bool>,
     now: Instant,
     visits: u32,
-    /// The shared breaker before the last visit: what a worker that is overtaken has read.
+    /// The shared breaker before the last visit: what an overtaken worker would have read.
     older: Breaker,
-    /// How many transitions there were, and how many of them each worker knows.
+    /// The number of transitions, and how many of them each worker knows.
     episode: u32,
     known: Vec<u32>,
 }
@@ -50,7 +50,7 @@ impl Workers {
             settings,
             shared,
             replicas,
-            told: vec![false; count],
+            notified: vec![false; count],
             now,
             visits: 0,
             older: Breaker::new(&settings, now),
@@ -59,8 +59,8 @@ impl Workers {
         }
     }
 
-    /// As the filter does it: on a copy that is then written back. Now and then the copy is out of
-    /// date, and it is done again.
+    /// Visits like the filter: on a copy that is then written back. Every third time the first copy
+    /// is outdated, and the visit is repeated.
     fn visit(&mut self, worker: usize, visit: Visit) -> Option<Verdict> {
         self.visits += 1;
         let replica = &self.replicas[worker];
@@ -74,16 +74,16 @@ impl Workers {
         self.known[worker] = self.episode;
         self.replicas[worker].adopt(&self.shared, self.now);
         if visited.tell_others {
-            for other in (0..self.told.len()).filter(|other| *other != worker) {
-                self.told[other] = true;
+            for other in (0..self.notified.len()).filter(|other| *other != worker) {
+                self.notified[other] = true;
             }
         }
         visited.verdict
     }
 
     fn deliver(&mut self) {
-        for worker in 0..self.told.len() {
-            if std::mem::take(&mut self.told[worker]) {
+        for worker in 0..self.notified.len() {
+            if std::mem::take(&mut self.notified[worker]) {
                 self.visit(worker, Visit::Sync);
             }
         }
@@ -131,7 +131,7 @@ impl Workers {
 }
 
 #[test]
-fn while_all_is_well_nobody_visits_the_shared_breaker() {
+fn without_failures_no_worker_visits_the_shared_breaker() {
     let mut workers = Workers::new(4, settings());
     for call in 0..10_000 {
         assert!(workers.call(call % 4, Outcome::SUCCESS));
@@ -142,10 +142,10 @@ fn while_all_is_well_nobody_visits_the_shared_breaker() {
 }
 
 #[test]
-fn after_a_failure_each_worker_visits_no_more_than_it_must() {
+fn after_a_failure_each_worker_visits_only_as_often_as_necessary() {
     let mut workers = Workers::new(4, settings());
     workers.call(0, Outcome::FAILURE);
-    // The failure, a sync for each other worker that was told, the first success of each.
+    // The failure, a sync of each other worker, and the first success of each.
     for call in 0..1_000 {
         workers.call(call % 4, Outcome::SUCCESS);
     }
@@ -161,7 +161,7 @@ fn after_a_failure_each_worker_visits_no_more_than_it_must() {
 }
 
 #[test]
-fn a_failing_client_of_one_worker_does_not_open_what_works_for_all_others() {
+fn a_failing_client_of_one_worker_does_not_open_the_breaker_for_all() {
     let mut workers = Workers::new(
         4,
         BreakerSettings {
@@ -220,7 +220,7 @@ fn errors_spread_over_workers_open_by_the_rate() {
 }
 
 #[test]
-fn a_row_of_failures_goes_on_after_a_long_silence() {
+fn a_row_of_failures_continues_after_a_long_pause() {
     let mut workers = Workers::new(2, settings());
     for _ in 0..4 {
         workers.call(0, Outcome::FAILURE);
@@ -232,7 +232,7 @@ fn a_row_of_failures_goes_on_after_a_long_silence() {
     assert_eq!(
         workers.shared.phase(),
         Phase::Closed,
-        "the success of the other ended the row"
+        "the other worker's success ended the row"
     );
 }
 
@@ -279,9 +279,9 @@ fn sixty_percent_of_errors_spread_over_workers_open_by_the_default_rate() {
     assert_eq!(workers.shared.phase(), Phase::Open);
 }
 
-/// Here the news arrives a little later than the failures come.
+/// The other workers are notified a little later than the failures happen.
 #[test]
-fn a_burst_on_one_worker_waits_for_what_the_others_have_counted() {
+fn a_burst_on_one_worker_waits_for_the_successes_of_the_others() {
     for (settings, outcome) in [
         (by_rate_only(), Outcome::FAILURE),
         (slow_calls_only(), SLOW),
@@ -292,7 +292,7 @@ fn a_burst_on_one_worker_waits_for_what_the_others_have_counted() {
         }
         assert_eq!(workers.visits, 0);
         for _ in 0..40 {
-            let permit = workers.begin(0).expect("it is closed");
+            let permit = workers.begin(0).expect("closed");
             workers.end(0, permit, outcome);
             workers.pass(Duration::from_millis(1));
         }
@@ -304,7 +304,7 @@ fn a_burst_on_one_worker_waits_for_what_the_others_have_counted() {
 }
 
 #[test]
-fn a_burst_opens_at_the_next_tick_though_no_call_follows() {
+fn a_burst_opens_at_the_next_tick_even_if_no_call_follows() {
     let mut workers = Workers::new(4, by_rate_only());
     for _ in 0..20 {
         workers.call(0, Outcome::FAILURE);
@@ -317,7 +317,7 @@ fn a_burst_opens_at_the_next_tick_though_no_call_follows() {
 }
 
 #[test]
-fn failures_that_do_not_stop_do_not_put_the_judgement_off() {
+fn continuous_failures_do_not_delay_the_judgement() {
     let mut workers = Workers::new(1, by_rate_only());
     for _ in 0..30 {
         workers.call(0, Outcome::FAILURE);
@@ -327,7 +327,7 @@ fn failures_that_do_not_stop_do_not_put_the_judgement_off() {
 }
 
 #[test]
-fn trouble_is_told_again_after_it_had_left_the_window() {
+fn workers_are_notified_of_trouble_again_after_it_left_the_window() {
     let mut workers = Workers::new(2, slow_calls_only());
     workers.call(0, SLOW);
     assert!(workers.replicas[1].wants_sync());
@@ -339,7 +339,7 @@ fn trouble_is_told_again_after_it_had_left_the_window() {
 }
 
 #[test]
-fn a_new_worker_does_not_worry_about_what_has_left_the_window() {
+fn a_new_worker_ignores_failures_that_have_left_the_window() {
     let mut workers = Workers::new(1, by_rate_only());
     workers.call(0, Outcome::FAILURE);
     let new = |now| Replica::new(&workers.settings, &workers.shared, now);
@@ -348,12 +348,15 @@ fn a_new_worker_does_not_worry_about_what_has_left_the_window() {
 }
 
 #[test]
-fn a_worker_looks_after_a_half_open_breaker() {
+fn workers_sync_while_a_breaker_is_half_open() {
     let mut workers = Workers::new(2, settings());
     for _ in 0..5 {
         workers.call(0, Outcome::FAILURE);
     }
-    assert!(!workers.replicas[1].wants_sync(), "open lasts by itself");
+    assert!(
+        !workers.replicas[1].wants_sync(),
+        "an open breaker needs no sync"
+    );
     workers.pass(Duration::from_secs(30));
     workers.begin(0).expect("a probe");
     workers.deliver();
@@ -361,7 +364,7 @@ fn a_worker_looks_after_a_half_open_breaker() {
 }
 
 #[test]
-fn an_open_worker_refuses_until_exactly_the_end_and_asks_then() {
+fn an_open_worker_refuses_until_exactly_the_end_and_then_asks() {
     for mode in [Mode::Enforce, Mode::Shadow] {
         let mut workers = Workers::new(1, BreakerSettings { mode, ..settings() });
         for _ in 0..5 {
@@ -388,7 +391,7 @@ fn an_open_worker_refuses_until_exactly_the_end_and_asks_then() {
 }
 
 #[test]
-fn a_worker_in_a_fixed_mode_neither_asks_nor_tells_nor_opens() {
+fn a_worker_in_a_fixed_mode_neither_visits_nor_opens() {
     let mut workers = Workers::new(1, settings());
     for _ in 0..5 {
         workers.call(0, Outcome::FAILURE);
@@ -415,9 +418,9 @@ fn a_worker_in_a_fixed_mode_neither_asks_nor_tells_nor_opens() {
 }
 
 #[test]
-fn a_result_known_to_be_stale_costs_no_visit() {
+fn a_stale_result_costs_no_visit() {
     let mut workers = Workers::new(1, settings());
-    let early = workers.begin(0).expect("it is closed");
+    let early = workers.begin(0).expect("closed");
     for _ in 0..5 {
         workers.call(0, Outcome::FAILURE);
     }
@@ -455,10 +458,10 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn told_at_once_they_are_one_breaker(
+    fn notified_at_once_they_are_one_breaker(
         count in 1_usize..5, events in vec(event(false), 1..200),
     ) {
-        // By the row alone: the rates are judged a little later by design.
+        // Without the rates, which are judged a little later by design.
         let settings = BreakerSettings { failure_rate: None, ..settings() };
         let mut workers = Workers::new(count, settings);
         let mut one = Breaker::new(&settings, workers.now);
@@ -499,13 +502,13 @@ proptest! {
     }
 
     #[test]
-    fn told_late_they_still_keep_the_cap_and_agree_in_the_end(
+    fn notified_late_they_still_keep_the_limit_and_agree_in_the_end(
         count in 1_usize..5, events in vec(event(true), 1..200),
     ) {
         let settings = settings();
         let mut workers = Workers::new(count, settings);
         let mut calls: Vec<(usize, Permit, Instant, u32)> = Vec::new();
-        // Probes hold their places whether their calls end or are lost.
+        // Probes hold their places even if their calls are lost.
         let mut lost: Vec<(Permit, Instant)> = Vec::new();
         for event in events {
             match event {
@@ -518,15 +521,15 @@ proptest! {
                 Event::End(place, outcome) if !calls.is_empty() => {
                     let (worker, permit, _, episode) = calls.swap_remove(place % calls.len());
                     let before = workers.shared.phase();
-                    // A stale result is worth no more than looking in.
+                    // A stale result changes no more than a sync does.
                     let untouched = workers.shared.clone();
-                    let mut looked_in = workers.shared.clone();
+                    let mut synced = workers.shared.clone();
                     let replica = &workers.replicas[worker];
-                    let _ = replica.visit(&settings, &mut looked_in, Visit::Sync, workers.now, 0);
+                    let _ = replica.visit(&settings, &mut synced, Visit::Sync, workers.now, 0);
                     let is_stale = episode != workers.episode;
                     workers.end(worker, permit, outcome);
                     if is_stale {
-                        prop_assert!(workers.shared == untouched || workers.shared == looked_in);
+                        prop_assert!(workers.shared == untouched || workers.shared == synced);
                     }
                     if outcome == Outcome::Neutral && before != Phase::Closed {
                         prop_assert_eq!(workers.shared.phase(), before);
@@ -543,9 +546,9 @@ proptest! {
             }
             let lease = settings.half_open.lease;
             let newest = workers.shared.since();
-            let under_way = calls.iter().map(|(_, permit, begun, _)| (permit, begun));
+            let in_flight = calls.iter().map(|(_, permit, begun, _)| (permit, begun));
             let lost = lost.iter().map(|(permit, begun)| (permit, begun));
-            let probes = under_way.chain(lost).filter(|(permit, begun)| {
+            let probes = in_flight.chain(lost).filter(|(permit, begun)| {
                 permit.is_probe() && **begun >= newest && workers.now.since(**begun) < lease
             });
             if workers.shared.phase() == Phase::HalfOpen {

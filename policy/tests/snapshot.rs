@@ -1,4 +1,4 @@
-//! A breaker as bytes.
+//! A breaker is stored as bytes and read back.
 
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Verdict};
 use levee_policy::replica::{Recorded, Replica, Visit};
@@ -45,7 +45,7 @@ fn another_layout_or_length_is_not_read() {
     assert_eq!(Breaker::from_bytes(&no_state), None);
 }
 
-/// Numbers at the ends of their ranges, which evenly distributed bytes never hit.
+/// Numbers at the ends of their ranges, which evenly distributed bytes never reach.
 fn extreme_bytes() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()];
     let length = Breaker::new(&BreakerSettings::default(), Instant::default())
@@ -53,7 +53,7 @@ fn extreme_bytes() -> impl Strategy<Value = Vec<u8>> {
         .len();
     vec(word, length.div_ceil(4)).prop_map(move |words| {
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        // Numbers begin after the layout and the state.
+        // Numbers start after the layout and the state.
         bytes.rotate_right(2);
         bytes.truncate(length);
         bytes
@@ -65,7 +65,7 @@ fn extreme_number() -> impl Strategy<Value = u64> {
 }
 
 #[test]
-fn no_bytes_make_a_call_without_a_permit_count() {
+fn no_bytes_make_an_untracked_call_count() {
     let settings = BreakerSettings::default();
     let now = Instant::from_nanos(7);
     let mut bytes = Breaker::new(&settings, now).to_bytes();
@@ -84,13 +84,13 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn it_comes_back_as_it_was(calls in vec((0_u32..20_000, any::<u8>()), 0..100)) {
+    fn a_breaker_is_read_back_unchanged(calls in vec((0_u32..20_000, any::<u8>()), 0..100)) {
         let (breaker, _) = breaker_after(&calls);
         prop_assert_eq!(Breaker::from_bytes(&breaker.to_bytes()), Some(breaker));
     }
 
     #[test]
-    fn whatever_the_bytes_say_nothing_panics(
+    fn no_bytes_cause_a_panic(
         bytes in extreme_bytes(),
         state in 0_u8..3,
         window in extreme_number(),
@@ -100,7 +100,7 @@ proptest! {
         let mut bytes = bytes;
         (bytes[0], bytes[1]) = (1, state);
         let Some(mut breaker) = Breaker::from_bytes(&bytes) else {
-            return Err(TestCaseError::fail("it has the right layout"));
+            return Err(TestCaseError::fail("the layout is right"));
         };
         let settings = BreakerSettings {
             window: Duration::from_nanos(window),
@@ -126,7 +126,7 @@ proptest! {
     }
 }
 
-/// An open breaker of another process, whose clock was `ahead` of the one that is used.
+/// An open breaker of another process, whose clock was `ahead` of the current one.
 fn open_and_ahead_by(ahead: Duration) -> (Breaker, Instant) {
     let settings = BreakerSettings::default();
     let now = Instant::from_nanos(1_000_000_000_000);
@@ -142,7 +142,7 @@ fn open_and_ahead_by(ahead: Duration) -> (Breaker, Instant) {
 }
 
 #[test]
-fn a_breaker_that_is_resumed_is_open_for_as_long_as_it_was_to_be() {
+fn a_resumed_breaker_stays_open_for_the_rest_of_its_time() {
     let settings = BreakerSettings::default();
     let (breaker, now) = open_and_ahead_by(Duration::ZERO);
     let mut resumed = breaker.resumed(&settings, now);
@@ -156,7 +156,7 @@ fn a_breaker_that_is_resumed_is_open_for_as_long_as_it_was_to_be() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_between_two_processes_keeps_no_breaker_open_for_ever() {
+fn a_clock_set_back_between_two_processes_keeps_no_breaker_open_forever() {
     let settings = BreakerSettings::default();
     let (breaker, now) = open_and_ahead_by(Duration::from_hours(1000));
     let mut resumed = breaker.resumed(&settings, now);
@@ -169,7 +169,7 @@ fn a_clock_that_was_set_back_between_two_processes_keeps_no_breaker_open_for_eve
 }
 
 #[test]
-fn probes_of_a_process_that_is_gone_hold_no_places() {
+fn probes_of_a_previous_process_hold_no_places() {
     let settings = BreakerSettings::default();
     let (mut breaker, now) = open_and_ahead_by(Duration::ZERO);
     let due = now.after(Duration::from_secs(30));
@@ -185,7 +185,7 @@ fn probes_of_a_process_that_is_gone_hold_no_places() {
 }
 
 #[test]
-fn calls_that_have_not_happened_yet_are_not_counted() {
+fn calls_from_the_future_are_not_counted() {
     let settings = BreakerSettings {
         consecutive_failures: None,
         ..BreakerSettings::default()

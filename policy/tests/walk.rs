@@ -1,4 +1,4 @@
-//! Every event in every state, against a table.
+//! Every event in every state, compared with a table.
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
@@ -9,7 +9,7 @@ use std::time::Duration;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-/// Where the walk begins. Each is reached by events alone.
+/// The state in which the walk begins. Each is reached by events only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     Closed,
@@ -22,9 +22,9 @@ enum Start {
     HalfOpen,
     /// One success short of closing, with one probe in flight.
     HalfOpenOnTheBrink,
-    /// With as many probes in flight as there may be.
+    /// With the maximum of probes in flight.
     HalfOpenAndFull,
-    /// The same, and their leases have ended.
+    /// The same, but their leases have expired.
     HalfOpenAndExpired,
 }
 
@@ -42,7 +42,7 @@ const STARTS: [Start; 8] = [
 /// Whose result is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
-    /// A call admitted in the state that the walk begins in. Open states admit none.
+    /// A call admitted in the state in which the walk begins. Open states admit none.
     Current,
     /// A call admitted while closed, before the breaker first opened.
     FromBefore,
@@ -75,8 +75,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// Every start but the closed ones comes after a failed recovery, so that there are stale
-    /// permits of both kinds; the closed ones come after a successful one.
+    /// All starts follow a failed recovery, so there are stale permits of both kinds. Before the
+    /// closed ones there was also a successful recovery.
     fn to(start: Start, mode: Mode) -> Self {
         let open = Backoff {
             factor: 1,
@@ -186,7 +186,7 @@ fn phase_of(start: Start) -> Phase {
 }
 
 #[test]
-fn asking_in_every_state() {
+fn a_call_asks_in_every_state() {
     let table = [
         (Start::Closed, Answer::Call, Phase::Closed),
         (Start::ClosedOnTheBrink, Answer::Call, Phase::Closed),
