@@ -427,7 +427,7 @@ mod tests {
     /// One of everything.
     fn all() -> Status {
         Status {
-            version: Some("0.1.0".to_owned()),
+            version: Some("0.2.0".to_owned()),
             at: Some("2026-01-01T00:00:00Z".to_owned()),
             sidecar: source("http://127.0.0.1:9464", None),
             envoy: source("http://127.0.0.1:9901", None),
@@ -515,7 +515,7 @@ mod tests {
     #[test]
     fn all_of_it_looks_so() {
         let wanted = "\
-levee 0.1.0 at http://127.0.0.1:9464    2026-01-01T00:00:00Z
+levee 0.2.0 at http://127.0.0.1:9464    2026-01-01T00:00:00Z
 envoy:    read at http://127.0.0.1:9901
 
 SERVICE  STATE               SINCE   REQUESTS  FAILURES  REJECTED  TIMEOUTS    P50    P99
