@@ -8,7 +8,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const README: &str = include_str!("../../README.md");
 const GATEWAY: &str = include_str!("../../envoy/gateway.yaml");
 const MINIMAL: &str = include_str!("../../envoy/minimal.yaml");
 
@@ -495,26 +494,6 @@ fn nothing_that_is_written_makes_it_fail() {
         lines.remove(place);
         of_envoy(&lines.join("\n"));
     }
-}
-
-#[test]
-fn the_readmes_table_of_traps_is_complete() {
-    let (_, section) = README.split_once("## Checking the configuration").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let rows = section.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split(" | ");
-        let name = cells.next()?.strip_suffix('`')?;
-        Some((name, cells.next()?))
-    });
-    let rows: Vec<(&str, &str)> = rows.collect();
-    let traps = TRAPS.iter().map(|trap| {
-        let severity = match trap.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        (trap.name, severity)
-    });
-    assert_eq!(rows, traps.collect::<Vec<_>>());
 }
 
 /// A folder with files, gone at the end.

@@ -1,33 +1,10 @@
-//! `levee.yaml` and the command line, and that the README says what is so.
+//! `levee.yaml` and the command line.
 #![allow(missing_docs)]
 
 use levee::config::Config;
-use levee::envoy::translate::Gateway;
-use levee::metrics::{Metrics, Preset};
-use levee_policy::ratio::Ratio;
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::Duration;
-
-/// Of Envoy, the one metric that the README's section on the sidecar has: the others are in the filter's.
-const ENVOY: &str = "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"a\",le=\"+Inf\"} 1\n\
-    envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"a\"} 1\n\
-    envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"a\"} 1\n";
-
-const README: &str = include_str!("../../README.md");
-
-/// The part of the README that is about the sidecar.
-fn section() -> &'static str {
-    let (_, section) = README
-        .split_once("## The sidecar: Redis")
-        .expect("it is there");
-    // There the filter's metrics are named again.
-    section
-        .split_once("## What shows it")
-        .map_or(section, |(before, _)| before)
-}
 
 fn errors(yaml: &str) -> Vec<String> {
     let errors = Config::parse(yaml).expect_err(yaml);
@@ -40,72 +17,6 @@ fn an_empty_configuration_is_valid() {
         let config = Config::parse(text).unwrap();
         assert!(config.redis.is_empty() && config.state.is_none());
         assert!(config.admin.ip().is_loopback());
-    }
-}
-
-#[test]
-fn the_readmes_example_is_valid_and_has_the_defaults_that_it_says() {
-    let (_, example) = section().split_once("```yaml").expect("an example");
-    let (example, _) = example.split_once("```").expect("its end");
-    let config = Config::parse(example).unwrap();
-    let redis = &config.redis[0];
-    assert_eq!(
-        (redis.attempts, redis.deadline),
-        (3, Duration::from_secs(3))
-    );
-    assert_eq!(redis.backoff.base, Duration::from_millis(100));
-    assert_eq!(redis.backoff.max, Duration::from_secs(1));
-    assert_eq!(
-        (redis.budget.ratio, redis.budget.per_second),
-        (Ratio::percent(20), 10)
-    );
-    assert_eq!(redis.breaker.open.base, Duration::from_secs(5));
-    assert_eq!(redis.breaker.open.max, Duration::from_secs(30));
-    assert_eq!(
-        (redis.connections, redis.command_bytes),
-        (1000, 536_870_912)
-    );
-    assert_eq!(
-        (redis.buffered_bytes, redis.idle),
-        (1_048_576, Duration::from_mins(10))
-    );
-}
-
-#[test]
-fn each_metric_is_in_the_readme_and_each_of_the_readme_is_there() {
-    let metrics = Metrics::new();
-    let _ = metrics.redis("x");
-    let _ = metrics.job("x", Some(Preset::ExpiredTokens));
-    let _ = metrics.job("y", Some(Preset::StaleCalls));
-    let _ = metrics.watchdog("x");
-    let _ = metrics.envoy();
-    let text = metrics.text_with(&Gateway::read(ENVOY, &BTreeMap::new()));
-    let names: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .collect();
-    for name in &names {
-        assert!(section().contains(&format!("| `{name}` |")), "{name}");
-    }
-    let documented = section()
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
-        .filter(|name| {
-            [
-                "redis_",
-                "circuit_",
-                "proxy_",
-                "levee_",
-                "job_",
-                "db_",
-                "auth_cleanup_",
-                "video_cleanup_",
-            ]
-            .iter()
-            .any(|start| name.starts_with(start))
-        });
-    for name in documented {
-        assert!(names.contains(&name), "{name}");
     }
 }
 
@@ -147,23 +58,6 @@ fn envoys_address_is_a_host_and_a_port_and_aliases_are_names() {
         assert!(errors.len() == 1 && is_it(&errors[0]), "{yaml}: {errors:?}");
         assert!(!errors[0].contains("hidden"), "{errors:?}");
     }
-}
-
-#[test]
-fn the_readmes_example_for_envoy_is_valid() {
-    let (_, part) = README
-        .split_once("## All metrics at one place")
-        .expect("it is there");
-    let example = part
-        .split("```")
-        .nth(1)
-        .and_then(|text| text.strip_prefix("yaml"));
-    assert!(
-        Config::parse(example.expect("an example"))
-            .unwrap()
-            .envoy
-            .is_some()
-    );
 }
 
 #[test]
@@ -232,45 +126,6 @@ fn config(yaml: &str, url: &str) -> Result<Config, Vec<String>> {
 }
 
 const URL: &str = "postgres://levee:hidden@db:5433/app";
-
-#[test]
-fn the_readmes_example_of_a_database_is_valid_and_has_the_defaults_that_it_says() {
-    let (_, example) = README
-        .split_once("## The sidecar: the database")
-        .and_then(|(_, section)| section.split_once("```yaml"))
-        .expect("an example");
-    let (example, _) = example.split_once("```").expect("its end");
-    let example = example
-        .replace("url_env: DATABASE_URL", "url_file: '{url}'")
-        .replace("token_env: LEVEE_TOKEN", "");
-    let config = config(&example, URL).unwrap();
-    let database = config.database.as_ref().unwrap();
-    assert_eq!((database.name.as_str(), database.connections), ("app", 4));
-    assert_eq!(database.statement_timeout, Duration::from_secs(30));
-    assert!(!format!("{config:?}").contains("hidden"));
-    let names: Vec<&str> = database.jobs.iter().map(|job| job.name.as_str()).collect();
-    assert_eq!(names, ["auth_cleanup", "sessions", "video_cleanup"]);
-    let settings = database.jobs[0].settings;
-    assert_eq!(settings.every, Some(Duration::from_hours(1)));
-    assert_eq!(
-        (settings.max_rows, settings.max_time),
-        (10_000_000, Duration::from_mins(30))
-    );
-    assert_eq!(settings.pace.batch, 50);
-    assert_eq!(settings.pace.aim, Duration::from_millis(250));
-    assert_eq!(settings.pace.pause, Duration::from_millis(50));
-    assert_eq!(settings.pace.max_lag, Duration::from_secs(10));
-    let watchdog = database.watchdog.as_ref().unwrap();
-    assert_eq!(watchdog.every, Duration::from_secs(1));
-    assert_eq!(watchdog.settings.query, Duration::from_secs(5));
-    assert_eq!(watchdog.settings.long_query, Duration::from_secs(30));
-    assert_eq!(
-        watchdog.settings.idle_in_transaction,
-        Duration::from_mins(1)
-    );
-    assert_eq!(watchdog.settings.terminate_after, None);
-    assert_eq!(database.lock_timeout, Duration::from_secs(2));
-}
 
 #[test]
 fn all_mistakes_about_a_database_are_told_at_once() {

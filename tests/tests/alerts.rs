@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use levee_pages::Page;
 use levee_tests::tool::{output_of, promtool};
 use serde_json::Value;
 
@@ -90,10 +91,11 @@ fn labels_in(expression: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The metrics in the tables of the README, which other tests hold against the code.
+/// The metrics in the tables of `docs/reference/metrics.md`, which other tests compare with the code.
 fn known_metrics() -> BTreeSet<String> {
-    let readme = read("README.md");
-    let rows = readme
+    let page = Page::read("docs/reference/metrics.md");
+    let rows = page
+        .text
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
     let metrics: BTreeSet<String> = rows
@@ -104,10 +106,7 @@ fn known_metrics() -> BTreeSet<String> {
         })
         .map(|(name, _)| name.to_owned())
         .collect();
-    assert!(
-        metrics.len() > 30,
-        "the tables of the README were not found: {metrics:?}"
-    );
+    assert!(metrics.len() > 30, "few metrics in the tables: {metrics:?}");
     metrics
 }
 
@@ -125,7 +124,6 @@ fn the_rules_are_valid() {
     passes(&["check", "rules", "alerts/levee.rules.yaml"]);
 }
 
-/// What the README and the guides show of Prometheus' configuration.
 #[test]
 fn each_configuration_of_prometheus_that_is_shown_is_valid() {
     let folder = tempfile::tempdir().expect("a directory");
@@ -134,12 +132,11 @@ fn each_configuration_of_prometheus_that_is_shown_is_valid() {
         .expect("a copy of the rules");
     let file = folder.path().join("prometheus.yml");
     let mut shown = 0;
-    for page in ["README.md", "docs/first-day.md"] {
-        let page = read(page);
-        let blocks = page.split("```yaml\n").skip(1);
-        for block in blocks.filter_map(|block| block.split("```").next()) {
+    for page in Page::all() {
+        for block in page.examples("yaml") {
+            let block = block.text;
             let whole = if block.contains("scrape_configs:") {
-                block.to_owned()
+                block
             } else if block.contains("metric_relabel_configs:") {
                 let indented = block.replace('\n', "\n    ");
                 format!("scrape_configs:\n  - job_name: envoy\n    {indented}")
@@ -197,7 +194,7 @@ fn each_alert_is_tested_for_firing_and_for_being_silent() {
 #[test]
 fn each_alert_says_how_bad_it_is_and_what_to_do_and_has_a_page() {
     let mut pages = BTreeSet::new();
-    let readme = read("README.md");
+    let table = Page::read("docs/reference/alerts.md");
     for rule in rules() {
         let name = text(&rule, "alert");
         let severity = text(&rule["labels"], "severity");
@@ -206,7 +203,7 @@ fn each_alert_says_how_bad_it_is_and_what_to_do_and_has_a_page() {
             "{name}: {severity}"
         );
         let row = format!("| `{name}` | {severity} | ");
-        assert!(readme.contains(&row), "the README has no row {row}");
+        assert!(table.text.contains(&row), "{} has no row {row}", table.name);
         let [summary, description, runbook] =
             ["summary", "description", "runbook"].map(|key| text(&rule["annotations"], key));
         assert!(summary.len() < 100, "{name}: {summary}");
@@ -263,7 +260,7 @@ fn each_metric_in_a_rule_or_a_test_is_known() {
             metrics += 1;
             assert!(
                 known.contains(&name) || OF_PROMETHEUS.contains(&name.as_str()),
-                "{}: {name} is in no table of the README",
+                "{}: {name} is in no table of metrics",
                 text(&rule, "alert")
             );
         }

@@ -88,21 +88,23 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
     use clap::error::ErrorKind;
+    use levee_pages::Page;
 
     #[test]
-    fn each_command_that_the_readme_names_is_taken() {
-        let readme = include_str!("../../README.md");
-        let commands = readme.split("cargo xtask ").skip(1);
+    fn each_command_that_a_page_names_is_accepted() {
         let mut count = 0;
-        for command in commands.filter_map(|text| text.split(['`', '\n']).next()) {
-            let words = ["cargo xtask"]
-                .into_iter()
-                .chain(command.split_whitespace());
-            match Cli::try_parse_from(words) {
-                Err(error) if error.kind() != ErrorKind::DisplayHelp => {
-                    panic!("cargo xtask {command}: {error}")
+        for page in Page::all() {
+            let commands = page.text.split("cargo xtask ").skip(1);
+            for command in commands.filter_map(|text| text.split(['`', '\n', '#']).next()) {
+                let words = ["cargo xtask"]
+                    .into_iter()
+                    .chain(command.split_whitespace());
+                match Cli::try_parse_from(words) {
+                    Err(error) if error.kind() != ErrorKind::DisplayHelp => {
+                        panic!("{}: cargo xtask {command}: {error}", page.name)
+                    }
+                    _ => count += 1,
                 }
-                _ => count += 1,
             }
         }
         assert!(count > 5, "{count}");

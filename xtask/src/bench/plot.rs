@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long)]
     policy: Option<PathBuf>,
     /// Where the pictures go
-    #[arg(long, default_value = "docs/performance")]
+    #[arg(long, default_value = "docs/images")]
     out: PathBuf,
 }
 

@@ -1,43 +1,27 @@
-//! The README says what is so.
+//! `docs/reference/filter.md` and `metrics.md` list the filter's keys and metrics, all of them and no others.
 
 mod fake;
 
 use fake::{End, Gateway};
 use levee_filter::config::Config;
 use levee_filter::metrics;
+use levee_pages::Page;
 use std::collections::BTreeSet;
 
-const README: &str = include_str!("../../README.md");
-
-/// The first cells of the rows of the table after `heading`, without their backticks.
-fn first_cells(heading: &str) -> Vec<&'static str> {
-    let (_, section) = README.split_once(heading).expect("the heading is there");
-    section
-        .lines()
-        .skip_while(|line| !line.starts_with("|---"))
-        .skip(1)
-        .take_while(|line| line.starts_with('|'))
-        .map(|row| {
-            row.split('|')
-                .nth(1)
-                .expect("a cell")
-                .trim()
-                .trim_matches('`')
-        })
-        .collect()
+/// The names in the first column of a table.
+fn first_column(page: &Page, head: &str) -> Vec<String> {
+    let rows = page.rows(head);
+    rows.iter().map(|row| row.codes(0).remove(0)).collect()
 }
 
-#[test]
-fn the_example_configuration_is_valid() {
-    let (_, after) = README.split_once("```json").expect("an example");
-    let (example, _) = after.split_once("```").expect("its end");
-    let config = Config::parse(example.as_bytes()).unwrap();
-    assert!(config.services.contains_key("auth"));
+/// The keys in the table of the filter's configuration.
+fn keys() -> Vec<String> {
+    first_column(&Page::read("docs/reference/filter.md"), "key")
 }
 
 #[test]
 fn each_key_of_the_configuration_table_is_known() {
-    let keys = first_cells("## Configuration");
+    let keys = keys();
     assert!(keys.len() >= 26, "{keys:?}");
     for key in keys {
         // A value of the wrong type: the key must be known for the type to be looked at.
@@ -45,7 +29,7 @@ fn each_key_of_the_configuration_table_is_known() {
             serde_json::json!(true),
             |value, part| serde_json::json!({ part.trim_matches(|c| c == '<' || c == '>'): value }),
         );
-        let errors = Config::parse(json.to_string().as_bytes()).expect_err(key);
+        let errors = Config::parse(json.to_string().as_bytes()).expect_err(&key);
         for error in errors {
             assert!(!error.message.contains("is not known"), "{key}: {error}");
         }
@@ -54,8 +38,8 @@ fn each_key_of_the_configuration_table_is_known() {
 
 #[test]
 fn each_key_that_is_known_is_in_the_configuration_table() {
-    let documented: BTreeSet<&str> = first_cells("## Configuration").into_iter().collect();
-    // What is known in a section is told by the error for a key that is not.
+    let documented = keys();
+    // The error for an unknown key lists the known ones.
     for section in [
         "breaker",
         "breaker.failure_rate",
@@ -82,7 +66,9 @@ fn each_key_that_is_known_is_in_the_configuration_table() {
 
 #[test]
 fn the_metrics_table_names_just_the_metrics_there_are() {
-    let documented: BTreeSet<&str> = first_cells("## Metrics").into_iter().collect();
+    let page = Page::read("docs/reference/metrics.md");
+    let documented = first_column(&page.section("The filter"), "metric");
+    let documented: BTreeSet<&str> = documented.iter().map(String::as_str).collect();
     let mut gateway = Gateway::new(1, r#"{"max_services": 1}"#);
     gateway.request(0, "auth", End::Status(200));
     gateway.request(0, "chat", End::Status(200));

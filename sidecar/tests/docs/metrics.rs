@@ -1,0 +1,75 @@
+//! Names of metrics.
+
+use crate::METRICS;
+use levee::envoy::translate::Gateway;
+use levee::metrics::{Metrics, Preset};
+use levee_pages::Page;
+use regex::Regex;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Of Envoy, the one metric in the tables of the sidecar: the others are in the filter's.
+const ENVOY: &str = "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"a\",le=\"+Inf\"} 1\n\
+    envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"a\"} 1\n\
+    envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"a\"} 1\n";
+
+/// Words that begin like a metric of Levee and are none.
+const NO_METRICS: [&str; 3] = ["levee_circuit_open", "levee_filter", "job_name"];
+
+/// The metrics in all tables below a heading.
+fn listed(heading: &str) -> BTreeSet<String> {
+    let section = Page::read(METRICS).section(heading);
+    let rows = section.text.lines();
+    let names = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
+    let metrics = Metrics::new();
+    let _ = metrics.redis("x");
+    let _ = metrics.job("x", Some(Preset::ExpiredTokens));
+    let _ = metrics.job("y", Some(Preset::StaleCalls));
+    let _ = metrics.watchdog("x");
+    let _ = metrics.envoy();
+    let text = metrics.text_with(&Gateway::read(ENVOY, &BTreeMap::new()));
+    let exported = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let exported: BTreeSet<String> = exported.map(str::to_owned).collect();
+    assert_eq!(listed("The sidecar"), exported);
+}
+
+#[test]
+fn each_metric_that_a_page_names_is_in_a_table() {
+    let mut known = listed("The filter");
+    known.extend(listed("The sidecar"));
+    let name = Regex::new(
+        r"\b(circuit_breaker|proxy_request|redis_retry|redis_proxy|job|db|auth_cleanup|video_cleanup|levee)_[a-z_]+",
+    )
+    .unwrap();
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for page in Page::all() {
+        if page.name == "ARCHITECTURE.md" {
+            continue;
+        }
+        for found in name.find_iter(&page.text) {
+            let metric = found.as_str();
+            if NO_METRICS.contains(&metric) {
+                continue;
+            }
+            count += 1;
+            let plain = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| metric.strip_suffix(end))
+                .unwrap_or(metric);
+            // Part of a pattern, such as `circuit_breaker_.+`.
+            let is_start =
+                metric.ends_with('_') && known.iter().any(|known| known.starts_with(metric));
+            if !is_start && !known.contains(plain) && !known.contains(metric) {
+                wrong.push(format!("{}: {metric}", page.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(count > 50, "{count}");
+}
