@@ -178,9 +178,9 @@ fn each_alert_is_tested_for_firing_and_for_being_silent() {
         }
         assert!(firing > 0, "{name} is never expected to fire");
         for case in [
-            "nothing is there at all",
+            "no metrics exist",
             "everything is well",
-            "everything is started again",
+            "everything is restarted",
         ] {
             assert!(silent.contains(case), "{name}, {case}");
         }
