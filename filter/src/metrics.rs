@@ -6,9 +6,9 @@
 use crate::outcome::TimeoutKind;
 use levee_policy::breaker::Phase;
 
-/// Gauge by service: 0 closed, 1 open, 2 half-open.
+/// Gauge by service: the breaker's state, see [`STATES`].
 pub const STATE: &str = "circuit_breaker_state";
-/// Gauge by service: 0 enforce, 1 shadow, 2 disabled, 3 forced open, 4 forced closed.
+/// Gauge by service: the breaker's mode, see [`MODES`].
 pub const MODE: &str = "circuit_breaker_mode";
 /// Counter by service: requests that failed.
 pub const FAILURES: &str = "circuit_breaker_failures_total";
@@ -24,6 +24,11 @@ pub const LEASES_EXPIRED: &str = "circuit_breaker_probe_leases_expired_total";
 pub const TIMEOUTS: &str = "proxy_request_timeout_total";
 /// Counter: clusters that got no breaker because `max_services` was reached.
 pub const SERVICES_OVER_LIMIT: &str = "circuit_breaker_services_over_limit_total";
+
+/// Values of [`STATE`], as its help text.
+pub const STATES: &str = "0 closed, 1 open, 2 half-open.";
+/// Values of [`MODE`], as its help text.
+pub const MODES: &str = "0 enforce, 1 shadow, 2 disabled, 3 forced_open, 4 forced_closed.";
 
 /// The `outcome` label of [`REQUESTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The admin interface: is it alive, is it ready, what does it see.
 
 mod jobs;
+pub mod page;
 mod status;
 
 pub use jobs::describe_report;
@@ -10,13 +11,13 @@ use crate::config::Secret;
 use crate::database;
 use crate::envoy::scrape::{self, Envoy};
 use crate::envoy::translate::Gateway;
-use crate::metrics::Metrics;
 use crate::redis::listener::Proxy;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
+use prometheus::Registry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -59,8 +60,8 @@ impl Readiness {
 /// What the admin interface shows.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// All metrics.
-    pub metrics: Metrics,
+    /// All metrics of the sidecar.
+    pub registry: Registry,
     /// Which parts are ready.
     pub readiness: Readiness,
     /// The Redis proxies, with where they listen.
@@ -121,9 +122,8 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoRes
     }
     // With very many clusters it takes long enough to keep a thread from what else it serves.
     let page = tokio::task::spawn_blocking(move || {
-        admin
-            .metrics
-            .text_with(gateway.as_deref().unwrap_or(&Gateway::default()))
+        let gateway = gateway.as_deref();
+        page::text(&admin.registry, gateway.unwrap_or(&Gateway::default()))
     });
     (
         [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)],

@@ -6,12 +6,12 @@ use crate::config::database as config;
 use crate::database::connect::Database;
 use crate::database::sql::{Action, Identifier};
 use crate::database::{Part, limits};
-use crate::jobs::runner::Report;
+use crate::jobs::report::Report;
 use crate::jobs::{Job, Run};
 use crate::logging;
-use crate::metrics::Metrics;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use prometheus::Registry;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub fn list(database: &config::Database) {
 /// There is no such job.
 pub async fn run(database: &config::Database, name: &str, dry_run: bool) -> Result<Report> {
     let (stop, stopped) = watch::channel(false);
-    let part = Part::new(database, &Metrics::new(), Clock::start(), &stopped);
+    let part = Part::new(database, &Registry::new(), Clock::start(), &stopped)?;
     let Some(job) = part.jobs.iter().find(|job| job.name == name) else {
         let names: Vec<&str> = part.jobs.iter().map(|job| job.name.as_str()).collect();
         bail!("there is no job {name:?}; there are: {}", names.join(", "));

@@ -16,7 +16,6 @@
 //! | [`command`] | what each command does, from its arguments to its exit code |
 //! | [`check`] | what is wrong with `levee.yaml` and with an Envoy configuration, line by line |
 //! | [`by_hand`] | what is done on the command line |
-//! | [`metrics`] | all names of metrics |
 //! | [`tls`] | whom to trust |
 //! | [`logging`] | how the log looks |
 //! | [`clock`] | the only place that reads a clock |
@@ -33,7 +32,6 @@ pub mod envoy;
 pub mod fetch;
 pub mod jobs;
 pub mod logging;
-pub mod metrics;
 pub mod redis;
 pub mod run;
 pub mod status;

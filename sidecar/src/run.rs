@@ -1,20 +1,22 @@
 //! Starting all parts, and stopping them in order.
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{Admin, Readiness, page};
 use crate::clock::Clock;
 use crate::config::{Address, Config, Redis};
 use crate::database;
+use crate::envoy::metrics::EnvoyMetrics;
 use crate::envoy::scrape::Envoy;
-use crate::metrics::Metrics;
 use crate::redis::commands::Repeatable;
 use crate::redis::gate::Gate;
 use crate::redis::health;
 use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
+use crate::redis::metrics::{RedisFamilies, RedisMetrics};
 use crate::redis::session::Settings;
 use crate::redis::upstream::Upstream;
 use crate::tls;
 use anyhow::{Context, Result};
+use prometheus::Registry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,7 +45,9 @@ pub async fn run(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let clock = Clock::start();
-    let metrics = Metrics::new();
+    let registry = Registry::new();
+    page::register_build_info(&registry)?;
+    let families = RedisFamilies::register(&registry)?;
     let readiness = Readiness::default();
     let (stop, stopped) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -69,7 +73,9 @@ pub async fn run(config: Config) -> Result<()> {
         let context = || format!("redis, upstream {}", upstream.name);
         let listener = listen(&part, upstream.listen).await?;
         let address = listener.local_addr()?;
-        let proxy = Arc::new(proxy(upstream, &metrics, clock).with_context(context)?);
+        let proxy = Arc::new(
+            proxy(upstream, families.upstream(&upstream.name), clock).with_context(context)?,
+        );
         if let Some(store) = &store {
             store.recall(&upstream.name, &proxy.gate, clock).await;
             background.spawn(
@@ -94,7 +100,8 @@ pub async fn run(config: Config) -> Result<()> {
     let database = config
         .database
         .as_ref()
-        .map(|config| database::Part::new(config, &metrics, clock, &stopped));
+        .map(|config| database::Part::new(config, &registry, clock, &stopped))
+        .transpose()?;
     if let Some(part) = &database {
         for job in &part.jobs {
             parts.spawn(job.clone().run_on_schedule());
@@ -108,10 +115,10 @@ pub async fn run(config: Config) -> Result<()> {
     }
 
     let admin = Admin {
-        envoy: envoy(&config, &metrics, clock, &mut background),
+        envoy: envoy(&config, &registry, clock, &mut background)?,
         database: database.map(Arc::new),
         token: config.token.clone().map(Arc::new),
-        metrics,
+        registry,
         readiness: readiness.clone(),
         redis: Arc::new(redis),
         clock,
@@ -146,14 +153,17 @@ pub async fn run(config: Config) -> Result<()> {
 /// Reads Envoy in the background, if it is to be read.
 fn envoy(
     config: &Config,
-    metrics: &Metrics,
+    registry: &Registry,
     clock: Clock,
     background: &mut JoinSet<()>,
-) -> Option<Arc<Envoy>> {
-    let config = config.envoy.clone()?;
-    let envoy = Arc::new(Envoy::new(config, metrics.envoy(), clock));
+) -> Result<Option<Arc<Envoy>>> {
+    let Some(config) = config.envoy.clone() else {
+        return Ok(None);
+    };
+    let metrics = EnvoyMetrics::register(registry)?;
+    let envoy = Arc::new(Envoy::new(config, metrics, clock));
     background.spawn(envoy.clone().watch());
-    Some(envoy)
+    Ok(Some(envoy))
 }
 
 async fn listen(part: &str, address: SocketAddr) -> Result<TcpListener, ListenError> {
@@ -166,13 +176,13 @@ async fn listen(part: &str, address: SocketAddr) -> Result<TcpListener, ListenEr
         })
 }
 
-fn proxy(config: &Redis, metrics: &Metrics, clock: Clock) -> Result<Proxy> {
+fn proxy(config: &Redis, metrics: RedisMetrics, clock: Clock) -> Result<Proxy> {
     let now = clock.now();
     let gate = Gate::new(
         &config.name,
         config.breaker,
         config.budget,
-        metrics.redis(&config.name),
+        metrics,
         now.as_nanos() ^ u64::from(std::process::id()),
         now,
     );

@@ -2,10 +2,12 @@
 #![allow(missing_docs)]
 
 use levee::clock::Clock;
+use levee::jobs::metrics::{JobFamilies, JobMetrics};
 use levee::jobs::pace;
-use levee::jobs::runner::{Outcome, Report, Runner, Settings};
+use levee::jobs::report::{Outcome, Report};
+use levee::jobs::runner::{Runner, Settings};
 use levee::jobs::{Batch, Error, Job, Kind, Run};
-use levee::metrics::Metrics;
+use prometheus::Registry;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -78,9 +80,14 @@ const SETTINGS: Settings = Settings {
     dry_run: false,
 };
 
+fn metrics() -> JobMetrics {
+    let families = JobFamilies::register(&Registry::new()).unwrap();
+    families.job("x", None).unwrap()
+}
+
 async fn run(script: &Script, settings: Settings) -> Report {
     let (_stop, stopped) = watch::channel(false);
-    let metrics = Metrics::new().job("x", None);
+    let metrics = metrics();
     let clock = Clock::start();
     let runner = Runner::new("x", settings, script.clone(), clock, metrics, 1, stopped);
     let report = runner.run(runner.turn().unwrap(), settings.dry_run).await;
@@ -276,7 +283,7 @@ async fn the_first_run_comes_within_a_minute_and_later_ones_up_to_a_tenth_early(
             every: Some(every),
             ..SETTINGS
         };
-        let metrics = Metrics::new().job("x", None);
+        let metrics = metrics();
         let script = Script::default();
         let runner = Runner::new("x", settings, script, clock, metrics, seed, stopped);
         let runner = Arc::new(runner);

@@ -1,15 +1,16 @@
 //! What a session promises, without sockets and without waiting.
 #![allow(missing_docs)]
 
-use levee::metrics::Metrics;
 use levee::redis::commands::Repeatable;
 use levee::redis::gate::Gate;
+use levee::redis::metrics::RedisFamilies;
 use levee::redis::resp::encode;
 use levee::redis::session::{Session, Settings};
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{BreakerSettings, Phase};
 use levee_policy::budget::BudgetSettings;
 use levee_policy::time::Instant;
+use prometheus::Registry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ impl Play {
 
     fn with(settings: Settings, budget: BudgetSettings) -> Self {
         let now = Instant::from_nanos(1_000_000_000_000);
-        let metrics = Metrics::new().redis("x");
+        let families = RedisFamilies::register(&Registry::new()).unwrap();
+        let metrics = families.upstream("x");
         let gate = Arc::new(Gate::new(
             "x",
             BreakerSettings::default(),

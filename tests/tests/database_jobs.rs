@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use levee::database::sql::{Begin, Parameter, Spec, Types};
+use levee::database::preset::Preset;
+use levee::database::sql::{Begin, Parameter, Types};
 use levee_tests::clock::Stopwatch;
 use levee_tests::postgres::Postgres;
 use levee_tests::process::Signal;
@@ -144,7 +145,8 @@ fn a_call_of_exactly_24_hours_is_left_alone() {
              ('older', 'active', now() - interval '24 hours' - interval '1 microsecond')",
         )
         .expect("rows");
-    let statement = Spec::stale_calls(Duration::from_hours(24)).batch(&Types::new(), Begin::First);
+    let spec = Preset::find("stale_calls").expect("a preset").spec(None);
+    let statement = spec.batch(&Types::new(), Begin::First);
     let values: Vec<&(dyn ToSql + Sync)> = statement
         .parameters
         .iter()

@@ -9,13 +9,13 @@ use levee::clock::Clock;
 use levee::config::Config;
 use levee::database::Part;
 use levee::database::watchdog::{Act, Class};
-use levee::metrics::Metrics;
 use levee_tests::clock::Stopwatch;
 use levee_tests::postgres::{Postgres, programs};
 use levee_tests::process::{Process, Signal};
 use levee_tests::sidecar::{Sidecar, write_config};
 use levee_tests::wait::GENEROUS;
 use postgres::Client;
+use prometheus::Registry;
 
 const WATCHDOG: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 1500ms, long_query: 4s}, \
                         idle_in_transaction: 1500ms, rules: [{application: reports, class: long_query}]}";
@@ -151,9 +151,9 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let config = config.database.expect("a database");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let part =
-        runtime.block_on(async { Part::new(&config, &Metrics::new(), Clock::start(), &stopped) });
-    let guard = part.guard.expect("a watchdog");
+    let registry = Registry::new();
+    let part = runtime.block_on(async { Part::new(&config, &registry, Clock::start(), &stopped) });
+    let guard = part.expect("metrics").guard.expect("a watchdog");
 
     let mut service = postgres.client_as("app");
     let statements = thread::spawn(move || {

@@ -3,9 +3,10 @@
 use super::Admin;
 use crate::config::Secret;
 use crate::database::cleanup::Cleanup;
+use crate::database::preset::{PRESETS, Preset};
 use crate::database::sql::Action;
-use crate::jobs::runner::{Outcome, Report, Runner};
-use crate::metrics::Preset;
+use crate::jobs::report::{Outcome, Report};
+use crate::jobs::runner::Runner;
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -24,13 +25,15 @@ const WAIT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 pub(super) fn router() -> Router<Admin> {
-    Router::new()
+    let router = Router::new()
         .route("/v1/jobs", get(list))
         .route("/v1/jobs/{name}", get(one))
         .route("/v1/jobs/{name}/run", post(run))
-        .route("/v1/auth/cleanup", post(run_expired_tokens))
-        .route("/v1/video/cleanup", post(run_stale_calls))
-        .route("/v1/watchdog", get(watchdog))
+        .route("/v1/watchdog", get(watchdog));
+    PRESETS.iter().fold(router, |router, preset| {
+        let run = move |admin, query, headers| run_preset(admin, query, headers, preset);
+        router.route(preset.run_path, post(run))
+    })
 }
 
 type Job = Arc<Runner<Cleanup>>;
@@ -64,19 +67,11 @@ async fn run(
     begin(&admin, job, &missing, query.as_deref(), &headers).await
 }
 
-async fn run_expired_tokens(admin: State<Admin>, query: RawQuery, headers: HeaderMap) -> Response {
-    run_preset(admin, query, headers, Preset::ExpiredTokens).await
-}
-
-async fn run_stale_calls(admin: State<Admin>, query: RawQuery, headers: HeaderMap) -> Response {
-    run_preset(admin, query, headers, Preset::StaleCalls).await
-}
-
 async fn run_preset(
     State(admin): State<Admin>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    preset: Preset,
+    preset: &'static Preset,
 ) -> Response {
     let is_it = |job: &&Job| job.job.preset == Some(preset);
     let job = admin.jobs().iter().find(is_it);

@@ -170,7 +170,7 @@ fn upstream(listen: SocketAddr, proxy: &Proxy, now: Instant) -> Redis {
 fn jobs(part: &database::Part, now: Instant) -> Vec<Job> {
     let job = |job: &std::sync::Arc<crate::jobs::runner::Runner<database::cleanup::Cleanup>>| {
         let status = job.status();
-        let (rows_total, failures_total) = job.totals();
+        let totals = job.totals();
         let last = status.last;
         Job {
             name: job.name.clone(),
@@ -186,8 +186,8 @@ fn jobs(part: &database::Part, now: Instant) -> Vec<Job> {
             next_in_seconds: status
                 .next
                 .map(|next| seconds(next, now) - seconds(now, next)),
-            rows_total,
-            failures_total,
+            rows_total: totals.rows,
+            failures_total: totals.failed_runs,
             problem: status.problem,
         }
     };

@@ -4,7 +4,7 @@ use super::{Exit, failed, read_config};
 use crate::by_hand::{self, Wish};
 use crate::cli::{Db, Job, JobRun, Limits};
 use crate::config::database::Database;
-use crate::jobs::runner::Outcome;
+use crate::jobs::report::Outcome;
 use crate::logging;
 use std::path::Path;
 use tokio::runtime::Builder;

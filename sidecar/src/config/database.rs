@@ -1,11 +1,11 @@
 //! The section `database`: where it is, which jobs there are, what the watchdog watches.
 
 use super::{MILLISECOND, Secret};
+use crate::database::preset::{PRESETS, Preset};
 use crate::database::sql::{Action, Condition, Dialect, Identifier, Spec, Value};
 use crate::database::watchdog::{self, Class, Rule};
 use crate::jobs::pace;
 use crate::jobs::runner;
-use crate::metrics::Preset;
 use levee_config::LONGEST;
 use levee_config::reader::Section;
 use sqlx::postgres::PgConnectOptions;
@@ -78,7 +78,7 @@ pub struct Job {
     /// Its name.
     pub name: String,
     /// Which preset it is, if it is one.
-    pub preset: Option<Preset>,
+    pub preset: Option<&'static Preset>,
     /// What it does.
     pub spec: Spec,
     /// When and how it is run.
@@ -207,19 +207,13 @@ fn unknown_parameters(url: &str) -> Vec<String> {
 }
 
 fn read_job(s: &mut Section<'_>) -> Job {
-    let preset = s.choice(
-        "preset",
-        &[
-            ("expired_tokens", Preset::ExpiredTokens),
-            ("stale_calls", Preset::StaleCalls),
-        ],
-    );
-    let older_than = |s: &mut Section<'_>| s.duration("older_than", Duration::ZERO..=TEN_YEARS);
+    let preset = s.choice("preset", &PRESETS.each_ref().map(|it| (it.name, it)));
     let mut spec = match preset {
-        Some(Preset::ExpiredTokens) => Spec::expired_tokens(),
-        Some(Preset::StaleCalls) => {
-            Spec::stale_calls(older_than(s).unwrap_or(Duration::from_hours(24)))
-        }
+        Some(preset) => preset.spec(
+            preset
+                .older_than
+                .and_then(|_| s.duration("older_than", Duration::ZERO..=TEN_YEARS)),
+        ),
         None => read_spec(s),
     };
     spec.schema = s.has("schema").then(|| identifier(s, "schema"));
@@ -261,11 +255,10 @@ fn read_job(s: &mut Section<'_>) -> Job {
 
 /// A job of the user's own.
 fn read_spec(s: &mut Section<'_>) -> Spec {
+    let presets = PRESETS.each_ref().map(|preset| preset.name).join(", ");
+    let table = format!("the table, or choose a preset: {presets}");
     for (field, what) in [
-        (
-            "table",
-            "the table, or choose a preset: expired_tokens, stale_calls",
-        ),
+        ("table", table.as_str()),
         ("key", "the column that is the table's key"),
         (
             "where",

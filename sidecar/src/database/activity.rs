@@ -2,11 +2,11 @@
 
 use super::connect::Database;
 use super::fingerprint::fingerprint;
+use super::metrics::WatchdogMetrics;
 use super::sql::Dialect;
 use super::watchdog::{Act, Session, Settings, State, Watchdog};
 use crate::clock::Clock;
 use crate::jobs::{Error, Kind};
-use crate::metrics::WatchdogMetrics;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;

@@ -1,9 +1,9 @@
 //! A job that deletes rows of a table, or sets their columns, in batches.
 
 use super::connect::Database;
+use super::preset::Preset;
 use super::sql::{Begin, Dialect, Parameter, Spec, Statement, Type, Types};
 use crate::jobs::{Batch, Error, Job, Kind, Run};
-use crate::metrics::Preset;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, Postgres, Row};
@@ -16,7 +16,7 @@ pub struct Cleanup {
     /// Its name; instances whose jobs have the same name and table take turns.
     pub name: String,
     /// Which preset it is, if it is one.
-    pub preset: Option<Preset>,
+    pub preset: Option<&'static Preset>,
     /// What it does.
     pub spec: Spec,
     /// Where.

@@ -5,16 +5,20 @@ pub mod cleanup;
 pub mod connect;
 pub mod fingerprint;
 pub mod limits;
+pub mod metrics;
+pub mod preset;
 pub mod sql;
 pub mod watchdog;
 
 use crate::clock::Clock;
 use crate::config::database as config;
+use crate::jobs::metrics::JobFamilies;
 use crate::jobs::runner::Runner;
-use crate::metrics::Metrics;
 use activity::Guard;
 use cleanup::Cleanup;
 use connect::Database;
+use metrics::WatchdogMetrics;
+use prometheus::Registry;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -29,19 +33,23 @@ pub struct Part {
 
 impl Part {
     /// Jobs that have not been run, and a watchdog that has not looked.
+    ///
+    /// # Errors
+    /// `registry` already has metrics of these names.
     pub fn new(
         config: &config::Database,
-        metrics: &Metrics,
+        registry: &Registry,
         clock: Clock,
         stop: &watch::Receiver<bool>,
-    ) -> Self {
+    ) -> prometheus::Result<Self> {
+        let families = JobFamilies::register(registry)?;
         let database = Database::new(
             config.options(),
             config.dialect,
             config.connections,
             config.statement_timeout,
         );
-        let job = |(place, job): (usize, &config::Job)| {
+        let job = |(place, job): (usize, &config::Job)| -> prometheus::Result<_> {
             let cleanup = Cleanup {
                 name: job.name.clone(),
                 preset: job.preset,
@@ -49,9 +57,10 @@ impl Part {
                 database: database.clone(),
             };
             let seed = clock.now().as_nanos() ^ u64::from(std::process::id()) << 8 ^ place as u64;
-            let metrics = metrics.job(&job.name, job.preset);
+            let own = job.preset.map(|preset| &preset.metrics);
+            let metrics = families.job(&job.name, own)?;
             let stop = stop.clone();
-            Arc::new(Runner::new(
+            Ok(Arc::new(Runner::new(
                 &job.name,
                 job.settings,
                 cleanup,
@@ -59,9 +68,9 @@ impl Part {
                 metrics,
                 seed,
                 stop,
-            ))
+            )))
         };
-        let guard = |watchdog: &config::Watchdog| {
+        let guard = |watchdog: &config::Watchdog| -> prometheus::Result<_> {
             // A connection of its own: it must look even while all others are busy.
             let database = Database::new(
                 config.options(),
@@ -69,16 +78,17 @@ impl Part {
                 1,
                 config.statement_timeout,
             );
-            let metrics = metrics.watchdog(&config.name);
+            let metrics = WatchdogMetrics::register(registry, &config.name)?;
             let settings = watchdog.settings.clone();
             let (every, dry_run) = (watchdog.every, watchdog.dry_run);
-            Arc::new(Guard::new(
+            Ok(Arc::new(Guard::new(
                 database, settings, every, dry_run, metrics, clock,
-            ))
+            )))
         };
-        Self {
-            jobs: config.jobs.iter().enumerate().map(job).collect(),
-            guard: config.watchdog.as_ref().map(guard),
-        }
+        let jobs = config.jobs.iter().enumerate().map(job);
+        Ok(Self {
+            jobs: jobs.collect::<prometheus::Result<_>>()?,
+            guard: config.watchdog.as_ref().map(guard).transpose()?,
+        })
     }
 }

@@ -150,45 +150,6 @@ pub struct Type {
 pub type Types = BTreeMap<String, Type>;
 
 impl Spec {
-    /// Rows of `email_verification_tokens` that have expired are deleted.
-    pub fn expired_tokens() -> Self {
-        let column = |name: &str| Identifier(name.to_owned());
-        Self {
-            schema: None,
-            table: column("email_verification_tokens"),
-            key: column("token_id"),
-            order: column("expires_at"),
-            conditions: vec![Condition::Before(column("expires_at"), Duration::ZERO)],
-            action: Action::Delete,
-        }
-    }
-
-    /// Rows of `calls` that ring or are active, and began longer ago than `older_than`, are ended.
-    pub fn stale_calls(older_than: Duration) -> Self {
-        let column = |name: &str| Identifier(name.to_owned());
-        Self {
-            schema: None,
-            table: column("calls"),
-            key: column("call_id"),
-            order: column("started_at"),
-            conditions: vec![
-                Condition::In(
-                    column("status"),
-                    vec!["ringing".to_owned(), "active".to_owned()],
-                ),
-                Condition::Before(column("started_at"), older_than),
-            ],
-            action: Action::Set(vec![
-                (column("status"), Value::Text("ended".to_owned())),
-                (column("ended_at"), Value::Ago(Duration::ZERO)),
-                (
-                    column("duration"),
-                    Value::SecondsSince(column("started_at")),
-                ),
-            ]),
-        }
-    }
-
     /// The table as it stands in a statement.
     pub fn table(&self) -> String {
         match &self.schema {
@@ -451,6 +412,7 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::preset::Preset;
 
     fn types(columns: &[(&str, &str)]) -> Types {
         columns
@@ -472,7 +434,7 @@ mod tests {
 
     #[test]
     fn expired_tokens_are_deleted_by_key_in_order_and_past_locked_rows() {
-        let spec = Spec::expired_tokens();
+        let spec = Preset::find("expired_tokens").unwrap().spec(None);
         let text = |rows: &str, limit: &str, again: &str| {
             format!(
                 "WITH levee_batch AS (SELECT \"token_id\" AS levee_key, \"expires_at\" AS levee_order FROM \
@@ -496,7 +458,7 @@ mod tests {
 
     #[test]
     fn stale_calls_are_ended_with_values_of_their_columns_types() {
-        let spec = Spec::stale_calls(Duration::from_hours(24));
+        let spec = Preset::find("stale_calls").unwrap().spec(None);
         let statement = spec.batch(&types(&[("status", "call_status")]), Begin::First);
         assert_eq!(
             values(&statement),

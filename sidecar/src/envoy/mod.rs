@@ -6,12 +6,12 @@
 //! | [`text`] | the text format of Prometheus |
 //! | [`translate`] | what of it is Levee's, in Levee's names and units |
 //! | [`histogram`] | counts below upper bounds |
-//! | [`merge`] | one family of each name, of what both have |
+//! | [`metrics`] | the metrics of reading Envoy |
 //! | [`history`] | since when a breaker has been where it is, and how long requests took lately |
 
 pub mod histogram;
 pub mod history;
-pub mod merge;
+pub mod metrics;
 pub mod scrape;
 pub mod text;
 pub mod translate;

@@ -1,11 +1,11 @@
 //! Reading Envoy's stats: bounded in time and size, one reading at a time, shared by all who ask meanwhile.
 
 use super::history::History;
+use super::metrics::EnvoyMetrics;
 use super::translate::{FILTER, Gateway};
 use crate::clock::Clock;
 use crate::config;
 use crate::fetch::{self, Failure};
-use crate::metrics::EnvoyMetrics;
 use levee_policy::time::Instant;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -2,7 +2,6 @@
 
 use super::histogram::Histogram;
 use super::text::{self, Labels, Line, read_number};
-use crate::metrics::{MODES, STATES};
 use levee_filter::label::label;
 use levee_filter::metrics as filter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -59,8 +58,8 @@ const fn gauge(name: &'static str, help: &'static str) -> Family {
 
 /// All metrics of the filter.
 pub const FAMILIES: [Family; 9] = [
-    gauge(filter::STATE, STATES),
-    gauge(filter::MODE, MODES),
+    gauge(filter::STATE, filter::STATES),
+    gauge(filter::MODE, filter::MODES),
     counter(filter::FAILURES, "Failed requests."),
     counter(filter::REQUESTS, "Requests by outcome."),
     counter(filter::TRANSITIONS, "Changes of a breaker's state."),

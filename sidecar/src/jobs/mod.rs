@@ -3,7 +3,9 @@
 //! A [`Job`] begins a [`Run`], and a run's one step is a batch. The [`Runner`](runner::Runner) around it
 //! decides when, how large, how fast, and when to stop.
 
+pub mod metrics;
 pub mod pace;
+pub mod report;
 pub mod runner;
 
 use std::future::Future;

@@ -1,9 +1,10 @@
 //! Runs a job: on schedule and by hand, one run at a time, batch after batch, until there is no more to do.
 
+use super::metrics::{JobMetrics, Totals};
 use super::pace::{self, Pace};
+use super::report::{Outcome, Report};
 use super::{Batch, Error, Job, Kind, Run};
 use crate::clock::Clock;
-use crate::metrics::JobMetrics;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
@@ -48,62 +49,6 @@ pub struct Settings {
     pub max_time: Duration,
     /// Whether runs on schedule only count.
     pub dry_run: bool,
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// There was no more to do.
-    Done,
-    /// A limit of the run was reached; the next one goes on.
-    Limit,
-    /// The process was asked to stop.
-    Stopped,
-    /// Another instance is at it.
-    Elsewhere,
-    /// See the error.
-    Failed,
-}
-
-impl Outcome {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Done,
-        Self::Limit,
-        Self::Stopped,
-        Self::Elsewhere,
-        Self::Failed,
-    ];
-
-    /// Its name in metrics and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Limit => "limit",
-            Self::Stopped => "stopped",
-            Self::Elsewhere => "elsewhere",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// What came of a run.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// When it began.
-    pub began: Instant,
-    /// How long it took.
-    pub took: Duration,
-    /// Whether it only counted.
-    pub dry_run: bool,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Items that were handled, or, in a dry run, that would be.
-    pub rows: u64,
-    /// Batches that handled at least one.
-    pub batches: u64,
-    /// What went wrong.
-    pub error: Option<String>,
 }
 
 /// What can be seen of a job.
@@ -189,8 +134,7 @@ impl<J: Job> Runner<J> {
         self.lock().clone()
     }
 
-    /// Items that it has handled in all, and runs that failed, since the process started.
-    pub fn totals(&self) -> (u64, u64) {
+    pub fn totals(&self) -> Totals {
         self.metrics.totals()
     }
 

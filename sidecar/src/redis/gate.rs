@@ -1,7 +1,7 @@
 //! What all connections to one upstream decide together: its breaker, its retry budget, and who tries
 //! whether it can be reached again.
 
-use crate::metrics::RedisMetrics;
+use super::metrics::RedisMetrics;
 use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{
     self, Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, Verdict,

@@ -11,6 +11,7 @@
 //! | [`connection`] | a session with its sockets |
 //! | [`listener`] | accepting clients, and how many |
 //! | [`health`] | asking Redis whether it answers while the breaker is not closed |
+//! | [`metrics`] | what is counted |
 //! | [`memory`] | what a breaker and a budget know, kept for the next process |
 
 pub mod commands;
@@ -19,6 +20,7 @@ pub mod gate;
 pub mod health;
 pub mod listener;
 pub mod memory;
+pub mod metrics;
 pub mod replay;
 pub mod resp;
 pub mod session;

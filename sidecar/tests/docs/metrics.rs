@@ -1,9 +1,15 @@
 //! Names of metrics.
 
 use crate::METRICS;
+use levee::admin::page;
+use levee::database::metrics::WatchdogMetrics;
+use levee::database::preset::PRESETS;
+use levee::envoy::metrics::EnvoyMetrics;
 use levee::envoy::translate::Gateway;
-use levee::metrics::{Metrics, Preset};
+use levee::jobs::metrics::JobFamilies;
+use levee::redis::metrics::RedisFamilies;
 use levee_pages::Page;
+use prometheus::Registry;
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,13 +31,16 @@ fn listed(heading: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
-    let metrics = Metrics::new();
-    let _ = metrics.redis("x");
-    let _ = metrics.job("x", Some(Preset::ExpiredTokens));
-    let _ = metrics.job("y", Some(Preset::StaleCalls));
-    let _ = metrics.watchdog("x");
-    let _ = metrics.envoy();
-    let text = metrics.text_with(&Gateway::read(ENVOY, &BTreeMap::new()));
+    let registry = Registry::new();
+    page::register_build_info(&registry).unwrap();
+    let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
+    let jobs = JobFamilies::register(&registry).unwrap();
+    for preset in &PRESETS {
+        let _ = jobs.job(preset.name, Some(&preset.metrics)).unwrap();
+    }
+    let _ = WatchdogMetrics::register(&registry, "x").unwrap();
+    let _ = EnvoyMetrics::register(&registry).unwrap();
+    let text = page::text(&registry, &Gateway::read(ENVOY, &BTreeMap::new()));
     let exported = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

@@ -1,14 +1,35 @@
-//! One page of what the sidecar counts itself and what Envoy says: a family of each name, and each series once.
+//! The metrics page: what the sidecar counts and what Envoy reports, each family and each series once.
 
-use super::histogram::Histogram;
-use super::text::Labels;
-use super::translate::{FAMILIES, Gateway, Kind};
-use crate::metrics::names;
+use crate::envoy::histogram::Histogram;
+use crate::envoy::metrics::REQUEST_DURATION;
+use crate::envoy::text::Labels;
+use crate::envoy::translate::{FAMILIES, Gateway, Kind};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder, register_int_gauge_vec_with_registry};
 use std::collections::{BTreeMap, HashSet};
 
-/// The sidecar's own families with what is Envoy's among them, by name. Where both have a series, it is the sidecar's.
-pub fn merge(own: Vec<MetricFamily>, gateway: &Gateway) -> Vec<MetricFamily> {
+pub const BUILD_INFO: &str = "levee_build_info";
+
+/// Registers [`BUILD_INFO`].
+///
+/// # Errors
+/// `registry` already has it.
+pub fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
+    register_int_gauge_vec_with_registry!(BUILD_INFO, "Always 1.", &["version"], registry)?
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+    Ok(())
+}
+
+/// The page in the text format of Prometheus.
+pub fn text(registry: &Registry, gateway: &Gateway) -> String {
+    TextEncoder::new()
+        .encode_to_string(&merge(registry.gather(), gateway))
+        .unwrap_or_default()
+}
+
+/// The sidecar's families and Envoy's, by name. If both have a series, the sidecar's wins.
+fn merge(own: Vec<MetricFamily>, gateway: &Gateway) -> Vec<MetricFamily> {
     let mut families: BTreeMap<String, MetricFamily> = own
         .into_iter()
         .map(|family| (family.name().to_owned(), family))
@@ -41,7 +62,7 @@ fn labels_of(metric: &Metric) -> Vec<(String, String)> {
     labels
 }
 
-/// What Envoy says, as families.
+/// What Envoy reports, as families.
 fn families_of(gateway: &Gateway) -> Vec<MetricFamily> {
     let mut families = Vec::new();
     for family in FAMILIES {
@@ -82,7 +103,7 @@ fn families_of(gateway: &Gateway) -> Vec<MetricFamily> {
             metric
         });
         families.push(new_family(
-            names::REQUEST_DURATION,
+            REQUEST_DURATION,
             "How long requests that were answered took at the upstream, as Envoy measured it.",
             MetricType::HISTOGRAM,
             metrics.collect(),
@@ -126,15 +147,15 @@ fn histogram_of(histogram: &Histogram) -> proto::Histogram {
 
 #[cfg(test)]
 mod tests {
-    use crate::envoy::translate::Gateway;
-    use crate::metrics::Metrics;
-    use std::collections::{BTreeMap, BTreeSet};
+    use super::*;
+    use crate::redis::metrics::RedisFamilies;
+    use std::collections::BTreeSet;
 
     fn page(envoy: &str) -> String {
-        let metrics = Metrics::new();
-        let redis = metrics.redis("sessions");
-        redis.failures.inc();
-        metrics.text_with(&Gateway::read(envoy, &BTreeMap::new()))
+        let registry = Registry::new();
+        let redis = RedisFamilies::register(&registry).unwrap();
+        redis.upstream("sessions").failures.inc();
+        text(&registry, &Gateway::read(envoy, &BTreeMap::new()))
     }
 
     const ENVOY: &str = "circuit_breaker_state{service=\"auth\"} 1\n\

@@ -1,0 +1,68 @@
+//! Metrics of the watchdog.
+
+use super::watchdog::{Act, Class, IDLE_IN_TRANSACTION};
+use prometheus::{IntCounter, IntCounterVec, Registry, register_int_counter_vec_with_registry};
+
+pub const QUERY_TIMEOUT: &str = "db_query_timeout_total";
+pub const TERMINATED: &str = "db_sessions_terminated_total";
+pub const FAILED: &str = "db_watchdog_failed_total";
+
+/// The metrics of the watchdog at one database.
+#[derive(Clone, Debug)]
+pub struct WatchdogMetrics {
+    timeouts: IntCounterVec,
+    terminated: IntCounter,
+    database: String,
+    /// Polls that failed, missing rights, and acts that the database refused.
+    pub failed: IntCounter,
+}
+
+impl WatchdogMetrics {
+    /// # Errors
+    /// `registry` already has one of the names.
+    pub fn register(registry: &Registry, database: &str) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register_int_counter_vec_with_registry!(name, help, labels, registry)
+        };
+        let timeouts = counter(
+            QUERY_TIMEOUT,
+            "Statements that were cancelled, and sessions that were ended.",
+            &["database", "class"],
+        )?;
+        // An increase is only visible from a series that began at 0.
+        for class in [
+            Class::Query.name(),
+            Class::LongQuery.name(),
+            IDLE_IN_TRANSACTION,
+        ] {
+            timeouts.with_label_values(&[database, class]);
+        }
+        let terminated = counter(
+            TERMINATED,
+            "Sessions that were ended since their statement did not heed its cancellation.",
+            &["database"],
+        )?;
+        let failed = counter(
+            FAILED,
+            "Times that the watchdog could not look, or not do what was to be done.",
+            &["database"],
+        )?;
+        Ok(Self {
+            timeouts,
+            terminated: terminated.with_label_values(&[database]),
+            failed: failed.with_label_values(&[database]),
+            database: database.to_owned(),
+        })
+    }
+
+    /// Counts an act. A statement counts once as a timeout, even if its session had to be ended too.
+    pub fn acted(&self, act: Act) {
+        if matches!(act, Act::Terminate(_)) {
+            self.terminated.inc();
+            return;
+        }
+        self.timeouts
+            .with_label_values(&[self.database.as_str(), act.class()])
+            .inc();
+    }
+}

@@ -1,0 +1,53 @@
+//! The result of a run.
+
+use levee_policy::time::Instant;
+use std::time::Duration;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was left to do.
+    Done,
+    /// The run reached one of its limits; the next one continues.
+    Limit,
+    /// The process was told to stop.
+    Stopped,
+    /// Another instance is running the job.
+    Elsewhere,
+    /// See the error.
+    Failed,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 5] = [
+        Self::Done,
+        Self::Limit,
+        Self::Stopped,
+        Self::Elsewhere,
+        Self::Failed,
+    ];
+
+    /// Its name in metrics and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Limit => "limit",
+            Self::Stopped => "stopped",
+            Self::Elsewhere => "elsewhere",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub began: Instant,
+    pub took: Duration,
+    pub dry_run: bool,
+    pub outcome: Outcome,
+    /// Items that were handled or, in a dry run, would have been.
+    pub rows: u64,
+    /// Batches that handled at least one item.
+    pub batches: u64,
+    pub error: Option<String>,
+}
