@@ -1,4 +1,4 @@
-# The demonstration backend: a service with sessions in Redis and calls in PostgreSQL, which knows nothing of Levee.
+# The demonstration backend: a service with sessions in Redis and calls in PostgreSQL, unaware of Levee.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /levee
 COPY . .

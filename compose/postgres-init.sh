@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs once, when the database of docker-compose.yml is made: the tables of the demonstration backend, a role for it, and one
-# for Levee with the rights that it needs and no more. The passwords come from the environment.
+# Runs once, when the database of docker-compose.yml is created. Creates the tables of the demonstration backend, its role, and
+# a role for Levee with the minimal rights. The passwords come from the environment.
 set -euo pipefail
 psql -v ON_ERROR_STOP=1 -v app_password="${APP_PASSWORD:?}" -v levee_password="${LEVEE_PASSWORD:?}" \
   --username postgres --dbname app --no-psqlrc --quiet <<'SQL'
@@ -17,7 +17,7 @@ CREATE TABLE calls (
 CREATE INDEX ON calls (started_at);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON email_verification_tokens, calls TO app;
-GRANT SELECT, UPDATE, DELETE ON email_verification_tokens TO levee; -- UPDATE: to lock rows
+GRANT SELECT, UPDATE, DELETE ON email_verification_tokens TO levee; -- UPDATE is needed to lock rows
 GRANT SELECT, UPDATE ON calls TO levee;
 GRANT pg_read_all_stats, pg_signal_backend TO levee;
 SQL
