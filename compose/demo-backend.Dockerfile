@@ -2,7 +2,7 @@
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /levee
 COPY . .
-RUN rm rust-toolchain.toml && cargo build --locked --release --package levee-tests --bin levee-demo-backend
+RUN rm rust-toolchain.toml && cargo build --locked --release --package levee-demo --bin levee-demo-backend
 
 FROM debian:12.12-slim
 COPY --from=build /levee/target/release/levee-demo-backend /usr/local/bin/levee-demo-backend

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use levee_harness::tool::{output_of, promtool};
 use levee_pages::Page;
-use levee_tests::tool::{output_of, promtool};
 use serde_json::Value;
 
 /// Names that Prometheus makes itself.

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Method;
-use levee_tests::client::{Connection, Request};
-use levee_tests::clock::Stopwatch;
-use levee_tests::raw::{RawConnection, Read};
-use levee_tests::stack::{Parts, Stack};
-use levee_tests::wait::GENEROUS;
+use levee_demo::stack::{Parts, Stack};
+use levee_harness::client::{Connection, Request};
+use levee_harness::clock::Stopwatch;
+use levee_harness::raw::{RawConnection, Read};
+use levee_harness::wait::GENEROUS;
 use serde_json::{Value, json};
 
 /// How the services are reached.

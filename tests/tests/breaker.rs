@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use levee_tests::backend::{Backend, Behaviour, Gate, Response};
-use levee_tests::client::{Answer, Connection, Request};
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::grpc::{self, GrpcBackend, GrpcBehaviour, status};
-use levee_tests::raw::Crowd;
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour, Gate, Response};
+use levee_harness::client::{Answer, Connection, Request};
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
+use levee_harness::raw::Crowd;
+use levee_harness::wait;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

@@ -2,9 +2,9 @@
 #![allow(missing_docs)]
 
 use levee::check::of_envoy;
-use levee_tests::envoy::last_lines;
-use levee_tests::process::{Process, Signal};
-use levee_tests::wait;
+use levee_harness::envoy::last_lines;
+use levee_harness::process::{Process, Signal};
+use levee_harness::wait;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};

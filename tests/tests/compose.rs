@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, thread};
 
-use levee_tests::address::free_address;
-use levee_tests::client::Request;
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::last_lines;
-use levee_tests::postgres::{self, Postgres};
-use levee_tests::process::{Process, Signal};
-use levee_tests::redis::Redis;
-use levee_tests::sidecar::{self, Sidecar};
-use levee_tests::tool::{docker_compose, output_of, promtool};
-use levee_tests::wait::{self, GENEROUS};
+use levee_harness::address::free_address;
+use levee_harness::built;
+use levee_harness::client::Request;
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::last_lines;
+use levee_harness::postgres::{self, Postgres};
+use levee_harness::process::{Process, Signal};
+use levee_harness::redis::Redis;
+use levee_harness::sidecar::{self, Sidecar};
+use levee_harness::tool::{docker_compose, output_of, promtool};
+use levee_harness::wait::{self, GENEROUS};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -264,7 +265,7 @@ fn the_images_are_built_of_what_is_there_with_the_pinned_versions_and_run_as_nob
     let manifest = format!(
         "{}\n{}",
         read("sidecar/Cargo.toml"),
-        read("tests/Cargo.toml")
+        read("demo/Cargo.toml")
     );
     let ignored = read(".dockerignore");
     assert!(
@@ -570,7 +571,7 @@ fn backends_at(sidecar: &Sidecar, database: &Postgres, files: &TempDir) -> Vec<S
         );
         assert!(arguments.iter().any(|word| word == name), "{arguments:?}");
         let (mut process, log) = start(
-            env!("CARGO_BIN_EXE_levee-demo-backend"),
+            built::program("levee-demo-backend"),
             &arguments,
             files,
             name,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use levee_tests::backend::{Backend, Behaviour};
-use levee_tests::certificate::Certificate;
-use levee_tests::client::{Connection, Request};
-use levee_tests::envoy::{Envoy, start_that_fails};
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::grpc::{self, GrpcBackend, status};
-use levee_tests::raw::{RawConnection, Read};
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::certificate::Certificate;
+use levee_harness::client::{Connection, Request};
+use levee_harness::envoy::{Envoy, start_that_fails};
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::grpc::{self, GrpcBackend, status};
+use levee_harness::raw::{RawConnection, Read};
+use levee_harness::wait;
 use serde_json::{Value, json};
 
 /// A mistake of each kind, and the paths at which the filter must report them.

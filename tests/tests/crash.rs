@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use levee_tests::backend::Backend;
-use levee_tests::client::Request;
-use levee_tests::envoy::{Envoy, Start};
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::wait;
+use levee_harness::backend::Backend;
+use levee_harness::client::Request;
+use levee_harness::envoy::{Envoy, Start};
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::wait;
 
 /// The least that Envoy takes for a filter. It traps on a request with 40 headers or more, as a panic
 /// in Levee's would: nothing is known that makes Levee's do so.

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use levee_tests::postgres::Postgres;
-use levee_tests::sidecar::{self, Sidecar, TOKEN};
+use levee_harness::postgres::Postgres;
+use levee_harness::sidecar::{self, Sidecar, TOKEN};
 use serde_json::Value;
 
 const SLOW: &str =

@@ -5,10 +5,10 @@
 use std::thread;
 use std::time::Duration;
 
-use levee_tests::clock::Stopwatch;
-use levee_tests::postgres::Postgres;
-use levee_tests::sidecar::{self, Sidecar};
-use levee_tests::wait::GENEROUS;
+use levee_harness::clock::Stopwatch;
+use levee_harness::postgres::Postgres;
+use levee_harness::sidecar::{self, Sidecar};
+use levee_harness::wait::GENEROUS;
 use serde_json::Value;
 
 const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 0s, scheduled: false}}";

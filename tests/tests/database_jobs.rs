@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use levee::database::preset::Preset;
 use levee::database::sql::{Begin, Parameter, Types};
-use levee_tests::clock::Stopwatch;
-use levee_tests::postgres::Postgres;
-use levee_tests::process::Signal;
-use levee_tests::sidecar::Sidecar;
-use levee_tests::wait::GENEROUS;
+use levee_harness::clock::Stopwatch;
+use levee_harness::postgres::Postgres;
+use levee_harness::process::Signal;
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 use postgres::types::ToSql;
 use postgres::{Client, Transaction};
 use serde_json::Value;

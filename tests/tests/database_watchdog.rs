@@ -9,11 +9,11 @@ use levee::clock::Clock;
 use levee::config::Config;
 use levee::database::Part;
 use levee::database::watchdog::{Act, Class};
-use levee_tests::clock::Stopwatch;
-use levee_tests::postgres::{Postgres, programs};
-use levee_tests::process::{Process, Signal};
-use levee_tests::sidecar::{Sidecar, write_config};
-use levee_tests::wait::GENEROUS;
+use levee_harness::clock::Stopwatch;
+use levee_harness::postgres::{Postgres, programs};
+use levee_harness::process::{Process, Signal};
+use levee_harness::sidecar::{Sidecar, write_config};
+use levee_harness::wait::GENEROUS;
 use postgres::Client;
 use prometheus::Registry;
 

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use levee_tests::process::{Process, Signal};
-use levee_tests::sidecar;
+use levee_harness::built;
+use levee_harness::process::{Process, Signal};
+use levee_harness::sidecar;
 use tempfile::TempDir;
 
 /// A `levee-demo` with its output in files, and a folder for temporary files.
@@ -26,7 +27,7 @@ impl Demo {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let output = |name| fs::File::create(folder.path().join(name)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_levee-demo"));
+        let mut command = Command::new(built::program("levee-demo"));
         command
             .args(arguments)
             .env("TMPDIR", temporary)
@@ -93,7 +94,7 @@ fn a_name_that_fits_no_scenario_is_told() {
 fn ctrl_c_ends_it_after_the_scenario_under_way() {
     let mut demo = Demo::start(&[], &sidecar::program());
     let stdout = demo.folder.path().join("stdout");
-    let waited = levee_tests::clock::Stopwatch::start();
+    let waited = levee_harness::clock::Stopwatch::start();
     while !fs::read_to_string(&stdout)
         .unwrap()
         .contains("1. database slow")

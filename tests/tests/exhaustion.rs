@@ -1,12 +1,12 @@
 //! The gateway itself is not used up: by too much memory in use, or by clients that take no answers.
 
-use levee_tests::access_log::Line;
-use levee_tests::backend::{Backend, Behaviour, Response};
-use levee_tests::client::Request;
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::raw::{Crowd, Read};
-use levee_tests::wait;
+use levee_harness::access_log::Line;
+use levee_harness::backend::{Backend, Behaviour, Response};
+use levee_harness::client::Request;
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::raw::{Crowd, Read};
+use levee_harness::wait;
 use serde_json::{Value, json};
 
 const MIB: usize = 1 << 20;

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use levee_tests::backend::{Backend, Behaviour, Gate, Response};
-use levee_tests::client::{Connection, NoAnswer, Request};
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::grpc::{self, GrpcBackend, GrpcBehaviour, status};
-use levee_tests::process::{self, Process, Signal};
-use levee_tests::raw::{Crowd, RawConnection, Read};
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour, Gate, Response};
+use levee_harness::client::{Connection, NoAnswer, Request};
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
+use levee_harness::process::{self, Process, Signal};
+use levee_harness::raw::{Crowd, RawConnection, Read};
+use levee_harness::wait;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_millis(300);

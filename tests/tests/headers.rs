@@ -1,11 +1,11 @@
 //! Whatever clients and services put into headers: the filter goes on.
 
-use levee_tests::backend::{Backend, Behaviour, Response};
-use levee_tests::client::{Connection, Request};
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::raw::RawConnection;
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour, Response};
+use levee_harness::client::{Connection, Request};
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::raw::RawConnection;
+use levee_harness::wait;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;

@@ -1,11 +1,11 @@
 //! What the filter asks a real Envoy for, and what Envoy calls it for: by Envoy's own trace.
 
-use levee_tests::backend::{Backend, Behaviour};
-use levee_tests::client::Request;
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::grpc::{self, GrpcBackend, GrpcBehaviour, status};
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::client::Request;
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
+use levee_harness::wait;
 use serde_json::json;
 use std::collections::BTreeMap;
 

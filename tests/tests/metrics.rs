@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use levee_tests::backend::{Backend, Behaviour};
-use levee_tests::client::Request;
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::client::Request;
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::wait;
 use serde_json::json;
 
 /// A gateway on which a service failed until its breaker opened: 3 successes, one neutral answer, 5 failures, and 3

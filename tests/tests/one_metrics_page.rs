@@ -11,18 +11,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use levee_tests::address::free_address;
-use levee_tests::backend::Backend;
-use levee_tests::client::Request;
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::{Envoy, Start};
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::metrics::Metrics;
-use levee_tests::process::{Process, Signal};
-use levee_tests::sidecar::Sidecar;
-use levee_tests::stack::{Parts, Stack};
-use levee_tests::tool::{prometheus, promtool};
-use levee_tests::wait::{self, GENEROUS};
+use levee_demo::stack::{Parts, Stack};
+use levee_harness::address::free_address;
+use levee_harness::backend::Backend;
+use levee_harness::client::Request;
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::{Envoy, Start};
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::metrics::Metrics;
+use levee_harness::process::{Process, Signal};
+use levee_harness::sidecar::Sidecar;
+use levee_harness::tool::{prometheus, promtool};
+use levee_harness::wait::{self, GENEROUS};
 use serde_json::{Value, json};
 
 /// Name, type, and the labels of a series that must be there.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use levee_tests::backend::{Backend, Behaviour, Response};
-use levee_tests::client::Request;
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::grpc::{self, GrpcBackend, GrpcBehaviour, status};
-use levee_tests::raw::Crowd;
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour, Response};
+use levee_harness::client::Request;
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
+use levee_harness::raw::Crowd;
+use levee_harness::wait;
 use serde_json::{Value, json};
 
 const SUCCESS: [f64; 3] = [1.0, 0.0, 0.0];

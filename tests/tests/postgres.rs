@@ -1,9 +1,9 @@
 //! The harness of `PostgreSQL`: it starts, answers, restarts with its data, and leaves nothing.
 
-use levee_tests::clock::Stopwatch;
-use levee_tests::postgres::Postgres;
-use levee_tests::process::{Signal, is_running};
-use levee_tests::wait::GENEROUS;
+use levee_harness::clock::Stopwatch;
+use levee_harness::postgres::Postgres;
+use levee_harness::process::{Signal, is_running};
+use levee_harness::wait::GENEROUS;
 use postgres::{Client, NoTls};
 
 fn count(postgres: &Postgres) -> i64 {

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use levee_tests::redis::{Client, Redis};
-use levee_tests::relay::{Relay, answering};
-use levee_tests::sidecar::Sidecar;
-use levee_tests::wait::GENEROUS;
+use levee_harness::redis::{Client, Redis};
+use levee_harness::relay::{Relay, answering};
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 
 #[test]
 fn writes_whose_reply_is_lost_are_never_applied_twice_and_reads_succeed() {

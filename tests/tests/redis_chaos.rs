@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use levee_harness::clock::Stopwatch;
+use levee_harness::process::Signal;
+use levee_harness::redis::{Client, Redis};
+use levee_harness::relay::Flaky;
+use levee_harness::sidecar::Sidecar;
 use levee_policy::random::SplitMix64;
-use levee_tests::clock::Stopwatch;
-use levee_tests::process::Signal;
-use levee_tests::redis::{Client, Redis};
-use levee_tests::relay::Flaky;
-use levee_tests::sidecar::Sidecar;
 
 const CLIENTS: usize = 6;
 const ROUNDS: usize = 1500;

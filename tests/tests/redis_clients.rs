@@ -9,11 +9,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use levee::redis::commands::{OVERWRITES, READS};
-use levee_tests::address::free_address;
-use levee_tests::certificate::Certificate;
-use levee_tests::redis::{Client, Redis};
-use levee_tests::sidecar::Sidecar;
-use levee_tests::wait::GENEROUS;
+use levee_harness::address::free_address;
+use levee_harness::certificate::Certificate;
+use levee_harness::redis::{Client, Redis};
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 
 /// What a program prints, which must succeed.
 fn output(command: &mut Command) -> String {

@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use levee_tests::clock::Stopwatch;
-use levee_tests::process::Signal;
-use levee_tests::redis::Redis;
-use levee_tests::relay::Relay;
-use levee_tests::sidecar::Sidecar;
+use levee_harness::clock::Stopwatch;
+use levee_harness::process::Signal;
+use levee_harness::redis::Redis;
+use levee_harness::relay::Relay;
+use levee_harness::sidecar::Sidecar;
 
 #[test]
 fn what_follows_a_refused_multi_is_no_transaction() {

@@ -4,9 +4,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use levee_tests::redis::Redis;
-use levee_tests::sidecar::Sidecar;
-use levee_tests::wait::GENEROUS;
+use levee_harness::redis::Redis;
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 
 /// What comes back up to a marker that is sent behind the bytes, and whether the connection was closed before.
 fn said(address: SocketAddr, bytes: &[u8]) -> (String, bool) {

@@ -4,11 +4,11 @@
 use std::thread;
 use std::time::Duration;
 
-use levee_tests::clock::Stopwatch;
-use levee_tests::redis::{Client, Redis};
-use levee_tests::relay::answering;
-use levee_tests::sidecar::Sidecar;
-use levee_tests::wait::GENEROUS;
+use levee_harness::clock::Stopwatch;
+use levee_harness::redis::{Client, Redis};
+use levee_harness::relay::answering;
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 
 #[test]
 fn more_clients_than_the_limit_are_told_so_and_the_others_go_on() {

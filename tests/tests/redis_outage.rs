@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use levee_tests::clock::Stopwatch;
-use levee_tests::process::Signal;
-use levee_tests::redis::{Client, Redis};
-use levee_tests::relay::Dead;
-use levee_tests::sidecar::Sidecar;
-use levee_tests::wait::GENEROUS;
+use levee_harness::clock::Stopwatch;
+use levee_harness::process::Signal;
+use levee_harness::redis::{Client, Redis};
+use levee_harness::relay::Dead;
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 
 /// More than a deadline of 3 s, on a busy machine.
 const DEADLINE_AND_SLACK: Duration = Duration::from_secs(8);

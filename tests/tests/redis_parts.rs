@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use levee::redis::resp::encode;
-use levee_tests::address::free_address;
-use levee_tests::redis::{Client, Redis};
-use levee_tests::sidecar::Sidecar;
-use levee_tests::wait::GENEROUS;
+use levee_harness::address::free_address;
+use levee_harness::redis::{Client, Redis};
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 
 #[test]
 fn who_waits_for_redis_is_not_idle() {

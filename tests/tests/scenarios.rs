@@ -1,8 +1,8 @@
 //! The five scenarios of the audited system on the whole stack: each holds with Levee, and breaks without it.
 #![allow(missing_docs)]
 
-use levee_tests::scenarios::{ALL, Report, Scenario};
-use levee_tests::stack::{Parts, Stack};
+use levee_demo::scenarios::{ALL, Report, Scenario};
+use levee_demo::stack::{Parts, Stack};
 
 fn scenario(name: &str) -> Scenario {
     let scenario = ALL.into_iter().find(|scenario| scenario.name == name);

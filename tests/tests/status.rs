@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use levee_tests::address::free_address;
-use levee_tests::backend::{Backend, Behaviour};
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::process::{Process, Signal};
-use levee_tests::redis::Redis;
-use levee_tests::sidecar::{Sidecar, TOKEN, program};
-use levee_tests::stack::{Parts, Stack};
-use levee_tests::wait::{self, GENEROUS};
+use levee_demo::stack::{Parts, Stack};
+use levee_harness::address::free_address;
+use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::process::{Process, Signal};
+use levee_harness::redis::Redis;
+use levee_harness::sidecar::{Sidecar, TOKEN, program};
+use levee_harness::wait::{self, GENEROUS};
 use serde_json::{Value, json};
 
 /// What `levee status` with these arguments says, in `folder`, and how it exits.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use levee_tests::backend::{Backend, Behaviour, Gate, Response, SeenRequest};
-use levee_tests::client::Request;
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::Envoy;
-use levee_tests::envoy_config::{EnvoyConfig, SEEN_HEADER_LIMIT, SEEN_WHOLE_LIMIT};
-use levee_tests::raw::{RawConnection, Read};
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour, Gate, Response, SeenRequest};
+use levee_harness::client::Request;
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::{EnvoyConfig, SEEN_HEADER_LIMIT, SEEN_WHOLE_LIMIT};
+use levee_harness::raw::{RawConnection, Read};
+use levee_harness::wait;
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use levee_tests::backend::{Backend, Behaviour};
-use levee_tests::client::Request;
-use levee_tests::metrics::Metrics;
-use levee_tests::process::{self, Process, Signal};
-use levee_tests::redis::{Client, Redis};
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::built;
+use levee_harness::client::Request;
+use levee_harness::metrics::Metrics;
+use levee_harness::process::{self, Process, Signal};
+use levee_harness::redis::{Client, Redis};
+use levee_harness::wait;
 use tempfile::TempDir;
 
 /// A `levee-up` with its output in files, and a folder for temporary files that must be empty at the end.
@@ -34,7 +35,7 @@ impl Up {
         for path in [folder.path(), &temporary] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_levee-up"));
+        let mut command = Command::new(built::program("levee-up"));
         let output = |name| fs::File::create(folder.path().join(name)).unwrap();
         command
             .args(arguments)
@@ -101,7 +102,7 @@ fn free_ports_and<'a>(more: &[&'a str]) -> Vec<&'a str> {
 async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves_nothing() {
     let arguments = free_ports_and(&["--open-for", "1s", "--concurrency", "2"]);
     let mut up = Up::start_with(&arguments, |command| {
-        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+        command.env("LEVEE_BIN", levee_harness::sidecar::program());
     });
     let gateway = up.address("gateway   http://").await;
     let admin = up.address("metrics   http://").await;
@@ -198,7 +199,7 @@ async fn wait_for_state(admin: SocketAddr, service: &str, wanted: f64) {
 #[tokio::test]
 async fn the_demonstration_keeps_sessions_in_redis_and_calls_in_the_database() {
     let up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+        command.env("LEVEE_BIN", levee_harness::sidecar::program());
     });
     let gateway = up.address("gateway   http://").await;
     let sidecar = up.address("sidecar   http://").await;
@@ -298,7 +299,7 @@ fn a_port_in_use_is_named_with_what_to_do() {
         let place = arguments.iter().position(|argument| *argument == option);
         arguments[place.unwrap() + 1] = &address;
         let mut up = Up::start_with(&arguments, |command| {
-            command.env("LEVEE_BIN", levee_tests::sidecar::program());
+            command.env("LEVEE_BIN", levee_harness::sidecar::program());
         });
         assert_eq!(up.wait(), 5);
         let error = up.output("stderr");
@@ -361,7 +362,7 @@ fn the_filters_own_errors_are_quoted() {
 #[tokio::test]
 async fn the_sidecar_stands_before_a_redis_that_ends_with_it() {
     let mut up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+        command.env("LEVEE_BIN", levee_harness::sidecar::program());
     });
     let address = up.address("redis     ").await;
     let redis = up.address("behind it ").await;
@@ -386,7 +387,7 @@ async fn the_sidecar_stands_before_a_redis_that_ends_with_it() {
 #[tokio::test]
 async fn a_temporary_redis_that_ends_is_back_soon_and_no_command_fails() {
     let up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+        command.env("LEVEE_BIN", levee_harness::sidecar::program());
     });
     let address = up.address("redis     ").await;
     let redis = up.address("behind it ").await;
@@ -408,7 +409,7 @@ async fn the_users_own_redis_is_used_and_not_ended() {
     let redis = Redis::start();
     let own = redis.address.to_string();
     let mut up = Up::start_with(&free_ports_and(&["--redis", &own]), |command| {
-        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+        command.env("LEVEE_BIN", levee_harness::sidecar::program());
     });
     let address = up.address("redis     ").await;
     up.address("sidecar   http://").await;
@@ -434,7 +435,7 @@ async fn the_users_own_redis_is_used_and_not_ended() {
 #[tokio::test]
 async fn a_sidecar_that_ends_by_itself_ends_it_with_an_error() {
     let mut up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_tests::sidecar::program());
+        command.env("LEVEE_BIN", levee_harness::sidecar::program());
     });
     up.address("sidecar   http://").await;
     let children = up.process.children();
@@ -455,7 +456,7 @@ async fn without_redis_and_postgres_it_says_so_and_goes_on() {
     let nothing = tempfile::tempdir().unwrap();
     let up = Up::start_with(&free_ports_and(&[]), |command| {
         command
-            .env("LEVEE_BIN", levee_tests::sidecar::program())
+            .env("LEVEE_BIN", levee_harness::sidecar::program())
             .env("PATH", nothing.path())
             .env("POSTGRES_BIN_PATH", nothing.path())
             .env_remove("REDIS_SERVER_PATH");

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use levee_tests::backend::{Backend, Behaviour};
-use levee_tests::client::{Connection, Request};
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::{Envoy, Start};
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::wait;
+use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::client::{Connection, Request};
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::{Envoy, Start};
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::wait;
 use serde_json::{Value, json};
 
 const VIDEO: &str = "/v1/video/x";
@@ -189,7 +189,7 @@ async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
     video.always(Behaviour::Stall);
     // Many clients on all workers, again and again: never more than three at the backend.
     let crowds = wait::until("three probes in flight", wait::GENEROUS, || async {
-        let crowd = levee_tests::raw::Crowd::ask(envoy.address(), VIDEO, 20)
+        let crowd = levee_harness::raw::Crowd::ask(envoy.address(), VIDEO, 20)
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;

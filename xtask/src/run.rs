@@ -39,6 +39,15 @@ pub fn build_sidecar(project: &Project) -> Result<(), Failure> {
     succeed(&mut build, "the sidecar could not be built")
 }
 
+/// Builds the programs of the demonstration, which end-to-end tests start.
+pub fn build_demo(project: &Project) -> Result<(), Failure> {
+    let mut build = cargo();
+    build
+        .current_dir(&project.root)
+        .args(["build", "--locked", "--package=levee-demo", "--bins"]);
+    succeed(&mut build, "the demonstration could not be built")
+}
+
 /// Starts the gateway until Ctrl-C.
 pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
     become_program(project, "levee-up", &["levee-up"], arguments, &|_| Ok(()))
@@ -55,7 +64,7 @@ pub fn demo(project: &Project, arguments: &[String]) -> Result<(), Failure> {
     become_program(project, "levee-demo", &builds, arguments, &needs)
 }
 
-/// Builds the filter, the sidecar and these programs of the tests, and becomes the one that is named: Ctrl-C reaches it,
+/// Builds the filter, the sidecar and these programs of the demonstration, and becomes the one that is named: Ctrl-C reaches it,
 /// its exit code is this command's.
 fn become_program(
     project: &Project,
@@ -82,7 +91,7 @@ fn become_program(
     let mut build = cargo();
     build
         .current_dir(&project.root)
-        .args(["build", "--locked", "--package=levee-tests"])
+        .args(["build", "--locked", "--package=levee-demo"])
         .args(builds.iter().map(|program| format!("--bin={program}")));
     succeed(&mut build, &format!("{name} could not be built"))?;
     Err(Failure::Check(format!(

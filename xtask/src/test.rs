@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::instructions;
 use crate::machine;
 use crate::project::Project;
-use crate::run::{build_filter, build_sidecar, succeed};
+use crate::run::{build_demo, build_filter, build_sidecar, succeed};
 use crate::tools::{self, cargo};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -311,6 +311,7 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
     let postgres = machine::postgres()?;
     build_filter(project)?;
     build_sidecar(project)?;
+    build_demo(project)?;
     let mut command = in_project(
         project,
         // All that fails is told at once: a run takes minutes.

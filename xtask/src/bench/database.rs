@@ -17,8 +17,7 @@ pub fn database(project: &Project, options: &Options) -> Result<(), Failure> {
             "run",
             "--locked",
             "--quiet",
-            "--package=levee-tests",
-            "--bin=bench-database",
+            "--package=levee-bench-database",
             "--",
         ])
         .arg(if options.quick { "1" } else { "5" })

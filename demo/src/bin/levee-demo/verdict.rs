@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use levee_tests::scenarios::{Fact, Report};
+use levee_demo::scenarios::{Fact, Report};
 
 /// A scenario that was played.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub fn table(played: &[Played]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Played, table};
-    use levee_tests::scenarios::{Fact, Report};
+    use levee_demo::scenarios::{Fact, Report};
 
     fn fact(holds: bool) -> Fact {
         Fact {

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use levee_tests::clock::Stopwatch;
-use levee_tests::postgres::Postgres;
-use levee_tests::sidecar::Sidecar;
+use levee_harness::clock::Stopwatch;
+use levee_harness::postgres::Postgres;
+use levee_harness::sidecar::Sidecar;
 use postgres::Client;
 use serde_json::Value;
 

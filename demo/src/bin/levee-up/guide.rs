@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use levee_tests::postgres::Postgres;
+use levee_harness::postgres::Postgres;
 
 use crate::args::Upstream;
 use crate::gateway::Gateway;

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::client::{Answer, NoAnswer, Request};
-use crate::clock::Stopwatch;
-use crate::metrics::Metrics;
-use crate::process::Signal;
 use crate::stack::{COMMAND_LIMIT, HEADER_LIMIT, QUERY_LIMIT, Stack};
-use crate::wait::GENEROUS;
+use levee_harness::client::{Answer, NoAnswer, Request};
+use levee_harness::clock::Stopwatch;
+use levee_harness::metrics::Metrics;
+use levee_harness::process::Signal;
+use levee_harness::wait::GENEROUS;
 
 /// How long a client waits before it is said that it had no answer: longer than any limit here, and than a busy
 /// machine takes besides.

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use clap::Parser;
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::Start;
-use levee_tests::scenarios::{self, Report, Scenario};
-use levee_tests::stack::{Parts, Stack};
+use levee_demo::scenarios::{self, Report, Scenario};
+use levee_demo::stack::{Parts, Stack};
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::Start;
 use tokio::signal::unix::{SignalKind, signal};
 use verdict::{Played, table};
 

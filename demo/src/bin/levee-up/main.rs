@@ -18,7 +18,7 @@ use args::Args;
 use demo::Demo;
 use failure::Failure;
 use gateway::Gateway;
-use levee_tests::postgres::Postgres;
+use levee_harness::postgres::Postgres;
 use sidecar::{Plan, Sidecar};
 
 #[tokio::main]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use levee_tests::address::free_address;
-use levee_tests::clock::Stopwatch;
-use levee_tests::process::{Process, Signal};
+use levee_harness::address::free_address;
+use levee_harness::clock::Stopwatch;
+use levee_harness::process::{Process, Signal};
 
 use crate::failure::Failure;
 

@@ -16,17 +16,17 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::address::free_address;
-use crate::client::{Answer, NoAnswer, Request};
-use crate::clock::Stopwatch;
-use crate::envoy::{Envoy, Start};
-use crate::envoy_config::EnvoyConfig;
-use crate::metrics::Metrics;
-use crate::postgres::Postgres;
-use crate::process::{Process, Signal};
-use crate::redis::Redis;
-use crate::sidecar::{self, Sidecar};
-use crate::wait::GENEROUS;
+use levee_harness::address::free_address;
+use levee_harness::client::{Answer, NoAnswer, Request};
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::{Envoy, Start};
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::metrics::Metrics;
+use levee_harness::postgres::Postgres;
+use levee_harness::process::{Process, Signal};
+use levee_harness::redis::Redis;
+use levee_harness::sidecar::{self, Sidecar};
+use levee_harness::wait::GENEROUS;
 
 /// The services, as `envoy/gateway.yaml` has them.
 pub const SERVICES: [&str; 4] = ["auth", "chat", "video", "storage"];

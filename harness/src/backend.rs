@@ -1,7 +1,7 @@
 //! An HTTP/1.1 service on 127.0.0.1 that does as it is told, and remembers what it saw.
 //!
 //! ```no_run
-//! use levee_tests::backend::{Backend, Behaviour};
+//! use levee_harness::backend::{Backend, Behaviour};
 //!
 //! let auth = Backend::start();                       // answers 200
 //! auth.next([Behaviour::status(500), Behaviour::Stall]);   // the next two requests

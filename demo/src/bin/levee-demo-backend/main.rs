@@ -1,11 +1,11 @@
 //! `levee-demo-backend`: one service of the demonstration, as a program. What it does is in
-//! `tests/src/demo_backend/`.
+//! `demo/src/demo_backend/`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
-use levee_tests::demo_backend::Service;
+use levee_demo::demo_backend::Service;
 use tokio::net::TcpListener;
 
 /// A small service that holds sessions in Redis, and tokens and calls in `PostgreSQL`.

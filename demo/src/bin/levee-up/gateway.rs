@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::{last_lines, ready};
-use levee_tests::envoy_config::EnvoyConfig;
-use levee_tests::process::{Process, Signal};
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::{last_lines, ready};
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::process::{Process, Signal};
 use serde_json::json;
 use tempfile::TempDir;
 

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use levee_tests::clock::Stopwatch;
-use levee_tests::envoy::last_lines;
-use levee_tests::envoy_config::HostPort;
-use levee_tests::postgres::{self, Postgres};
-use levee_tests::process::{Process, Signal};
+use levee_harness::clock::Stopwatch;
+use levee_harness::envoy::last_lines;
+use levee_harness::envoy_config::HostPort;
+use levee_harness::postgres::{self, Postgres};
+use levee_harness::process::{Process, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use levee_tests::demo_backend::Service;
-use levee_tests::stack::SERVICES;
+use levee_demo::demo_backend::Service;
+use levee_demo::stack::SERVICES;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 

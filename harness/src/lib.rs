@@ -18,9 +18,7 @@
 //! | [`redis`] | a real redis-server, and a client that sends any bytes |
 //! | [`postgres`] | a real `PostgreSQL` |
 //! | [`sidecar`] | the sidecar under test |
-//! | [`demo_backend`] | a service as Levee's users have them, which knows nothing of it |
-//! | [`stack`] | all parts together, and the same without Levee |
-//! | [`scenarios`] | what can go wrong with all of it, played |
+//! | [`built`] | programs of this project that cargo has built |
 //! | [`relay`] | a network that loses replies on demand |
 //! | [`tool`] | programs of the machine that check files |
 //!
@@ -34,10 +32,10 @@
 pub mod access_log;
 pub mod address;
 pub mod backend;
+pub mod built;
 pub mod certificate;
 pub mod client;
 pub mod clock;
-pub mod demo_backend;
 pub mod envoy;
 pub mod envoy_config;
 pub mod grpc;
@@ -47,8 +45,6 @@ pub mod process;
 pub mod raw;
 pub mod redis;
 pub mod relay;
-pub mod scenarios;
 pub mod sidecar;
-pub mod stack;
 pub mod tool;
 pub mod wait;
