@@ -2,6 +2,7 @@
 
 use crate::fetch::Origin;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub enum Command {
     /// The database itself
     #[command(subcommand)]
     Db(Db),
+    /// Print a script that completes this command line in a shell
+    Completions(Completions),
+    /// Print the manual page, or write one for each command
+    Man(Man),
 }
 
 // The structures have no doc comments: clap would show them in place of the commands' texts.
@@ -118,6 +123,19 @@ pub struct Limits {
     pub undo_file: PathBuf,
     #[command(flatten)]
     pub file: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write the pages of all commands into this directory, which is created if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 fn refresh_interval(text: &str) -> Result<Duration, String> {

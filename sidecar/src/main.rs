@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use levee::cli::{Cli, Command};
-use levee::command::{check, database, run, status};
+use levee::command::{check, completions, database, man, run, status};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,6 +12,8 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::status(&arguments),
         Command::Job(job) => database::job(job),
         Command::Db(db) => database::db(db),
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => man::man(&arguments),
     }
     .into()
 }

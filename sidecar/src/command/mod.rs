@@ -6,10 +6,14 @@
 //! | [`check`] | `levee check` |
 //! | [`status`] | `levee status` |
 //! | [`database`] | `levee job` and `levee db` |
+//! | [`completions`] | `levee completions` |
+//! | [`man`] | `levee man` |
 
 pub mod check;
+pub mod completions;
 pub mod database;
 mod exit;
+pub mod man;
 pub mod run;
 pub mod status;
 
