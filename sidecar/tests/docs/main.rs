@@ -7,6 +7,7 @@ mod examples;
 mod keys;
 mod links;
 mod metrics;
+mod readme;
 mod traps;
 
 use std::fs;
