@@ -4,16 +4,17 @@ pub mod database;
 
 use crate::fetch::Origin;
 use crate::logging::Format;
+use crate::yaml::{self, Document};
+use levee_config::LONGEST;
 use levee_config::breaker::read_breaker;
 use levee_config::reader::{Section, read};
-use levee_config::{ConfigError, LONGEST};
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::BreakerSettings;
 use levee_policy::budget::BudgetSettings;
 use levee_policy::ratio::Ratio;
 use log::LevelFilter;
-use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -139,9 +140,40 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// A mistake in `levee.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The line of what is wrong, or of what lacks something. From 1.
+    pub line: usize,
+    /// `redis[0].listen`; empty for the whole file.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl From<yaml::Mistake> for Mistake {
+    fn from(mistake: yaml::Mistake) -> Self {
+        Self {
+            line: mistake.line,
+            path: String::new(),
+            message: mistake.message,
+        }
+    }
+}
+
+/// `path: message`
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
     }
 }
 
@@ -152,15 +184,30 @@ impl Config {
     ///
     /// # Errors
     /// All mistakes.
-    pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
-        let value: Value = serde_norway::from_str(text).map_err(|error| {
-            let message = format!("not valid YAML: {error}");
-            vec![ConfigError {
-                path: String::new(),
-                message,
-            }]
-        })?;
-        read(&value, read_root)
+    pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
+        let document = yaml::parse(text).map_err(|mistake| vec![mistake.into()])?;
+        Self::read(&document)
+    }
+
+    /// Reads a configuration that was parsed.
+    ///
+    /// # Errors
+    /// All mistakes, by line.
+    pub fn read(document: &Document) -> Result<Self, Vec<Mistake>> {
+        let tags = document.tags.iter().cloned().map(Mistake::from);
+        let mut mistakes: Vec<Mistake> = tags.collect();
+        let config = read(&document.root.value(), read_root);
+        let errors = config.as_ref().err().into_iter().flatten();
+        mistakes.extend(errors.map(|error| Mistake {
+            line: document.root.line_of(&error.path),
+            path: error.path.clone(),
+            message: error.message.clone(),
+        }));
+        mistakes.sort_by_key(|mistake| mistake.line);
+        match config {
+            Ok(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(mistakes),
+        }
     }
 }
 

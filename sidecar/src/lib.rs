@@ -11,6 +11,7 @@
 //! | [`fetch`] | one HTTP request, bounded in time and size |
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`config`] | `levee.yaml` |
+//! | [`yaml`] | YAML with the line of every value |
 //! | [`run`] | starting all parts, and stopping them in order |
 //! | [`cli`] | the command line |
 //! | [`command`] | what each command does, from its arguments to its exit code |
@@ -36,3 +37,4 @@ pub mod redis;
 pub mod run;
 pub mod status;
 pub mod tls;
+pub mod yaml;

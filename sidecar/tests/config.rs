@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 
 use levee::config::Config;
+use levee_policy::ratio::Ratio;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
@@ -267,4 +269,210 @@ fn the_command_line_says_what_is_wrong_by_its_exit_code() {
         "{said}"
     );
     fs::remove_dir_all(folder).unwrap();
+}
+
+/// Mistakes, each with the lines that name it.
+const MISTAKES: &[(&str, &[(usize, &str)])] = &[
+    (
+        "log:\n  level: loud\nredis: 5\n",
+        &[(2, "log.level: is \"loud\""), (3, "redis: is 5")],
+    ),
+    // Unknown keys.
+    (
+        "bogus: 1\r\nadmin:\r\n  port: 1\r\n",
+        &[
+            (1, "bogus: is not known here"),
+            (3, "admin.port: is not known here"),
+        ],
+    ),
+    (
+        "\u{feff}# a byte order mark\nbogus: 1\n",
+        &[(2, "bogus: is not known here")],
+    ),
+    ("<<: {log: 1}\n", &[(1, "<<: is not known here")]),
+    // A key that is there twice is a warning: errors come first.
+    (
+        "log: {level: info}\nlog: 5\nbogus: 1\n",
+        &[
+            (2, "log: is 5"),
+            (3, "bogus: is not known here"),
+            (2, "warning: \"log\" is there twice, first in line 1"),
+        ],
+    ),
+    // An alias has the line of its anchor.
+    (
+        "redis:\n- &it\n  name: a\n  listen: 127.0.0.1:1\n  upstream: redis://h\n  deadline: soon\n- *it\n",
+        &[
+            (3, "redis[1].name: is used twice"),
+            (4, "redis[1].listen: is used twice"),
+            (6, "redis[0].deadline: \"soon\""),
+            (6, "redis[1].deadline: \"soon\""),
+        ],
+    ),
+    (
+        "log: *nothing\n",
+        &[(
+            1,
+            "not valid YAML: while parsing node, found unknown anchor",
+        )],
+    ),
+    ("log: &a [*a]\n", &[(1, "an alias within its own anchor")]),
+    (
+        "log:\n\tlevel: info\n",
+        &[(2, "not valid YAML: tabs disallowed")],
+    ),
+    ("log: {\tlevel: loud}\n", &[(1, "log.level: is \"loud\"")]),
+    (
+        "log: {}\n---\nlog: {}\n",
+        &[(2, "a second document; there must be one")],
+    ),
+    ("log: [\n", &[(2, "not valid YAML")]),
+    ("5\n", &[(1, "is 5; it must be an object")]),
+    // Keys are texts.
+    ("1: a\n", &[(1, "1: is not known here")]),
+    (
+        "log: {}\n[a]: 1\n",
+        &[(2, "a key that is a list or an object")],
+    ),
+    (
+        "log: {}\n? {a: 1}\n: 1\n",
+        &[(2, "a key that is a list or an object")],
+    ),
+    // Scalars are those of YAML 1.2. What older readers take for octal is text.
+    ("redis: 010\n", &[(1, "redis: is \"010\"")]),
+    ("redis: 0o14\n", &[(1, "redis: is 12")]),
+    ("redis: 0x1F\n", &[(1, "redis: is 31")]),
+    ("redis: yes\n", &[(1, "redis: is \"yes\"")]),
+    ("redis: True\n", &[(1, "redis: is true")]),
+    ("redis: .inf\n", &[(1, "redis: is \".inf\"")]),
+    ("redis: '5'\n", &[(1, "redis: is \"5\"")]),
+    ("redis: !!str 5\n", &[(1, "redis: is \"5\"")]),
+    (
+        "redis: 18446744073709551615\n",
+        &[(1, "redis: is 18446744073709551615")],
+    ),
+    (
+        "log:\n  level: !mine info\n",
+        &[(2, "the tag !mine has no meaning here")],
+    ),
+    (
+        "stop_within: 5\n",
+        &[(1, "stop_within: is 5; it must be a duration")],
+    ),
+];
+
+/// What `levee` prints about mistakes, each with its line; but not what is valid.
+fn named(said: &str, file: &str) -> Vec<String> {
+    said.lines()
+        .map(|line| {
+            line.strip_prefix(&format!("{file}:"))
+                .expect(said)
+                .to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn each_command_names_the_same_lines_as_check() {
+    let folder = std::env::temp_dir().join(format!("levee-lines-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("levee.yaml");
+    let file = path.to_str().unwrap();
+    let deep = format!("log: {}\n", "[".repeat(5000));
+    let deep_block = format!("log:\n  {}5\n", "- ".repeat(200));
+    let mut bomb = "a0: &a0 [5, 5, 5, 5, 5, 5, 5, 5, 5, 5]\n".to_owned();
+    for n in 1..10 {
+        let before = format!("*a{}, ", n - 1).repeat(10);
+        writeln!(bomb, "a{n}: &a{n} [{before}]").unwrap();
+    }
+    let limit = "more than 1000000 values, or deeper than 100";
+    let limits: [(&str, &[(usize, &str)]); 3] = [
+        (&deep, &[(1, "not valid YAML: recursion limit exceeded")]),
+        (&deep_block, &[(2, limit)]),
+        (&bomb, &[(6, limit)]),
+    ];
+    for (text, wanted) in MISTAKES.iter().copied().chain(limits) {
+        fs::write(&path, text).unwrap();
+        let start = &text[..text.len().min(100)];
+        let (code, said) = levee(&["check", "--config", file]);
+        let lines = named(&said, file);
+        assert_eq!((code, lines.len()), (2, wanted.len()), "{start:?}: {said}");
+        for (line, (number, message)) in lines.iter().zip(wanted) {
+            assert!(
+                line.starts_with(&format!("{number}: {message}")),
+                "{start:?}: {said}"
+            );
+        }
+        for command in [
+            &["run"][..],
+            &["job", "list"],
+            &["job", "run", "any"],
+            &["db", "limits"],
+        ] {
+            let arguments = [command, &["--config", file]].concat();
+            assert_eq!(
+                levee(&arguments),
+                (2, said.clone()),
+                "{arguments:?}: {start:?}"
+            );
+        }
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_logged_by_commands_that_go_on() {
+    let file = std::env::temp_dir().join(format!("levee-twice-{}.yaml", std::process::id()));
+    fs::write(
+        &file,
+        "log: {level: error}\nlog: {level: warn, format: json}\n",
+    )
+    .unwrap();
+    let (code, said) = levee(&["job", "list", "--config", file.to_str().unwrap()]);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(code, 2, "there is no database: {said}");
+    let line: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!(line["level"], "WARN");
+    assert_eq!(line["line"], 2);
+    assert_eq!(
+        line["message"],
+        "\"log\" is there twice, first in line 1; keep one"
+    );
+}
+
+#[test]
+fn numbers_and_texts_are_told_apart_where_both_may_stand() {
+    let redis = |keys: &str| {
+        format!("redis: [{{name: a, listen: '127.0.0.1:1', upstream: 'redis://h', {keys}}}]")
+    };
+    let attempts = |number: &str| {
+        let config = Config::parse(&redis(&format!("retry: {{attempts: {number}}}")));
+        config.ok().map(|config| config.redis[0].attempts)
+    };
+    for (written, read) in [
+        ("5", Some(5)),
+        ("+5", Some(5)),
+        ("5.0", Some(5)),
+        ("1e1", Some(10)),
+        ("0x10", Some(16)),
+        ("0o17", Some(15)),
+        ("017", None),
+        ("'5'", None),
+        ("!!str 5", None),
+        ("1_0", None),
+        ("yes", None),
+    ] {
+        assert_eq!(attempts(written), read, "{written}");
+    }
+    assert_eq!(
+        Config::parse(&redis("budget: {ratio: '0.5'}"))
+            .unwrap()
+            .redis[0]
+            .budget
+            .ratio,
+        Ratio::percent(50)
+    );
+    let aliases = "envoy: {admin: 'http://e:1', aliases: {8080: auth, true: video}}";
+    let aliases = Config::parse(aliases).unwrap().envoy.unwrap().aliases;
+    assert_eq!(aliases.keys().collect::<Vec<_>>(), ["8080", "true"]);
 }

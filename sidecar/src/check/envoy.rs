@@ -3,7 +3,8 @@
 //!
 //! Looked at are a bootstrap's `static_resources`, and the `resources` of a file that Envoy is told to watch.
 
-use super::located::{self, At, Document};
+use super::at::At;
+use crate::yaml::{self, Document};
 use levee_filter::config::Config;
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -207,7 +208,7 @@ impl<'a> Filter<'a> {
             }
             Some(value) => {
                 let text = value.text().unwrap_or_default();
-                self.text = Text::String(value, located::parse(text).ok());
+                self.text = Text::String(value, yaml::parse(text).ok());
                 text.to_owned()
             }
         };
@@ -226,7 +227,7 @@ impl<'a> Filter<'a> {
     pub fn locate(&self, path: &str) -> (usize, String) {
         let (at, line) = match &self.text {
             Text::Struct(at) => (at, at.line_of(path)),
-            Text::String(at, Some(document)) if at.node().is_block() => {
+            Text::String(at, Some(document)) if at.node().is_literal() => {
                 (at, at.line + document.root.line_of(path))
             }
             Text::None(at) | Text::String(at, _) => (at, at.line),

@@ -2,20 +2,23 @@
 //!
 //! | module | the one thing in it |
 //! |---|---|
-//! | [`located`] | YAML with the line of everything in it |
+//! | [`levee`] | what is wrong with a `levee.yaml` |
+//! | [`at`] | a cursor into a document that knows its path |
 //! | [`envoy`] | the parts of an Envoy configuration that Levee has to do with |
 //! | [`traps`] | settings that Envoy takes and that make Levee work less or not at all |
 //! | `stats` | those of them that are about metrics |
 
+pub mod at;
 pub mod envoy;
-pub mod located;
+pub mod levee;
 mod stats;
 pub mod traps;
 
-use crate::config::Config;
+pub use levee::of_levee;
+
+use crate::yaml::{self, Mistake};
+use at::At;
 use envoy::Envoy;
-use levee_config::ConfigError;
-use located::{At, Document, Mistake};
 use std::path::Path;
 
 /// How bad it is. Errors come first.
@@ -73,62 +76,43 @@ impl Checked {
     }
 }
 
-/// What is wrong with a `levee.yaml`.
-pub fn of_levee(text: &str) -> Checked {
-    by_line(text, |document| {
-        let errors = Config::parse(text).err().unwrap_or_default();
-        let finding = |error: ConfigError| Finding {
-            line: document.root.line_of(&error.path),
-            path: error.path,
-            message: error.message,
-            severity: Severity::Error,
-            trap: None,
-        };
-        Checked {
-            findings: errors.into_iter().map(finding).collect(),
-            absent: "",
-        }
-    })
-}
-
 /// What is wrong with an Envoy configuration.
 pub fn of_envoy(text: &str) -> Checked {
-    by_line(text, |document| {
-        let envoy = Envoy::new(At::root(&document.root));
-        let has_listeners = !envoy.managers.is_empty();
-        Checked {
-            findings: traps::look(&envoy),
-            absent: if has_listeners { "" } else { "HTTP listener" },
-        }
-    })
-}
-
-fn by_line(text: &str, look: impl FnOnce(&Document) -> Checked) -> Checked {
-    let of_text = |mistake: Mistake, severity| Finding {
-        line: mistake.line,
-        path: String::new(),
-        message: mistake.message,
-        severity,
-        trap: None,
-    };
-    let document = match located::parse(text) {
+    let document = match yaml::parse(text) {
         Ok(document) => document,
         Err(mistake) => {
             return Checked {
-                findings: vec![of_text(mistake, Severity::Error)],
+                findings: vec![Finding::of_text(mistake, Severity::Error)],
                 absent: "",
             };
         }
     };
-    let mut checked = look(&document);
+    let envoy = Envoy::new(At::root(&document.root));
+    let mut findings = traps::look(&envoy);
     let repeated = document.repeated.into_iter();
-    let repeated = repeated.map(|mistake| of_text(mistake, Severity::Warning));
-    checked.findings.extend(repeated);
-    checked.findings.sort_by_key(|finding| finding.line);
-    checked
+    findings.extend(repeated.map(|mistake| Finding::of_text(mistake, Severity::Warning)));
+    findings.sort_by_key(|finding| finding.line);
+    Checked {
+        findings,
+        absent: if envoy.managers.is_empty() {
+            "HTTP listener"
+        } else {
+            ""
+        },
+    }
 }
 
 impl Finding {
+    fn of_text(mistake: Mistake, severity: Severity) -> Self {
+        Self {
+            line: mistake.line,
+            path: String::new(),
+            message: mistake.message,
+            severity,
+            trap: None,
+        }
+    }
+
     /// `FILE:LINE: path: message`; a warning says that it is one, a trap its name.
     pub fn show(&self, file: &Path) -> String {
         let path = match self.path.as_str() {

@@ -1,7 +1,7 @@
 //! Traps about metrics: rules that make no labels of the names of the filter's or of Envoy's, and rules that leave some out.
 
+use super::at::At;
 use super::envoy::{Envoy, clusters_of};
-use super::located::At;
 use super::traps::Caught;
 use levee_filter::metrics as filter;
 use regex::Regex;

@@ -2,8 +2,8 @@
 //!
 //! Each trap is one small function that looks at the configuration and tells where it is caught.
 
+use super::at::At;
 use super::envoy::{Envoy, Filter, Manager, clusters_of};
-use super::located::At;
 use super::stats::{durations_hidden, stats_hidden, stats_tags};
 use super::{Finding, Severity};
 use levee_filter::config::Fallback;

@@ -3,11 +3,9 @@
 use super::Exit;
 use crate::check::{Checked, Severity, of_envoy, of_levee};
 use crate::cli;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
-
-/// The largest file that is read.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+use crate::yaml;
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// Checks the files and prints what is wrong.
 pub fn check(arguments: &cli::Check) -> Exit {
@@ -26,7 +24,7 @@ pub fn check(arguments: &cli::Check) -> Exit {
         let Some(file) = file else {
             continue;
         };
-        match read(&file) {
+        match yaml::read_file(&file) {
             Ok(text) => checked.push((file, look(&text))),
             Err(error) => {
                 eprintln!("error: {} can't be read: {error}", file.display());
@@ -46,19 +44,6 @@ pub fn check(arguments: &cli::Check) -> Exit {
     } else {
         Exit::Done
     }
-}
-
-fn read(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let read = std::fs::File::open(file)?
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)?;
-    if read as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "is longer than {MAX_BYTES} bytes"
-        )));
-    }
-    Ok(text)
 }
 
 /// All findings, errors first, then a verdict for each file without errors.

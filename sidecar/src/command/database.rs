@@ -1,11 +1,10 @@
 //! `levee job` and `levee db`
 
-use super::{Exit, failed, read_config};
+use super::{Exit, failed, start_log_by};
 use crate::by_hand::{self, Wish};
 use crate::cli::{Db, Job, JobRun, Limits};
 use crate::config::database::Database;
 use crate::jobs::report::Outcome;
-use crate::logging;
 use std::path::Path;
 use tokio::runtime::Builder;
 
@@ -59,7 +58,7 @@ const fn wish(arguments: &Limits) -> Wish {
 
 /// Reads the configuration and acts on its database.
 fn with_database(path: &Path, act: impl AsyncFnOnce(&Database) -> anyhow::Result<Exit>) -> Exit {
-    let config = match read_config(path) {
+    let config = match start_log_by(path) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -67,7 +66,6 @@ fn with_database(path: &Path, act: impl AsyncFnOnce(&Database) -> anyhow::Result
         eprintln!("error: {}: has no section database", path.display());
         return Exit::Invalid;
     };
-    logging::start(config.log.format, config.log.level);
     Builder::new_current_thread()
         .enable_all()
         .build()

@@ -19,21 +19,33 @@ pub mod status;
 
 pub use exit::Exit;
 
+use crate::check::levee::Valid;
 use crate::config::Config;
+use crate::{check as checks, logging, yaml};
 use std::path::Path;
 
-/// Reads a configuration, or prints all its mistakes.
-fn read_config(path: &Path) -> Result<Config, Exit> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+/// Reads a configuration and starts the log by it, or prints all findings as `levee check` does.
+fn start_log_by(path: &Path) -> Result<Config, Exit> {
+    let text = yaml::read_file(path).map_err(|error| {
         eprintln!("error: {} can't be read: {error}", path.display());
         Exit::Invalid
     })?;
-    Config::parse(&text).map_err(|errors| {
-        for error in &errors {
-            eprintln!("error: {}: {error}", path.display());
+    match checks::levee::read(&text) {
+        Ok(Valid { config, warnings }) => {
+            logging::start(config.log.format, config.log.level);
+            for warning in warnings {
+                log::warn!(file = path.display().to_string(), line = warning.line; "{}", warning.message);
+            }
+            Ok(config)
         }
-        Exit::Invalid
-    })
+        Err(mut findings) => {
+            findings.sort_by_key(|finding| finding.severity);
+            for finding in findings {
+                eprintln!("{}", finding.show(path));
+            }
+            Err(Exit::Invalid)
+        }
+    }
 }
 
 fn failed(error: &anyhow::Error) -> Exit {

@@ -1,8 +1,7 @@
 //! `levee run`
 
-use super::{Exit, failed, read_config};
+use super::{Exit, failed, start_log_by};
 use crate::config::Config;
-use crate::logging;
 use crate::run::{self, ListenError};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,11 +9,10 @@ use tokio::runtime::Builder;
 
 /// Runs the sidecar until it is stopped.
 pub fn run(config: &Path) -> Exit {
-    let config = match read_config(config) {
+    let config = match start_log_by(config) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    logging::start(config.log.format, config.log.level);
     match start(config) {
         Ok(()) => Exit::Done,
         Err(error) if is_address_in_use(&error) => {

@@ -2,6 +2,8 @@
 
 use super::view::{Source, Status};
 use crate::fetch::{self, Origin};
+use crate::yaml;
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -48,23 +50,34 @@ pub fn admin_of(config: Option<&Path>) -> Result<Origin, String> {
     let file = config.or_else(|| usual.is_file().then_some(usual));
     let mut listen = SocketAddr::from(([127, 0, 0, 1], 9464));
     if let Some(file) = file {
-        let said = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-        let text = std::fs::read_to_string(file).map_err(|error| said(&error))?;
-        let yaml: serde_json::Value =
-            serde_norway::from_str(&text).map_err(|error| said(&error))?;
-        let written = &yaml["admin"]["listen"];
-        if !written.is_null() {
-            listen = written
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .ok_or_else(|| said(&"admin.listen: is not an address with a port"))?;
-        }
+        let named = |error: &dyn Display| format!("{}: {error}", file.display());
+        let text = yaml::read_file(file).map_err(|error| named(&error))?;
+        listen = admin_listen(&text)
+            .map_err(|mistake| format!("{}:{}: {}", file.display(), mistake.line, mistake.message))?
+            .unwrap_or(listen);
     }
-    // One that listens everywhere is here as well.
+    // An address that listens on every interface is reachable here as well.
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
     Origin::parse(&format!("http://{}", SocketAddr::new(ip, listen.port())))
+}
+
+/// `admin.listen` of a configuration, whatever else is in it.
+fn admin_listen(text: &str) -> Result<Option<SocketAddr>, yaml::Mistake> {
+    let root = yaml::parse(text)?.root;
+    let admin = root.get("admin");
+    let Some(written) = admin.and_then(|admin| admin.value.get("listen")) else {
+        return Ok(None);
+    };
+    if written.value.is_null() {
+        return Ok(None);
+    }
+    let address = written.value.text().and_then(|text| text.parse().ok());
+    address.map(Some).ok_or_else(|| yaml::Mistake {
+        line: written.line,
+        message: "admin.listen: is not an address with a port".to_owned(),
+    })
 }

@@ -1,0 +1,151 @@
+//! A cursor into a document that knows its path, for configurations whose keys are those of protobuf.
+
+use crate::yaml::Node;
+use crate::yaml::node::Entry;
+
+/// A node of a document, and the path to it.
+#[derive(Clone, Debug)]
+pub struct At<'a> {
+    node: &'a Node,
+    /// Where it is written: at its key, if it has one. From 1.
+    pub line: usize,
+    /// `static_resources.listeners[0]`; empty for the whole document.
+    pub path: String,
+}
+
+impl<'a> At<'a> {
+    /// The whole document.
+    pub fn root(node: &'a Node) -> Self {
+        Self {
+            node,
+            line: node.line,
+            path: String::new(),
+        }
+    }
+
+    /// The value of an object at this key, unless that is null. Protobuf's JSON has two spellings:
+    /// `connect_timeout` and `connectTimeout`.
+    pub fn get(&self, key: &str) -> Option<Self> {
+        let entry = self
+            .node
+            .get(key)
+            .or_else(|| self.node.get(&camel_case(key)))?;
+        (!entry.value.is_null()).then(|| self.entry(entry))
+    }
+
+    /// [`get`](Self::get) for keys within keys: `"a.b.c"`.
+    pub fn find(&self, path: &str) -> Option<Self> {
+        path.split('.')
+            .try_fold(self.clone(), |at, key| at.get(key))
+    }
+
+    /// All items of a list; none if it is not a list.
+    pub fn items(&self) -> Vec<Self> {
+        let items = self.node.items().iter().enumerate();
+        items
+            .map(|(place, node)| Self {
+                node,
+                line: node.line,
+                path: format!("{}[{place}]", self.path),
+            })
+            .collect()
+    }
+
+    /// All items of the list at `path`.
+    pub fn list(&self, path: &str) -> Vec<Self> {
+        self.find(path).map_or_else(Vec::new, |at| at.items())
+    }
+
+    /// All values of an object, with their keys; none if it is not an object.
+    pub fn entries(&self) -> Vec<(&'a str, Self)> {
+        let entries = self.node.entries().iter();
+        entries
+            .map(|entry| (entry.key.as_str(), self.entry(entry)))
+            .collect()
+    }
+
+    /// The text of a scalar.
+    pub fn text(&self) -> Option<&'a str> {
+        self.node.text()
+    }
+
+    /// The text of the scalar at `path`.
+    pub fn text_at(&self, path: &str) -> Option<&'a str> {
+        self.find(path).and_then(|at| at.text())
+    }
+
+    /// Whether `path` exists and is true.
+    pub fn is_true(&self, path: &str) -> bool {
+        self.text_at(path) == Some("true")
+    }
+
+    /// The line of the value at `path` within it, or of its closest ancestor that exists.
+    pub fn line_of(&self, path: &str) -> usize {
+        self.node.line_from(self.line, path)
+    }
+
+    pub const fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    fn entry(&self, entry: &'a Entry) -> Self {
+        let path = if self.path.is_empty() {
+            entry.key.clone()
+        } else {
+            format!("{}.{}", self.path, entry.key)
+        };
+        Self {
+            node: &entry.value,
+            line: entry.line,
+            path,
+        }
+    }
+}
+
+fn camel_case(key: &str) -> String {
+    let mut words = key.split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::parse;
+    use std::rc::Rc;
+
+    fn root(text: &str) -> Rc<Node> {
+        parse(text).expect(text).root
+    }
+
+    #[test]
+    fn items_have_their_own_lines_and_a_list_that_of_its_key() {
+        let root = root(
+            "# comment\na:\n  b: 1\n  list:\n    - x: 1\n      y: 2\n    - {x: 3,\n       y: 4}\n",
+        );
+        let at = At::root(&root).find("a.list").unwrap();
+        let lines: Vec<usize> = at.items().iter().map(|item| item.line).collect();
+        assert_eq!((at.line, lines), (4, vec![5, 7]));
+    }
+
+    #[test]
+    fn an_alias_is_its_anchor() {
+        let root = root("one: &limits {max: 3,\n  min: 1}\ntwo: *limits\n");
+        let at = At::root(&root).find("two.min").unwrap();
+        assert_eq!((at.line, at.path.as_str()), (2, "two.min"));
+        assert_eq!(At::root(&root).find("two").unwrap().line, 3);
+    }
+
+    #[test]
+    fn both_ways_to_write_a_key_of_protobuf_are_understood() {
+        let root = root("connectTimeout: 1s\nmerge_slashes: true\nempty: ~\n");
+        let at = At::root(&root);
+        assert_eq!(at.text_at("connect_timeout"), Some("1s"));
+        assert!(at.is_true("merge_slashes") && at.get("empty").is_none());
+    }
+}
