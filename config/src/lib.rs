@@ -1,9 +1,9 @@
-//! What the configurations of Levee's parts have in common.
+//! What the configurations of Levee's parts share.
 //!
-//! | module | the one thing in it |
+//! | module | what it is |
 //! |---|---|
 //! | [`reader`] | reading a configuration field by field, so that one mistake does not hide the next |
-//! | [`breaker`] | the keys of a circuit breaker, which are the same everywhere |
+//! | [`breaker`] | the keys of a circuit breaker, the same in all parts |
 
 pub mod breaker;
 pub mod reader;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A mistake in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where: `services.auth.breaker.open_for`.
+    /// The key, such as `services.auth.breaker.open_for`. Empty for the whole configuration.
     pub path: String,
     /// What is wrong, and what would be right.
     pub message: String,
@@ -30,5 +30,5 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// The longest time that any setting may name.
+/// The longest duration of any setting.
 pub const LONGEST: Duration = Duration::from_hours(24);

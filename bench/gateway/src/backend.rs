@@ -1,7 +1,7 @@
 //! The service behind the proxies: cheap and constant. Its own CPU time is not counted.
 //!
-//! By the path: `.../small` and `.../large` are answered 200 with a body of that size; `/failing/...` is answered 500;
-//! `/tenth/...` at each tenth request; `/switched/...` while the switch says so.
+//! The path determines the answer: `.../small` and `.../large` get 200 with a body of that size, `/failing/...` gets 500,
+//! `/tenth/...` gets 500 for every tenth request, `/switched/...` while the switch is on.
 
 use crate::system;
 use anyhow::{Context, Result};
@@ -12,17 +12,17 @@ use std::thread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Bytes in the body of a large answer.
+/// Length of the body of a large answer, in bytes.
 pub const LARGE: usize = 64 * 1024;
-/// Bytes in the body of a small one.
+/// Length of the body of a small answer, in bytes.
 pub const SMALL: usize = 100;
-/// A request's head is not longer.
+/// The longest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// The service, on a thread of its own until the program ends.
+/// The service. It runs on its own thread until the program ends.
 #[derive(Debug)]
 pub struct Backend {
-    /// Where it listens.
+    /// The port on which it listens.
     pub port: u16,
     state: Arc<State>,
 }
@@ -37,7 +37,7 @@ struct State {
 }
 
 impl Backend {
-    /// Starts it on these CPUs.
+    /// Starts the service on these CPUs.
     pub fn start(cpus: &[usize]) -> Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the service has no port")?;
@@ -61,7 +61,7 @@ impl Backend {
         Ok(Self { port, state })
     }
 
-    /// Whether `/switched/...` fails from now on.
+    /// Sets whether `/switched/...` fails.
     pub fn switch(&self, fails: bool) {
         self.state.fails.store(fails, Ordering::SeqCst);
     }
@@ -89,7 +89,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        // One that ends early was ended by the proxy.
+        // If a connection ends early, the proxy has closed it.
         tokio::spawn(serve(stream, Arc::clone(&state)));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the floor filter makes the calls of Levee's, by what Envoy logs of both for a good request.
+//! Checks that the floor filter makes the same calls as Levee's, by Envoy's trace of both.
 
 use crate::backend::Backend;
 use crate::client::{Protocol, Request};
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// What is wrong with the floor, if anything.
+/// How the floor differs, if it does.
 pub fn compare(tools: &Tools, folder: &Path) -> Result<Option<String>> {
     let [levee, floor] =
         [Variant::Levee, Variant::Floor].map(|variant| calls_of(tools, folder, &variant));
@@ -26,7 +26,7 @@ pub fn compare(tools: &Tools, folder: &Path) -> Result<Option<String>> {
     }))
 }
 
-/// What is called for a good request and for a refused one, and what is called in turn.
+/// The callbacks and host calls of a good request and of a refused one.
 fn calls_of(tools: &Tools, folder: &Path, variant: &Variant) -> Result<[Vec<String>; 2]> {
     let cpus = system::allowed_cpus();
     let backend = Backend::start(&cpus)?;
@@ -52,7 +52,7 @@ fn calls_of(tools: &Tools, folder: &Path, variant: &Variant) -> Result<[Vec<Stri
             requests: vec![Request::new(service, &variant.path(service, "small"))?],
             cpus: cpus.clone(),
         };
-        // The first meets the service, others open its breaker.
+        // The first request creates the service, further ones open its breaker.
         for times in 1..100 {
             sent += 1;
             if load.closed(1)?.statuses.contains_key(&status) && times > 2 {
@@ -65,7 +65,7 @@ fn calls_of(tools: &Tools, folder: &Path, variant: &Variant) -> Result<[Vec<Stri
     Ok([last_of("service", 200)?, last_of("failing", 503)?])
 }
 
-/// The calls of the last of this many requests, once they are in the log.
+/// The calls of the last of this many requests, once the log has them.
 fn last_call(log: &Path, requests: usize) -> Result<Vec<String>> {
     for _ in 0..500 {
         let (calls, ended) = last_request(&fs::read_to_string(log)?);
@@ -80,16 +80,16 @@ fn last_call(log: &Path, requests: usize) -> Result<Vec<String>> {
     )
 }
 
-/// The calls of the last request in a log, and how many requests have ended in it.
+/// The calls of the last request in a log, and the number of requests that have ended in it.
 fn last_request(log: &str) -> (Vec<String>, usize) {
     let (mut calls, mut last, mut ended) = (Vec::new(), Vec::new(), 0);
     let mut is_within = false;
     for line in log.lines() {
         if let Some((_, call)) = line.split_once("[host->vm] proxy_on_") {
             let (name, context) = call.split_once('(').unwrap_or((call, ""));
-            // For a result of what the filter has just called, within or without.
+            // For a result of the filter's latest call, inside or outside of a request.
             let is_nested = name == "memory_allocate";
-            // The tick and the root's own callbacks belong to no request.
+            // The tick and the root's other callbacks belong to no request.
             if !is_nested {
                 is_within =
                     name != "tick" && !context.starts_with("1)") && !context.starts_with("1,");

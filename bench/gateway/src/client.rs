@@ -1,5 +1,5 @@
-//! Clients that keep their connection and make one request after the other: as little as can be, so that the proxy is
-//! what is measured.
+//! Clients that keep their connection and send one request after the other. They do as little as possible, so that the
+//! proxy dominates the measurement.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -7,16 +7,16 @@ use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What is spoken to the proxy.
+/// The protocol between client and proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1, keep-alive.
+    /// HTTP/1.1 with keep-alive.
     Http1,
     /// HTTP/2 without TLS, with prior knowledge.
     Http2,
 }
 
-/// A GET, ready to be sent.
+/// A prepared GET request.
 #[derive(Clone, Debug)]
 pub struct Request {
     http1: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Asks `service` for `path`.
+    /// A request to `service` for `path`.
     pub fn new(service: &str, path: &str) -> Result<Self> {
         let http1 = format!(
             "GET {path} HTTP/1.1\r\nhost: gateway.test\r\nuser-agent: levee-bench\r\naccept: */*\r\nx-service: \
@@ -43,16 +43,16 @@ impl Request {
     }
 }
 
-/// One that has one request under way at most.
+/// A client with at most one request in flight.
 #[derive(Debug)]
 pub enum Client {
-    /// On a connection of its own.
+    /// With a connection of its own.
     Http1(Http1),
-    /// On a connection that it may share.
+    /// With a connection that it may share.
     Http2(h2::client::SendRequest<Bytes>),
 }
 
-/// How many clients of HTTP/2 share a connection.
+/// The number of HTTP/2 clients that share a connection.
 pub const STREAMS: usize = 8;
 
 /// Connects `number` clients. Needs a `LocalSet`.
@@ -70,7 +70,7 @@ pub async fn connect(protocol: Protocol, port: u16, number: usize) -> Result<Vec
             })),
             Protocol::Http2 => {
                 let mut builder = h2::client::Builder::new();
-                // Large enough that no answer waits for the window.
+                // Large enough that no answer has to wait for the window.
                 builder
                     .initial_window_size(1 << 20)
                     .initial_connection_window_size(1 << 24);
@@ -85,7 +85,7 @@ pub async fn connect(protocol: Protocol, port: u16, number: usize) -> Result<Vec
 }
 
 impl Client {
-    /// Sends the request and reads all of the answer: its status.
+    /// Sends the request and reads the whole answer. Returns its status.
     pub async fn get(&mut self, request: &Request) -> Result<u16> {
         match self {
             Self::Http1(connection) => connection.get(&request.http1).await,
@@ -105,7 +105,6 @@ impl Client {
     }
 }
 
-/// A connection.
 #[derive(Debug)]
 pub struct Http1 {
     stream: TcpStream,
@@ -135,7 +134,7 @@ impl Http1 {
     }
 }
 
-/// The status, and how long the whole answer is.
+/// The status, and the length of the whole answer.
 fn parse(buffer: &[u8]) -> Result<Option<(u16, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);

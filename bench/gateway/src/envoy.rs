@@ -11,21 +11,18 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// How long Envoy may take to start. With filters it compiles them first.
+/// How long Envoy may take to start, including the compilation of filters.
 const START: Duration = Duration::from_mins(1);
 
-/// An Envoy that serves.
+/// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
-    /// The process.
     pub process: Process,
-    /// The gateway's port.
     pub port: u16,
-    /// From its start until it was ready.
+    /// The time from its start until it was ready.
     pub start: Duration,
 }
 
-/// A configuration of Envoy.
 #[derive(Clone, Debug)]
 pub struct Config(Value);
 
@@ -33,7 +30,7 @@ const FILTERS: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 
 impl Config {
-    /// Envoy and nothing else, in front of `services` at `backend`.
+    /// Envoy without a filter, in front of `services` at `backend`.
     pub fn bare<'a>(backend: u16, services: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut config: Value = serde_norway::from_str(include_str!("../envoy.yaml"))?;
         let clusters = list(&mut config, "/static_resources/clusters")?;
@@ -56,7 +53,7 @@ impl Config {
         Ok(Self(config))
     }
 
-    /// With this filter in front of all others.
+    /// Adds a filter in front of all others.
     pub fn with_filter(mut self, filter: Value) -> Result<Self> {
         list(&mut self.0, FILTERS)?.insert(0, filter);
         Ok(self)
@@ -69,7 +66,7 @@ impl Config {
         found.with_context(|| format!("there is no filter {name}"))
     }
 
-    /// Without the filter of this name.
+    /// Removes the filter of this name.
     pub fn without_filter(mut self, name: &str) -> Result<Self> {
         list(&mut self.0, FILTERS)?.retain(|filter| filter["name"] != name);
         Ok(self)
@@ -108,7 +105,7 @@ fn set_endpoint(cluster: &mut Value, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Levee's filter as `recommended` has it, from the file `wasm`, with these settings in the place of those that it has.
+/// Levee's filter from the configuration `recommended`, with the file `wasm` and these settings instead of its own.
 pub fn levee(recommended: &str, wasm: &Path, settings: &Value) -> Result<Value> {
     let mut filter = Config::recommended(recommended, 0)?
         .filter("levee")?
@@ -127,9 +124,9 @@ pub fn levee(recommended: &str, wasm: &Path, settings: &Value) -> Result<Value> 
     Ok(filter)
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free just now.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All are held until all are known, so that they differ.
+    // All stay bound until all are known, so that they differ.
     let held = [(); N].map(|()| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let mut ports = [0; N];
     for (port, listener) in ports.iter_mut().zip(held) {
@@ -138,23 +135,20 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// How Envoy is started.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
-    /// The program.
     pub program: &'a Path,
-    /// Where it writes to.
+    /// The folder for its output.
     pub folder: PathBuf,
-    /// Worker threads.
     pub workers: usize,
     /// The CPUs that it may use.
     pub cpus: &'a [usize],
-    /// Log what filters are called for and what they call.
+    /// Whether to trace the callbacks and calls of filters.
     pub traces: bool,
 }
 
 impl Envoy {
-    /// Starts it and waits until it is ready.
+    /// Starts Envoy and waits until it is ready.
     pub fn start(mut config: Config, start: &Start) -> Result<Self> {
         let [port, admin] = free_ports()?;
         config.set_ports(port, admin)?;
@@ -173,7 +167,7 @@ impl Envoy {
             ])
             .arg("-c")
             .arg(&file)
-            // The access log of the recommended configuration.
+            // The recommended configuration writes its access log there.
             .stdout(File::create(start.folder.join("access.log"))?)
             .stderr(File::create(&log)?);
         if start.traces {

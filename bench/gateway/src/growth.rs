@@ -1,4 +1,4 @@
-//! How the cost of a request grows with services, workers and configuration, and what the start of the filter costs.
+//! How the cost of a request grows with services, workers and configuration, and the cost of starting the filter.
 
 use crate::backend::Backend;
 use crate::client::Protocol;
@@ -16,7 +16,6 @@ const ROUNDS: usize = 7;
 /// How often each start is measured.
 const STARTS: usize = 5;
 
-/// All of it.
 pub fn growth(bench: &Bench, report: &mut Report) -> Result<()> {
     let one = || vec!["s0".to_owned()];
     let many = [1, 10, 1000].map(|number| Measured {
@@ -87,7 +86,7 @@ fn table(bench: &Bench, title: &str, how: &str, rows: &[Measured]) -> Result<Gro
     })
 }
 
-/// Settings for as many services as make this many bytes of JSON.
+/// Settings for enough services to make this many bytes of JSON.
 fn configuration(bytes: usize) -> Value {
     let mut services = Map::new();
     let mut size = 0;
@@ -182,7 +181,7 @@ struct Starts {
     memory_mib: Vec<f64>,
 }
 
-/// Time and memory of a start.
+/// Duration and memory of a start.
 fn starts(bench: &Bench) -> Result<GrowthTable> {
     let kinds = [
         ("envoy", Variant::Bare, json!({})),

@@ -1,5 +1,5 @@
-//! The load: in a closed loop, where each client waits for its answer, to learn what a request costs; in an open loop at
-//! a fixed rate, to learn how long an answer takes.
+//! The load. A closed loop, in which each client waits for its answer, measures the cost of a request. An open loop at a
+//! fixed rate measures latencies.
 
 use crate::client::{self, Client, Protocol, Request};
 use crate::system::{self, Alarm};
@@ -12,17 +12,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, LocalSet};
 
-/// A load may not take longer: something hangs.
+/// If a load takes longer, something hangs.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Who asks whom for what.
+/// The clients and their requests.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// The proxy's port.
     pub port: u16,
-    /// What is spoken.
     pub protocol: Protocol,
-    /// Requests that can be under way at once.
+    /// Requests in flight at once.
     pub clients: usize,
     /// Sent in turns.
     pub requests: Vec<Request>,
@@ -30,31 +28,29 @@ pub struct Load {
     pub cpus: Vec<usize>,
 }
 
-/// How many answers there were of each status.
+/// The number of answers by status.
 pub type Statuses = BTreeMap<u16, u64>;
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// By status.
     pub statuses: Statuses,
     /// From the first request to the last answer.
     pub elapsed: Duration,
-    /// From the moment at which each request was to be sent to the end of its answer, in ascending order. Only of an
-    /// open loop.
+    /// From the scheduled time of each request to the end of its answer, in ascending order. Only in an open loop.
     pub latencies: Vec<Duration>,
-    /// How much later than intended it was each request's turn, in ascending order: the fault of the load itself, part
-    /// of the above. That all clients are busy is not in it.
+    /// The delay of each request that the load itself caused, in ascending order. It is part of the latency. Waiting for a
+    /// free client is not included.
     pub lags: Vec<Duration>,
 }
 
 impl Load {
-    /// Sends `number` requests, each client one after the other.
+    /// Sends `number` requests. Each client sends one after the other.
     pub fn closed(&self, number: u64) -> Result<Outcome> {
         self.on_a_thread(async |clients| closed(clients, &self.requests, number).await)
     }
 
-    /// Sends `number` requests, `rate` a second.
+    /// Sends `number` requests, `rate` per second.
     pub fn open(&self, rate: f64, number: u64) -> Result<Outcome> {
         self.on_a_thread(async |clients| open(clients, &self.requests, rate, number).await)
     }
@@ -84,15 +80,15 @@ impl Load {
     }
 }
 
-/// Whose turn it is, and what was answered.
+/// The state that the clients share.
 #[derive(Default)]
 struct Shared {
     sent: u64,
     statuses: Statuses,
     latencies: Vec<Duration>,
-    /// Clients that have nothing to do, in the open loop.
+    /// Idle clients, in the open loop.
     idle: Vec<usize>,
-    /// Moments of requests for which there was no client.
+    /// Scheduled times of requests for which no client was free.
     waiting: VecDeque<(u64, Instant)>,
 }
 
@@ -141,7 +137,7 @@ async fn open(
 ) -> Result<Outcome> {
     let shared = Rc::new(RefCell::new(Shared::default()));
     let requests: Rc<[Request]> = requests.into();
-    // A proxy that has yet to accept connections would let the first requests wait for it.
+    // Otherwise the first requests would wait for the proxy to accept connections.
     for client in &mut clients {
         client.get(pick(&requests, 0)).await?;
     }
@@ -162,13 +158,13 @@ async fn open(
     let start = system::now();
     let lags = tokio::select! {
         lags = send_at_rate(start, rate, number, &senders, &shared) => lags?,
-        // No client ends by itself as long as there may be orders for it.
+        // No client ends by itself while it may get orders.
         Some(ended) = tasks.join_next() => {
             ended??;
-            bail!("a client has ended before its time")
+            bail!("a client has ended too early")
         }
     };
-    // Clients end when they have answered all, as nobody can order any more.
+    // When all orders are done, the clients end because no more can arrive.
     drop(senders);
     while let Some(ended) = tasks.join_next().await {
         ended??;
@@ -208,7 +204,7 @@ async fn send_at_rate(
             None => shared.waiting.push_back((own, due)),
         }
     }
-    // Not before the last that waits has found a client.
+    // Not before the last waiting request has found a client.
     while !shared.borrow().waiting.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

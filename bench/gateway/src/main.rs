@@ -1,4 +1,4 @@
-//! What Levee's filter costs in Envoy, beside what one would use instead. Started by `cargo xtask bench gateway`.
+//! Measures the cost of Levee's filter in Envoy, compared with alternatives. Run by `cargo xtask bench gateway`.
 
 mod backend;
 mod calls;
@@ -21,13 +21,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// How it is measured.
+/// Measures the cost of Levee's filter in Envoy.
 #[derive(Debug, Parser)]
 struct Options {
-    /// CPU for each request of bare Envoy, Levee's filter, the floor filter and a breaker in Lua, in under two minutes
+    /// CPU per request of bare Envoy, Levee's filter, the floor filter and a breaker in Lua, in under two minutes
     #[arg(long)]
     quick: bool,
-    /// How cost grows with services, workers and configuration, and what the start of the filter costs
+    /// How the cost grows with services, workers and configuration, and the cost of starting the filter
     #[arg(long, conflicts_with = "quick")]
     growth: bool,
     /// Only these parts
@@ -36,22 +36,22 @@ struct Options {
     /// Print one JSON document and nothing else
     #[arg(long)]
     json: bool,
-    /// Another build of the filter to measure beside this one, as NAME=FILE; may be repeated
+    /// Another build of the filter to compare with this one, as NAME=FILE; may be repeated
     #[arg(long, value_name = "NAME=FILE", value_parser = parse_build)]
     also: Vec<(String, PathBuf)>,
-    /// How often each case is measured
+    /// Rounds in which each case is measured
     #[arg(long)]
     rounds: Option<usize>,
 }
 
-/// What can be measured by itself.
+/// A part that can be measured separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// CPU for each good request, one worker
+    /// CPU per good request, one worker
     Cpu,
-    /// CPU for each request while a service fails, one worker
+    /// CPU per request while a service fails, one worker
     Failure,
-    /// How long answers take at a fixed rate, one worker
+    /// Latencies at a fixed rate, one worker
     Latency,
     /// The same with two workers
     Workers,
@@ -151,7 +151,7 @@ fn machine(tools: &Tools) -> Result<Machine> {
     })
 }
 
-/// What a program that may be missing says of its version, in one line.
+/// The version of a program that may be missing, in one line.
 fn version_of(program: Option<&Path>, argument: &str) -> Result<Option<String>> {
     let Some(program) = program else {
         return Ok(None);
@@ -160,7 +160,7 @@ fn version_of(program: Option<&Path>, argument: &str) -> Result<Option<String>> 
     Ok(Some(said.lines().next().unwrap_or_default().to_owned()))
 }
 
-/// What a program says. nginx tells its version as an error.
+/// The output of a program. nginx prints its version to standard error.
 fn said(program: &Path, argument: &str) -> Result<String> {
     let output = Command::new(program)
         .arg(argument)

@@ -1,4 +1,4 @@
-//! What is measured with what. Not every combination: what tells something, in a quarter of an hour on two CPUs.
+//! Which combinations are measured: the informative ones, in a quarter of an hour on two CPUs.
 
 use crate::Part;
 use crate::backend::Backend;
@@ -14,17 +14,17 @@ use std::path::{Path, PathBuf};
 /// What all measurements share.
 #[derive(Clone, Copy, Debug)]
 pub struct Bench<'a> {
-    /// The programs.
     pub tools: &'a Tools,
-    /// For files of the proxies.
+    /// The folder for the proxies' files.
     pub folder: &'a Path,
     /// Other builds of the filter.
     pub also: &'a [(String, PathBuf)],
-    /// In place of how often it would be measured.
+    /// Overrides the number of rounds.
     pub rounds: Option<usize>,
 }
 
-/// The CPUs for a proxy with this many workers, and those for the load and the service: apart, where there are enough.
+/// The CPUs for a proxy with this many workers, and those for the load and the service. They are disjoint if there are
+/// enough.
 pub fn share_cpus(workers: usize) -> (Vec<usize>, Vec<usize>) {
     let all = system::allowed_cpus();
     if all.len() > workers {
@@ -35,7 +35,7 @@ pub fn share_cpus(workers: usize) -> (Vec<usize>, Vec<usize>) {
     }
 }
 
-/// What everything is compared in.
+/// All that is compared with one number of workers.
 const EACH: [Variant; 7] = [
     Variant::Bare,
     Variant::Levee,
@@ -66,7 +66,7 @@ impl Bench<'_> {
         })
     }
 
-    /// All that one worker is measured for.
+    /// All measurements with one worker.
     pub fn one_worker(&self, parts: &[Part], report: &mut Report) -> Result<()> {
         let mut variants = EACH.to_vec();
         variants.extend([
@@ -94,7 +94,7 @@ impl Bench<'_> {
             }
             if has(Part::Latency) {
                 let plan = plan.lasting(5, 0, self.rounds);
-                // Before they are cases, which refer to each other by place.
+                // Before they become cases, which refer to each other by index.
                 let variants: Vec<Variant> = variants
                     .iter()
                     .filter(|variant| **variant != Variant::LeveeDefaults)
@@ -117,7 +117,7 @@ impl Bench<'_> {
         })
     }
 
-    /// All that two workers are measured for.
+    /// All measurements with two workers.
     pub fn two_workers(&self, report: &mut Report) -> Result<()> {
         self.with(2, &EACH, |plan, proxies| {
             let plan = plan.lasting(7, 6_000, self.rounds);
@@ -152,7 +152,7 @@ impl Bench<'_> {
             .map(|(name, file)| Variant::Build(name.clone(), file.clone()))
     }
 
-    /// Starts the proxies with this many workers, and has them measured.
+    /// Starts the proxies with this many workers, and measures them.
     fn with(
         &self,
         workers: usize,
@@ -192,7 +192,7 @@ impl Bench<'_> {
 }
 
 impl Plan<'_> {
-    /// With so many rounds, unless others are asked for, and requests.
+    /// With this many rounds, unless overridden, and requests.
     pub fn lasting(self, rounds: usize, requests: u64, asked_for: Option<usize>) -> Self {
         Self {
             rounds: asked_for.unwrap_or(rounds),
@@ -217,7 +217,7 @@ fn all_good(variants: &[Variant]) -> Vec<Case> {
     variants.iter().map(case).collect()
 }
 
-/// Breakers at work, compared with bare Envoy that passes everything on.
+/// Active breakers, compared with bare Envoy, which passes everything on.
 fn failing() -> Vec<Case> {
     use Expected::{Good, Refused, SomeRefused, TenthFailed};
     let of = |variant, note, service, expected| Case::good(variant).with(note, service, expected);

@@ -1,6 +1,6 @@
-//! Measuring in rounds: each round measures every case once, one after the other, so that whatever the machine does
-//! meanwhile happens to all of them. Each round begins with another case, so that none is always measured after the
-//! same one. Ratios are taken within a round.
+//! Measures in rounds. Each round measures every case once, one after the other, so that disturbances of the machine
+//! affect all of them. Each round starts with another case, so that none always follows the same one. Ratios are computed
+//! within a round.
 
 use crate::backend::{LARGE, SMALL};
 use crate::client::{Protocol, Request};
@@ -11,23 +11,23 @@ use anyhow::{Result, bail, ensure};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Requests before a round's first measurement of a proxy: connections are made, code is compiled, services are met.
+/// Requests before a round's first measurement of a proxy, for connections, compilation and new services.
 const WARM_UP: u64 = 8_000;
 /// Clients of a closed loop, unless a case says otherwise.
 const CLIENTS: usize = 16;
-/// Clients of an open loop: far more than there are requests under way, as long as nothing stalls.
+/// Clients of an open loop: far more than requests in flight, unless something stalls.
 const OPEN_CLIENTS: usize = 128;
-/// How long a measurement of latencies takes.
+/// The duration of a measurement of latencies.
 const LATENCY_SECONDS: f64 = 3.0;
 
-/// What a case must be answered.
+/// The answers that a case must get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// 200, always.
+    /// Always 200.
     Good,
-    /// 503, always.
+    /// Always 503.
     Refused,
-    /// Each tenth 500, the others 200.
+    /// Every tenth 500, the others 200.
     TenthFailed,
     /// 200 or 503, as a half-open breaker answers.
     SomeRefused,
@@ -36,15 +36,14 @@ pub enum Expected {
 /// A row of a table.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The proxy.
     pub variant: Variant,
-    /// What is special about it, after the variant's name.
+    /// Follows the variant's name.
     pub note: &'static str,
-    /// Whom requests are for.
+    /// The service of the requests.
     pub service: &'static str,
-    /// Requests under way at once.
+    /// Requests in flight at once.
     pub clients: usize,
-    /// What they must be answered.
+    /// The answers that they must get.
     pub expected: Expected,
     /// The row that this one is compared with.
     pub baseline: usize,
@@ -63,7 +62,7 @@ impl Case {
         }
     }
 
-    /// The same with this difference.
+    /// The same case with another suffix.
     pub fn with(self, note: &'static str, service: &'static str, expected: Expected) -> Self {
         Self {
             note,
@@ -84,23 +83,20 @@ impl Case {
 /// Where and how it is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
-    /// Where the proxies run.
     pub place: Place<'a>,
-    /// The CPUs for the load.
     pub load_cpus: &'a [usize],
-    /// What is spoken.
     pub protocol: Protocol,
     /// `small` or `large`.
     pub answer: &'static str,
-    /// How often everything is measured.
+    /// Number of rounds.
     pub rounds: usize,
-    /// In each measurement of CPU time.
+    /// Requests in each measurement of CPU time.
     pub requests: u64,
-    /// Services that requests are for in turns, in place of the case's own.
+    /// If not empty, requests go to these services in turns, instead of to the case's own.
     pub services: &'a [String],
 }
 
-/// Proxies that run, by variant.
+/// Running proxies, by variant.
 pub type Proxies = HashMap<Variant, Running>;
 
 impl Plan<'_> {
@@ -143,14 +139,14 @@ impl Plan<'_> {
         }
     }
 
-    /// How many requests bare Envoy answers in a second, in a closed loop.
+    /// The requests per second of bare Envoy in a closed loop.
     pub fn rate(&self, proxies: &Proxies) -> Result<f64> {
         let load = self.load(&Case::good(Variant::Bare), proxies, CLIENTS)?;
         load.closed(WARM_UP)?;
         Ok(per_second(&load.closed(WARM_UP)?))
     }
 
-    /// The CPU time that each case's requests cost, in a closed loop.
+    /// The CPU time per request of each case, in a closed loop.
     pub fn cpu(&self, title: &str, cases: &[Case], proxies: &Proxies) -> CpuTable {
         eprintln!("==> {title}");
         let mut rows: Vec<Measured> = cases.iter().map(|_| Measured::default()).collect();
@@ -211,16 +207,16 @@ impl Plan<'_> {
         let before = process.cpu_time()?;
         let outcome = load.closed(self.requests)?;
         let Some(used) = process.cpu_time()?.checked_sub(before) else {
-            bail!("a part of the proxy has ended meanwhile");
+            bail!("a process of the proxy has ended");
         };
         check(case.expected, &outcome.statuses)?;
         if case.expected == Expected::SomeRefused {
-            // Few clients can all be let through: whether it is still half-open shows when there are more.
+            // A few clients may all be let through. Only more of them show whether it is still half-open.
             let load = self.load(case, proxies, CLIENTS)?;
             let statuses = load.closed(64)?.statuses;
             ensure!(
                 statuses.contains_key(&200) && statuses.contains_key(&503),
-                "it is not half-open any more: {CLIENTS} clients were answered {statuses:?}"
+                "it is no longer half-open: {CLIENTS} clients got {statuses:?}"
             );
         }
         Ok(Once {
@@ -230,22 +226,22 @@ impl Plan<'_> {
         })
     }
 
-    /// Brings the breaker into the state that the case is about.
+    /// Brings the breaker into the state that the case measures.
     fn bring_about(&self, case: &Case, load: &Load) -> Result<()> {
         let until = |status: u16| -> Result<()> {
             for _ in 0..300 {
-                // More than failures that must come in a row to open a breaker, for each worker.
+                // More than the consecutive failures that open a breaker, for each worker.
                 if load.closed(64)?.statuses.contains_key(&status) {
                     return Ok(());
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
-            bail!("{} is never answered {status}", case.name())
+            bail!("{} never gets {status}", case.name())
         };
         match case.expected {
             Expected::Refused => {
                 until(503)?;
-                // For other workers to hear of it.
+                // So that other workers are notified.
                 std::thread::sleep(Duration::from_millis(500));
                 Ok(())
             }
@@ -260,14 +256,14 @@ impl Plan<'_> {
         }
     }
 
-    /// How long each case's answers take, at a fixed rate.
+    /// The latencies of each case at a fixed rate.
     pub fn latency(&self, title: &str, cases: &[Case], proxies: &Proxies) -> Result<LatencyTable> {
         let rate = (self.rate(proxies)? / 2.0 / 100.0).floor() * 100.0;
         ensure!(rate > 0.0, "bare Envoy is too slow to measure");
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "some ten thousand"
+            reason = "about ten thousand"
         )]
         let requests = (rate * LATENCY_SECONDS) as u64;
         eprintln!("==> {title}");
@@ -342,7 +338,7 @@ impl Plan<'_> {
             self.bring_about(case, &load)?;
             load.closed(WARM_UP)?;
         }
-        // Connections to the service are made again where they have been closed meanwhile.
+        // Reopens connections to the service that were closed since.
         load.closed(2_000)?;
         let outcome = load.open(rate, requests)?;
         check(case.expected, &outcome.statuses)?;
@@ -350,7 +346,7 @@ impl Plan<'_> {
     }
 }
 
-/// The places of the cases, in the order in which a round measures them.
+/// The indices of the cases in the order in which a round measures them.
 fn in_turn(round: usize, cases: usize) -> impl Iterator<Item = usize> {
     (0..cases).map(move |place| (round + place) % cases)
 }
@@ -387,7 +383,7 @@ fn check(expected: Expected, statuses: &Statuses) -> Result<()> {
     );
     let is_so = match expected {
         Expected::Good => good >= 1.0,
-        // A breaker lets a few through when its time is up, one without half-open state all that are under way.
+        // A breaker lets a few through when its time has passed; one without a half-open state lets all in flight through.
         Expected::Refused => refused > 0.99,
         Expected::TenthFailed => (failed - 0.1).abs() < 0.01 && good + failed >= 1.0,
         Expected::SomeRefused => good > 0.0 && good + refused >= 1.0,

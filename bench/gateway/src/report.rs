@@ -1,22 +1,19 @@
-//! What was measured, as tables for people and as one JSON document for programs.
+//! The results, as tables for people and as a JSON document for programs.
 
 use crate::client::STREAMS;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Of the values of all rounds.
+/// Median, least and greatest of the values of all rounds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Summary {
-    /// The one in the middle.
     pub median: f64,
-    /// The least.
     pub lowest: f64,
-    /// The greatest.
     pub highest: f64,
 }
 
 impl Summary {
-    /// `None`: there are no values.
+    /// `None` if there are no values.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -34,7 +31,7 @@ impl Summary {
         })
     }
 
-    /// Of the ratios of each round.
+    /// Summarizes the ratios of each round.
     pub fn of_ratios(own: &[f64], other: &[f64]) -> Option<Self> {
         let ratios: Vec<f64> = own
             .iter()
@@ -45,40 +42,37 @@ impl Summary {
     }
 }
 
-/// All of it.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Where it was measured.
     pub machine: Machine,
-    /// CPU time for each request.
+    /// CPU time per request.
     pub cpu: Vec<CpuTable>,
-    /// How long answers take.
+    /// Latencies.
     pub latency: Vec<LatencyTable>,
-    /// How cost grows, and what a start costs.
+    /// How the cost grows, and the cost of a start.
     pub growth: Vec<GrowthTable>,
-    /// What makes some of it doubtful.
+    /// Reasons to doubt some of the results.
     pub problems: Vec<String>,
 }
 
-/// The row of a proxy that the machine doesn't have and that may be missing.
-pub const MISSING: &str = "this machine has none";
+/// The text in the row of an optional proxy that is not installed.
+pub const MISSING: &str = "not installed";
 
-/// Where it was measured.
 #[derive(Debug, Default, Serialize)]
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
-    /// The CPUs that could be used.
+    /// The number of available CPUs.
     pub cpus: usize,
     /// Linux's version.
     pub kernel: String,
     /// Envoy's version.
     pub envoy: String,
-    /// What Go's proxy says it is built with, where it was needed.
+    /// What Go's proxy was built with, if it was used.
     pub go: Option<String>,
-    /// What nginx says of its version, where the machine has it and it was needed.
+    /// nginx's version, if it was used and is installed.
     pub nginx: Option<String>,
-    /// The size of the filter's file.
+    /// The size of the filter's file, in bytes.
     pub filter_bytes: u64,
 }
 
@@ -87,19 +81,19 @@ pub struct Machine {
 pub struct Setting {
     /// Worker threads of the proxy.
     pub workers: usize,
-    /// Between the load and the proxy; it is always HTTP/1.1 between the proxy and the service.
+    /// Between load and proxy. Between proxy and service it is always HTTP/1.1.
     pub protocol: &'static str,
-    /// The answer's body.
+    /// Length of the answer's body, in bytes.
     pub answer_bytes: usize,
-    /// In each measurement.
+    /// Requests in each measurement.
     pub requests: u64,
-    /// Measurements of each row.
+    /// Measurements per row.
     pub rounds: usize,
-    /// Requests that can be under way at once, where the row doesn't say otherwise.
+    /// Requests in flight at once, unless the row says otherwise.
     pub clients: usize,
-    /// The CPUs that the proxy may use.
+    /// The CPUs of the proxy.
     pub proxy_cpus: Vec<usize>,
-    /// The CPUs that the load and the service may use.
+    /// The CPUs of the load and the service.
     pub load_cpus: Vec<usize>,
 }
 
@@ -130,62 +124,54 @@ impl Setting {
     }
 }
 
-/// CPU time for each request.
+/// CPU time per request.
 #[derive(Debug, Serialize)]
 pub struct CpuTable {
-    /// What it is about.
     pub title: String,
-    /// How it was measured.
     pub setting: Setting,
-    /// The first is what others are compared with.
+    /// The first row is the reference.
     pub rows: Vec<CpuRow>,
 }
 
-/// One case.
 #[derive(Debug, Serialize)]
 pub struct CpuRow {
-    /// The case.
     pub name: String,
-    /// The proxy.
     pub variant: String,
-    /// User and kernel mode, of all threads, divided by the answers.
+    /// In user and kernel mode, of all threads, divided by the answers.
     pub cpu_us: Option<Summary>,
-    /// To the row `compared_with`, in the same round.
+    /// Ratio to the row `compared_with` in the same round.
     pub ratio: Option<Summary>,
     /// The name of that row.
     pub compared_with: String,
-    /// To the floor filter.
+    /// Ratio to the floor filter.
     pub to_floor: Option<Summary>,
-    /// To the ten lines of Lua.
+    /// Ratio to the ten lines of Lua.
     pub to_lua: Option<Summary>,
-    /// Answers.
     pub per_second: Option<Summary>,
-    /// Requests under way at once.
+    /// Requests in flight at once.
     pub clients: usize,
-    /// Answers that were 503.
+    /// Answers with status 503.
     pub refused_share: f64,
-    /// Answers that were 500.
+    /// Answers with status 500.
     pub failed_share: f64,
-    /// Why it was not measured, or not to the end.
+    /// Why it was not measured, or not completely.
     pub problem: Option<String>,
 }
 
-/// How long answers take at a fixed rate.
+/// Latencies at a fixed rate.
 #[derive(Debug, Serialize)]
 pub struct LatencyTable {
-    /// What it is about.
     pub title: String,
-    /// How it was measured.
     pub setting: Setting,
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// What latencies are counted from.
+    /// What a latency includes.
     pub bound: Bound,
-    /// The first is what others are compared with.
+    /// The first row is the reference.
     pub rows: Vec<LatencyRow>,
 }
 
-/// From where to where a latency counts.
+/// Where a latency starts and ends.
 #[derive(Debug, Serialize)]
 pub struct Bound {
     from: &'static str,
@@ -195,61 +181,54 @@ pub struct Bound {
 impl Default for Bound {
     fn default() -> Self {
         Self {
-            from: "the moment at which the request was to be sent",
+            from: "the scheduled time of the request",
             to: "the last byte of the answer",
         }
     }
 }
 
-/// One case.
 #[derive(Debug, Serialize)]
 pub struct LatencyRow {
-    /// The case.
     pub name: String,
-    /// The proxy.
     pub variant: String,
-    /// Half of the answers took no longer.
+    /// Median.
     pub p50_us: Option<Summary>,
-    /// 99 % of them.
+    /// 99th percentile.
     pub p99_us: Option<Summary>,
-    /// 99.9 % of them.
+    /// 99.9th percentile.
     pub p999_us: Option<Summary>,
-    /// Over the first row, in the same round.
+    /// Difference to the first row in the same round.
     pub added_p50_us: Option<Summary>,
-    /// Over the first row, in the same round.
+    /// Difference to the first row in the same round.
     pub added_p99_us: Option<Summary>,
-    /// How late the load itself was: part of the latencies.
+    /// The delay of the load itself, which is part of the latencies.
     pub lag_p99_us: Option<Summary>,
-    /// Why it was not measured, or not to the end.
+    /// Why it was not measured, or not completely.
     pub problem: Option<String>,
 }
 
-/// Whatever else, by name.
+/// A table with named columns.
 #[derive(Debug, Serialize)]
 pub struct GrowthTable {
-    /// What it is about.
     pub title: String,
-    /// How it was measured.
     pub how: String,
-    /// Of the columns after the first.
+    /// Names of the columns after the first.
     pub columns: Vec<String>,
-    /// The first of a row is its name.
+    /// The first column is the name of the row.
     pub rows: Vec<GrowthRow>,
 }
 
-/// One case.
 #[derive(Debug, Serialize)]
 pub struct GrowthRow {
-    /// The case.
     pub name: String,
-    /// One for each column.
+    /// One per column.
     pub values: Vec<Option<Summary>>,
-    /// Why it was not measured, or not to the end.
+    /// Why it was not measured, or not completely.
     pub problem: Option<String>,
 }
 
 impl Report {
-    /// What could not be measured, or not well.
+    /// What could not be measured, or not reliably.
     pub fn problems(&self) -> Vec<String> {
         let cpu = self.cpu.iter().flat_map(|table| {
             let rows = table.rows.iter();
@@ -271,7 +250,7 @@ impl Report {
         self.problems.iter().cloned().chain(of_rows).collect()
     }
 
-    /// For people.
+    /// Tables for people.
     pub fn to_text(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
@@ -339,7 +318,7 @@ impl LatencyTable {
     fn write_to(&self, text: &mut String) {
         let _ = writeln!(
             text,
-            "\n{}\n{}, open loop of {} requests a second by {} clients; microseconds from when a request was to be sent",
+            "\n{}\n{}, open loop of {} requests per second by {} clients; microseconds from the scheduled time of a request",
             self.title,
             self.setting.describe(),
             self.rate,

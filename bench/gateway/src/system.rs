@@ -1,5 +1,4 @@
-//! What the standard library doesn't know about processes: which CPUs they may use, the time they have used, how they
-//! end with their parent. Linux only.
+//! What the standard library lacks for processes: CPU affinity, CPU time, ending with their parent. Linux only.
 #![allow(unsafe_code, reason = "system calls")]
 
 use anyhow::{Context, Result, ensure};
@@ -11,10 +10,9 @@ use std::time::{Duration, Instant};
 use std::{fs, mem, ptr, thread};
 use tokio::io::unix::AsyncFd;
 
-/// The time.
 #[allow(
     clippy::disallowed_methods,
-    reason = "the one place that reads the clock"
+    reason = "the only place that reads the clock"
 )]
 pub fn now() -> Instant {
     Instant::now()
@@ -22,7 +20,7 @@ pub fn now() -> Instant {
 
 /// The CPUs that this program may use.
 pub fn allowed_cpus() -> Vec<usize> {
-    // SAFETY: a set of CPUs is plain bits, and the size that is passed is its own.
+    // SAFETY: a set of CPUs is plain data, and its own size is passed.
     let set = unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();
         libc::sched_getaffinity(0, size_of_val(&set), &raw mut set);
@@ -34,7 +32,7 @@ pub fn allowed_cpus() -> Vec<usize> {
         .collect()
 }
 
-/// Keeps the calling thread, and what it starts, on these CPUs.
+/// Restricts the calling thread, and all that it starts, to these CPUs.
 pub fn pin(cpus: &[usize]) -> IoResult<()> {
     // SAFETY: as above.
     let result = unsafe {
@@ -51,9 +49,9 @@ pub fn pin(cpus: &[usize]) -> IoResult<()> {
     }
 }
 
-/// A child process, ended when this is dropped, and by the kernel when this program dies.
+/// A child process. It ends when this is dropped, and by the kernel if this program dies.
 ///
-/// The kernel watches the thread that forks (`prctl(2)`, `PR_SET_PDEATHSIG`): only the main thread may start one.
+/// The kernel watches the thread that forks (`prctl(2)`, `PR_SET_PDEATHSIG`), so only the main thread may start one.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -65,7 +63,7 @@ impl Process {
         let parent = std::process::id();
         let own_cpus = cpus.to_vec();
         command.stdin(Stdio::null());
-        // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
+        // SAFETY: between fork and exec this only makes system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || {
                 if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
@@ -89,12 +87,12 @@ impl Process {
         self.child.try_wait().ok().flatten().is_some()
     }
 
-    /// The time that it and its children have used, in user and kernel mode.
+    /// The CPU time of the process and its children, in user and kernel mode.
     pub fn cpu_time(&self) -> Result<Duration> {
         self.family().into_iter().map(cpu_time).sum()
     }
 
-    /// The memory that it holds (`VmRSS`), in KiB.
+    /// Its resident memory (`VmRSS`), in KiB.
     pub fn resident_kib(&self) -> u64 {
         self.family().into_iter().map(resident_kib).sum()
     }
@@ -112,12 +110,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that was waited for has an id that may be another's by now.
+        // After a wait the id may belong to another process.
         if self.has_ended() {
             return;
         }
         if let Ok(id) = libc::pid_t::try_from(self.child.id()) {
-            // SAFETY: no pointers; the child was not waited for, as was just seen, so the id is still its own.
+            // SAFETY: no pointers. The child was not waited for, as just checked, so the id is still its own.
             unsafe { libc::kill(id, libc::SIGTERM) };
         }
         for _ in 0..300 {
@@ -131,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-/// By the process's own clock (`clock_getcpuclockid(3)`): in nanoseconds, with threads that have ended.
+/// CPU time by the process's clock (`clock_getcpuclockid(3)`): in nanoseconds, including threads that have ended.
 fn cpu_time(id: u32) -> Result<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -145,7 +143,7 @@ fn cpu_time(id: u32) -> Result<Duration> {
     };
     ensure!(
         is_read,
-        "the CPU time of process {id} can't be read: has it ended?"
+        "the CPU time of process {id} cannot be read: has it ended?"
     );
     Ok(Duration::new(
         time.tv_sec.cast_unsigned(),
@@ -170,7 +168,7 @@ fn parent_of(id: u32) -> Option<u32> {
         .ok()
 }
 
-/// Waits for moments much more exactly than tokio's own timers, which know whole milliseconds.
+/// Waits much more precisely than tokio's own timers, which have a resolution of a millisecond.
 #[derive(Debug)]
 pub struct Alarm {
     file: AsyncFd<OwnedFd>,
@@ -180,7 +178,7 @@ impl Alarm {
     /// For the runtime of the calling thread.
     pub fn new() -> IoResult<Self> {
         let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
-        // SAFETY: no pointers; a file that was just opened has no other owner.
+        // SAFETY: no pointers. The file was just opened and has no other owner.
         let file = unsafe {
             let file: RawFd = libc::timerfd_create(libc::CLOCK_MONOTONIC, flags);
             if file < 0 {
@@ -188,12 +186,12 @@ impl Alarm {
             }
             OwnedFd::from_raw_fd(file)
         };
-        // SAFETY: the runtime has the file's number from here until it is dropped, and nobody else can close it.
+        // SAFETY: the runtime owns the descriptor from here until it is dropped, and nothing else can close it.
         let file = unsafe { AsyncFd::register(file) }.map_err(Error::other)?;
         Ok(Self { file })
     }
 
-    /// Waits for a moment.
+    /// Waits until a moment.
     pub async fn wait_until(&self, moment: Instant) -> IoResult<()> {
         loop {
             let left = moment.saturating_duration_since(now());
@@ -210,14 +208,14 @@ impl Alarm {
                     tv_nsec: left.subsec_nanos().into(),
                 },
             };
-            // SAFETY: the pointer is valid for the call; the old value is not asked for.
+            // SAFETY: the pointer is valid for the call. The old value is not requested.
             let result = unsafe {
                 libc::timerfd_settime(self.file.as_raw_fd(), 0, &raw const time, ptr::null_mut())
             };
             if result != 0 {
                 return Err(Error::last_os_error());
             }
-            // Setting it anew also takes the last expiry back, so nothing need be read.
+            // Setting the timer also clears its last expiry, so nothing needs to be read.
             self.file.readable().await?.clear_ready();
         }
     }

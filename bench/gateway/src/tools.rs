@@ -1,28 +1,23 @@
-//! The programs that are measured. `cargo xtask bench gateway` builds and fetches them and says where they are.
+//! The programs that are measured. `cargo xtask bench gateway` builds and fetches them and passes their paths.
 
 use anyhow::{Context, Result};
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Where they are.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// Envoy.
     pub envoy: PathBuf,
-    /// Levee's filter.
     pub levee: PathBuf,
-    /// The floor filter.
     pub floor: PathBuf,
-    /// Go's reverse proxy with a breaker, where it is needed.
+    /// Go's reverse proxy with a breaker, if it is needed.
     pub go: Option<PathBuf>,
-    /// nginx, where it is needed and the machine has it.
+    /// nginx, if it is needed and installed.
     pub nginx: Option<PathBuf>,
     /// The text of `envoy/gateway.yaml`.
     pub recommended: String,
 }
 
 impl Tools {
-    /// From the environment.
     pub fn find() -> Result<Self> {
         let path = |name: &str| {
             let value = env::var_os(name).filter(|value| !value.is_empty());

@@ -1,4 +1,4 @@
-//! What is measured: each is a proxy in front of the same service.
+//! The proxies that are measured, each in front of the same service.
 
 use crate::backend::Backend;
 use crate::client::Protocol;
@@ -13,23 +13,22 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// The services that requests are for, in each proxy that tells them apart: one for each state of a breaker.
+/// The services of each proxy that distinguishes them: one for each state of a breaker.
 pub const SERVICES: [&str; 4] = ["service", "failing", "switched", "tenth"];
 
-/// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
-    /// Envoy and nothing else.
+    /// Envoy without a filter.
     Bare,
     /// With Levee's filter.
     Levee,
-    /// With another build of it.
+    /// With another build of Levee's filter.
     Build(String, PathBuf),
     /// With Levee's filter and an empty configuration.
     LeveeDefaults,
-    /// With a filter that makes the same host calls and decides nothing.
+    /// With a filter that makes the same host calls, but decides nothing.
     Floor,
-    /// With a breaker of ten lines of Lua.
+    /// With a breaker in ten lines of Lua.
     Lua,
     /// With Envoy's own admission control.
     AdmissionControl,
@@ -44,7 +43,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// As tables and plots name it.
+    /// The name in tables and plots.
     pub fn name(&self) -> &str {
         match self {
             Self::Bare => "envoy",
@@ -61,7 +60,7 @@ impl Variant {
         }
     }
 
-    /// The path that leads to the service, for an answer named `answer`.
+    /// The path that leads to the service and makes it give the answer named `answer`.
     pub fn path(&self, service: &str, answer: &str) -> String {
         match self {
             Self::Recommended | Self::RecommendedWithout => format!("/v1/auth/{answer}"),
@@ -70,17 +69,16 @@ impl Variant {
     }
 }
 
-/// A proxy that runs.
+/// A running proxy.
 #[derive(Debug)]
 pub struct Running {
-    /// Its process.
     pub process: Process,
     http1: u16,
     http2: u16,
 }
 
 impl Running {
-    /// An Envoy, which speaks both at one port.
+    /// An Envoy, which serves both protocols on one port.
     pub fn envoy(process: Process, port: u16) -> Self {
         Self {
             process,
@@ -89,7 +87,6 @@ impl Running {
         }
     }
 
-    /// Where it listens.
     pub fn port(&self, protocol: Protocol) -> u16 {
         match protocol {
             Protocol::Http1 => self.http1,
@@ -98,23 +95,19 @@ impl Running {
     }
 }
 
-/// Where a proxy runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// The programs.
     pub tools: &'a Tools,
-    /// The service behind it.
     pub backend: &'a Backend,
-    /// A folder for its files.
+    /// The folder for its files.
     pub folder: &'a Path,
     /// Worker threads.
     pub workers: usize,
-    /// The CPUs that it may use.
+    /// The CPUs of the proxy.
     pub cpus: &'a [usize],
 }
 
 impl Place<'_> {
-    /// Starts a proxy.
     pub fn start(&self, variant: &Variant) -> Result<Running> {
         match variant {
             Variant::Go => self.go(),
@@ -127,7 +120,7 @@ impl Place<'_> {
         }
     }
 
-    /// How Envoy is started here.
+    /// How Envoy is started.
     pub fn envoy(&self, variant: &Variant) -> Start<'_> {
         Start {
             program: &self.tools.envoy,
@@ -233,7 +226,7 @@ impl Place<'_> {
     }
 }
 
-/// For the states in which a breaker is measured: one stays open, one half-open.
+/// Levee's settings for the measured states: one breaker stays open, one half-open.
 fn settings() -> Value {
     json!({"services": {
         "failing": {"breaker": {"open_for": "5m"}},
@@ -248,7 +241,7 @@ fn wait_for(port: u16, process: &mut Process) -> Result<()> {
         }
         ensure!(
             !process.has_ended(),
-            "a proxy does not start; what it said is above"
+            "a proxy does not start; its output is above"
         );
         thread::sleep(Duration::from_millis(10));
     }

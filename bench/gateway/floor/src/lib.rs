@@ -1,9 +1,9 @@
 //! The floor: a filter that makes the same host calls as Levee's for each request, at the same
-//! callbacks, and decides nothing; it refuses what is for the service `failing`. What Levee's costs over this is its own computing, the rest is
-//! Envoy's price for being asked.
+//! callbacks, but decides nothing. It refuses requests to the service `failing`. The difference to
+//! Levee's filter is Levee's own computing; the rest is the cost of asking Envoy.
 //!
-//! Without the SDK and without an allocator. `cargo xtask bench gateway` compares the calls that
-//! Envoy logs for both filters before it measures: **when Levee's calls change, change
+//! It uses neither the SDK nor an allocator. Before it measures, `cargo xtask bench gateway` compares
+//! the calls of both filters in Envoy's trace: **when Levee's calls change, change
 //! [`proxy_on_request_headers`] and [`proxy_on_log`] here.**
 //!
 //! The ABI: <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>.
@@ -23,7 +23,7 @@ const LIMITS: [(&str, &str); 2] = [
     ("x-envoy-upstream-rq-timeout-ms", "30000"),
     ("x-envoy-upstream-rq-per-try-timeout-ms", "10000"),
 ];
-/// As in `filter/src/outcome.rs`, for HTTP.
+/// The expression for HTTP in `filter/src/outcome.rs`.
 const ANSWERED_WELL: &str = "(response.code_details == 'via_upstream' && response.flags == 0 && response.code < 429 \
      && !('grpc-status' in response.trailers) && !('grpc-status' in response.headers)) ? '1' : ''";
 
@@ -70,13 +70,13 @@ unsafe extern "C" {
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
 }
 
-/// What Envoy writes results to. Nothing is kept, so each overwrites the one before.
+/// The memory for results from Envoy. None is kept, so each overwrites the one before.
 static mut MEMORY: [u64; 8192] = [0; 8192];
 static mut EXPRESSION: [u8; 4] = [0; 4];
-/// Requests that were refused, by the last 16 bits of their context: nothing is asked at their end.
+/// Refused requests, by the last 16 bits of their context: at their end there are no host calls.
 static mut REFUSED: [bool; 65536] = [false; 65536];
 
-/// As Levee's refusal has them: their number, the lengths of names and values, and each followed by NUL.
+/// The headers of Levee's refusal: their number, the lengths of names and values, then each followed by NUL.
 const REFUSAL_HEADERS: &[u8] =
     b"\x03\0\0\0\x0b\0\0\0\x03\0\0\0\x0e\0\0\0\x0c\0\0\0\x0c\0\0\0\x10\0\0\0\
     retry-after\x00300\0x-levee-reason\0circuit_open\0content-type\0application/json\0";
@@ -151,13 +151,13 @@ extern "C" fn proxy_on_request_headers(context: u32, _headers: usize, _end_of_st
             &raw mut data,
             &raw mut size,
         );
-        // The service that is measured with an open breaker is `failing`: what its refusals cost at least.
+        // Measures the least cost of a refusal: the service with an open breaker is `failing`.
         if !data.is_null() && *data == b'f' {
             refuse();
             *refused(context) = true;
             return PAUSE;
         }
-        // For the rule by path that envoy/gateway.yaml has.
+        // For the rule by path in envoy/gateway.yaml.
         let path = ":path";
         proxy_get_header_map_value(
             REQUEST_HEADERS,
@@ -194,7 +194,7 @@ extern "C" fn proxy_on_log(context: u32) {
         return;
     }
     let (name, mut size) = ("expr_evaluate", 0);
-    // Without a pointer to the value, as Levee's filter does it: only its length is wanted.
+    // Like Levee's filter, without a pointer to the value: only its length is needed.
     unsafe {
         proxy_call_foreign_function(
             name.as_ptr(),

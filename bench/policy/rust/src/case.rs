@@ -3,13 +3,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// One operation of one library.
 pub struct Case {
     /// The library, with its version.
     pub library: String,
-    /// The operation, as the table names it.
+    /// The name of the operation in the table.
     pub operation: &'static str,
-    /// Sets up, and does it so many times: how long they took.
+    /// Sets up, and repeats the operation this many times. Returns how long the repetitions took.
     pub run: Box<dyn Fn(u32) -> Duration>,
 }
 
@@ -21,7 +20,7 @@ pub const PASS_SUCCESS: &str = "pass+success";
 pub const PASS_FAILURE: &str = "pass+failure";
 
 impl Case {
-    /// `operation`, on what `set_up` makes. The optimiser knows neither what it is done on nor what comes of it.
+    /// Runs `operation` on the result of `set_up`. The optimizer can see neither its input nor its output.
     pub fn new<S, R>(
         library: &str,
         operation: &'static str,
@@ -42,13 +41,13 @@ impl Case {
         }
     }
 
-    /// How it is called on the command line.
+    /// The name on the command line.
     pub fn name(&self) -> String {
         format!("{}/{}", self.library, self.operation)
     }
 }
 
-/// What the loop itself takes, and what a clock takes: in all figures, or in those that say so.
+/// The cost of the loop, which is part of all figures, and of reading a clock, which is part of those that say so.
 pub fn floor() -> Vec<Case> {
     vec![
         Case::new("(the loop alone)", PASS, || 0_u64, |_| ()),
@@ -56,7 +55,7 @@ pub fn floor() -> Vec<Case> {
     ]
 }
 
-/// Measures all cases in turn, `repetitions` times, so that what disturbs the machine for a while disturbs all.
+/// Measures all cases in turn, `repetitions` times, so that disturbances of the machine affect all of them.
 pub fn time(cases: &[Case], repetitions: usize, each: Duration) {
     let counts: Vec<u32> = cases.iter().map(|case| count_for(case, each)).collect();
     let mut nanos = vec![Vec::new(); cases.len()];
@@ -74,7 +73,7 @@ pub fn time(cases: &[Case], repetitions: usize, each: Duration) {
     }
 }
 
-/// How many times take about as long as `each`.
+/// The number of repetitions that take about as long as `each`.
 fn count_for(case: &Case, each: Duration) -> u32 {
     let mut count = 1000;
     loop {
@@ -84,7 +83,7 @@ fn count_for(case: &Case, each: Duration) -> u32 {
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "it is within the bounds of u32"
+                reason = "within the range of u32"
             )]
             return wanted.clamp(1.0, f64::from(u32::MAX)) as u32;
         }

@@ -1,4 +1,4 @@
-//! Levee's decisions: a `Breaker` as the sidecar has it, a `Replica` as each worker of the filter has it.
+//! Levee's decisions: a `Breaker` as in the sidecar, a `Replica` as in each worker of the filter.
 
 use crate::case::{Case, FAILURE, PASS, PASS_FAILURE, PASS_SUCCESS, REFUSE, SUCCESS};
 use levee_policy::breaker::{Breaker, BreakerSettings, FailureRate, Outcome, Permit, Verdict};
@@ -10,7 +10,6 @@ use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::{Duration, Instant as Clock};
 
-/// All of Levee's cases.
 pub fn cases() -> Vec<Case> {
     [
         of::<Breaking<Given>>("levee Breaker"),
@@ -24,7 +23,7 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// What a call seldom needs, or what is no part of a call: only its instructions are counted.
+/// Operations that are rare or not part of a call: only their instructions are counted.
 pub fn what_is_rare() -> Vec<Case> {
     let each_in_another_bucket = |own: &mut Held<Breaking<Given>>| {
         own.subject.time.0 = own.subject.time.0.after(Duration::from_secs(1));
@@ -63,13 +62,13 @@ pub fn what_is_rare() -> Vec<Case> {
     ]
 }
 
-/// Whence `now` comes.
+/// The source of `now`.
 trait Time: 'static {
     fn new() -> Self;
     fn now(&self) -> Instant;
 }
 
-/// It is an argument that the caller has anyway: in the filter, the tick brings it.
+/// The caller has the time already: in the filter, from the tick.
 struct Given(Instant);
 
 impl Time for Given {
@@ -82,7 +81,7 @@ impl Time for Given {
     }
 }
 
-/// It is read for each decision.
+/// The clock is read for each decision.
 struct Read {
     origin: Clock,
 }
@@ -98,7 +97,7 @@ impl Time for Read {
     }
 }
 
-/// The default rules (five failures in a row; half of twenty in ten seconds), open for long.
+/// The default rules (five failures in a row; half of twenty in ten seconds), with a long open time.
 fn settings() -> BreakerSettings {
     let mut settings = BreakerSettings::default();
     settings.open.base = Duration::from_hours(1);
@@ -106,7 +105,7 @@ fn settings() -> BreakerSettings {
     settings
 }
 
-/// Every rule is looked at, and none is ever met: one call has succeeded, and all would have to fail.
+/// Every rule is evaluated and none is ever met: one call has succeeded, and all would have to fail.
 fn tolerant() -> BreakerSettings {
     BreakerSettings {
         consecutive_failures: Some(u32::MAX),
@@ -118,15 +117,15 @@ fn tolerant() -> BreakerSettings {
     }
 }
 
-/// What decides.
+/// Something that decides.
 trait Decides: 'static {
-    /// Closed.
+    /// Starts closed.
     fn new(settings: BreakerSettings) -> Self;
     fn admit(&mut self) -> Verdict;
     fn record(&mut self, permit: Permit, outcome: Outcome);
 }
 
-/// What decides, with a permit of its present state.
+/// Something that decides, with a permit of its current state.
 struct Held<S> {
     subject: S,
     permit: Permit,
@@ -136,7 +135,7 @@ impl<S: Decides> Held<S> {
     fn closed(settings: BreakerSettings) -> Self {
         let mut subject = S::new(settings);
         let Verdict::Admit(permit) = subject.admit() else {
-            panic!("it is closed");
+            panic!("closed");
         };
         subject.record(permit, Outcome::SUCCESS);
         Self { subject, permit }
@@ -161,7 +160,7 @@ impl<S: Decides> Held<S> {
         self.subject.record(self.permit, outcome);
     }
 
-    /// Both, as around a call.
+    /// Admits and records, like a call.
     #[inline]
     fn call(&mut self, outcome: Outcome) {
         if let Verdict::Admit(permit) = self.subject.admit() {
@@ -185,7 +184,7 @@ fn of<S: Decides>(name: &str) -> Vec<Case> {
     ]
 }
 
-/// A breaker that one thread has.
+/// A breaker of a single thread.
 struct Breaking<T> {
     settings: BreakerSettings,
     breaker: Breaker,
@@ -213,7 +212,7 @@ impl<T: Time> Decides for Breaking<T> {
     }
 }
 
-/// A breaker that several threads may use, as those of the libraries.
+/// A breaker that several threads can share, like those of the libraries.
 struct Locked {
     settings: BreakerSettings,
     breaker: Mutex<Breaker>,
@@ -232,18 +231,18 @@ impl Decides for Locked {
     #[inline]
     fn admit(&mut self) -> Verdict {
         let now = self.time.now();
-        let mut breaker = self.breaker.lock().expect("nobody has panicked");
+        let mut breaker = self.breaker.lock().expect("no thread has panicked");
         breaker.admit(&self.settings, now).0
     }
     #[inline]
     fn record(&mut self, permit: Permit, outcome: Outcome) {
         let now = self.time.now();
-        let mut breaker = self.breaker.lock().expect("nobody has panicked");
+        let mut breaker = self.breaker.lock().expect("no thread has panicked");
         breaker.record(&self.settings, permit, outcome, now, 0);
     }
 }
 
-/// A worker's view of a breaker that is kept as bytes. What a host takes to hand the bytes over is not in it.
+/// A worker's view of a breaker that is kept as bytes. The cost of the host calls for the bytes is not included.
 struct Replicated<T> {
     settings: BreakerSettings,
     replica: Replica,
@@ -254,7 +253,7 @@ struct Replicated<T> {
 impl<T: Time> Replicated<T> {
     #[inline(never)]
     fn visit(&mut self, visit: Visit, now: Instant) -> Option<Verdict> {
-        let mut breaker = Breaker::from_bytes(&self.shared).expect("it was written here");
+        let mut breaker = Breaker::from_bytes(&self.shared).expect("written here");
         let visited = self
             .replica
             .visit(&self.settings, &mut breaker, visit, now, 0);
@@ -280,7 +279,9 @@ impl<T: Time> Decides for Replicated<T> {
         let now = self.time.now();
         match self.replica.admit(&self.settings, now) {
             Admission::Decided(verdict) => verdict,
-            Admission::VisitNeeded => self.visit(Visit::Admit, now).expect("it was asked"),
+            Admission::VisitNeeded => self
+                .visit(Visit::Admit, now)
+                .expect("the visit asked for it"),
         }
     }
     #[inline]

@@ -1,7 +1,7 @@
-//! What circuit breakers written in Rust take for their decisions.
+//! The cost of decisions of circuit breakers written in Rust.
 //!
 //! ```text
-//! bench-policy time REPETITIONS MILLISECONDS   nanoseconds for each operation, a line of JSON for each case
+//! bench-policy time REPETITIONS MILLISECONDS   nanoseconds per operation, a line of JSON per case
 //! bench-policy list                            these cases
 //! bench-policy repeat CASE COUNT               one case, or a rare one, COUNT times: for callgrind
 //! ```

@@ -1,5 +1,5 @@
-//! What else there is in Rust. Each is set up as near to Levee's default rules as it goes, reads its own clock where it
-//! needs one, and may be used by several threads.
+//! Other libraries in Rust. Each is set up as close to Levee's default rules as possible, reads its own clock if it needs
+//! one, and can be shared by several threads.
 
 use crate::case::{Case, FAILURE, PASS, PASS_FAILURE, PASS_SUCCESS, REFUSE, SUCCESS};
 use std::convert::Infallible;
@@ -12,7 +12,6 @@ use tower_resilience_circuitbreaker::{CircuitBreakerError, CircuitBreakerLayer};
 
 const LONG: Duration = Duration::from_hours(1);
 
-/// All of their cases.
 pub fn cases() -> Vec<Case> {
     [recloser(), failsafe(), breaker(), tower_resilience()]
         .into_iter()
@@ -28,15 +27,15 @@ fn pinned(library: &str) -> String {
     format!("{library} {}", version.expect("Cargo.toml pins it"))
 }
 
-/// What a future that waits for nothing comes to.
+/// The output of a future that never waits.
 fn done<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("nothing is waited for"),
+        Poll::Pending => panic!("the future waits"),
     }
 }
 
-/// It counts the last twenty calls, whenever they were, and asks and records only around a call.
+/// It counts the last twenty calls, however old, and admits and records only around a call.
 fn recloser() -> Vec<Case> {
     use recloser::{Error, Recloser};
     let name = &pinned("recloser");
@@ -70,7 +69,7 @@ fn recloser() -> Vec<Case> {
     ]
 }
 
-/// Five failures in a row; or too few successes in ten seconds, by a moving average.
+/// Five failures in a row, or too few successes in ten seconds, by a moving average.
 fn failsafe() -> Vec<Case> {
     use failsafe::{CircuitBreaker, Config, FailurePolicy, backoff, failure_policy};
     let name = &pinned("failsafe");
@@ -111,11 +110,11 @@ fn failsafe() -> Vec<Case> {
     ]
 }
 
-/// Five failures in a row, or half of the last twenty calls. It asks only around a call, whose future is polled once.
+/// Five failures in a row, or half of the last twenty calls. It admits only around a call, whose future is polled once.
 fn breaker() -> Vec<Case> {
     use breaker::{CircuitBreaker, CircuitBreakerConfig};
     let name = &pinned("breaker");
-    // A rate of 0 is none: with the highest, one success among the last twenty would have to be kept up.
+    // A rate of 0 disables the rule. With the highest, one of the last twenty calls would have to succeed.
     let with = |in_a_row, rate| {
         move || {
             let config = CircuitBreakerConfig::builder()
@@ -152,7 +151,7 @@ fn breaker() -> Vec<Case> {
     ]
 }
 
-/// Answers at once with what it was asked for.
+/// Answers at once with the requested result.
 #[derive(Clone)]
 struct Echo;
 
@@ -168,7 +167,7 @@ impl Service<Result<(), ()>> for Echo {
     }
 }
 
-/// One call, around which it asks and records.
+/// One call, around which the library admits and records.
 fn call<C>(
     own: &mut tower_resilience_circuitbreaker::CircuitBreaker<Echo, C>,
     wanted: Result<(), ()>,
@@ -180,12 +179,12 @@ where
     let mut context = Context::from_waker(Waker::noop());
     match own.poll_ready(&mut context) {
         Poll::Ready(ready) => ready?,
-        Poll::Pending => panic!("nothing is waited for"),
+        Poll::Pending => panic!("the future waits"),
     }
     done(own.call(wanted))
 }
 
-/// Half of the calls, at least twenty. It is a layer around a service: it asks and records only around a call, whose
+/// Half of the calls, at least twenty. It is a layer around a service: it admits and records only around a call, whose
 /// future it allocates.
 fn tower_resilience() -> Vec<Case> {
     let name = &pinned("tower-resilience-circuitbreaker");
