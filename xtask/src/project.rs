@@ -1,9 +1,8 @@
-//! Where things of the project are.
+//! Where the project keeps its files.
 
 use crate::failure::Failure;
-use crate::machine::output_of;
+use crate::machine::{cargo, output_of};
 use crate::pins::Pins;
-use crate::tools::cargo;
 use serde::Deserialize;
 use std::env;
 use std::path::PathBuf;
@@ -14,7 +13,7 @@ pub struct Project {
     pub pins: Pins,
 }
 
-/// What is wanted of `cargo metadata`.
+/// The part of `cargo metadata` that is used.
 #[derive(Deserialize)]
 struct Metadata {
     target_directory: PathBuf,
@@ -37,12 +36,12 @@ impl Project {
         })
     }
 
-    /// The folder for what is fetched.
+    /// The folder for fetched tools.
     pub fn tools(&self) -> PathBuf {
         self.root.join(".tools")
     }
 
-    /// The folder for what is built. Cargo knows: it may be set in several places.
+    /// Cargo's target directory, which can be set in several places.
     pub fn target(&self) -> Result<PathBuf, Failure> {
         let mut cargo = cargo();
         cargo.current_dir(&self.root).args([
@@ -52,18 +51,18 @@ impl Project {
             "--format-version=1",
         ]);
         let said = output_of(&mut cargo)
-            .ok_or_else(|| Failure::Check("`cargo metadata` has failed".to_owned()))?;
+            .ok_or_else(|| Failure::Check("`cargo metadata` failed".to_owned()))?;
         let metadata: Metadata = serde_json::from_str(&said)
             .map_err(|error| Failure::Check(format!("`cargo metadata`: {error}")))?;
         Ok(metadata.target_directory)
     }
 
-    /// The sidecar, once it is built.
+    /// The path of the built sidecar.
     pub fn sidecar(&self) -> Result<PathBuf, Failure> {
         Ok(self.target()?.join("debug/levee"))
     }
 
-    /// The filter, once it is built.
+    /// The path of the built filter.
     pub fn filter(&self) -> Result<PathBuf, Failure> {
         Ok(self
             .target()?

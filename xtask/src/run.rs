@@ -1,106 +1,124 @@
-//! Building the filter, and running what has it in Envoy.
+//! Building the filter and the sidecar, and running programs.
 
+use crate::envoy;
 use crate::failure::Failure;
-use crate::machine;
+use crate::machine::cargo;
+use crate::postgres;
 use crate::project::Project;
-use crate::tools::{self, cargo};
+use crate::tools;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// How often it is looked whether a program has ended.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a program is polled for its end.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Builds the filter for Envoy.
 pub fn build_filter(project: &Project) -> Result<(), Failure> {
     tools::wasm_targets(project)?;
-    // Not to the standard output, where a command may print what programs read.
+    // Not on the standard output, which may be read by programs.
     eprintln!("==> building the filter");
-    let mut build = cargo();
-    build.current_dir(&project.root).args([
-        "build",
-        "--locked",
-        "--release",
-        "--package=levee-filter",
-        "--target=wasm32-wasip1",
-    ]);
-    succeed(&mut build, "the filter could not be built")
+    succeed(&mut filter_build(project), FILTER_FAILED)
 }
 
-/// Builds the sidecar, as the tests are built: so they share what both need.
-pub fn build_sidecar(project: &Project) -> Result<(), Failure> {
-    println!("==> building the sidecar");
+const FILTER_FAILED: &str = "the filter could not be built";
+
+fn filter_build(project: &Project) -> Command {
     let mut build = cargo();
     build
         .current_dir(&project.root)
-        .args(["build", "--locked", "--package=levee"]);
-    succeed(&mut build, "the sidecar could not be built")
+        .args(["build", "--locked", "--release"])
+        .args(["--package=levee-filter", "--target=wasm32-wasip1"]);
+    build
 }
 
-/// Builds the programs of the demonstration, which end-to-end tests start.
-pub fn build_demo(project: &Project) -> Result<(), Failure> {
-    let mut build = cargo();
-    build
-        .current_dir(&project.root)
-        .args(["build", "--locked", "--package=levee-demo", "--bins"]);
-    succeed(&mut build, "the demonstration could not be built")
+/// Builds the sidecar and the programs of the demonstration, which end-to-end tests start.
+pub fn build_native(project: &Project) -> Result<(), Failure> {
+    println!("==> building the sidecar and the demonstration");
+    succeed(&mut native_build(project, &DEMONSTRATION), NATIVE_FAILED)
 }
+
+/// The programs of `levee-demo`.
+const DEMONSTRATION: [&str; 3] = ["levee-up", "levee-demo", "levee-demo-backend"];
 
 /// Starts the gateway until Ctrl-C.
 pub fn up(project: &Project, arguments: &[String]) -> Result<(), Failure> {
-    become_program(project, "levee-up", &["levee-up"], arguments, &|_| Ok(()))
+    become_program(project, "levee-up", &["levee-up"], arguments)
 }
 
 /// Plays the scenarios.
 pub fn demo(project: &Project, arguments: &[String]) -> Result<(), Failure> {
-    let needs = |demo: &mut Command| {
-        demo.env("REDIS_SERVER_PATH", machine::redis_server()?)
-            .env("POSTGRES_BIN_PATH", machine::postgres()?);
-        Ok(())
-    };
     let builds = ["levee-demo", "levee-demo-backend"];
-    become_program(project, "levee-demo", &builds, arguments, &needs)
+    become_program(project, "levee-demo", &builds, arguments)
 }
 
-/// Builds the filter, the sidecar and these programs of the demonstration, and becomes the one that is named: Ctrl-C reaches it,
-/// its exit code is this command's.
+/// Builds the filter, the sidecar and the programs `builds`, and becomes the program `name`: it gets Ctrl-C, and its exit
+/// code is this command's.
 fn become_program(
     project: &Project,
     name: &str,
     builds: &[&str],
     arguments: &[String],
-    needs: &dyn Fn(&mut Command) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let asks_only = arguments
         .iter()
         .any(|argument| matches!(argument.as_str(), "-h" | "--help" | "-V" | "--version"));
     let mut program = Command::new(project.target()?.join("debug").join(name));
     program.current_dir(&project.root).args(arguments);
-    if !asks_only {
-        needs(&mut program)?;
+    if asks_only {
+        println!("==> building the demonstration");
+        succeed(&mut native_build(project, builds), NATIVE_FAILED)?;
+    } else {
         program
-            .env("ENVOY_PATH", tools::envoy(project)?)
-            .env("LEVEE_FILTER_WASM", project.filter()?);
-        build_filter(project)?;
-        build_sidecar(project)?;
-        program.env("LEVEE_BIN", project.sidecar()?);
+            .env("REDIS_SERVER_PATH", tools::redis_server(project)?)
+            .env("POSTGRES_BIN_PATH", postgres::programs(project)?)
+            .env("ENVOY_PATH", envoy::program(project)?)
+            .env("LEVEE_FILTER_WASM", project.filter()?)
+            .env("LEVEE_BIN", project.sidecar()?);
+        build_all(project, builds)?;
     }
-    println!("==> building the demonstration");
-    let mut build = cargo();
-    build
-        .current_dir(&project.root)
-        .args(["build", "--locked", "--package=levee-demo"])
-        .args(builds.iter().map(|program| format!("--bin={program}")));
-    succeed(&mut build, &format!("{name} could not be built"))?;
     Err(Failure::Check(format!(
         "{name} could not be started: {}",
         program.exec()
     )))
 }
 
-/// What a program prints that is to end within `limit`. What it says besides is seen.
+const NATIVE_FAILED: &str = "the sidecar and the demonstration could not be built";
+
+/// One call for all native programs: dependencies get one set of features, and compilers run side by side.
+fn native_build(project: &Project, programs: &[&str]) -> Command {
+    let mut build = cargo();
+    build
+        .current_dir(&project.root)
+        .args(["build", "--locked"])
+        .args(["--package=levee", "--bin=levee", "--package=levee-demo"])
+        .args(programs.iter().map(|program| format!("--bin={program}")));
+    build
+}
+
+/// Builds the filter beside the native programs. The two are for different targets, so neither waits for the other's lock,
+/// and the last step of each, which is a single thread's, overlaps with the other.
+fn build_all(project: &Project, programs: &[&str]) -> Result<(), Failure> {
+    tools::wasm_targets(project)?;
+    println!("==> building the filter, the sidecar and the demonstration");
+    let mut filter = filter_build(project)
+        // Two progress bars would overwrite each other.
+        .env("CARGO_TERM_PROGRESS_WHEN", "never")
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(|error| Failure::Check(format!("{FILTER_FAILED}: cargo: {error}")))?;
+    let native = succeed(&mut native_build(project, programs), NATIVE_FAILED);
+    let filter = match filter.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Check(format!("{FILTER_FAILED} ({status})"))),
+        Err(error) => Err(Failure::Check(format!("{FILTER_FAILED}: {error}"))),
+    };
+    native.and(filter)
+}
+
+/// The standard output of a program that must end within `limit`. Its error output is shown.
 pub fn output_within(limit: Duration, command: &mut Command) -> Result<String, Failure> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let failed = |what: &str| Failure::Check(format!("{command:?} {what}"));
@@ -117,21 +135,21 @@ pub fn output_within(limit: Duration, command: &mut Command) -> Result<String, F
     loop {
         match child.try_wait() {
             Ok(None) if !left.is_zero() => {
-                thread::sleep(LOOK);
-                left = left.saturating_sub(LOOK);
+                thread::sleep(POLL);
+                left = left.saturating_sub(POLL);
             }
             Ok(Some(status)) => {
                 let said = reader.join().unwrap_or_default();
                 return if status.success() {
                     Ok(said)
                 } else {
-                    Err(failed(&format!("has failed ({status}): {said}")))
+                    Err(failed(&format!("failed ({status}): {said}")))
                 };
             }
             _ => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(failed(&format!("has not ended after {limit:?}")));
+                return Err(failed(&format!("did not end within {limit:?}")));
             }
         }
     }
@@ -154,17 +172,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_does_not_end_is_ended() {
+    fn a_program_that_does_not_end_is_killed() {
         let limit = Duration::from_millis(50);
         let failure = output_within(limit, Command::new("sleep").arg("600")).unwrap_err();
         assert!(
-            failure.to_string().contains("has not ended after 50ms"),
+            failure.to_string().contains("did not end within 50ms"),
             "{failure}"
         );
     }
 
     #[test]
-    fn what_a_program_prints_is_told_unless_it_fails() {
+    fn the_output_of_a_program_is_returned_unless_it_fails() {
         let limit = Duration::from_mins(1);
         let run = |script| output_within(limit, Command::new("sh").args(["-c", script]));
         assert_eq!(run("echo 1").unwrap(), "1\n");

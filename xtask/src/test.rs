@@ -2,14 +2,18 @@
 
 use crate::callgrind::{self, Callgrind};
 use crate::clock::timed;
+use crate::envoy;
 use crate::failure::Failure;
 use crate::instructions;
-use crate::machine;
+use crate::machine::cargo;
+use crate::postgres;
 use crate::project::Project;
-use crate::run::{build_demo, build_filter, build_sidecar, succeed};
-use crate::tools::{self, cargo};
+use crate::run::{build_filter, build_native, succeed};
+use crate::skips::{self, Skip};
+use crate::tools;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -19,13 +23,13 @@ pub struct Options {
     /// Run only these parts, in this order
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Part>,
-    /// What follows `--` goes to the test programs of `unit` and `e2e`: a name to filter by, ...
+    /// Arguments after `--` go to the test programs of `unit` and `e2e`: a name to filter by, ...
     #[arg(last = true)]
     test_arguments: Vec<String>,
 }
 
-/// Packages that are not of the workspace, since nothing else needs what they need: where they are, and what makes clippy
-/// compile all of them.
+/// Packages outside the workspace, since nothing else shares their dependencies, with the arguments that make clippy
+/// compile all of each.
 const APART: [(&str, &[&str]); 4] = [
     ("bench/gateway", &["--all-targets"]),
     ("bench/gateway/floor", &["--target=wasm32-unknown-unknown"]),
@@ -45,7 +49,7 @@ pub enum Part {
     Deny,
     /// Unit tests, natively
     Unit,
-    /// How many instructions the decisions take
+    /// The instructions that the decisions take
     Instructions,
     /// The decisions in both kinds of WebAssembly, under node
     Wasm,
@@ -53,34 +57,48 @@ pub enum Part {
     E2e,
 }
 
-/// What became of a part.
+/// How a part ended, unless it failed.
 enum Outcome {
     Passed,
-    Skipped(&'static str),
+    Skipped(String),
 }
 
-/// Runs the parts; the first that fails ends it.
+/// Runs the parts, up to the first that fails.
 pub fn test(project: &Project, options: &Options) -> Result<(), Failure> {
     let parts = match &options.only[..] {
         [] => Part::value_variants(),
         chosen => chosen,
     };
+    let skips = skips::find(parts)?;
+    for skip in &skips {
+        println!("{}", skip.line());
+    }
     let mut summary = Vec::new();
     for part in parts {
         println!("\n=== {part:?}");
-        let (result, time) = timed(|| run(project, *part, &options.test_arguments));
+        let (result, time) = timed(|| run_or_skip(project, *part, options, &skips));
         let (line, failure) = line(*part, result, time);
         summary.push(line);
         if let Some(failure) = failure {
-            print_summary(&summary);
+            print_summary(&summary, &skips);
             return Err(failure);
         }
     }
-    print_summary(&summary);
+    print_summary(&summary, &skips);
     Ok(())
 }
 
-fn run(project: &Project, part: Part, arguments: &[String]) -> Result<Outcome, Failure> {
+fn run_or_skip(
+    project: &Project,
+    part: Part,
+    options: &Options,
+    skips: &[Skip],
+) -> Result<Outcome, Failure> {
+    let of_part = skips.iter().filter(|skip| skip.part == part);
+    if let Some(skip) = of_part.clone().find(|skip| skip.tests.is_empty()) {
+        return Ok(Outcome::Skipped(skip.why.clone()));
+    }
+    let arguments = &options.test_arguments;
     match part {
         Part::Fmt => fmt(project),
         Part::Clippy => clippy(project),
@@ -88,7 +106,10 @@ fn run(project: &Project, part: Part, arguments: &[String]) -> Result<Outcome, F
         Part::Unit => unit(project, arguments),
         Part::Instructions => instructions(project),
         Part::Wasm => wasm(project),
-        Part::E2e => end_to_end(project, arguments),
+        Part::E2e => {
+            let skipped: Vec<&str> = of_part.flat_map(|skip| skip.tests).copied().collect();
+            end_to_end(project, arguments, &skipped)
+        }
     }
 }
 
@@ -108,10 +129,14 @@ fn line(part: Part, result: Result<Outcome, Failure>, time: Duration) -> (String
     )
 }
 
-fn print_summary(lines: &[String]) {
+fn print_summary(lines: &[String], skips: &[Skip]) {
     println!("\n=== summary");
     for line in lines {
         println!("{line}");
+    }
+    // A part that is skipped as a whole says so in its own line.
+    for skip in skips.iter().filter(|skip| !skip.tests.is_empty()) {
+        println!("{}", skip.line());
     }
 }
 
@@ -146,7 +171,7 @@ fn clippy(project: &Project) -> Result<Outcome, Failure> {
             "--",
             "--deny=warnings",
         ][..],
-        // What talks to Envoy is compiled only here.
+        // The host calls to Envoy are compiled only here.
         &[
             "clippy",
             "--locked",
@@ -158,10 +183,10 @@ fn clippy(project: &Project) -> Result<Outcome, Failure> {
     ] {
         succeed(
             &mut in_project(project, arguments),
-            "clippy has found something",
+            "clippy found something",
         )?;
     }
-    // One folder for all: they share dependencies.
+    // They share dependencies, so they share a folder.
     let target = project.target()?;
     for (folder, arguments) in APART {
         let mut clippy = in_project(project, &["clippy", "--locked", "--target-dir"]);
@@ -170,10 +195,7 @@ fn clippy(project: &Project) -> Result<Outcome, Failure> {
             .arg(&target)
             .args(arguments)
             .args(["--", "--deny=warnings"]);
-        succeed(
-            &mut clippy,
-            &format!("clippy has found something in {folder}"),
-        )?;
+        succeed(&mut clippy, &format!("clippy found something in {folder}"))?;
     }
     Ok(Outcome::Passed)
 }
@@ -190,9 +212,9 @@ fn deny(project: &Project) -> Result<Outcome, Failure> {
     };
     succeed(
         &mut check(&["licenses", "bans", "sources"]),
-        "cargo-deny has found something",
+        "cargo-deny found something",
     )?;
-    // The database of advisories is a repository of its own, which is not reached from everywhere.
+    // The database of advisories is a repository of its own, which not every network reaches.
     let advisories = check(&["advisories"])
         .stdin(Stdio::null())
         .output()
@@ -203,13 +225,11 @@ fn deny(project: &Project) -> Result<Outcome, Failure> {
     let said = String::from_utf8_lossy(&advisories.stderr);
     if said.contains("failed to fetch advisory database") {
         return Ok(Outcome::Skipped(
-            "the advisories, whose database is not reached; the rest passed",
+            "the database of advisories can't be reached; the rest passed".to_owned(),
         ));
     }
     eprintln!("{said}");
-    Err(Failure::Check(
-        "cargo-deny has found an advisory".to_owned(),
-    ))
+    Err(Failure::Check("cargo-deny found an advisory".to_owned()))
 }
 
 fn unit(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
@@ -224,42 +244,26 @@ fn unit(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
             "--",
         ],
     );
-    succeed(command.args(arguments), "unit tests have failed")?;
-    // Of what is not of the workspace, this alone has some.
+    succeed(command.args(arguments), "unit tests failed")?;
+    // The only package outside the workspace that has any.
     let mut bench = in_project(project, &["test", "--locked", "--target-dir"]);
     bench
         .current_dir(project.root.join("bench/gateway"))
         .arg(project.target()?)
         .arg("--")
         .args(arguments);
-    succeed(&mut bench, "unit tests of bench/gateway have failed")?;
+    succeed(&mut bench, "unit tests of bench/gateway failed")?;
     Ok(Outcome::Passed)
 }
 
 fn instructions(project: &Project) -> Result<Outcome, Failure> {
-    if std::env::consts::ARCH != instructions::ARCHITECTURE {
-        return Ok(Outcome::Skipped(
-            "the limits are those of another processor architecture",
-        ));
-    }
-    match Callgrind::find() {
-        Some(callgrind) => instructions::hold(project, &callgrind).map(|()| Outcome::Passed),
-        None if machine::is_ci() => Err(Failure::Missing(callgrind::MISSING.to_owned())),
-        None => Ok(Outcome::Skipped(callgrind::MISSING)),
-    }
+    let callgrind =
+        Callgrind::find().ok_or_else(|| Failure::Missing(callgrind::MISSING.to_owned()))?;
+    instructions::hold(project, &callgrind).map(|()| Outcome::Passed)
 }
 
 fn wasm(project: &Project) -> Result<Outcome, Failure> {
-    if machine::find("node").is_none() {
-        if machine::is_ci() {
-            return Err(Failure::Missing(
-                "node is missing: tests run in it".to_owned(),
-            ));
-        }
-        return Ok(Outcome::Skipped(
-            "node is missing; install it to run tests in WebAssembly",
-        ));
-    }
+    let node = tools::node(project)?;
     tools::wasm_targets(project)?;
     let wasi_runner = project.root.join("xtask/src/wasi-runner.mjs");
     let runners: [(&str, &str, PathBuf, &[&str]); 2] = [
@@ -276,6 +280,11 @@ fn wasm(project: &Project) -> Result<Outcome, Failure> {
             &["node", "--no-warnings"],
         ),
     ];
+    // The runners look for `node` on the PATH.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folder = node.parent().map(Path::to_path_buf);
+    let path = env::join_paths(env::split_paths(&path).chain(folder))
+        .map_err(|error| Failure::Check(format!("PATH: {error}")))?;
     for (target, variable, runner, interpreter) in runners {
         let runner = runner.to_string_lossy().into_owned();
         let words: Vec<&str> = interpreter
@@ -283,7 +292,7 @@ fn wasm(project: &Project) -> Result<Outcome, Failure> {
             .copied()
             .chain([runner.as_str()])
             .collect();
-        // The filter imports Envoy's functions, so only the decisions run outside of it.
+        // The filter imports Envoy's functions, so only the decisions run outside Envoy.
         let mut command = in_project(
             project,
             &[
@@ -297,24 +306,28 @@ fn wasm(project: &Project) -> Result<Outcome, Failure> {
             ],
         );
         succeed(
-            command.env(variable, words.join(" ")),
-            &format!("tests in {target} have failed"),
+            command.env(variable, words.join(" ")).env("PATH", &path),
+            &format!("tests in {target} failed"),
         )?;
     }
     Ok(Outcome::Passed)
 }
 
-fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
-    let envoy = tools::envoy(project)?;
+fn end_to_end(
+    project: &Project,
+    arguments: &[String],
+    skipped: &[&str],
+) -> Result<Outcome, Failure> {
+    let envoy = envoy::program(project)?;
     let func_e = tools::func_e(project)?;
-    let redis_server = machine::redis_server()?;
-    let postgres = machine::postgres()?;
+    let redis_server = tools::redis_server(project)?;
+    let postgres = postgres::programs(project)?;
+    let prometheus = tools::prometheus(project)?;
     build_filter(project)?;
-    build_sidecar(project)?;
-    build_demo(project)?;
+    build_native(project)?;
     let mut command = in_project(
         project,
-        // All that fails is told at once: a run takes minutes.
+        // All failures are reported at once: a run takes minutes.
         &[
             "test",
             "--locked",
@@ -325,15 +338,18 @@ fn end_to_end(project: &Project, arguments: &[String]) -> Result<Outcome, Failur
     );
     command
         .args(arguments)
+        .args(skipped.iter().flat_map(|name| ["--skip", *name]))
         .env("ENVOY_PATH", envoy)
         .env("FUNC_E_PATH", func_e)
         .env("REDIS_SERVER_PATH", redis_server)
         .env("POSTGRES_BIN_PATH", postgres)
+        .env("PROMETHEUS_PATH", prometheus.prometheus)
+        .env("PROMTOOL_PATH", prometheus.promtool)
         .env("LEVEE_BIN", project.sidecar()?)
         .env("LEVEE_GO_CLIENT", tools::redis_go(project)?)
         .env("LEVEE_PYTHONPATH", tools::redis_py(project)?)
         .env("LEVEE_FILTER_WASM", project.filter()?);
-    succeed(&mut command, "end-to-end tests have failed")?;
+    succeed(&mut command, "end-to-end tests failed")?;
     Ok(Outcome::Passed)
 }
 
@@ -343,7 +359,11 @@ mod tests {
 
     #[test]
     fn what_is_skipped_is_not_called_passed() {
-        let (skipped, failure) = line(Part::Wasm, Ok(Outcome::Skipped("no node")), Duration::ZERO);
+        let (skipped, failure) = line(
+            Part::Wasm,
+            Ok(Outcome::Skipped("no node".to_owned())),
+            Duration::ZERO,
+        );
         assert!(
             skipped.contains("SKIPPED: no node") && !skipped.contains("passed"),
             "{skipped}"

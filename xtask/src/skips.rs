@@ -1,0 +1,164 @@
+//! What is skipped since the machine lacks a program that comes in no package: known before the first part runs.
+
+use crate::callgrind::{self, Callgrind};
+use crate::failure::Failure;
+use crate::instructions;
+use crate::machine;
+use crate::test::Part;
+use std::path::PathBuf;
+
+/// Something that is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip {
+    pub part: Part,
+    /// The tests of the part; none stands for all of it.
+    pub tests: &'static [&'static str],
+    pub why: String,
+    /// Whether a continuous integration run may lack it.
+    cause: Cause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// A program could be installed.
+    Program,
+    /// The machine is of another kind.
+    Architecture,
+}
+
+/// The tests that read `docker-compose.yml` with docker-compose.
+const COMPOSE: [&str; 8] = [
+    "all_of_it_works_together_by_its_command_lines_outside_of_containers",
+    "docker_compose_reads_the_file_and_no_secret_has_a_default",
+    "each_service_is_hardened_pinned_and_reached_from_this_machine_alone",
+    "envoy_is_the_one_that_the_tests_run",
+    "levee_yaml_is_valid",
+    "prometheus_yml_is_valid_with_the_rules_where_they_are_mounted",
+    "redis_starts_by_its_command_line_and_is_healthy",
+    "the_images_are_built_of_what_is_there_with_the_pinned_versions_and_run_as_nobody",
+];
+
+/// The tests that run redis-cli and redis-benchmark.
+const REDIS_TOOLS: [&str; 1] = ["redis_cli_and_redis_benchmark_work"];
+
+impl Skip {
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let what = match self.tests.len() {
+            0 => "all of it".to_owned(),
+            1 => "1 test".to_owned(),
+            count => format!("{count} tests"),
+        };
+        format!(
+            "SKIPPED {}, {what}: {}",
+            format!("{:?}", self.part).to_lowercase(),
+            self.why
+        )
+    }
+}
+
+/// What can't be run of `parts`. In CI a program that could be installed is an error.
+pub fn find(parts: &[Part]) -> Result<Vec<Skip>, Failure> {
+    let mut skips = vec![];
+    if parts.contains(&Part::Instructions) {
+        skips.extend(of_instructions());
+    }
+    if parts.contains(&Part::E2e) {
+        skips.extend(of_e2e());
+    }
+    let missing: Vec<String> = skips
+        .iter()
+        .filter(|skip| skip.cause == Cause::Program)
+        .map(Skip::line)
+        .collect();
+    if machine::is_ci() && !missing.is_empty() {
+        return Err(Failure::Missing(format!(
+            "CI=true allows no skipped tests for lack of a program: {}",
+            missing.join("; ")
+        )));
+    }
+    Ok(skips)
+}
+
+fn of_instructions() -> Option<Skip> {
+    let skip = |why: &str, cause| {
+        Some(Skip {
+            part: Part::Instructions,
+            tests: &[],
+            why: why.to_owned(),
+            cause,
+        })
+    };
+    if std::env::consts::ARCH != instructions::ARCHITECTURE {
+        return skip(
+            "the limits are those of another processor architecture",
+            Cause::Architecture,
+        );
+    }
+    if Callgrind::find().is_none() {
+        return skip(callgrind::MISSING, Cause::Program);
+    }
+    None
+}
+
+fn of_e2e() -> Vec<Skip> {
+    let found = |variable: &str, name: &str| -> Option<PathBuf> {
+        machine::path_in(variable).or_else(|| machine::find(name))
+    };
+    let skip = |tests, why: &str| Skip {
+        part: Part::E2e,
+        tests,
+        why: why.to_owned(),
+        cause: Cause::Program,
+    };
+    let mut skips = vec![];
+    if found("DOCKER_COMPOSE_PATH", "docker-compose").is_none() {
+        skips.push(skip(
+            &COMPOSE,
+            "docker-compose is missing, which reads docker-compose.yml (Debian: apt-get install docker-compose)",
+        ));
+    }
+    if ["redis-cli", "redis-benchmark"]
+        .iter()
+        .any(|name| machine::find(name).is_none())
+    {
+        skips.push(skip(
+            &REDIS_TOOLS,
+            "redis-cli or redis-benchmark is missing (Debian: apt-get install redis-tools)",
+        ));
+    }
+    skips
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tests_that_can_be_skipped_exist() {
+        let e2e = [
+            include_str!("../../tests/tests/compose.rs"),
+            include_str!("../../tests/tests/redis_clients.rs"),
+        ]
+        .concat();
+        for name in COMPOSE.iter().chain(&REDIS_TOOLS) {
+            assert!(e2e.contains(&format!("#[test]\nfn {name}()")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_skip_says_in_one_line_what_and_why() {
+        let skip = Skip {
+            part: Part::E2e,
+            tests: &REDIS_TOOLS,
+            why: "redis-cli is missing".to_owned(),
+            cause: Cause::Program,
+        };
+        assert_eq!(skip.line(), "SKIPPED e2e, 1 test: redis-cli is missing");
+    }
+
+    #[test]
+    fn parts_that_are_not_run_skip_nothing() {
+        assert_eq!(find(&[Part::Fmt, Part::Unit]).unwrap(), []);
+    }
+}
