@@ -1,6 +1,5 @@
-// A reverse proxy of Go's standard library with a circuit breaker around each service: what a team that writes Go
-// would put together. Arguments: the address to listen on, the URL of the service; or `version`, to say what it is
-// built with.
+// A reverse proxy of Go's standard library with a circuit breaker around each service, as a Go team would build it.
+// Arguments: the address to listen on and the URL of the service, or `version` to print what it is built with.
 package main
 
 import (
@@ -21,7 +20,7 @@ import (
 
 var errFailed = errors.New("the service has failed")
 
-// One breaker for each service, named by a request header.
+// One breaker per service. A request header names the service.
 type breakers struct {
 	mutex sync.RWMutex
 	named map[string]*gobreaker.TwoStepCircuitBreaker[any]

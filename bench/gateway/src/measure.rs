@@ -267,43 +267,14 @@ impl Plan<'_> {
         )]
         let requests = (rate * LATENCY_SECONDS) as u64;
         eprintln!("==> {title}");
-        let mut all: Vec<(Vec<Outcome>, Option<String>)> =
-            cases.iter().map(|_| Default::default()).collect();
-        for round in 0..self.rounds {
-            for index in in_turn(round, cases.len()) {
-                let (case, (outcomes, problem)) = (&cases[index], &mut all[index]);
-                if problem.is_some() {
-                    continue;
-                }
-                match self.latency_once(case, proxies, rate, requests, round == 0) {
-                    Ok(outcome) => outcomes.push(outcome),
-                    Err(error) => *problem = Some(format!("{error:#}")),
-                }
-            }
-        }
-        let percentiles = |index: usize, percent: f64| -> Vec<f64> {
-            let of = |outcome: &Outcome| micros(percentile(&outcome.latencies, percent));
-            all[index].0.iter().map(of).collect()
-        };
-        let rows = cases.iter().enumerate().map(|(index, case)| {
-            let at = |percent| Summary::of(&percentiles(index, percent));
+        let all = self.latencies(cases, proxies, rate, requests);
+        let rows = cases.iter().zip(&all).map(|(case, own)| {
+            let at = |percent| Summary::of(&own.percentiles(percent));
             let added = |percent| {
-                let (own, base) = (
-                    percentiles(index, percent),
-                    percentiles(case.baseline, percent),
-                );
-                Summary::of(
-                    &own.iter()
-                        .zip(&base)
-                        .map(|(own, base)| own - base)
-                        .collect::<Vec<_>>(),
-                )
+                let base = all[case.baseline].percentiles(percent);
+                let pairs = own.percentiles(percent).into_iter().zip(base);
+                Summary::of(&pairs.map(|(own, base)| own - base).collect::<Vec<_>>())
             };
-            let lags: Vec<f64> = all[index]
-                .0
-                .iter()
-                .map(|outcome| micros(percentile(&outcome.lags, 99.0)))
-                .collect();
             LatencyRow {
                 name: case.name(),
                 variant: case.variant.name().to_owned(),
@@ -312,8 +283,8 @@ impl Plan<'_> {
                 p999_us: at(99.9),
                 added_p50_us: added(50.0),
                 added_p99_us: added(99.0),
-                lag_p99_us: Summary::of(&lags),
-                problem: all[index].1.clone(),
+                lag_p99_us: Summary::of(&own.lags()),
+                problem: own.problem.clone(),
             }
         });
         Ok(LatencyTable {
@@ -323,6 +294,30 @@ impl Plan<'_> {
             bound: Bound::default(),
             rows: rows.collect(),
         })
+    }
+
+    /// Measures all cases in all rounds. A case with a problem is not measured again.
+    fn latencies(
+        &self,
+        cases: &[Case],
+        proxies: &Proxies,
+        rate: f64,
+        requests: u64,
+    ) -> Vec<Latencies> {
+        let mut all: Vec<Latencies> = cases.iter().map(|_| Latencies::default()).collect();
+        for round in 0..self.rounds {
+            for index in in_turn(round, cases.len()) {
+                let own = &mut all[index];
+                if own.problem.is_some() {
+                    continue;
+                }
+                match self.latency_once(&cases[index], proxies, rate, requests, round == 0) {
+                    Ok(outcome) => own.rounds.push(outcome),
+                    Err(error) => own.problem = Some(format!("{error:#}")),
+                }
+            }
+        }
+        all
     }
 
     fn latency_once(
@@ -349,6 +344,28 @@ impl Plan<'_> {
 /// The indices of the cases in the order in which a round measures them.
 fn in_turn(round: usize, cases: usize) -> impl Iterator<Item = usize> {
     (0..cases).map(move |place| (round + place) % cases)
+}
+
+/// A case's latencies.
+#[derive(Default)]
+struct Latencies {
+    rounds: Vec<Outcome>,
+    /// Why it was not measured, or not completely.
+    problem: Option<String>,
+}
+
+impl Latencies {
+    /// The percentile of each round, in microseconds.
+    fn percentiles(&self, percent: f64) -> Vec<f64> {
+        let of = |outcome: &Outcome| micros(percentile(&outcome.latencies, percent));
+        self.rounds.iter().map(of).collect()
+    }
+
+    /// The 99th percentile of the load's own delay in each round, in microseconds.
+    fn lags(&self) -> Vec<f64> {
+        let of = |outcome: &Outcome| micros(percentile(&outcome.lags, 99.0));
+        self.rounds.iter().map(of).collect()
+    }
 }
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-// What circuit breakers written in Go take for their decisions: a line of JSON for each operation.
+// The cost of decisions of circuit breakers written in Go: a line of JSON per operation.
 //
 //	bench-policy REPETITIONS MILLISECONDS
 package main
@@ -21,7 +21,7 @@ const long = time.Hour
 
 var errCall = errors.New("the call has failed")
 
-// One operation: setUp makes a function that does it so many times.
+// One operation: setUp returns a function that repeats it a given number of times.
 type benchCase struct {
 	library, operation string
 	setUp              func() func(count int)
@@ -33,7 +33,7 @@ type result struct {
 	Nanos     []float64 `json:"nanos"`
 }
 
-// What is stored here must be computed.
+// Keeps the compiler from removing computations whose result is stored here.
 var (
 	sinkErr  error
 	sinkBool bool
@@ -53,7 +53,7 @@ func gobreakerSettings() gobreaker.Settings {
 	}
 }
 
-// It looks at the counts, and opens never.
+// It evaluates the counts and never opens.
 func gobreakerTolerant() gobreaker.Settings {
 	settings := gobreakerSettings()
 	settings.ReadyToTrip = func(counts gobreaker.Counts) bool {
@@ -121,7 +121,7 @@ func failsafeBreaker() circuitbreaker.CircuitBreaker[any] {
 		Build()
 }
 
-// All must fail; one call has succeeded.
+// All calls would have to fail, and one has succeeded.
 func failsafeTolerant() circuitbreaker.CircuitBreaker[any] {
 	breaker := circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(1, 20, 10*time.Second).
@@ -226,7 +226,7 @@ func timed(c benchCase, count int) time.Duration {
 	return time.Since(begin)
 }
 
-// How many times take about as long as each.
+// The number of repetitions that take about as long as each.
 func countFor(c benchCase, each time.Duration) int {
 	for count := 1000; ; count *= 2 {
 		took := timed(c, count)

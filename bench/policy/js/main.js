@@ -1,8 +1,8 @@
-// What opossum takes for its decisions: a line of JSON for each operation.
+// The cost of opossum's decisions: a line of JSON per operation.
 //
 //     node main.js REPETITIONS MILLISECONDS
 //
-// It asks and records only around a call, which returns a promise: each is waited for before the next.
+// It admits and records only around a call, which returns a promise. Each is awaited before the next.
 
 import { createRequire } from 'node:module';
 import CircuitBreaker from 'opossum';
@@ -20,7 +20,7 @@ const failed = new Error('the call has failed');
 const good = () => Promise.resolve();
 const bad = () => Promise.reject(failed);
 
-// Half of twenty in ten seconds, at its fastest. No timeout: the others have none, and a timer for each call would be most of it.
+// Half of twenty in ten seconds, with its fastest settings. No timeout: the others have none, and a timer per call would dominate.
 const rules = {
   timeout: false,
   errorThresholdPercentage: 50,
@@ -45,7 +45,7 @@ const cases = [
     opened: true,
   },
   { operation: 'pass+success', setUp: () => breaker(good), opened: false },
-  // More than all must fail.
+  // More calls than all would have to fail.
   { operation: 'pass+failure', setUp: () => breaker(bad, { errorThresholdPercentage: 101 }), opened: false },
 ];
 
@@ -59,7 +59,7 @@ async function timed({ operation, setUp, opened }, count) {
       try {
         await own.fire();
       } catch {
-        // as it should be
+        // expected
       }
     }
   }
@@ -69,7 +69,7 @@ async function timed({ operation, setUp, opened }, count) {
   return took;
 }
 
-// How many times take about as long as `millis`, once the code is compiled.
+// The number of repetitions that take about as long as `millis`, once the code is compiled.
 async function countFor(one) {
   for (let count = 1000; ; count *= 2) {
     const took = await timed(one, count);

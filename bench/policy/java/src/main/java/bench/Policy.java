@@ -13,12 +13,12 @@ import org.openjdk.jmh.annotations.OutputTimeUnit;
 import org.openjdk.jmh.annotations.Scope;
 import org.openjdk.jmh.annotations.State;
 
-/** What resilience4j takes for its decisions. The methods are named after the operations of the table. */
+/** The cost of resilience4j's decisions. The methods are named after the operations in the table. */
 @State(Scope.Benchmark)
 @BenchmarkMode(Mode.AverageTime)
 @OutputTimeUnit(TimeUnit.NANOSECONDS)
 public class Policy {
-  /** The faster of the two for one thread; it is the default. */
+  /** The faster of the two for one thread, and the default. */
   private static final SlidingWindowSynchronizationStrategy WINDOW = SlidingWindowSynchronizationStrategy.SYNCHRONIZED;
 
   private static final RuntimeException FAILED = new RuntimeException("the call has failed");
@@ -26,7 +26,7 @@ public class Policy {
   /** Half of twenty in ten seconds. */
   private final CircuitBreaker closed = breaker(50);
 
-  /** Records, and opens for nothing: fewer calls than the minimum decide nothing. */
+  /** Records, but never opens: there are fewer calls than the minimum. */
   private final CircuitBreaker tolerant = tolerant();
 
   private final CircuitBreaker open = open();
@@ -76,7 +76,7 @@ public class Policy {
     tolerant.onError(1, TimeUnit.MILLISECONDS, FAILED);
   }
 
-  /** Both, with the clock that a call's duration takes, as its decorators do it. */
+  /** Admits and records, and reads the clock for the call's duration like its decorators. */
   @Benchmark
   public boolean passSuccess() {
     boolean permitted = closed.tryAcquirePermission();
