@@ -1,8 +1,8 @@
 //! Where commands end does not depend on how their bytes are cut, and no bytes panic.
 #![no_main]
 
-use levee::redis::commands::Repeatable;
-use levee::redis::resp::{CommandScanner, ProtocolError, arguments, split_inline};
+use levee_redis_session::commands::Repeatable;
+use levee_redis_session::resp::{CommandScanner, ProtocolError, arguments, split_inline};
 use libfuzzer_sys::fuzz_target;
 
 /// Where commands end, and the error if there is one. The bytes come `step` at a time.

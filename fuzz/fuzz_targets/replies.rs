@@ -1,7 +1,7 @@
 //! Where replies end does not depend on how their bytes are cut, and no bytes panic.
 #![no_main]
 
-use levee::redis::resp::{ProtocolError, ReplyScanner};
+use levee_redis_session::resp::{ProtocolError, ReplyScanner};
 use libfuzzer_sys::fuzz_target;
 
 /// Where replies end, and the error if there is one. The bytes come `step` at a time.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, thread};
 
-use levee::redis::resp::{ReplyScanner, encode};
+use levee_redis_session::resp::{ReplyScanner, encode};
 use tempfile::TempDir;
 
 use crate::address::free_address;

@@ -1,15 +1,15 @@
 //! What a session promises, without sockets and without waiting.
 #![allow(missing_docs)]
 
-use levee::redis::commands::Repeatable;
 use levee::redis::gate::Gate;
 use levee::redis::metrics::RedisFamilies;
-use levee::redis::resp::encode;
 use levee::redis::session::{Session, Settings};
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{BreakerSettings, Phase};
 use levee_policy::budget::BudgetSettings;
 use levee_policy::time::Instant;
+use levee_redis_session::commands::Repeatable;
+use levee_redis_session::resp::encode;
 use prometheus::Registry;
 use std::sync::Arc;
 use std::time::Duration;

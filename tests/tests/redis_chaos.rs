@@ -153,7 +153,7 @@ impl Life {
                 Step::Exec => "EXEC".to_owned(),
             };
             let words: Vec<&str> = words.split(' ').collect();
-            bytes.extend(levee::redis::resp::encode(&words));
+            bytes.extend(levee_redis_session::resp::encode(&words));
         }
         // Half of the time in two pieces, so that a cut may come between them.
         let first = if self.random.next_u64().is_multiple_of(2) {

@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use levee::redis::commands::{OVERWRITES, READS};
 use levee_harness::address::free_address;
 use levee_harness::certificate::Certificate;
 use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::GENEROUS;
+use levee_redis_session::commands::{OVERWRITES, READS};
 
 /// What a program prints, which must succeed.
 fn output(command: &mut Command) -> String {
@@ -219,9 +219,13 @@ fn the_tables_agree_with_the_servers_own_flags() {
         assert!(commands[*name].contains("write"), "{name}");
     }
     // All that writes and is not in the table is sent once, and so is what no table knows.
-    let table = levee::redis::commands::Repeatable::new(&[], &[]);
+    let table = levee_redis_session::commands::Repeatable::new(&[], &[]);
     for (name, flags) in &commands {
-        let class = table.classify(&levee::redis::resp::encode(&[name.as_str(), "a", "b"]));
+        let class = table.classify(&levee_redis_session::resp::encode(&[
+            name.as_str(),
+            "a",
+            "b",
+        ]));
         if flags.contains("write") && !OVERWRITES.contains(&name.as_str()) {
             assert!(!class.repeatable, "{name} writes");
         }

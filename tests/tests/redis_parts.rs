@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use levee::redis::resp::encode;
 use levee_harness::address::free_address;
 use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::GENEROUS;
+use levee_redis_session::resp::encode;
 
 #[test]
 fn who_waits_for_redis_is_not_idle() {

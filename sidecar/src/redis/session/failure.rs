@@ -2,9 +2,9 @@
 //! each of the others is told.
 
 use super::{Ending, Link, Session, TOO_MANY_CLIENTS, text};
-use crate::redis::commands::Kind;
 use crate::redis::gate::Answer;
 use levee_policy::time::Instant;
+use levee_redis_session::commands::Kind;
 use std::fmt::Write;
 
 impl Session {

@@ -1,10 +1,10 @@
 //! From the client's bytes to the queue: where commands end, what they mean, and which are not let in.
 
 use super::{Ending, Entry, Link, Session};
-use crate::redis::commands::{Class, Kind};
-use crate::redis::resp::{ProtocolError, encode, inline_line, split_inline};
 use levee_policy::breaker::{Permit, Verdict};
 use levee_policy::time::Instant;
+use levee_redis_session::commands::{Class, Kind};
+use levee_redis_session::resp::{ProtocolError, encode, inline_line, split_inline};
 use std::fmt::Write;
 use std::time::Duration;
 

@@ -25,13 +25,13 @@ mod failure;
 mod intake;
 mod replies;
 
-use super::commands::{Kind, Repeatable};
 use super::gate::{Answer, Gate};
-use super::replay::Replay;
-use super::resp::{CommandScanner, ReplyScanner};
 use levee_policy::backoff::Backoff;
 use levee_policy::breaker::Permit;
 use levee_policy::time::Instant;
+use levee_redis_session::commands::{Kind, Repeatable};
+use levee_redis_session::replay::Replay;
+use levee_redis_session::resp::{CommandScanner, ReplyScanner};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! From the upstream's bytes to the client: whose reply is it, may it go out, and what has it changed.
 
 use super::{Ending, KEPT_BACK, Link, Session};
-use crate::redis::commands::Kind;
 use crate::redis::gate::Answer;
-use crate::redis::replay::Replay;
-use crate::redis::resp::ReplyScanner;
 use levee_policy::time::Instant;
+use levee_redis_session::commands::Kind;
+use levee_redis_session::replay::Replay;
+use levee_redis_session::resp::ReplyScanner;
 
 /// Replies that begin so say that the command was not executed.
 const NOT_EXECUTED: [&[u8]; 6] = [

@@ -1,7 +1,7 @@
 //! What a client has told its connection, so that it can be told to the next one.
 
-use super::commands::Kind;
-use super::resp::{arguments, encode};
+use crate::commands::Kind;
+use crate::resp::{arguments, encode};
 use std::collections::BTreeMap;
 
 /// The longest command that is kept for replaying.

@@ -3,7 +3,7 @@
 //! A command that is not in these tables is sent once. So a command that a later Redis brings is
 //! treated with care until somebody has thought about it.
 
-use super::resp::arguments;
+use crate::resp::arguments;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -357,7 +357,7 @@ fn millis(argument: Option<&[u8]>) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::resp::encode;
+    use crate::resp::encode;
 
     fn class(line: &str) -> Class {
         let words: Vec<&str> = line.split(' ').collect();
