@@ -30,6 +30,12 @@ const OUTAGE: Duration = Duration::from_millis(400);
 /// each may take 0.7 s before this is too short.
 const CLEANED_WITHIN: Duration = Duration::from_secs(15);
 
+/// Rows that the cleanups have to remove or end, and those that they have to leave alone.
+const EXPIRED_TOKENS: u32 = 1_000;
+const VALID_TOKENS: u32 = 100;
+const STALE_CALLS: u32 = 1_000;
+const RECENT_CALLS: u32 = 100;
+
 /// Clients that ask at the same time.
 const CROWD: usize = 8;
 
@@ -244,7 +250,7 @@ pub const ALL: [Scenario; 5] = [
     },
     Scenario {
         name: "expired tokens pile up",
-        about: "5,000 tokens have expired, 100 are valid, and clients ask for new ones",
+        about: "1,000 tokens have expired, 100 are valid, and clients ask for new ones",
         play: expired_tokens,
     },
     Scenario {
@@ -444,8 +450,6 @@ pub fn backend_down(stack: &mut Stack) -> Report {
 
 /// Tokens expire and nobody removes them.
 pub fn expired_tokens(stack: &mut Stack) -> Report {
-    const EXPIRED: u32 = 1_000;
-    const VALID: u32 = 100;
     let mut report = Report::default();
     let session = a_session(stack);
     let before = stack.metrics();
@@ -453,7 +457,7 @@ pub fn expired_tokens(stack: &mut Stack) -> Report {
     let body = json!({"session": id, "email": "ann@example.org"}).to_string();
     let wanted_valid = "SELECT count(*) FROM email_verification_tokens WHERE expires_at > now()";
     let valid_before = stack.postgres.number(wanted_valid);
-    stack.postgres.add_tokens(EXPIRED, VALID);
+    stack.postgres.add_tokens(EXPIRED_TOKENS, VALID_TOKENS);
 
     let request =
         Request::post("/v1/auth/email-token", body).header("content-type", "application/json");
@@ -463,7 +467,7 @@ pub fn expired_tokens(stack: &mut Stack) -> Report {
         (left, left == 0)
     });
     let answers = asking.answers(stack);
-    let wanted = format!("{EXPIRED} expired tokens are removed within {CLEANED_WITHIN:?}");
+    let wanted = format!("{EXPIRED_TOKENS} expired tokens are removed within {CLEANED_WITHIN:?}");
     report.promise(wanted, format!("{left} are left"), holds);
     let made = answers
         .iter()
@@ -472,14 +476,15 @@ pub fn expired_tokens(stack: &mut Stack) -> Report {
     let seen = format!("{made} of {} requests for one succeeded", answers.len());
     report.always("new tokens are made meanwhile", seen, made == answers.len());
     let valid = stack.postgres.number(wanted_valid);
-    let lost = valid_before + i64::from(VALID) + i64::try_from(made).unwrap_or(i64::MAX) - valid;
+    let lost =
+        valid_before + i64::from(VALID_TOKENS) + i64::try_from(made).unwrap_or(i64::MAX) - valid;
     report.always("no valid token is lost", format!("{lost} were"), lost == 0);
     report.counter(
         stack,
         &before,
         "auth_cleanup_expired_tokens_total",
         &[],
-        EXPIRED,
+        EXPIRED_TOKENS,
     );
     report.counter(
         stack,
@@ -495,15 +500,14 @@ pub fn expired_tokens(stack: &mut Stack) -> Report {
 
 /// Calls are never ended.
 pub fn stale_calls(stack: &mut Stack) -> Report {
-    const CALLS: u32 = 1_000;
     let mut report = Report::default();
     let recent = a_call(stack);
     let before = stack.metrics();
     stack.postgres.execute(&format!(
         "INSERT INTO calls (status, started_at) SELECT (ARRAY['ringing', 'active'])[1 + n % 2], \
-           now() - interval '25 hours' FROM generate_series(1, {CALLS}) n; \
+           now() - interval '25 hours' FROM generate_series(1, {STALE_CALLS}) n; \
          INSERT INTO calls (status, started_at) SELECT 'active', now() - interval '23 hours' \
-           FROM generate_series(1, 100)"
+           FROM generate_series(1, {RECENT_CALLS})"
     ));
     let stale =
         "SELECT call_id::text FROM calls WHERE started_at < now() - interval '24 hours' LIMIT 1";
@@ -526,7 +530,7 @@ pub fn stale_calls(stack: &mut Stack) -> Report {
         (left, left == 0)
     });
     report.promise(
-        format!("all {CALLS} are ended by then"),
+        format!("all {STALE_CALLS} are ended by then"),
         format!("{left} are not"),
         holds,
     );
@@ -536,13 +540,17 @@ pub fn stale_calls(stack: &mut Stack) -> Report {
         "SELECT count(*) FROM calls WHERE status = 'active' AND ended_at IS NULL \
         AND started_at > now() - interval '24 hours'",
     );
-    report.always("100 calls of 23 hours are left alone", open, open == 100);
+    report.always(
+        format!("{RECENT_CALLS} calls of 23 hours are left alone"),
+        open,
+        open == i64::from(RECENT_CALLS),
+    );
     report.counter(
         stack,
         &before,
         "video_cleanup_stale_calls_total",
         &[],
-        CALLS,
+        STALE_CALLS,
     );
     report.counter(
         stack,
@@ -556,4 +564,32 @@ pub fn stale_calls(stack: &mut Stack) -> Report {
     report.always("it can be ended by who made it", status, status == 200);
     normal_again(&mut report, stack, &recent, &["video"]);
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `about` writes numbers.
+    fn written(number: u32) -> String {
+        if number < 1_000 {
+            number.to_string()
+        } else {
+            format!("{},{:03}", number / 1_000, number % 1_000)
+        }
+    }
+
+    #[test]
+    fn the_descriptions_name_the_numbers_that_are_counted() {
+        for (name, numbers) in [
+            ("expired tokens pile up", [EXPIRED_TOKENS, VALID_TOKENS]),
+            ("stale calls pile up", [STALE_CALLS, RECENT_CALLS]),
+        ] {
+            let scenario = ALL.iter().find(|scenario| scenario.name == name).unwrap();
+            for number in numbers.map(written) {
+                let has_it = scenario.about.split_whitespace().any(|word| word == number);
+                assert!(has_it, "{name}: {number} is not in: {}", scenario.about);
+            }
+        }
+    }
 }

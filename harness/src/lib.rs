@@ -7,6 +7,7 @@
 //! | [`backend`] | an HTTP/1.1 service that does as it is told |
 //! | [`grpc`] | a gRPC service that does as it is told, and a client for it |
 //! | [`client`] | HTTP requests, on one connection or on new ones |
+//! | [`web_socket`] | a client of a WebSocket |
 //! | [`raw`] | bytes on a TCP connection, and crowds of clients that leave |
 //! | [`metrics`] | the Prometheus text format |
 //! | [`access_log`] | Envoy's JSON access log |
@@ -48,3 +49,4 @@ pub mod relay;
 pub mod sidecar;
 pub mod tool;
 pub mod wait;
+pub mod web_socket;

@@ -11,6 +11,7 @@ use levee_harness::client::{Connection, Request};
 use levee_harness::clock::Stopwatch;
 use levee_harness::raw::{RawConnection, Read};
 use levee_harness::wait::GENEROUS;
+use levee_harness::web_socket::Socket;
 use serde_json::{Value, json};
 
 /// How the services are reached.
@@ -240,28 +241,19 @@ async fn events(to: SocketAddr) {
     );
 }
 
-/// The handshake's key, and what answers it, are those of RFC 6455, section 1.3; the masked frame that of section 5.7.
+/// The answer to the handshake's key is that of RFC 6455, section 1.3.
 async fn web_socket(to: SocketAddr) {
-    const MASKED_HELLO: [u8; 11] = [
-        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ];
-    const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
-    let mut client = RawConnection::open(to).await.unwrap();
-    let handshake = "GET /v1/chat/socket HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-                     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    client.send(handshake).await.unwrap();
-    assert_eq!(client.read_status(GENEROUS).await, Ok(101));
-    let answer = String::from_utf8_lossy(client.received()).into_owned();
-    assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
-    for _ in 0..3 {
-        client.forget();
-        client.send(MASKED_HELLO).await.unwrap();
+    let talk = async {
+        let mut socket = Socket::open(to, "/v1/chat/socket").await.unwrap();
         assert_eq!(
-            client.read_until(b"\x81\x05Hello", GENEROUS).await,
-            Read::Found
+            socket.headers["sec-websocket-accept"],
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
         );
-    }
-    client.send(CLOSE).await.unwrap();
-    assert_eq!(client.read_until(b"\x88\x00", GENEROUS).await, Read::Found);
-    assert_eq!(client.read_to_end(GENEROUS).await, Read::Closed);
+        for _ in 0..3 {
+            socket.send("Hello").await.unwrap();
+            assert_eq!(socket.next().await.unwrap().as_deref(), Some("Hello"));
+        }
+        socket.close().await.unwrap();
+    };
+    tokio::time::timeout(GENEROUS, talk).await.unwrap();
 }
