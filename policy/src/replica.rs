@@ -6,7 +6,7 @@
 //! counts successes on its own. It visits the shared breaker
 //!
 //! * for every failure, every probe, and every call after an open breaker's time has passed;
-//! * for the first success after it heard of a failure, since that success ends the row;
+//! * for the first success after it learned of a failure, since that success ends the row;
 //! * at intervals ([`Replica::wants_sync`]) while failures are in the window, so that the rates
 //!   include the calls of all workers.
 //!
@@ -15,7 +15,7 @@
 //!
 //! So consecutive failures are counted exactly, over all workers: the fifth opens the breaker,
 //! whichever worker it falls on. The rates are judged when workers sync, and only after workers
-//! that just heard of a failure had time ([`GRACE`]) to report their successes. Otherwise one
+//! that just learned of a failure had time ([`GRACE`]) to report their successes. Otherwise one
 //! worker with a failing client would decide for all.
 
 use crate::breaker::{
@@ -37,7 +37,7 @@ pub struct Replica {
     state: State,
     /// Whether the shared breaker counts consecutive failures: the next success must clear them.
     row: bool,
-    /// When this worker first heard of the failures or slow calls in the window.
+    /// When this worker first learned of the failures or slow calls in the window.
     troubled_since: Option<Instant>,
     /// Successes of this worker that are not in the shared window yet.
     unsynced: Window,
@@ -74,7 +74,7 @@ pub enum Visit {
     Record(Permit, Outcome),
 }
 
-/// What a visit to the shared breaker came to.
+/// The result of a visit to the shared breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Visited {
