@@ -8,9 +8,9 @@ pub use jobs::describe_report;
 
 use crate::clock::Clock;
 use crate::config::Secret;
-use crate::database;
 use crate::envoy::scrape::{self, Envoy};
 use crate::envoy::translate::Gateway;
+use crate::parts::database::DatabasePart;
 use crate::redis::listener::Proxy;
 use axum::Router;
 use axum::extract::State;
@@ -69,7 +69,7 @@ pub struct Admin {
     /// Envoy, where it is read.
     pub envoy: Option<Arc<Envoy>>,
     /// The database's jobs and watchdog.
-    pub database: Option<Arc<database::Part>>,
+    pub database: Option<Arc<DatabasePart>>,
     /// What a client must show before it may change something.
     pub token: Option<Arc<Secret>>,
     /// The clock.

@@ -12,17 +12,15 @@
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`config`] | `levee.yaml` |
 //! | [`yaml`] | YAML with the line of every value |
+//! | [`parts`] | building all parts from the configuration |
 //! | [`run`] | starting all parts, and stopping them in order |
 //! | [`cli`] | the command line |
 //! | [`command`] | what each command does, from its arguments to its exit code |
 //! | [`check`] | what is wrong with `levee.yaml` and with an Envoy configuration, line by line |
-//! | [`by_hand`] | what is done on the command line |
-//! | [`tls`] | whom to trust |
 //! | [`logging`] | how the log looks |
 //! | [`clock`] | the only place that reads a clock |
 
 pub mod admin;
-pub mod by_hand;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -33,8 +31,8 @@ pub mod envoy;
 pub mod fetch;
 pub mod jobs;
 pub mod logging;
+pub mod parts;
 pub mod redis;
 pub mod run;
 pub mod status;
-pub mod tls;
 pub mod yaml;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use levee::clock::Clock;
 use levee::config::Config;
-use levee::database::Part;
 use levee::database::watchdog::{Act, Class};
+use levee::parts::database;
 use levee_harness::clock::Stopwatch;
 use levee_harness::postgres::{Postgres, programs};
 use levee_harness::process::{Process, Signal};
@@ -152,7 +152,8 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     let config = config.database.expect("a database");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let registry = Registry::new();
-    let part = runtime.block_on(async { Part::new(&config, &registry, Clock::start(), &stopped) });
+    let part =
+        runtime.block_on(async { database::build(&config, &registry, Clock::start(), &stopped) });
     let guard = part.expect("metrics").guard.expect("a watchdog");
 
     let mut service = postgres.client_as("app");

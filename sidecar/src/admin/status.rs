@@ -2,11 +2,13 @@
 
 use super::Admin;
 use crate::clock;
-use crate::database;
+use crate::database::cleanup::Cleanup;
 use crate::envoy::history::History;
 use crate::envoy::scrape;
 use crate::envoy::text::Labels;
 use crate::envoy::translate::{Gateway, SERVICE};
+use crate::jobs::runner::Runner;
+use crate::parts::database::DatabasePart;
 use crate::redis::listener::Proxy;
 use crate::status::view::{
     Durations, Job, Redis, Requests, Service, Since, Source, Status, Watchdog,
@@ -20,6 +22,7 @@ use levee_policy::breaker::{Mode, Phase};
 use levee_policy::time::Instant;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub(super) fn router() -> Router<Admin> {
     Router::new().route("/v1/status", get(status))
@@ -167,8 +170,8 @@ fn upstream(listen: SocketAddr, proxy: &Proxy, now: Instant) -> Redis {
     }
 }
 
-fn jobs(part: &database::Part, now: Instant) -> Vec<Job> {
-    let job = |job: &std::sync::Arc<crate::jobs::runner::Runner<database::cleanup::Cleanup>>| {
+fn jobs(part: &DatabasePart, now: Instant) -> Vec<Job> {
+    let job = |job: &Arc<Runner<Cleanup>>| {
         let status = job.status();
         let totals = job.totals();
         let last = status.last;
@@ -194,7 +197,7 @@ fn jobs(part: &database::Part, now: Instant) -> Vec<Job> {
     part.jobs.iter().map(job).collect()
 }
 
-fn watchdog(part: &database::Part, now: Instant) -> Option<Watchdog> {
+fn watchdog(part: &DatabasePart, now: Instant) -> Option<Watchdog> {
     let guard = part.guard.as_ref()?;
     let status = guard.status();
     Some(Watchdog {

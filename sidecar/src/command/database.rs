@@ -1,7 +1,8 @@
 //! `levee job` and `levee db`
 
+use super::limits::LimitsAction;
 use super::{Exit, failed, start_log_by};
-use crate::by_hand::{self, Wish};
+use super::{job, limits};
 use crate::cli::{Db, Job, JobRun, Limits};
 use crate::config::database::Database;
 use crate::jobs::report::Outcome;
@@ -9,10 +10,10 @@ use std::path::Path;
 use tokio::runtime::Builder;
 
 /// Lists the jobs, or runs one.
-pub fn job(job: Job) -> Exit {
-    match job {
+pub fn job(command: Job) -> Exit {
+    match command {
         Job::List(file) => with_database(&file.config, async |database| {
-            by_hand::list(database);
+            job::list(database);
             Ok(Exit::Done)
         }),
         Job::Run(arguments) => with_database(&arguments.file.config, async |database| {
@@ -25,22 +26,22 @@ pub fn job(job: Job) -> Exit {
 pub fn db(db: Db) -> Exit {
     let Db::Limits(arguments) = db;
     with_database(&arguments.file.config, async |database| {
-        by_hand::limits(database, wish(&arguments), &arguments.undo_file).await?;
+        limits::run(database, action(&arguments), &arguments.undo_file).await?;
         Ok(Exit::Done)
     })
 }
 
 async fn run_job(database: &Database, arguments: &JobRun) -> anyhow::Result<Exit> {
     let name = &arguments.name;
-    if !database.jobs.iter().any(|job| job.name == *name) {
+    let Some(job) = database.jobs.iter().find(|job| job.name == *name) else {
         let names: Vec<&str> = database.jobs.iter().map(|job| job.name.as_str()).collect();
         eprintln!(
             "error: there is no job {name:?}; there are: {}",
             names.join(", ")
         );
         return Ok(Exit::Invalid);
-    }
-    let report = by_hand::run(database, name, arguments.dry_run).await?;
+    };
+    let report = job::run(database, job, arguments.dry_run).await?;
     Ok(match report.outcome {
         Outcome::Done | Outcome::Limit => Exit::Done,
         Outcome::Failed | Outcome::Stopped => Exit::Failed,
@@ -48,11 +49,11 @@ async fn run_job(database: &Database, arguments: &JobRun) -> anyhow::Result<Exit
     })
 }
 
-const fn wish(arguments: &Limits) -> Wish {
+const fn action(arguments: &Limits) -> LimitsAction {
     match (arguments.apply, arguments.rollback) {
-        (true, _) => Wish::Apply,
-        (_, true) => Wish::Rollback,
-        _ => Wish::Print,
+        (true, _) => LimitsAction::Apply,
+        (_, true) => LimitsAction::Rollback,
+        _ => LimitsAction::Print,
     }
 }
 

@@ -5,7 +5,9 @@
 //! | [`run`] | `levee run` |
 //! | [`check`] | `levee check` |
 //! | [`status`] | `levee status` |
-//! | [`database`] | `levee job` and `levee db` |
+//! | [`database`] | `levee job` and `levee db`: which of them |
+//! | [`job`] | `levee job list` and `levee job run` |
+//! | [`limits`] | `levee db limits` |
 //! | [`completions`] | `levee completions` |
 //! | [`man`] | `levee man` |
 
@@ -13,6 +15,8 @@ pub mod check;
 pub mod completions;
 pub mod database;
 mod exit;
+pub mod job;
+pub mod limits;
 pub mod man;
 pub mod run;
 pub mod status;

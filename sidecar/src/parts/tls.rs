@@ -1,15 +1,19 @@
-//! TLS to upstreams.
+//! TLS settings for upstreams.
 
 use crate::config::Address;
 use anyhow::{Context, Result, bail};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Whom to trust and who to be, at `address`.
+/// TLS for the connections of clients to `address`.
+///
+/// # Errors
+/// A file can't be read or used, or no certificate is trusted.
 pub fn client(address: &Address) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     if let Some(file) = &address.ca_file {
@@ -41,6 +45,30 @@ pub fn client(address: &Address) -> Result<Arc<ClientConfig>> {
         _ => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
+}
+
+/// TLS for Levee's own client at `address`.
+///
+/// # Errors
+/// A file can't be read.
+pub fn certificates_of(address: &Address) -> Result<redis::TlsCertificates> {
+    let read = |file: &Option<PathBuf>| {
+        let Some(file) = file else { return Ok(None) };
+        fs::read(file)
+            .map(Some)
+            .with_context(|| format!("{} can't be read", file.display()))
+    };
+    let client_tls =
+        read(&address.cert_file)?
+            .zip(read(&address.key_file)?)
+            .map(|(client_cert, client_key)| redis::ClientTlsConfig {
+                client_cert,
+                client_key,
+            });
+    Ok(redis::TlsCertificates {
+        client_tls,
+        root_cert: read(&address.ca_file)?,
+    })
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {

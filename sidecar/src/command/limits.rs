@@ -1,0 +1,133 @@
+//! `levee db limits`: prints the limits of the watched roles, applies them, or rolls them back.
+
+use crate::config::database as config;
+use crate::database::connect::Database;
+use crate::database::limits::{self, Change};
+use crate::database::undo::{UndoEntry, UndoFile};
+use crate::parts::database::connect;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsAction {
+    Print,
+    /// Applies the limits, and records how to undo that.
+    Apply,
+    Rollback,
+}
+
+const MAY_NOT: &str = "nothing was changed, which needs a superuser, or a role with CREATEROLE and, from PostgreSQL 16 on, \
+                       ADMIN OPTION on the roles; let the URL log in as one for this command";
+
+/// # Errors
+/// The database could not be queried or refused the changes, or the undo file can't be used.
+pub async fn run(database: &config::Database, action: LimitsAction, undo: &Path) -> Result<()> {
+    let connection = connect(database, 1);
+    let undo = UndoFile {
+        path: undo,
+        server: server(database),
+    };
+    if action == LimitsAction::Rollback {
+        // The undo file names the roles: the watchdog may not be configured any more.
+        return rollback(&connection, &undo).await;
+    }
+    let changes = changes(&connection, database).await?;
+    let needed: Vec<Change> = changes.into_iter().filter(Change::is_needed).collect();
+    if action == LimitsAction::Print || needed.is_empty() {
+        eprintln!("{} of them differ from what is in force", needed.len());
+        return Ok(());
+    }
+    apply(&connection, &needed, &undo).await
+}
+
+/// Prints all limits of the watched roles, and settings that override them.
+async fn changes(connection: &Database, database: &config::Database) -> Result<Vec<Change>> {
+    let watchdog = database
+        .watchdog
+        .as_ref()
+        .context("database.watchdog names no roles, so there is nobody to limit")?;
+    let roles = &watchdog.settings.roles;
+    if roles.is_empty() {
+        bail!("database.watchdog.roles is empty, so there is nobody to limit");
+    }
+    let unknown = limits::unknown_roles(connection, roles).await?;
+    if !unknown.is_empty() {
+        bail!("the database has no role {}", unknown.join(", "));
+    }
+    let current = limits::current(connection).await?;
+    let wanted = limits::wanted(&watchdog.settings, database.lock_timeout);
+    let changes = limits::changes(wanted, &current);
+    for change in &changes {
+        let now = change.from.as_deref().unwrap_or("not set");
+        let mark = if change.is_needed() {
+            ""
+        } else {
+            "-- as it is: "
+        };
+        println!("{mark}{}; -- now {now}", change.statement());
+    }
+    for other in limits::overrides(connection, roles).await? {
+        println!("-- {other}, which comes first there");
+    }
+    Ok(changes)
+}
+
+async fn apply(connection: &Database, needed: &[Change], undo: &UndoFile<'_>) -> Result<()> {
+    // Before the changes: nothing is lost if this process ends in between, or the database refuses.
+    undo.record(needed)?;
+    limits::apply(connection, needed).await.context(MAY_NOT)?;
+    eprintln!(
+        "{} applied, for sessions that begin from now on; `--rollback` undoes them by {}",
+        needed.len(),
+        undo.path.display()
+    );
+    Ok(())
+}
+
+async fn rollback(connection: &Database, undo: &UndoFile<'_>) -> Result<()> {
+    let current = limits::current(connection).await?;
+    let mut undone = Vec::new();
+    for entry in undo.read()? {
+        let UndoEntry {
+            role,
+            setting,
+            before,
+            applied,
+        } = entry;
+        let now = current.get(&(role.as_str().to_owned(), setting.clone()));
+        if now == before.as_ref() {
+            // It was never applied, or it is undone already.
+            continue;
+        }
+        if now.is_some_and(|now| applied.contains(now)) {
+            let back = Change {
+                role,
+                setting,
+                from: now.cloned(),
+                to: before,
+            };
+            println!("{};", back.statement());
+            undone.push(back);
+        } else {
+            // Changed by somebody else in the meantime.
+            println!(
+                "-- left as it is, since it is not what was applied: {setting} of {}, now {}",
+                role.quoted(),
+                now.map_or("not set", String::as_str)
+            );
+        }
+    }
+    limits::apply(connection, &undone).await.context(MAY_NOT)?;
+    undo.remove()?;
+    eprintln!(
+        "{} undone, for sessions that begin from now on",
+        undone.len()
+    );
+    Ok(())
+}
+
+/// The server whose roles are changed.
+fn server(database: &config::Database) -> String {
+    let options = database.options();
+    format!("{}:{}", options.get_host(), options.get_port())
+}
