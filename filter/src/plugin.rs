@@ -288,7 +288,7 @@ impl<H: Host> Plugin<H> {
             && let Fallback::Route(route) = &service.fallback
         {
             log::error!(
-                "{}: no route with x-levee-fallback: {route} leads to another cluster; \
+                "{}: no route for x-levee-fallback: {route} leads to another cluster; \
                  refusing requests instead",
                 service.name
             );
