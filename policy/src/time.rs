@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// A moment on a monotonic clock, in nanoseconds since an origin that all its users share
-/// (Envoy's steady clock in the filter, the process's start in the sidecar).
+/// A moment on a monotonic clock, in nanoseconds since an origin that all users of a value share: in the filter that of
+/// Envoy's monotonic clock, in the sidecar the Unix epoch, as the system's clock had it when the process started.
 ///
 /// 64 bits of nanoseconds last 584 years. Arithmetic saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

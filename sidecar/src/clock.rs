@@ -8,8 +8,8 @@
 use levee_policy::time::{Instant, nanos};
 use std::time::{Duration, SystemTime};
 
-/// A monotonic clock. Its origin is that of Unix time, as the system's clock had it when this one was
-/// started, so that what a process writes down can be read by the next one. It never steps.
+/// A monotonic clock whose origin is the Unix epoch, as the system's clock had it when this one was started, so that
+/// moments that a process stores mean the same to the next one. Later steps of the system's clock don't move it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: std::time::Instant,
@@ -17,7 +17,6 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts it.
     pub fn start() -> Self {
         let unix = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -28,18 +27,17 @@ impl Clock {
         }
     }
 
-    /// Now.
     pub fn now(&self) -> Instant {
         self.origin.after(self.started.elapsed())
     }
 
-    /// When a timer of tokio's must fire so that it is `at` by this clock.
+    /// The moment `at` as a deadline for tokio's timers.
     pub fn timer(&self, at: Instant) -> tokio::time::Instant {
         (self.started + at.since(self.origin).min(Duration::from_hours(24 * 365))).into()
     }
 }
 
-/// The time of day, for people. Nothing is decided by it.
+/// The time of day, for display only: no decision depends on it.
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -1,7 +1,7 @@
 //! `levee check`: what is wrong is told, each with its line; what is right is silent.
 #![allow(missing_docs)]
 
-use levee::check::traps::TRAPS;
+use levee::check::traps;
 use levee::check::{Severity, of_envoy, of_levee};
 use std::collections::BTreeSet;
 use std::fs;
@@ -85,8 +85,7 @@ fn each_broken_configuration_has_its_traps_named_with_their_lines() {
         assert_eq!(named(&said, file), wanted, "{said}");
 
         let severity = |name: &str| {
-            TRAPS
-                .iter()
+            traps::all()
                 .find(|trap| trap.name == name)
                 .unwrap()
                 .severity
@@ -101,7 +100,7 @@ fn each_broken_configuration_has_its_traps_named_with_their_lines() {
         );
         seen.extend(wanted.into_iter().map(|(_, name)| name));
     }
-    let all: BTreeSet<String> = TRAPS.iter().map(|trap| trap.name.to_owned()).collect();
+    let all: BTreeSet<String> = traps::all().map(|trap| trap.name.to_owned()).collect();
     assert_eq!(seen, all, "each trap has a file");
 }
 
@@ -431,10 +430,10 @@ fn a_fallback_whose_route_is_there_and_whose_header_is_removed_is_silent() {
         "            fallback: {route: maintenance}\n                            services:\n";
     let text = GATEWAY.replacen(from, services, 1);
     assert_eq!(traps_in(&text), ["fallback-route"], "the route is missing");
-    let route = "routes:\n                        # `timeout` holds";
+    let route = "routes:\n                        # `timeout`";
     let with_route = |matcher: &str| {
         let new = format!(
-            "routes:\n                        - match: {{prefix: /, headers: [{{name: x-levee-fallback, {matcher}}}]}}\n                          route: {{cluster: auth}}\n                        # `timeout` holds"
+            "routes:\n                        - match: {{prefix: /, headers: [{{name: x-levee-fallback, {matcher}}}]}}\n                          route: {{cluster: auth}}\n                        # `timeout`"
         );
         assert!(text.contains(route));
         text.replacen(route, &new, 1)

@@ -2,6 +2,7 @@
 
 use crate::yaml::Node;
 use crate::yaml::node::Entry;
+use std::time::Duration;
 
 /// A node of a document, and the path to it.
 #[derive(Clone, Debug)]
@@ -77,6 +78,21 @@ impl<'a> At<'a> {
     /// Whether `path` exists and is true.
     pub fn is_true(&self, path: &str) -> bool {
         self.text_at(path) == Some("true")
+    }
+
+    /// A duration in protobuf's JSON: `0.250s`.
+    pub fn duration(&self) -> Option<Duration> {
+        let seconds = self.text()?.strip_suffix('s')?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    /// Whether it is a duration of zero.
+    pub fn is_zero(&self) -> bool {
+        self.duration().is_some_and(|duration| duration.is_zero())
+    }
+
+    pub fn number(&self) -> Option<f64> {
+        self.text()?.parse().ok()
     }
 
     /// The line of the value at `path` within it, or of its closest ancestor that exists.

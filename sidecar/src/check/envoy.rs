@@ -1,10 +1,11 @@
-//! An Envoy configuration, as far as Levee is concerned: its HTTP connection managers with their filters and
-//! routes, its clusters, and the configuration of Levee's own filter in it.
+//! The parts of an Envoy configuration that concern Levee: HTTP connection managers with their filters and routes,
+//! clusters, and the configuration of Levee's own filter.
 //!
-//! Looked at are a bootstrap's `static_resources`, and the `resources` of a file that Envoy is told to watch.
+//! They are read from a bootstrap's `static_resources`, and from the `resources` of a file that Envoy watches.
 
 use super::at::At;
 use crate::yaml::{self, Document};
+use levee_config::ConfigError;
 use levee_filter::config::Config;
 
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
@@ -31,13 +32,13 @@ pub struct Envoy<'a> {
 /// An HTTP connection manager.
 #[derive(Debug)]
 pub struct Manager<'a> {
-    /// The listener that it is in.
+    /// The listener it belongs to.
     pub listener: At<'a>,
-    /// Its own configuration.
+    /// The manager itself.
     pub at: At<'a>,
     /// Levee's filter, if it has it.
     pub filter: Option<Filter<'a>>,
-    /// The virtual hosts, where they are written here.
+    /// Its virtual hosts, if they are inline.
     pub hosts: Vec<At<'a>>,
 }
 
@@ -46,25 +47,46 @@ pub struct Manager<'a> {
 pub struct Filter<'a> {
     /// Its entry in the list of filters.
     pub entry: At<'a>,
-    /// What Envoy is told about it: virtual machine, failure policy, configuration.
+    /// Its `PluginConfig`: virtual machine, failure policy, configuration.
     pub plugin: At<'a>,
-    /// Whether the router stands before it.
-    pub is_after_router: bool,
+    pub order: Order,
     /// Its own configuration, if it is valid.
     pub config: Option<Config>,
-    /// What is wrong with its configuration: line, path, message.
-    pub errors: Vec<(usize, String, String)>,
+    /// What is wrong with its configuration.
+    pub errors: Vec<Wrong>,
     text: Text<'a>,
+}
+
+/// Where the filter is among the filters of its connection manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Also if there is no router.
+    BeforeRouter,
+    AfterRouter,
+}
+
+/// Something wrong in the filter's own configuration.
+#[derive(Clone, Debug)]
+pub struct Wrong {
+    pub place: Place,
+    pub message: String,
+}
+
+/// A line of the file, and the path to what is written there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub line: usize,
+    pub path: String,
 }
 
 /// Where the filter's own configuration is.
 #[derive(Debug)]
 enum Text<'a> {
-    /// Nowhere, or in a form without lines.
+    /// Absent, or in a form without lines.
     None(At<'a>),
-    /// In the file's own YAML.
+    /// A `Struct`, in the file's own YAML.
     Struct(At<'a>),
-    /// In a text; with lines if it can be read.
+    /// A string, with its lines if it is valid YAML.
     String(At<'a>, Option<Document>),
 }
 
@@ -100,7 +122,7 @@ impl<'a> Envoy<'a> {
         self.clusters.iter().find(is_it)
     }
 
-    /// Whether there are no other clusters than those in the file.
+    /// Whether the file has all clusters: none come from a discovery service.
     pub fn has_all_clusters(&self) -> bool {
         self.root.get("static_resources").is_some()
             && self.root.find("dynamic_resources.cds_config").is_none()
@@ -111,11 +133,15 @@ impl<'a> Envoy<'a> {
 impl<'a> Manager<'a> {
     fn new(listener: At<'a>, at: At<'a>) -> Self {
         let filters = at.list("http_filters");
-        let place_of = |is_it: &dyn Fn(&At<'a>) -> bool| filters.iter().position(is_it);
-        let router = place_of(&is_router);
-        let filter = place_of(&is_levee).map(|place| {
-            let is_after_router = router.is_some_and(|router| router < place);
-            Filter::new(filters[place].clone(), is_after_router)
+        let router = filters.iter().position(is_router);
+        let found = filters.iter().enumerate().find(|(_, at)| is_levee(at));
+        let filter = found.map(|(place, at)| {
+            let order = if router.is_some_and(|router| router < place) {
+                Order::AfterRouter
+            } else {
+                Order::BeforeRouter
+            };
+            Filter::new(at.clone(), order)
         });
         Self {
             listener,
@@ -129,7 +155,7 @@ impl<'a> Manager<'a> {
         self.filter.as_ref()
     }
 
-    /// All routes, where they are written here, each with its virtual host.
+    /// All inline routes, each with its virtual host.
     pub fn routes(&self) -> impl Iterator<Item = (&At<'a>, At<'a>)> {
         self.hosts.iter().flat_map(|host| {
             host.list("routes")
@@ -143,13 +169,13 @@ impl<'a> Manager<'a> {
         self.at.list("http_filters").into_iter().find(is_router)
     }
 
-    /// Whether its routes are known, and none leads to a service.
+    /// Whether its routes are inline, and none leads to a service.
     pub fn leads_nowhere(&self) -> bool {
         self.at.get("route_config").is_some()
             && !self.routes().any(|(_, route)| route.get("route").is_some())
     }
 
-    /// Whether it takes the header `name` (or all that begin so) out of requests before it chooses a route.
+    /// Whether it removes the header `name` (or all with that prefix) from requests before it chooses a route.
     pub fn removes_early(&self, name: &str) -> bool {
         self.at
             .list("early_header_mutation_extensions")
@@ -166,12 +192,12 @@ impl<'a> Manager<'a> {
 }
 
 impl<'a> Filter<'a> {
-    fn new(entry: At<'a>, is_after_router: bool) -> Self {
+    fn new(entry: At<'a>, order: Order) -> Self {
         let plugin = entry.find("typed_config.config");
         let plugin = plugin.unwrap_or_else(|| entry.clone());
         let mut filter = Self {
             entry,
-            is_after_router,
+            order,
             config: None,
             errors: Vec::new(),
             text: Text::None(plugin.clone()),
@@ -181,7 +207,7 @@ impl<'a> Filter<'a> {
         filter
     }
 
-    /// Reads the filter's own configuration, as the filter does.
+    /// Reads the filter's configuration by the filter's own reader.
     fn read(&mut self) {
         let Some(any) = self.plugin.get("configuration") else {
             self.config = Some(Config::default());
@@ -195,9 +221,13 @@ impl<'a> Filter<'a> {
         let written = match value {
             _ if !is_a(&any, STRUCT) && !is_a(&any, STRING) => {
                 let message = format!(
-                    "must have \"@type\": type.googleapis.com/{STRUCT} (or {STRING}), and what is meant in `value`"
+                    "must have \"@type\": type.googleapis.com/{STRUCT} (or {STRING}), and the configuration in `value`"
                 );
-                self.errors.push((any.line, any.path, message));
+                let place = Place {
+                    line: any.line,
+                    path: any.path,
+                };
+                self.errors.push(Wrong { place, message });
                 return;
             }
             None => String::new(),
@@ -215,16 +245,17 @@ impl<'a> Filter<'a> {
         match Config::parse(written.as_bytes()) {
             Ok(config) => self.config = Some(config),
             Err(errors) => {
-                for error in errors {
-                    let (line, path) = self.locate(&error.path);
-                    self.errors.push((line, path, error.message));
-                }
+                let wrong = |error: ConfigError| Wrong {
+                    place: self.locate(&error.path),
+                    message: error.message,
+                };
+                self.errors = errors.into_iter().map(wrong).collect();
             }
         }
     }
 
-    /// The line and the whole path of something in the filter's own configuration.
-    pub fn locate(&self, path: &str) -> (usize, String) {
+    /// The line and the full path of a value of the filter's own configuration.
+    pub fn locate(&self, path: &str) -> Place {
         let (at, line) = match &self.text {
             Text::Struct(at) => (at, at.line_of(path)),
             Text::String(at, Some(document)) if at.node().is_literal() => {
@@ -233,7 +264,10 @@ impl<'a> Filter<'a> {
             Text::None(at) | Text::String(at, _) => (at, at.line),
         };
         let separator = if path.is_empty() { "" } else { "." };
-        (line, format!("{}{separator}{path}", at.path))
+        Place {
+            line,
+            path: format!("{}{separator}{path}", at.path),
+        }
     }
 }
 
@@ -254,7 +288,7 @@ fn managers_of<'a>(listener: &At<'a>) -> Vec<Manager<'a>> {
         .collect()
 }
 
-/// The clusters that a route leads to, as far as it names them.
+/// The clusters that a route names.
 pub fn clusters_of<'a>(route: &At<'a>) -> Vec<&'a str> {
     let weighted = route.list("route.weighted_clusters.clusters");
     let weighted = weighted
@@ -276,7 +310,7 @@ fn is_router(filter: &At<'_>) -> bool {
         || filter.text_at("name") == Some("envoy.filters.http.router")
 }
 
-/// Whether a filter is Levee's: one in WebAssembly that is called so, or whose code is.
+/// Whether a filter is Levee's: a WebAssembly filter whose name, or whose code's name, contains `levee`.
 fn is_levee(filter: &At<'_>) -> bool {
     const NAMES: [&str; 6] = [
         "name",

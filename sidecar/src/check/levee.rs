@@ -1,6 +1,6 @@
 //! What is wrong with a `levee.yaml`: for `levee check`, and for each command that reads one.
 
-use super::{Checked, Finding, Severity};
+use super::finding::{Checked, Finding, Severity};
 use crate::config::Config;
 use crate::yaml::{self, Mistake};
 
@@ -46,6 +46,6 @@ pub fn of_levee(text: &str) -> Checked {
     findings.sort_by_key(|finding| finding.line);
     Checked {
         findings,
-        absent: "",
+        absent: None,
     }
 }

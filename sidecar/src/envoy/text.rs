@@ -6,6 +6,16 @@
 //! No crate does it: `prometheus-parse` takes labels apart by a regular expression that knows no escapes, and
 //! `openmetrics-parser` is LGPL and refuses a page as a whole.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
 use std::collections::BTreeMap;
 
 /// Labels by name.

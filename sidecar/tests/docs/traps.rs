@@ -1,7 +1,7 @@
 //! The traps of `levee check`.
 
 use levee::check::Severity;
-use levee::check::traps::TRAPS;
+use levee::check::traps;
 use levee_pages::Page;
 
 #[test]
@@ -10,7 +10,7 @@ fn the_table_of_traps_is_complete() {
     let rows = rows
         .iter()
         .map(|row| (row.codes(0).remove(0), row.cell(1).to_owned()));
-    let traps = TRAPS.iter().map(|trap| {
+    let traps = traps::all().map(|trap| {
         let severity = match trap.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",

@@ -1,163 +1,23 @@
-//! Traps about metrics: rules that make no labels of the names of the filter's or of Envoy's, and rules that leave some out.
+//! Traps about the durations of requests, which are Envoy's own metrics: they must exist, and say which cluster they are of.
 
-use super::at::At;
-use super::envoy::{Envoy, clusters_of};
-use super::traps::Caught;
-use levee_filter::metrics as filter;
+use super::trap::{Caught, Trap};
+use crate::check::at::At;
+use crate::check::envoy::{Envoy, clusters_of};
+use crate::check::matcher::left_out;
 use regex::Regex;
 
-/// A metric of the filter as Envoy names it, and the labels that are to be made of it.
-struct Metric {
-    full: String,
-    labels: Vec<Label>,
-}
-
-struct Label {
-    name: String,
-    value: String,
-}
-
-/// All metrics that the filter has for a service.
-fn metrics() -> Vec<Metric> {
-    let service = "outbound|8080||auth.default.svc";
-    let names = filter::names(service);
-    names.map(|name| metric(&name, service)).collect()
-}
-
-/// Reads `circuit_breaker_requests_total.outcome.success.service.auth`.
-fn metric(name: &str, service: &str) -> Metric {
-    let label = |name: &str, value: &str| Label {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
-    let mut labels = vec![label("service", service)];
-    let (front, _) = name.split_once(".service.").unwrap_or((name, ""));
-    let mut words = front.split('.').skip(1);
-    while let (Some(name), Some(value)) = (words.next(), words.next()) {
-        labels.push(label(name, value));
-    }
-    Metric {
-        full: format!("wasmcustom.{name}"),
-        labels,
-    }
-}
-
-/// Without these rules the metrics have no labels: each service's has a name of its own.
-pub(super) fn stats_tags(envoy: &Envoy<'_>, caught: &mut Caught) {
-    if envoy.guarded().next().is_none() || envoy.root.get("static_resources").is_none() {
-        return;
-    }
-    let tags = envoy.root.list("stats_config.stats_tags");
-    let around = ["stats_config.stats_tags", "stats_config"]
-        .iter()
-        .find_map(|path| envoy.root.find(path))
-        .unwrap_or_else(|| envoy.root.clone());
-    let metrics = metrics();
-    let rules_for = |name| -> Vec<&At<'_>> {
-        let is_for = |tag: &&At<'_>| tag.text_at("tag_name") == Some(name);
-        tags.iter().filter(is_for).collect()
-    };
-    let labels = ["service", "outcome", "to", "kind"];
-    let missing: Vec<&str> = labels
-        .into_iter()
-        .filter(|name| rules_for(name).is_empty())
-        .collect();
-    if !missing.is_empty() {
-        let message = format!(
-            "has no tags for {}: the filter's metrics get no such labels; take stats_tags from envoy/minimal.yaml",
-            missing.join(", ")
-        );
-        caught.at(&around, message);
-    }
-    for name in labels {
-        let rules = rules_for(name);
-        let Some(first) = rules.first() else {
-            continue;
-        };
-        // What this dialect of expressions can't read counts as right: Envoy has another one.
-        let regexes = rules.iter().filter_map(|tag| tag.text_at("regex"));
-        let Ok(regexes) = regexes.map(Regex::new).collect::<Result<Vec<_>, _>>() else {
-            continue;
-        };
-        let is_missed = |metric: &&Metric| {
-            let mut labels = metric.labels.iter();
-            let label = labels.find(|label| label.name == name);
-            label.is_some_and(|label| !regexes.iter().any(|regex| takes(regex, metric, label)))
-        };
-        if let Some(metric) = metrics.iter().find(is_missed) {
-            let at = first.get("regex");
-            caught.at(
-                at.as_ref().unwrap_or(first),
-                format!(
-                    "does not take the label {name} out of {:?}; take stats_tags from envoy/minimal.yaml",
-                    metric.full
-                ),
-            );
-        }
-    }
-}
-
-/// Whether a rule of `stats_tags` takes a label out of a metric's name: the first group is what is removed, the
-/// second the value.
-fn takes(rule: &Regex, metric: &Metric, label: &Label) -> bool {
-    rule.captures(&metric.full).is_some_and(|groups| {
-        let group = |number| groups.get(number).map(|found| found.as_str());
-        let removed = format!(".{}.{}", label.name, label.value);
-        group(1) == Some(removed.as_str()) && group(2) == Some(label.value.as_str())
-    })
-}
-
-/// `stats_matcher` can leave metrics out.
-pub(super) fn stats_hidden(envoy: &Envoy<'_>, caught: &mut Caught) {
-    const RIGHT: &str = "let those pass that begin with wasmcustom.";
-    let Some(matcher) = envoy.root.find("stats_config.stats_matcher") else {
-        return;
-    };
-    if envoy.guarded().next().is_none() {
-        return;
-    }
-    if let Some(all) = matcher
-        .get("reject_all")
-        .filter(|all| all.text() == Some("true"))
-    {
-        caught.at(&all, format!("leaves out the filter's metrics; {RIGHT}"));
-    }
-    let names: Vec<String> = metrics().into_iter().map(|metric| metric.full).collect();
-    for (at, name) in left_out(&matcher, &names) {
-        caught.at(&at, format!("leaves out {name:?}; {RIGHT}"));
-    }
-}
-
-/// Where a `stats_matcher` leaves out any of these names, and the first that it does.
-fn left_out<'a, 'n>(matcher: &At<'a>, names: &'n [String]) -> Vec<(At<'a>, &'n str)> {
-    let mut found = Vec::new();
-    let first = |is_hidden: &dyn Fn(&str) -> bool| {
-        let mut names = names.iter().map(String::as_str);
-        names.find(|name| is_hidden(name))
-    };
-    for pattern in matcher.list("exclusion_list.patterns") {
-        if let Some(name) = first(&|name| matches(&pattern, name)) {
-            found.push((pattern, name));
-        }
-    }
-    if let Some(list) = matcher.get("inclusion_list") {
-        let patterns = list.list("patterns");
-        let is_hidden = |name: &str| !patterns.iter().any(|pattern| matches(pattern, name));
-        if let Some(name) = first(&is_hidden) {
-            found.push((list, name));
-        }
-    }
-    found
-}
+pub(super) const TRAPS: &[Trap] = &[Trap::warning("durations-hidden", durations_hidden)];
 
 /// The label of Envoy's from which the sidecar knows the service of a time, as `stats_tags` name it.
 const CLUSTER: &str = "envoy.cluster_name";
+
 /// What Envoy calls a cluster's times is its name between these two.
 const BEFORE: &str = "cluster.";
+
 const BEHIND: &str = "upstream_rq_time";
 
 /// Durations of requests are Envoy's own: these must be there, and say which cluster.
-pub(super) fn durations_hidden(envoy: &Envoy<'_>, caught: &mut Caught) {
+fn durations_hidden(envoy: &Envoy<'_>, caught: &mut Caught) {
     for (manager, _) in envoy.guarded() {
         let router = manager.router();
         let dynamic = router.and_then(|router| router.find("typed_config.dynamic_stats"));
@@ -310,16 +170,4 @@ fn is_known_by(cluster: &str, own: Option<&[&Regex]>, other: Option<&Regex>) -> 
             .is_some_and(|rest| left == time_of(rest)),
         None => false,
     }
-}
-
-/// Whether a `StringMatcher` matches.
-fn matches(matcher: &At<'_>, text: &str) -> bool {
-    let said = |key| matcher.text_at(key);
-    said("exact") == Some(text)
-        || said("prefix").is_some_and(|prefix| text.starts_with(prefix))
-        || said("suffix").is_some_and(|suffix| text.ends_with(suffix))
-        || said("contains").is_some_and(|part| text.contains(part))
-        || said("safe_regex.regex")
-            .and_then(|regex| Regex::new(&format!("^(?:{regex})$")).ok())
-            .is_some_and(|regex| regex.is_match(text))
 }

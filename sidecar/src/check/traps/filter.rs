@@ -1,0 +1,135 @@
+//! Traps in how the filter is set up in Envoy.
+
+use super::trap::{Caught, Trap};
+use crate::check::envoy::{Envoy, Order};
+use std::collections::BTreeSet;
+
+pub(super) const TRAPS: &[Trap] = &[
+    Trap::error("configuration", configuration),
+    Trap::error("filter-order", filter_order),
+    Trap::error("capabilities", capabilities),
+    Trap::warning("filter-missing", filter_missing),
+    Trap::warning("failure-policy", failure_policy),
+];
+
+/// The filter refuses its own configuration, and Envoy the listener with it.
+fn configuration(envoy: &Envoy<'_>, caught: &mut Caught) {
+    for (_, filter) in envoy.guarded() {
+        for wrong in &filter.errors {
+            caught.there(wrong.place.clone(), &wrong.message);
+        }
+    }
+}
+
+/// The router is the last filter that sees a request.
+fn filter_order(envoy: &Envoy<'_>, caught: &mut Caught) {
+    for (_, filter) in envoy.guarded() {
+        if filter.order == Order::AfterRouter {
+            caught.at(
+                &filter.entry,
+                "stands after the router, which is the last to see a request; put it before the router",
+            );
+        }
+    }
+}
+
+/// The filter's imports and exports. A test compares it with `envoy/gateway.yaml`.
+const CAPABILITIES: [&str; 30] = [
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_request_headers",
+    "proxy_on_log",
+    "proxy_on_delete",
+    "proxy_on_tick",
+    "proxy_on_queue_ready",
+    "proxy_log",
+    "proxy_get_buffer_bytes",
+    "proxy_get_property",
+    "proxy_get_header_map_value",
+    "proxy_replace_header_map_value",
+    "proxy_send_local_response",
+    "proxy_get_shared_data",
+    "proxy_set_shared_data",
+    "proxy_register_shared_queue",
+    "proxy_enqueue_shared_queue",
+    "proxy_dequeue_shared_queue",
+    "proxy_define_metric",
+    "proxy_increment_metric",
+    "proxy_record_metric",
+    "proxy_set_tick_period_milliseconds",
+    "proxy_set_effective_context",
+    "proxy_call_foreign_function",
+    "clock_time_get",
+    "random_get",
+    "environ_get",
+    "environ_sizes_get",
+    "fd_write",
+    "proc_exit",
+];
+
+/// A missing capability disables the filter silently. An empty list restricts nothing.
+fn capabilities(envoy: &Envoy<'_>, caught: &mut Caught) {
+    const PATHS: [&str; 2] = [
+        "capability_restriction_config.allowed_capabilities",
+        "vm_config.capability_restriction_config.allowed_capabilities",
+    ];
+    for (_, filter) in envoy.guarded() {
+        let Some(list) = PATHS.iter().find_map(|path| filter.plugin.find(path)) else {
+            continue;
+        };
+        let allowed: BTreeSet<&str> = list.entries().into_iter().map(|(name, _)| name).collect();
+        let missing: Vec<&str> = CAPABILITIES
+            .into_iter()
+            .filter(|name| !allowed.contains(name))
+            .collect();
+        if !allowed.is_empty() && !missing.is_empty() {
+            let message = format!(
+                "leaves out {}, without which the filter does nothing, or not everything; add what is missing",
+                missing.join(", ")
+            );
+            caught.at(&list, message);
+        }
+    }
+}
+
+/// A listener whose services are unprotected.
+fn filter_missing(envoy: &Envoy<'_>, caught: &mut Caught) {
+    for manager in &envoy.managers {
+        if manager.filter.is_none() && !manager.leads_nowhere() {
+            let at = manager.at.get("http_filters");
+            caught.at(
+                at.as_ref().unwrap_or(&manager.at),
+                "Levee's filter is not among the filters: what goes through here has no breaker and no time limit by class; put it before the router",
+            );
+        }
+    }
+}
+
+/// Without `FAIL_RELOAD`, a virtual machine that failed stays so.
+fn failure_policy(envoy: &Envoy<'_>, caught: &mut Caught) {
+    const RIGHT: &str = "set failure_policy: FAIL_RELOAD, and Envoy restarts it";
+    for (_, filter) in envoy.guarded() {
+        let Some(policy) = filter.plugin.get("failure_policy") else {
+            let what = if filter.plugin.is_true("fail_open") {
+                "pass unguarded"
+            } else {
+                "get 503"
+            };
+            caught.at(
+                &filter.plugin,
+                format!("has no failure_policy: once the filter's virtual machine fails, requests {what} until Envoy restarts; {RIGHT}"),
+            );
+            continue;
+        };
+        let name = policy.text().unwrap_or_default();
+        let what = match name {
+            "FAIL_RELOAD" => continue,
+            "FAIL_OPEN" => "pass unguarded",
+            _ => "get 503",
+        };
+        caught.at(
+            &policy,
+            format!("is {name}: once the filter's virtual machine fails, requests {what} until Envoy restarts; {RIGHT}"),
+        );
+    }
+}
