@@ -4,7 +4,7 @@
 use levee_redis_session::resp::{ProtocolError, ReplyScanner};
 use libfuzzer_sys::fuzz_target;
 
-/// Where replies end, and the error if there is one. The bytes come `step` at a time.
+/// Where replies end, and the error if there is one. `step` bytes arrive at a time.
 fn ends(bytes: &[u8], step: usize) -> (Vec<usize>, Option<ProtocolError>) {
     let mut scanner = ReplyScanner::default();
     let (mut ends, mut at, mut there) = (Vec::new(), 0, 0);
@@ -13,10 +13,10 @@ fn ends(bytes: &[u8], step: usize) -> (Vec<usize>, Option<ProtocolError>) {
         loop {
             match scanner.advance(&bytes[at..there]) {
                 Err(error) => return (ends, Some(error)),
-                Ok((consumed, ended)) => {
-                    at += consumed;
+                Ok(progress) => {
+                    at += progress.consumed;
                     assert!(at <= there);
-                    if !ended {
+                    if !progress.complete {
                         break;
                     }
                     ends.push(at);

@@ -117,11 +117,11 @@ impl Client {
     pub fn reply(&mut self) -> Option<String> {
         let (mut scanner, mut at) = (ReplyScanner::default(), 0);
         loop {
-            let (consumed, ended) = scanner
+            let progress = scanner
                 .advance(&self.bytes[at..])
                 .expect("a reply in the protocol of Redis");
-            at += consumed;
-            if ended {
+            at += progress.consumed;
+            if progress.complete {
                 let rest = self.bytes.split_off(at);
                 let reply = std::mem::replace(&mut self.bytes, rest);
                 return Some(String::from_utf8_lossy(&reply).into_owned());

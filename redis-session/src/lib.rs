@@ -1,3 +1,25 @@
+//! One client's connection to Redis as a value: bytes and moments in, bytes and wishes out.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`resp`] | where commands and replies end |
+//! | [`commands`] | what a command does to its connection |
+//! | [`idempotency`] | which commands may be sent again |
+//! | [`session`] | all decisions about one client's connection |
+//! | [`replay`] | client state that a new connection to Redis gets first |
+//! | [`gate`] | what all sessions of one upstream share: breaker, retry budget, who tries to connect |
+//! | [`counts`] | what is counted |
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 pub mod commands;
+pub mod counts;
+pub mod gate;
+pub mod idempotency;
 pub mod replay;
 pub mod resp;
+pub mod session;

@@ -1,14 +1,13 @@
-//! What a client has told its connection, so that it can be told to the next one.
+//! Client state that a new connection to Redis gets first, since the last one had it.
 
-use crate::commands::Kind;
+use crate::commands::Effect;
 use crate::resp::{arguments, encode};
 use std::collections::BTreeMap;
 
 /// The longest command that is kept for replaying.
 const MAX_COMMAND: usize = 16 * 1024;
 
-/// The state of a connection that can be made anew: who the client is, which protocol it speaks,
-/// which database it uses, what it is called.
+/// State of a connection that can be set again: who the client is, its protocol version, its database, its name.
 #[derive(Clone, Debug, Default)]
 pub struct Replay {
     /// Arguments of AUTH, from AUTH or from HELLO.
@@ -19,33 +18,34 @@ pub struct Replay {
     settings: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
 }
 
+/// The commands that set the state again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preamble {
+    pub bytes: Vec<u8>,
+    /// As many replies come before those of the client's commands.
+    pub commands: u32,
+}
+
+/// A command is too long to be kept, so the state that it set can't be replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
 impl Replay {
-    /// `command`, of this kind, was answered well. False: it can't be kept.
-    pub fn adopt(&mut self, kind: Kind, command: &[u8]) -> bool {
+    /// Keeps what `command` has set. Call it when Redis has executed the command.
+    pub fn adopt(&mut self, effect: Effect, command: &[u8]) -> Result<(), TooLong> {
         if command.len() > MAX_COMMAND {
-            return false;
+            return Err(TooLong);
         }
         let words: Vec<Vec<u8>> = arguments(command).map(<[u8]>::to_vec).collect();
-        match kind {
-            Kind::Auth => self.identity = Some(words[1..].to_vec()),
-            Kind::Hello => self.adopt_hello(&words),
-            Kind::Select => self.database = words.get(1).cloned(),
-            Kind::ClientSetting => {
-                let mut key = words[1].to_ascii_uppercase();
-                if key == b"SETINFO" {
-                    key.extend(
-                        words
-                            .get(2)
-                            .map(|what| what.to_ascii_uppercase())
-                            .unwrap_or_default(),
-                    );
-                }
-                self.settings.insert(key, words);
-            }
-            Kind::Reset => *self = Self::default(),
+        match effect {
+            Effect::Auth => self.identity = Some(words.into_iter().skip(1).collect()),
+            Effect::Hello => self.adopt_hello(&words),
+            Effect::Select => self.database = words.into_iter().nth(1),
+            Effect::ClientSetting => self.adopt_setting(words),
+            Effect::Reset => *self = Self::default(),
             _ => {}
         }
-        true
+        Ok(())
     }
 
     fn adopt_hello(&mut self, words: &[Vec<u8>]) {
@@ -65,13 +65,25 @@ impl Replay {
         }
     }
 
-    /// The commands to send, and how many they are.
-    pub fn commands(&self) -> (Vec<u8>, u32) {
-        let mut bytes = Vec::new();
-        let mut count = 0;
+    fn adopt_setting(&mut self, words: Vec<Vec<u8>>) {
+        let upper = |place: usize| words.get(place).map(|word| word.to_ascii_uppercase());
+        let Some(mut key) = upper(1) else {
+            return;
+        };
+        if key == b"SETINFO" {
+            key.extend(upper(2).unwrap_or_default());
+        }
+        self.settings.insert(key, words);
+    }
+
+    pub fn preamble(&self) -> Preamble {
+        let mut preamble = Preamble {
+            bytes: Vec::new(),
+            commands: 0,
+        };
         let mut add = |words: &[Vec<u8>]| {
-            bytes.extend(encode(words));
-            count += 1;
+            preamble.bytes.extend(encode(words));
+            preamble.commands += 1;
         };
         if let Some(identity) = &self.identity {
             add(&[&[b"AUTH".to_vec()], &identity[..]].concat());
@@ -85,35 +97,36 @@ impl Replay {
         for words in self.settings.values() {
             add(words);
         }
-        (bytes, count)
+        preamble
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
-    fn told(commands: &[(Kind, &str)]) -> String {
+    fn replayed(commands: &[(Effect, &str)]) -> String {
         let mut replay = Replay::default();
-        for (kind, line) in commands {
+        for (effect, line) in commands {
             let words: Vec<&str> = line.split(' ').collect();
-            assert!(replay.adopt(*kind, &encode(&words)));
+            replay.adopt(*effect, &encode(&words)).unwrap();
         }
-        let (bytes, count) = replay.commands();
+        let Preamble { bytes, commands } = replay.preamble();
         let lines = String::from_utf8(bytes).unwrap().replace("\r\n", " ");
-        format!("{count}: {lines}")
+        format!("{commands}: {lines}")
     }
 
     #[test]
-    fn the_last_of_each_is_told_and_who_the_client_is_comes_first() {
-        let seen = told(&[
-            (Kind::Hello, "HELLO 3 AUTH u p SETNAME n"),
-            (Kind::Select, "SELECT 1"),
-            (Kind::ClientSetting, "CLIENT SETINFO lib-name a"),
-            (Kind::ClientSetting, "CLIENT SETINFO LIB-VER 1"),
-            (Kind::Auth, "AUTH v q"),
-            (Kind::Select, "SELECT 2"),
-            (Kind::ClientSetting, "client setname m"),
+    fn the_last_of_each_is_replayed_and_the_identity_comes_first() {
+        let seen = replayed(&[
+            (Effect::Hello, "HELLO 3 AUTH u p SETNAME n"),
+            (Effect::Select, "SELECT 1"),
+            (Effect::ClientSetting, "CLIENT SETINFO lib-name a"),
+            (Effect::ClientSetting, "CLIENT SETINFO LIB-VER 1"),
+            (Effect::Auth, "AUTH v q"),
+            (Effect::Select, "SELECT 2"),
+            (Effect::ClientSetting, "client setname m"),
         ]);
         assert_eq!(
             seen,
@@ -124,9 +137,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_forgets_all() {
+    fn a_reset_drops_all() {
         assert_eq!(
-            told(&[(Kind::Select, "SELECT 1"), (Kind::Reset, "RESET")]),
+            replayed(&[(Effect::Select, "SELECT 1"), (Effect::Reset, "RESET")]),
             "0: "
         );
     }

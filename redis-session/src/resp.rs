@@ -1,103 +1,103 @@
-//! Framing of the Redis protocol, RESP2 and RESP3: where commands and replies end, and nothing else.
+//! Framing of the Redis protocol (RESP2 and RESP3): finds where commands and replies end, nothing else.
 //!
-//! A scanner is fed with bytes as they come and says where frames end. It keeps a few numbers,
-//! whatever a length or a nesting claims, since a frame is complete when as many elements have ended
-//! as were announced (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+//! A scanner is fed bytes as they arrive and keeps a few numbers, whatever length or nesting is announced: a frame is
+//! complete when as many elements have ended as were announced
+//! (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
-use std::ops::Range;
+/// The longest inline command.
+const MAX_INLINE: usize = 64 * 1024;
 
-/// The longest line: an inline command, or a length.
-const MAX_LINE: usize = 64 * 1024;
+/// The longest line with a length, which has at most a sign and 19 digits.
+const MAX_LENGTH_LINE: usize = 32;
 
-/// How many arguments a command may have (`PROTO_MAX_MULTIBULK` of Redis).
+/// The most arguments of a command (`PROTO_MAX_MULTIBULK` in Redis).
 const MAX_ARGUMENTS: i64 = 1024 * 1024;
 
-/// The most elements of an aggregate in a reply. More than any server holds in memory.
+/// The most elements of an aggregate in a reply: more than any server holds in memory.
 const MAX_ELEMENTS: i64 = 1 << 32;
 
-/// What is wrong with what a peer sent. The texts are those of Redis where it has one.
+/// What a peer sent is not the protocol. Worded as in Redis where it has an error for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// The number of a command's arguments.
     #[error("invalid multibulk length")]
     ArgumentCount,
-    /// The length of an argument or of a bulk reply.
     #[error("invalid bulk length")]
     BulkLength,
-    /// An argument does not begin as one.
     #[error("expected '$', got '{}'", .0.escape_ascii())]
     ExpectedBulk(u8),
-    /// A line has no end.
     #[error("too big inline request")]
     LongLine,
-    /// Quotes of an inline command.
     #[error("unbalanced quotes in request")]
     Quotes,
-    /// The number of an aggregate's elements.
     #[error("invalid aggregate length")]
     ElementCount,
-    /// A reply begins with a byte that no type has.
     #[error("unknown reply type '{}'", .0.escape_ascii())]
     UnknownType(u8),
+}
+
+/// How far a scanner got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that need not be scanned again.
+    pub consumed: usize,
+    /// A frame ends there. Otherwise more bytes are needed.
+    pub complete: bool,
+}
+
+impl Progress {
+    const fn new(bytes: &[u8], rest: &[u8], complete: bool) -> Self {
+        Self {
+            consumed: bytes.len() - rest.len(),
+            complete,
+        }
+    }
 }
 
 /// Finds the ends of commands (arrays of bulk strings).
 #[derive(Clone, Debug, Default)]
 pub struct CommandScanner {
     arguments_left: u64,
-    /// Bytes of an argument, and of the line's end after it, that are still to come.
+    /// Bytes of an argument and its line end that are still to come.
     skip: u64,
     within: bool,
     announced: u64,
 }
 
 impl CommandScanner {
-    /// Whether a command has begun and not ended.
+    /// A command has begun and not ended.
     pub const fn is_within(&self) -> bool {
         self.within
     }
 
-    /// How many bytes the arguments of the current command are, as far as they are announced.
+    /// Bytes of the current command's arguments, as far as announced.
     pub const fn announced(&self) -> u64 {
         self.announced
     }
 
-    /// Goes through `bytes`, which follow what was consumed before, up to the end of a command or
-    /// as far as it can. Returns how many were consumed, and whether a command ends there.
+    /// Scans `bytes`, which follow what was consumed before, up to the end of a command at most.
     ///
     /// # Errors
-    /// What Redis would end the connection for.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), ProtocolError> {
-        let mut at = 0;
+    /// Anything for which Redis would close the connection.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, ProtocolError> {
+        let mut rest = bytes;
         loop {
             if self.skip > 0 {
-                let skipped = usize::try_from(self.skip)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len() - at);
-                self.skip -= skipped as u64;
-                at += skipped;
+                rest = skip(&mut self.skip, rest);
                 if self.skip > 0 {
-                    return Ok((at, false));
+                    return Ok(Progress::new(bytes, rest, false));
                 }
             }
             if self.within && self.arguments_left == 0 {
                 self.within = false;
-                return Ok((at, true));
+                return Ok(Progress::new(bytes, rest, true));
             }
-            let Some((line, next)) = length_line(&bytes[at..])? else {
-                return Ok((at, false));
+            let Some(line) = length_line(rest)? else {
+                return Ok(Progress::new(bytes, rest, false));
             };
             if self.within {
-                if line[0] != b'$' {
-                    return Err(ProtocolError::ExpectedBulk(line[0]));
-                }
-                let length = integer(&line[1..]).ok_or(ProtocolError::BulkLength)?;
-                let length = u64::try_from(length).map_err(|_| ProtocolError::BulkLength)?;
-                self.arguments_left -= 1;
-                self.announced = self.announced.saturating_add(length);
-                self.skip = length.checked_add(2).ok_or(ProtocolError::BulkLength)?;
+                self.begin_argument(&line)?;
             } else {
-                let count = integer(&line[1..]).ok_or(ProtocolError::ArgumentCount)?;
+                let count = integer(line.digits).ok_or(ProtocolError::ArgumentCount)?;
                 if count > MAX_ARGUMENTS {
                     return Err(ProtocolError::ArgumentCount);
                 }
@@ -105,8 +105,20 @@ impl CommandScanner {
                 self.within = true;
                 self.announced = 0;
             }
-            at += next;
+            rest = line.rest;
         }
+    }
+
+    fn begin_argument(&mut self, line: &LengthLine) -> Result<(), ProtocolError> {
+        if line.first != b'$' {
+            return Err(ProtocolError::ExpectedBulk(line.first));
+        }
+        let length = integer(line.digits).ok_or(ProtocolError::BulkLength)?;
+        let length = u64::try_from(length).map_err(|_| ProtocolError::BulkLength)?;
+        self.arguments_left -= 1;
+        self.announced = self.announced.saturating_add(length);
+        self.skip = length.checked_add(2).ok_or(ProtocolError::BulkLength)?;
+        Ok(())
     }
 }
 
@@ -120,87 +132,86 @@ pub struct ReplyScanner {
 }
 
 impl ReplyScanner {
-    /// The first byte of the current reply, or of the last one.
+    /// The first byte of the current reply, or of the last one between two.
     pub const fn kind(&self) -> u8 {
         self.kind
     }
 
-    /// Goes through `bytes`, which follow what was consumed before, up to the end of a reply or as
-    /// far as it can. Returns how many were consumed, and whether a reply ends there.
+    /// Scans `bytes`, which follow what was consumed before, up to the end of a reply at most.
     ///
     /// # Errors
-    /// What is not a reply.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), ProtocolError> {
-        let mut at = 0;
+    /// The bytes are not a reply.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, ProtocolError> {
+        let mut rest = bytes;
         loop {
             if self.skip > 0 {
-                let skipped = usize::try_from(self.skip)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len() - at);
-                self.skip -= skipped as u64;
-                at += skipped;
+                rest = skip(&mut self.skip, rest);
                 if self.skip > 0 {
-                    return Ok((at, false));
+                    return Ok(Progress::new(bytes, rest, false));
                 }
                 if self.ends_element() {
-                    return Ok((at, true));
+                    return Ok(Progress::new(bytes, rest, true));
                 }
             }
             if self.in_line {
-                let Some(end) = bytes[at..].iter().position(|byte| *byte == b'\n') else {
-                    return Ok((bytes.len(), false));
+                let end = rest.iter().position(|byte| *byte == b'\n');
+                let Some((_, after)) = end.and_then(|end| rest.split_at_checked(end + 1)) else {
+                    return Ok(Progress::new(bytes, &[], false));
                 };
-                at += end + 1;
+                rest = after;
                 self.in_line = false;
                 if self.ends_element() {
-                    return Ok((at, true));
+                    return Ok(Progress::new(bytes, rest, true));
                 }
             }
-            let Some(first) = bytes.get(at).copied() else {
-                return Ok((at, false));
+            let Some(first) = rest.first().copied() else {
+                return Ok(Progress::new(bytes, rest, false));
             };
-            if matches!(first, b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(') {
-                self.begins(first);
-                self.in_line = true;
-                continue;
-            }
-            if !matches!(first, b'$' | b'=' | b'!' | b'*' | b'~' | b'>' | b'%' | b'|') {
-                return Err(ProtocolError::UnknownType(first));
-            }
-            let Some((line, next)) = length_line(&bytes[at..])? else {
-                return Ok((at, false));
-            };
-            self.begins(first);
-            at += next;
-            if matches!(first, b'$' | b'=' | b'!') {
-                let length = integer(&line[1..]).ok_or(ProtocolError::BulkLength)?;
-                if let Ok(length) = u64::try_from(length) {
-                    self.skip = length.checked_add(2).ok_or(ProtocolError::BulkLength)?;
-                    continue;
+            match first {
+                b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => {
+                    self.begins(first);
+                    self.in_line = true;
                 }
-            } else {
-                let count = integer(&line[1..])
-                    .filter(|count| *count <= MAX_ELEMENTS)
-                    .ok_or(ProtocolError::ElementCount)?;
-                let count = u64::try_from(count).unwrap_or(0);
-                let doubled = matches!(first, b'%' | b'|');
-                let more = if doubled { count * 2 } else { count };
-                self.elements_left = self
-                    .elements_left
-                    .checked_add(more)
-                    .ok_or(ProtocolError::ElementCount)?;
-                if first == b'|' {
-                    // Attributes stand before a reply; they are none.
-                    continue;
+                b'$' | b'=' | b'!' | b'*' | b'~' | b'>' | b'%' | b'|' => {
+                    let Some(line) = length_line(rest)? else {
+                        return Ok(Progress::new(bytes, rest, false));
+                    };
+                    rest = line.rest;
+                    if self.begin_sized(&line)? && self.ends_element() {
+                        return Ok(Progress::new(bytes, rest, true));
+                    }
                 }
-            }
-            if self.ends_element() {
-                return Ok((at, true));
+                _ => return Err(ProtocolError::UnknownType(first)),
             }
         }
     }
 
-    fn begins(&mut self, first: u8) {
+    /// Returns whether the element's own part ends with this line: a null, or an aggregate, whose elements follow.
+    fn begin_sized(&mut self, line: &LengthLine) -> Result<bool, ProtocolError> {
+        self.begins(line.first);
+        if matches!(line.first, b'$' | b'=' | b'!') {
+            let length = integer(line.digits).ok_or(ProtocolError::BulkLength)?;
+            let Ok(length) = u64::try_from(length) else {
+                return Ok(true);
+            };
+            self.skip = length.checked_add(2).ok_or(ProtocolError::BulkLength)?;
+            return Ok(false);
+        }
+        let count = integer(line.digits)
+            .filter(|count| *count <= MAX_ELEMENTS)
+            .ok_or(ProtocolError::ElementCount)?;
+        let count = u64::try_from(count).unwrap_or(0);
+        let in_pairs = matches!(line.first, b'%' | b'|');
+        let more = if in_pairs { count * 2 } else { count };
+        self.elements_left = self
+            .elements_left
+            .checked_add(more)
+            .ok_or(ProtocolError::ElementCount)?;
+        // Attributes precede a reply; they aren't one.
+        Ok(line.first != b'|')
+    }
+
+    const fn begins(&mut self, first: u8) {
         if self.elements_left == 0 {
             self.elements_left = 1;
             self.kind = first;
@@ -213,19 +224,45 @@ impl ReplyScanner {
     }
 }
 
-/// The line at the front, without its end, and where the next begins.
-fn length_line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, ProtocolError> {
-    // No length is longer than a sign and 19 digits.
-    const LONGEST: usize = 32;
-    let head = &bytes[..bytes.len().min(LONGEST)];
-    match head.iter().position(|byte| *byte == b'\n') {
-        Some(end) if end >= 2 && bytes[end - 1] == b'\r' => Ok(Some((&bytes[..end - 1], end + 1))),
-        None if bytes.len() < LONGEST => Ok(None),
+/// What follows after up to `left` bytes; `left` is what is missing.
+fn skip<'a>(left: &mut u64, bytes: &'a [u8]) -> &'a [u8] {
+    let length = usize::try_from(*left).unwrap_or(usize::MAX);
+    let Some(rest) = bytes.get(length..) else {
+        *left -= bytes.len() as u64;
+        return &[];
+    };
+    *left = 0;
+    rest
+}
+
+/// A line with a length or count, without its end, and what follows it.
+struct LengthLine<'a> {
+    first: u8,
+    digits: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// The line at the front. `None`: its end has not come yet.
+fn length_line(bytes: &[u8]) -> Result<Option<LengthLine<'_>>, ProtocolError> {
+    let head = bytes.get(..MAX_LENGTH_LINE).unwrap_or(bytes);
+    let Some(end) = head.iter().position(|byte| *byte == b'\n') else {
+        return if bytes.len() < MAX_LENGTH_LINE {
+            Ok(None)
+        } else {
+            Err(ProtocolError::BulkLength)
+        };
+    };
+    match bytes.split_at_checked(end + 1) {
+        Some(([first, digits @ .., b'\r', b'\n'], rest)) => Ok(Some(LengthLine {
+            first: *first,
+            digits,
+            rest,
+        })),
         _ => Err(ProtocolError::BulkLength),
     }
 }
 
-/// A decimal number, as Redis reads lengths.
+/// A decimal number as Redis reads lengths.
 fn integer(digits: &[u8]) -> Option<i64> {
     let (negative, digits) = match digits {
         [b'-', rest @ ..] => (true, rest),
@@ -242,17 +279,15 @@ fn integer(digits: &[u8]) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
-/// The arguments of a complete command, its name first.
+/// The arguments of a complete command, name first.
 pub fn arguments(command: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = match length_line(command) {
-        Ok(Some((_, next))) => &command[next..],
-        _ => &[][..],
-    };
+    let header = length_line(command).ok().flatten();
+    let mut rest = header.map_or(&[][..], |line| line.rest);
     std::iter::from_fn(move || {
-        let (line, next) = length_line(rest).ok().flatten()?;
-        let length = usize::try_from(integer(line.get(1..)?)?).ok()?;
-        let argument = rest.get(next..next.checked_add(length)?)?;
-        rest = rest.get(next + length + 2..).unwrap_or_default();
+        let line = length_line(rest).ok().flatten()?;
+        let length = usize::try_from(integer(line.digits)?).ok()?;
+        let (argument, after) = line.rest.split_at_checked(length)?;
+        rest = after.get(2..).unwrap_or_default();
         Some(argument)
     })
 }
@@ -269,36 +304,43 @@ pub fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
     bytes
 }
 
-/// An inline command at the front of `bytes`: its line (without the end), and where the next begins.
+/// An inline command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InlineLine<'a> {
+    /// The line without its end.
+    pub text: &'a [u8],
+    /// What follows it.
+    pub rest: &'a [u8],
+}
+
+/// The inline command at the front of `bytes`. `None`: its end has not come yet.
 ///
 /// # Errors
 /// The line is too long.
-pub fn inline_line(bytes: &[u8]) -> Result<Option<(Range<usize>, usize)>, ProtocolError> {
-    let head = &bytes[..bytes.len().min(MAX_LINE)];
-    let Some(end) = head.iter().position(|byte| *byte == b'\n') else {
-        return if bytes.len() >= MAX_LINE {
-            Err(ProtocolError::LongLine)
-        } else {
-            Ok(None)
-        };
-    };
-    let stop = if end > 0 && bytes[end - 1] == b'\r' {
-        end - 1
-    } else {
-        end
-    };
-    Ok(Some((0..stop, end + 1)))
+pub fn inline_line(bytes: &[u8]) -> Result<Option<InlineLine<'_>>, ProtocolError> {
+    let head = bytes.get(..MAX_INLINE).unwrap_or(bytes);
+    let end = head.iter().position(|byte| *byte == b'\n');
+    match end.and_then(|end| bytes.split_at_checked(end + 1)) {
+        Some(([text @ .., b'\r', b'\n'] | [text @ .., b'\n'], rest)) => {
+            Ok(Some(InlineLine { text, rest }))
+        }
+        _ if bytes.len() >= MAX_INLINE => Err(ProtocolError::LongLine),
+        _ => Ok(None),
+    }
 }
 
 /// The arguments of an inline command, with quotes and escapes as Redis reads them (`sdssplitargs`).
 ///
 /// # Errors
-/// A quote that isn't closed, or is followed by something else than a space.
+/// A quote isn't closed, or is followed by anything but a space.
 pub fn split_inline(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
     let mut arguments = Vec::new();
     // Redis reads the line as a C string.
-    let end = line.iter().position(|byte| *byte == 0);
-    let mut rest = line[..end.unwrap_or(line.len())].trim_ascii();
+    let mut rest = line
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
     while !rest.is_empty() {
         let (argument, after) = inline_argument(rest)?;
         arguments.push(argument);
@@ -364,6 +406,11 @@ const fn hex(digit: u8) -> u8 {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -385,15 +432,15 @@ mod tests {
     fn scan(
         pieces: &[&[u8]],
         ends: &mut Vec<usize>,
-        mut advance: impl FnMut(&[u8]) -> Result<(usize, bool), ProtocolError>,
+        mut advance: impl FnMut(&[u8]) -> Result<Progress, ProtocolError>,
     ) -> Result<(), ProtocolError> {
         let (mut bytes, mut at) = (Vec::new(), 0);
         for piece in pieces {
             bytes.extend_from_slice(piece);
             loop {
-                let (consumed, ended) = advance(&bytes[at..])?;
-                at += consumed;
-                if !ended {
+                let progress = advance(&bytes[at..])?;
+                at += progress.consumed;
+                if !progress.complete {
                     break;
                 }
                 ends.push(at);

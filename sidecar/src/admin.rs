@@ -116,7 +116,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoRes
         let status = proxy.gate.status(now);
         proxy
             .gate
-            .metrics
+            .counts
             .budget_left
             .set(i64::from(status.budget_left));
     }
@@ -157,7 +157,7 @@ fn upstream(listen: SocketAddr, proxy: &Proxy, clock: Clock) -> Value {
         "listen": listen.to_string(),
         "upstream": proxy.upstream.to_string(),
         "connections": {
-            "open": proxy.gate.metrics.connections.get(),
+            "open": proxy.gate.counts.connections.get(),
             "limit": proxy.connections,
         },
         "attempts_in_flight": status.attempts_in_flight,

@@ -13,7 +13,9 @@ use levee_harness::certificate::Certificate;
 use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::GENEROUS;
-use levee_redis_session::commands::{OVERWRITES, READS};
+use levee_redis_session::commands::Class;
+use levee_redis_session::idempotency::{Idempotency, OVERWRITES, READS};
+use levee_redis_session::resp::encode;
 
 /// What a program prints, which must succeed.
 fn output(command: &mut Command) -> String {
@@ -215,18 +217,15 @@ fn the_tables_agree_with_the_servers_own_flags() {
             "{name}: {flags:?}"
         );
     }
-    for name in OVERWRITES {
-        assert!(commands[*name].contains("write"), "{name}");
+    for (name, _) in OVERWRITES {
+        assert!(commands[name].contains("write"), "{name}");
     }
     // All that writes and is not in the table is sent once, and so is what no table knows.
-    let table = levee_redis_session::commands::Repeatable::new(&[], &[]);
+    let table = Idempotency::new(&[], &[]);
+    let overwrites = OVERWRITES.map(|(name, _)| name);
     for (name, flags) in &commands {
-        let class = table.classify(&levee_redis_session::resp::encode(&[
-            name.as_str(),
-            "a",
-            "b",
-        ]));
-        if flags.contains("write") && !OVERWRITES.contains(&name.as_str()) {
+        let class = Class::of(&encode(&[name.as_str(), "a", "b"]), &table);
+        if flags.contains("write") && !overwrites.contains(&name.as_str()) {
             assert!(!class.repeatable, "{name} writes");
         }
     }

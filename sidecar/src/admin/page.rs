@@ -154,7 +154,7 @@ mod tests {
     fn page(envoy: &str) -> String {
         let registry = Registry::new();
         let redis = RedisFamilies::register(&registry).unwrap();
-        redis.upstream("sessions").failures.inc();
+        redis.upstream("sessions").failure.inc();
         text(&registry, &Gateway::read(envoy, &BTreeMap::new()))
     }
 

@@ -138,7 +138,7 @@ fn count(service: &mut Service, family: &str, labels: &Labels, value: f64) {
 
 fn upstream(listen: SocketAddr, proxy: &Proxy, now: Instant) -> Redis {
     let status = proxy.gate.status(now);
-    let metrics = &proxy.gate.metrics;
+    let counts = &proxy.gate.counts;
     let in_phase = status.in_phase.as_secs_f64();
     Redis {
         name: proxy.settings.name.clone(),
@@ -151,17 +151,17 @@ fn upstream(listen: SocketAddr, proxy: &Proxy, now: Instant) -> Redis {
             at_most_seconds: Some(in_phase),
         },
         budget_left: u64::from(status.budget_left),
-        connections: u64::try_from(metrics.connections.get()).unwrap_or(0),
+        connections: u64::try_from(counts.connections.get()).unwrap_or(0),
         connections_limit: proxy.connections as u64,
         attempts_in_flight: status.attempts_in_flight,
         requests: Requests {
-            success: metrics.success.get(),
-            failure: metrics.failure.get(),
-            neutral: metrics.neutral.get(),
-            rejected: metrics.rejected.get(),
+            success: counts.success.get(),
+            failure: counts.failure.get(),
+            neutral: counts.neutral.get(),
+            rejected: counts.rejected.get(),
         },
-        failures: metrics.failures.get(),
-        retries: metrics.retries.get(),
+        failures: counts.failure.get(),
+        retries: counts.retries.get(),
         last_error_seconds_ago: status
             .last_error
             .as_ref()

@@ -3,14 +3,15 @@
 use super::tls;
 use crate::clock::Clock;
 use crate::config::{self, Address};
-use crate::redis::gate::Gate;
 use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
-use crate::redis::metrics::{RedisFamilies, RedisMetrics};
-use crate::redis::session::Settings;
+use crate::redis::metrics::RedisFamilies;
 use crate::redis::upstream::Upstream;
 use anyhow::{Context, Result};
-use levee_redis_session::commands::Repeatable;
+use levee_redis_session::counts::Counts;
+use levee_redis_session::gate::Gate;
+use levee_redis_session::idempotency::Idempotency;
+use levee_redis_session::session::SessionSettings;
 use prometheus::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,8 +49,8 @@ pub fn build(
     let upstreams = upstreams
         .iter()
         .map(|upstream| {
-            let metrics = families.upstream(&upstream.name);
-            build_upstream(upstream, metrics, clock)
+            let counts = families.upstream(&upstream.name);
+            build_upstream(upstream, counts, clock)
                 .with_context(|| format!("redis, upstream {}", upstream.name))
         })
         .collect::<Result<_>>()?;
@@ -66,25 +67,25 @@ fn store(state: &config::State) -> Result<Store> {
 
 fn build_upstream(
     config: &config::Redis,
-    metrics: RedisMetrics,
+    counts: Arc<Counts>,
     clock: Clock,
 ) -> Result<RedisUpstream> {
     Ok(RedisUpstream {
         name: config.name.clone(),
         listen: config.listen,
-        proxy: Arc::new(proxy(config, metrics, clock)?),
+        proxy: Arc::new(proxy(config, counts, clock)?),
         client: client(&config.upstream)?,
         health_every: config.health_every,
     })
 }
 
-fn proxy(config: &config::Redis, metrics: RedisMetrics, clock: Clock) -> Result<Proxy> {
+fn proxy(config: &config::Redis, counts: Arc<Counts>, clock: Clock) -> Result<Proxy> {
     let now = clock.now();
     let gate = Gate::new(
         &config.name,
         config.breaker,
         config.budget,
-        metrics,
+        counts,
         now.as_nanos() ^ u64::from(std::process::id()),
         now,
     );
@@ -94,12 +95,12 @@ fn proxy(config: &config::Redis, metrics: RedisMetrics, clock: Clock) -> Result<
         port: address.port,
         tls: address.tls.then(|| tls::client(address)).transpose()?,
     };
-    let settings = Settings {
+    let settings = SessionSettings {
         name: config.name.clone(),
         deadline: config.deadline,
         attempts: config.attempts,
         backoff: config.backoff,
-        repeatable: Repeatable::new(&config.also, &config.never),
+        idempotency: Idempotency::new(&config.also, &config.never),
         command_bytes: config.command_bytes,
         buffered_bytes: config.buffered_bytes,
         idle: config.idle,

@@ -1,9 +1,9 @@
 //! A session with its sockets: bytes are moved, nothing is decided.
 
-use super::session::Session;
 use super::upstream::{Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
+use levee_redis_session::session::Session;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! Asking Redis whether it answers, while its breaker is not closed.
 
-use super::gate::Gate;
 use crate::clock::Clock;
 use levee_policy::breaker::Phase;
+use levee_redis_session::gate::Gate;
 use std::sync::Arc;
 use std::time::Duration;
 

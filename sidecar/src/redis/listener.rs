@@ -1,10 +1,10 @@
 //! Accepting clients.
 
 use super::connection::serve;
-use super::gate::Gate;
-use super::session::{Session, Settings, TOO_MANY_CLIENTS};
 use super::upstream::Upstream;
 use crate::clock::Clock;
+use levee_redis_session::gate::Gate;
+use levee_redis_session::session::{Session, SessionSettings, TOO_MANY_CLIENTS};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Proxy {
     /// How sessions behave.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<SessionSettings>,
     /// Breaker and budget.
     pub gate: Arc<Gate>,
     /// Where Redis is.
@@ -50,7 +50,7 @@ impl Proxy {
                 }
             };
             let Ok(place) = places.clone().try_acquire_owned() else {
-                self.gate.metrics.refused_limit.inc();
+                self.gate.counts.refused_limit.inc();
                 clients.spawn(refuse(client));
                 continue;
             };
@@ -67,12 +67,12 @@ impl Proxy {
 
     async fn serve(&self, client: TcpStream, stop: watch::Receiver<bool>) {
         let _ = client.set_nodelay(true);
-        let metrics = &self.gate.metrics;
-        metrics.connections_total.inc();
-        metrics.connections.inc();
+        let counts = &self.gate.counts;
+        counts.connections_total.inc();
+        counts.connections.inc();
         let session = Session::new(self.settings.clone(), self.gate.clone(), self.clock.now());
         serve(client, session, self.upstream.clone(), self.clock, stop).await;
-        metrics.connections.dec();
+        counts.connections.dec();
     }
 }
 

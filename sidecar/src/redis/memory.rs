@@ -3,8 +3,8 @@
 //! One key for each upstream, `<prefix><instance>:redis:<name>`, with a time to live. It is a hash with
 //! the fields `breaker` (bytes), `commands` and `retries`. Losing it loses nothing else.
 
-use super::gate::{Gate, Memory};
 use crate::clock::Clock;
+use levee_redis_session::gate::{Gate, Memory};
 use std::sync::Arc;
 use std::time::Duration;
 

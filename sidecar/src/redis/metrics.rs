@@ -1,11 +1,13 @@
-//! Metrics of the Redis proxy. Its breakers share their families with those of the filter.
+//! Metrics of the Redis proxy: what sessions and gates count, in families of Prometheus. Its breakers share their
+//! families with those of the filter.
 
 use levee_filter::metrics as filter;
-use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
-    register_int_gauge_vec_with_registry,
-};
+use levee_redis_session::counts::{Counts, DurationCounts};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Opts, Registry};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 pub const RETRY: &str = "redis_retry_total";
 pub const RETRY_FAILED: &str = "redis_retry_failed_total";
@@ -17,147 +19,303 @@ pub const REFUSED: &str = "redis_proxy_connections_refused_total";
 pub const DURATION: &str = "redis_proxy_command_duration_seconds";
 pub const BYTES: &str = "redis_proxy_bytes_total";
 
-const SERVICE: &[&str] = &["service"];
-const UPSTREAM: &[&str] = &["upstream"];
+/// Which label says whose series it is.
+#[derive(Clone, Copy)]
+enum Owner {
+    /// As the filter's breakers: `service="redis:<name>"`.
+    Service,
+    /// `upstream="<name>"`.
+    Upstream,
+}
 
-/// Upper bounds of the buckets of [`DURATION`], from a local read to the longest deadlines.
-const SECONDS: &[f64] = &[
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
+/// How the series of a family are read.
+enum Series {
+    Counter(fn(&Counts) -> u64),
+    Gauge(fn(&Counts) -> i64),
+    /// A counter for each value of another label.
+    Counters(&'static str, fn(&Counts) -> Vec<(&'static str, u64)>),
+    /// A histogram for each value of another label.
+    Durations(
+        &'static str,
+        fn(&Counts) -> Vec<(&'static str, DurationCounts)>,
+    ),
+}
+
+/// One row for each family.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    owner: Owner,
+    series: Series,
+}
+
+impl Family {
+    const fn of_service(name: &'static str, help: &'static str, series: Series) -> Self {
+        Self {
+            name,
+            help,
+            owner: Owner::Service,
+            series,
+        }
+    }
+
+    const fn of_upstream(name: &'static str, help: &'static str, series: Series) -> Self {
+        Self {
+            name,
+            help,
+            owner: Owner::Upstream,
+            series,
+        }
+    }
+
+    fn kind(&self) -> MetricType {
+        match self.series {
+            Series::Counter(_) | Series::Counters(..) => MetricType::COUNTER,
+            Series::Gauge(_) => MetricType::GAUGE,
+            Series::Durations(..) => MetricType::HISTOGRAM,
+        }
+    }
+}
+
+const FAMILIES: [Family; 13] = [
+    Family::of_service(
+        filter::STATE,
+        filter::STATES,
+        Series::Gauge(|counts| counts.state.get()),
+    ),
+    Family::of_service(
+        filter::MODE,
+        filter::MODES,
+        Series::Gauge(|counts| counts.mode.get()),
+    ),
+    Family::of_service(
+        filter::FAILURES,
+        "Failed requests.",
+        Series::Counter(|counts| counts.failure.get()),
+    ),
+    Family::of_service(
+        filter::REQUESTS,
+        "Requests by outcome.",
+        Series::Counters("outcome", |counts| {
+            vec![
+                ("success", counts.success.get()),
+                ("failure", counts.failure.get()),
+                ("neutral", counts.neutral.get()),
+                ("rejected", counts.rejected.get()),
+            ]
+        }),
+    ),
+    Family::of_upstream(
+        RETRY,
+        "Further attempts.",
+        Series::Counter(|counts| counts.retries.get()),
+    ),
+    Family::of_upstream(
+        RETRY_FAILED,
+        "Commands that failed though they were tried again.",
+        Series::Counter(|counts| counts.retry_failed.get()),
+    ),
+    Family::of_upstream(
+        BUDGET_EXHAUSTED,
+        "Retries that could not be paid for.",
+        Series::Counter(|counts| counts.budget_exhausted.get()),
+    ),
+    Family::of_upstream(
+        BUDGET_LEFT,
+        "Retries that could be paid for.",
+        Series::Gauge(|counts| counts.budget_left.get()),
+    ),
+    Family::of_upstream(
+        CONNECTIONS,
+        "Clients that are connected.",
+        Series::Gauge(|counts| counts.connections.get()),
+    ),
+    Family::of_upstream(
+        CONNECTIONS_TOTAL,
+        "Clients that were accepted.",
+        Series::Counter(|counts| counts.connections_total.get()),
+    ),
+    Family::of_upstream(
+        REFUSED,
+        "Clients that were refused or ended.",
+        Series::Counters("reason", |counts| {
+            vec![
+                ("limit", counts.refused_limit.get()),
+                ("idle", counts.refused_idle.get()),
+                ("protocol", counts.refused_protocol.get()),
+            ]
+        }),
+    ),
+    Family::of_upstream(
+        DURATION,
+        "From a command's arrival to its reply.",
+        Series::Durations("outcome", |counts| {
+            vec![
+                ("success", counts.duration_success.counts()),
+                ("error", counts.duration_error.counts()),
+                ("failure", counts.duration_failure.counts()),
+            ]
+        }),
+    ),
+    Family::of_upstream(
+        BYTES,
+        "Bytes passed on.",
+        Series::Counters("direction", |counts| {
+            vec![
+                ("to_redis", counts.bytes_to.get()),
+                ("from_redis", counts.bytes_from.get()),
+            ]
+        }),
+    ),
 ];
 
 /// The families of all upstreams.
 #[derive(Clone, Debug)]
 pub struct RedisFamilies {
-    state: IntGaugeVec,
-    mode: IntGaugeVec,
-    failures: IntCounterVec,
-    requests: IntCounterVec,
-    retry: IntCounterVec,
-    retry_failed: IntCounterVec,
-    budget_exhausted: IntCounterVec,
-    budget_left: IntGaugeVec,
-    connections: IntGaugeVec,
-    connections_total: IntCounterVec,
-    refused: IntCounterVec,
-    duration: HistogramVec,
-    bytes: IntCounterVec,
+    descriptions: Vec<Desc>,
+    upstreams: Arc<RwLock<Vec<Upstream>>>,
 }
 
-/// The metrics of one upstream.
 #[derive(Clone, Debug)]
-pub struct RedisMetrics {
-    /// Numbers as in [`filter::STATES`].
-    pub state: IntGauge,
-    /// Numbers as in [`filter::MODES`].
-    pub mode: IntGauge,
-    pub failures: IntCounter,
-    /// Commands with a reply.
-    pub success: IntCounter,
-    pub failure: IntCounter,
-    /// Commands whose client left.
-    pub neutral: IntCounter,
-    /// Commands that the breaker refused.
-    pub rejected: IntCounter,
-    pub retries: IntCounter,
-    pub retry_failed: IntCounter,
-    pub budget_exhausted: IntCounter,
-    /// Set when the metrics page is read.
-    pub budget_left: IntGauge,
-    pub connections: IntGauge,
-    pub connections_total: IntCounter,
-    pub refused_limit: IntCounter,
-    pub refused_idle: IntCounter,
-    pub refused_protocol: IntCounter,
-    pub duration_success: Histogram,
-    /// Commands that Redis answered with an error.
-    pub duration_error: Histogram,
-    /// Commands that Levee answered with an error.
-    pub duration_failure: Histogram,
-    pub bytes_to: IntCounter,
-    pub bytes_from: IntCounter,
+struct Upstream {
+    name: String,
+    counts: Arc<Counts>,
 }
 
 impl RedisFamilies {
     /// # Errors
     /// `registry` already has one of the names.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            register_int_counter_vec_with_registry!(name, help, labels, registry)
+        let describe = |family: &Family| {
+            let owner = match family.owner {
+                Owner::Service => "service",
+                Owner::Upstream => "upstream",
+            };
+            let mut labels = vec![owner.to_owned()];
+            if let Series::Counters(label, _) | Series::Durations(label, _) = family.series {
+                labels.push(label.to_owned());
+            }
+            let options = Opts::new(family.name, family.help);
+            Desc::new(options.fq_name(), options.help, labels, HashMap::new())
         };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            register_int_gauge_vec_with_registry!(name, help, labels, registry)
+        let families = Self {
+            descriptions: FAMILIES.iter().map(describe).collect::<Result<_, _>>()?,
+            upstreams: Arc::default(),
         };
-        Ok(Self {
-            state: gauge(filter::STATE, filter::STATES, SERVICE)?,
-            mode: gauge(filter::MODE, filter::MODES, SERVICE)?,
-            failures: counter(filter::FAILURES, "Failed requests.", SERVICE)?,
-            requests: counter(
-                filter::REQUESTS,
-                "Requests by outcome.",
-                &["service", "outcome"],
-            )?,
-            retry: counter(RETRY, "Further attempts.", UPSTREAM)?,
-            retry_failed: counter(
-                RETRY_FAILED,
-                "Commands that failed though they were tried again.",
-                UPSTREAM,
-            )?,
-            budget_exhausted: counter(
-                BUDGET_EXHAUSTED,
-                "Retries that could not be paid for.",
-                UPSTREAM,
-            )?,
-            budget_left: gauge(BUDGET_LEFT, "Retries that could be paid for.", UPSTREAM)?,
-            connections: gauge(CONNECTIONS, "Clients that are connected.", UPSTREAM)?,
-            connections_total: counter(CONNECTIONS_TOTAL, "Clients that were accepted.", UPSTREAM)?,
-            refused: counter(
-                REFUSED,
-                "Clients that were refused or ended.",
-                &["upstream", "reason"],
-            )?,
-            duration: register_histogram_vec_with_registry!(
-                DURATION,
-                "From a command's arrival to its reply.",
-                &["upstream", "outcome"],
-                SECONDS.to_vec(),
-                registry
-            )?,
-            bytes: counter(BYTES, "Bytes passed on.", &["upstream", "direction"])?,
-        })
+        registry.register(Box::new(families.clone()))?;
+        Ok(families)
     }
 
-    /// The metrics of the upstream `name`.
-    pub fn upstream(&self, name: &str) -> RedisMetrics {
-        let service = format!("redis:{name}");
-        let requests = |outcome| {
-            self.requests
-                .with_label_values(&[service.as_str(), outcome])
+    /// What is counted at a new upstream.
+    pub fn upstream(&self, name: &str) -> Arc<Counts> {
+        let upstream = Upstream {
+            name: name.to_owned(),
+            counts: Arc::default(),
         };
-        let duration = |outcome| self.duration.with_label_values(&[name, outcome]);
-        let refused = |reason| self.refused.with_label_values(&[name, reason]);
-        RedisMetrics {
-            state: self.state.with_label_values(&[&service]),
-            mode: self.mode.with_label_values(&[&service]),
-            failures: self.failures.with_label_values(&[&service]),
-            success: requests("success"),
-            failure: requests("failure"),
-            neutral: requests("neutral"),
-            rejected: requests("rejected"),
-            retries: self.retry.with_label_values(&[name]),
-            retry_failed: self.retry_failed.with_label_values(&[name]),
-            budget_exhausted: self.budget_exhausted.with_label_values(&[name]),
-            budget_left: self.budget_left.with_label_values(&[name]),
-            connections: self.connections.with_label_values(&[name]),
-            connections_total: self.connections_total.with_label_values(&[name]),
-            refused_limit: refused("limit"),
-            refused_idle: refused("idle"),
-            refused_protocol: refused("protocol"),
-            duration_success: duration("success"),
-            duration_error: duration("error"),
-            duration_failure: duration("failure"),
-            bytes_to: self.bytes.with_label_values(&[name, "to_redis"]),
-            bytes_from: self.bytes.with_label_values(&[name, "from_redis"]),
+        let counts = upstream.counts.clone();
+        self.upstreams
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(upstream);
+        counts
+    }
+}
+
+impl Collector for RedisFamilies {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let upstreams = self
+            .upstreams
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let collect = |family: &Family| {
+            let metrics = upstreams
+                .iter()
+                .flat_map(|upstream| upstream.metrics(family));
+            let mut shown = MetricFamily::default();
+            shown.set_name(family.name.to_owned());
+            shown.set_help(family.help.to_owned());
+            shown.set_field_type(family.kind());
+            shown.set_metric(metrics.collect());
+            shown
+        };
+        FAMILIES.iter().map(collect).collect()
+    }
+}
+
+impl Upstream {
+    fn metrics(&self, family: &Family) -> Vec<Metric> {
+        let owner = match family.owner {
+            Owner::Service => label("service", &format!("redis:{}", self.name)),
+            Owner::Upstream => label("upstream", &self.name),
+        };
+        let with = |name: &str, value: &str| vec![label(name, value), owner.clone()];
+        match family.series {
+            Series::Counter(read) => vec![counter(vec![owner], read(&self.counts))],
+            Series::Gauge(read) => vec![gauge(vec![owner], read(&self.counts))],
+            Series::Counters(name, read) => read(&self.counts)
+                .into_iter()
+                .map(|(value, count)| counter(with(name, value), count))
+                .collect(),
+            Series::Durations(name, read) => read(&self.counts)
+                .into_iter()
+                .map(|(value, durations)| histogram(with(name, value), &durations))
+                .collect(),
         }
     }
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}
+
+fn labelled(mut labels: Vec<LabelPair>) -> Metric {
+    labels.sort();
+    Metric::from_label(labels)
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "the text format has no integers; counts beyond 2^53 are not reached"
+)]
+fn counter(labels: Vec<LabelPair>, count: u64) -> Metric {
+    let mut shown = proto::Counter::default();
+    shown.set_value(count as f64);
+    let mut metric = labelled(labels);
+    metric.set_counter(shown);
+    metric
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "the text format has no integers; gauges beyond 2^53 are not reached"
+)]
+fn gauge(labels: Vec<LabelPair>, value: i64) -> Metric {
+    let mut shown = proto::Gauge::default();
+    shown.set_value(value as f64);
+    let mut metric = labelled(labels);
+    metric.set_gauge(shown);
+    metric
+}
+
+fn histogram(labels: Vec<LabelPair>, durations: &DurationCounts) -> Metric {
+    let bucket = |&(bound, count): &(f64, u64)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut shown = proto::Histogram::default();
+    shown.set_bucket(durations.buckets.iter().map(bucket).collect());
+    shown.set_sample_count(durations.count);
+    shown.set_sample_sum(durations.sum_seconds);
+    let mut metric = labelled(labels);
+    metric.set_histogram(shown);
+    metric
 }

@@ -2,8 +2,6 @@
 //!
 //! | module | the one thing in it |
 //! |---|---|
-//! | [`session`] | one client's connection, without sockets: all decisions about it |
-//! | [`gate`] | what all clients of one upstream share: breaker, retry budget, who tries to connect |
 //! | [`upstream`] | reaching Redis: names, TCP, TLS |
 //! | [`connection`] | a session with its sockets |
 //! | [`listener`] | accepting clients, and how many |
@@ -12,10 +10,8 @@
 //! | [`memory`] | what a breaker and a budget know, kept for the next process |
 
 pub mod connection;
-pub mod gate;
 pub mod health;
 pub mod listener;
 pub mod memory;
 pub mod metrics;
-pub mod session;
 pub mod upstream;

@@ -1,16 +1,14 @@
 //! What a session promises, without sockets and without waiting.
-#![allow(missing_docs)]
 
-use levee::redis::gate::Gate;
-use levee::redis::metrics::RedisFamilies;
-use levee::redis::session::{Session, Settings};
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{BreakerSettings, Phase};
 use levee_policy::budget::BudgetSettings;
 use levee_policy::time::Instant;
-use levee_redis_session::commands::Repeatable;
+use levee_redis_session::counts::Counts;
+use levee_redis_session::gate::Gate;
+use levee_redis_session::idempotency::Idempotency;
 use levee_redis_session::resp::encode;
-use prometheus::Registry;
+use levee_redis_session::session::{Session, SessionSettings};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +19,8 @@ struct Play {
     now: Instant,
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> SessionSettings {
+    SessionSettings {
         name: "x".to_owned(),
         deadline: Duration::from_secs(3),
         attempts: 3,
@@ -32,7 +30,7 @@ fn settings() -> Settings {
             factor: 2,
             jitter: Jitter::NONE,
         },
-        repeatable: Repeatable::new(&[], &[]),
+        idempotency: Idempotency::new(&[], &[]),
         command_bytes: 1 << 20,
         buffered_bytes: 256 * 1024,
         idle: Duration::from_mins(10),
@@ -45,15 +43,13 @@ impl Play {
         Self::with(settings(), BudgetSettings::default())
     }
 
-    fn with(settings: Settings, budget: BudgetSettings) -> Self {
+    fn with(settings: SessionSettings, budget: BudgetSettings) -> Self {
         let now = Instant::from_nanos(1_000_000_000_000);
-        let families = RedisFamilies::register(&Registry::new()).unwrap();
-        let metrics = families.upstream("x");
         let gate = Arc::new(Gate::new(
             "x",
             BreakerSettings::default(),
             budget,
-            metrics,
+            Arc::new(Counts::default()),
             7,
             now,
         ));
@@ -835,7 +831,7 @@ fn a_lost_connection_is_one_failure_whatever_was_in_flight() {
         let phase = play.gate.phase_now();
         assert_eq!(phase == Phase::Open, loss == 5, "after {loss}: {phase:?}");
     }
-    assert_eq!(play.gate.metrics.failures.get(), 25);
+    assert_eq!(play.gate.counts.failure.get(), 25);
 }
 
 #[test]

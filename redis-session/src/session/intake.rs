@@ -1,10 +1,10 @@
 //! From the client's bytes to the queue: where commands end, what they mean, and which are not let in.
 
 use super::{Ending, Entry, Link, Session};
+use crate::commands::{Class, Effect};
+use crate::resp::{ProtocolError, encode, inline_line, split_inline};
 use levee_policy::breaker::{Permit, Verdict};
 use levee_policy::time::Instant;
-use levee_redis_session::commands::{Class, Kind};
-use levee_redis_session::resp::{ProtocolError, encode, inline_line, split_inline};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Session {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    self.gate.metrics.refused_protocol.inc();
+                    self.gate.counts.refused_protocol.inc();
                     self.own_reply = Some(format!("-ERR Protocol error: {error}\r\n").into_bytes());
                     self.ending = Ending::AfterReplies;
                     self.scanned = self.end_of_inbox();
@@ -56,8 +56,8 @@ impl Session {
         if !self.scanner.is_within() && self.inbox[at] != b'*' {
             return self.rewrite_inline(at);
         }
-        let (consumed, ended) = self.scanner.advance(&self.inbox[at..])?;
-        self.scanned += consumed as u64;
+        let progress = self.scanner.advance(&self.inbox[at..])?;
+        self.scanned += progress.consumed as u64;
         if self.scanner.announced() > self.settings.command_bytes {
             let limit = self.settings.command_bytes;
             self.own_reply = Some(
@@ -72,14 +72,14 @@ impl Session {
             self.scanned = self.end_of_inbox();
             return Ok(true);
         }
-        if ended {
+        if progress.complete {
             self.on_command(now);
         } else if !self.streaming
             && self.scanned - self.begun >= self.settings.buffered_bytes as u64 / 2
         {
             self.stream_command(now);
         }
-        Ok(ended)
+        Ok(progress.complete)
     }
 
     /// Puts inline commands into the form of all others: as many as there are, so that what stands behind
@@ -90,15 +90,15 @@ impl Session {
         while self.inbox.get(until).is_some_and(|byte| *byte != b'*') {
             let line = inline_line(&self.inbox[until..]).and_then(|found| {
                 found
-                    .map(|(line, next)| Ok((split_inline(&self.inbox[until..][line])?, next)))
+                    .map(|line| Ok((split_inline(line.text)?, line.rest.len())))
                     .transpose()
             });
             match line {
-                Ok(Some((words, next))) => {
+                Ok(Some((words, rest))) => {
                     if !words.is_empty() {
                         commands.extend(encode(&words));
                     }
-                    until += next;
+                    until = self.inbox.len() - rest;
                 }
                 // What stands before a wrong line comes first.
                 Err(error) if until == at => return Err(error),
@@ -134,13 +134,13 @@ impl Session {
             self.scanned = self.begun;
             return;
         }
-        let class = self.settings.repeatable.classify(command);
-        if class.kind == Kind::Http {
-            self.gate.metrics.refused_protocol.inc();
+        let class = Class::of(command, &self.settings.idempotency);
+        if class.effect == Effect::Http {
+            self.gate.counts.refused_protocol.inc();
             self.end(Ending::Now);
             return;
         }
-        if let Kind::Refused(why) = class.kind {
+        if let Effect::Refused(why) = class.effect {
             self.own_reply = Some(format!("-ERR levee: {why}\r\n").into_bytes());
             if self.multi.is_some() {
                 // Redis would not execute a transaction one of whose commands it refuses.
@@ -148,8 +148,8 @@ impl Session {
             }
             return;
         }
-        let wait = match class.kind {
-            Kind::Blocking(wait) if self.multi.is_none() => {
+        let wait = match class.effect {
+            Effect::Blocks(wait) if self.multi.is_none() => {
                 wait.map(|wait| wait.saturating_add(self.settings.deadline))
             }
             _ => Some(self.settings.deadline),
@@ -159,15 +159,9 @@ impl Session {
 
     /// A command that is too long to be kept: it goes out as it comes.
     fn stream_command(&mut self, now: Instant) {
-        let class = Class {
-            repeatable: false,
-            reads: false,
-            scripted: false,
-            kind: Kind::Plain,
-        };
         let deadline = now.after(self.settings.deadline);
         let before = self.queue.len();
-        self.enter(class, u64::MAX, Some(deadline), now);
+        self.enter(Class::UNKNOWN, u64::MAX, Some(deadline), now);
         if self.queue.len() > before {
             self.streaming = true;
         } else {
@@ -185,8 +179,8 @@ impl Session {
     fn enter(&mut self, class: Class, end: u64, deadline: Option<Instant>, now: Instant) {
         // What belongs to something that has begun goes with it; refusing it would change its meaning.
         let is_bound = self.multi.is_some() || self.subscribed;
-        if self.multi_refused && class.kind != Kind::Reset {
-            self.multi_refused = !matches!(class.kind, Kind::Exec | Kind::Discard);
+        if self.multi_refused && class.effect != Effect::Reset {
+            self.multi_refused = !matches!(class.effect, Effect::Exec | Effect::Discard);
             self.own_reply = Some(self.refusal("the transaction was refused", None));
             return;
         }
@@ -205,9 +199,9 @@ impl Session {
                 Verdict::WouldRefuse => Permit::UNTRACKED,
                 Verdict::Refuse { retry_after } => {
                     self.own_reply = Some(self.refusal("circuit open", Some(retry_after)));
-                    if class.kind == Kind::Multi {
+                    if class.effect == Effect::Multi {
                         self.multi_refused = true;
-                    } else if class.kind.sets_state() {
+                    } else if class.effect.sets_state() {
                         // What comes after it relies on it: another database, another identity.
                         self.take_no_more();
                     }
@@ -219,19 +213,19 @@ impl Session {
         let number = self.next_number;
         self.next_number += 1;
         // What a transaction queues is executed by EXEC alone.
-        let ends_it = matches!(class.kind, Kind::Exec | Kind::Discard | Kind::Reset);
+        let ends_it = matches!(class.effect, Effect::Exec | Effect::Discard | Effect::Reset);
         let queued = self.multi.is_some() && !ends_it;
-        let kind = if queued {
-            self.kind_when_queued(class.kind)
+        let effect = if queued {
+            self.effect_when_queued(class.effect)
         } else {
-            class.kind
+            class.effect
         };
         self.queue.push_back(Entry {
             end,
             streamed: end == u64::MAX,
-            kind,
+            effect,
             repeatable: class.repeatable,
-            reads: class.reads,
+            reads: class.only_reads,
             scripted: class.scripted,
             bound_to: self.watch.or(self.multi),
             number,
@@ -243,18 +237,18 @@ impl Session {
         if end != u64::MAX {
             self.begun = end;
         }
-        match class.kind {
-            Kind::Multi => self.multi = self.multi.or(Some(number)),
-            Kind::Watch if !queued => self.watch = self.watch.or(Some(number)),
-            Kind::Unwatch if !queued => self.watch = None,
+        match class.effect {
+            Effect::Multi => self.multi = self.multi.or(Some(number)),
+            Effect::Watch if !queued => self.watch = self.watch.or(Some(number)),
+            Effect::Unwatch if !queued => self.watch = None,
             // Outside of a transaction these are errors, and change nothing.
-            Kind::Exec | Kind::Discard if self.multi.is_some() => {
+            Effect::Exec | Effect::Discard if self.multi.is_some() => {
                 (self.multi, self.watch) = (None, None);
             }
-            Kind::Reset => (self.multi, self.watch) = (None, None),
-            Kind::Subscribe => self.subscribed = true,
-            Kind::Attach => self.attached = true,
-            Kind::Quit => {
+            Effect::Reset => (self.multi, self.watch) = (None, None),
+            Effect::Subscribe => self.subscribed = true,
+            Effect::Attach => self.attached = true,
+            Effect::Quit => {
                 // What stands behind it is not executed.
                 let behind = self.index(end);
                 self.inbox.truncate(behind);
@@ -265,14 +259,14 @@ impl Session {
     }
 
     /// State that is set inside a transaction is set when it is executed, if it is: that is not followed.
-    fn kind_when_queued(&mut self, kind: Kind) -> Kind {
+    fn effect_when_queued(&mut self, effect: Effect) -> Effect {
         if matches!(
-            kind,
-            Kind::Select | Kind::Auth | Kind::Hello | Kind::ClientSetting
+            effect,
+            Effect::Select | Effect::Auth | Effect::Hello | Effect::ClientSetting
         ) {
             self.attached = true;
         }
-        Kind::Plain
+        Effect::None
     }
 
     fn refusal(&self, why: &str, retry_after: Option<Duration>) -> Vec<u8> {

@@ -1,7 +1,7 @@
-//! What all connections to one upstream decide together: its breaker, its retry budget, and who tries
-//! whether it can be reached again.
+//! What all sessions of one upstream share: its breaker, its retry budget, and who tries to connect while it can't be
+//! reached.
 
-use super::metrics::RedisMetrics;
+use crate::counts::Counts;
 use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{
     self, Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, Verdict,
@@ -10,21 +10,19 @@ use levee_policy::budget::{Budget, BudgetSettings, Spent, Withdrawal};
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How a command's time at the upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The upstream's reply.
     Reply,
-    /// The upstream's error reply.
     Error,
-    /// The upstream's reply that it can't serve at the moment.
+    /// An error reply that says that the upstream serves nobody at the moment.
     Unavailable,
-    /// None: Levee answered in its place.
+    /// No reply: Levee answered instead.
     Failure,
-    /// Nobody waits for it any more.
+    /// The client left.
     Abandoned,
 }
 
@@ -41,30 +39,24 @@ impl Answer {
 /// The last thing that went wrong.
 #[derive(Clone, Debug)]
 pub struct LastError {
-    /// In words.
     pub message: String,
-    /// When.
     pub at: Instant,
 }
 
-/// What can be seen of an upstream.
+/// An upstream as operators see it.
 #[derive(Clone, Debug)]
-pub struct Status {
-    /// Where the breaker is.
+pub struct GateStatus {
     pub phase: Phase,
-    /// How long it has been there.
     pub in_phase: Duration,
-    /// How the breaker is used.
     pub mode: Mode,
-    /// How many retries could be paid for.
+    /// Retries that the budget would allow now.
     pub budget_left: u32,
-    /// Commands that wait for the upstream.
+    /// Commands without an answer.
     pub attempts_in_flight: i64,
-    /// What went wrong last.
     pub last_error: Option<LastError>,
 }
 
-/// What another process needs to go on where this one ended.
+/// What the next process needs to continue where this one ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// The breaker, as [`Breaker::to_bytes`] has it.
@@ -75,12 +67,10 @@ pub struct Memory {
     pub retries: u32,
 }
 
-/// The upstream can't be reached. One client's attempt tells all whether that is still so.
+/// The upstream can't be reached. One client at a time tries for all.
 #[derive(Clone, Copy, Debug)]
 struct Outage {
-    /// Attempts that were made for all.
     attempts: u32,
-    /// When the next may be made.
     next: Instant,
 }
 
@@ -101,17 +91,16 @@ pub struct Gate {
     budget: BudgetSettings,
     state: Mutex<State>,
     in_flight: AtomicI64,
-    /// What is counted.
-    pub metrics: RedisMetrics,
+    pub counts: Arc<Counts>,
 }
 
 impl Gate {
-    /// A closed breaker and a full budget. `seed` spreads processes that start at once.
+    /// A closed breaker and a full budget. `seed` makes processes that start together differ.
     pub fn new(
         name: &str,
         breaker: BreakerSettings,
         budget: BudgetSettings,
-        metrics: RedisMetrics,
+        counts: Arc<Counts>,
         seed: u64,
         now: Instant,
     ) -> Self {
@@ -128,54 +117,53 @@ impl Gate {
             budget,
             state: Mutex::new(state),
             in_flight: AtomicI64::new(0),
-            metrics,
+            counts,
         };
-        gate.metrics.state.set(gate.phase_now() as i64);
-        gate.metrics.mode.set(gate.breaker.mode as i64);
+        gate.counts.state.set(gate.phase_now() as i64);
+        gate.counts.mode.set(gate.breaker.mode as i64);
         gate
     }
 
-    /// May a command go out?
+    /// Whether a command may go out.
     pub fn admit(&self, now: Instant) -> Verdict {
         let (verdict, transition) = self.lock().breaker.admit(&self.breaker, now);
-        self.tell(transition);
+        self.report(transition);
         if matches!(verdict, Verdict::Refuse { .. }) {
-            self.metrics.rejected.inc();
+            self.counts.rejected.inc();
         }
         verdict
     }
 
-    /// `commands` were taken on: their share goes into the budget.
-    pub fn taken(&self, commands: u32, now: Instant) {
+    /// `commands` were admitted: their share goes into the budget.
+    pub fn entered(&self, commands: u32, now: Instant) {
         self.in_flight
             .fetch_add(i64::from(commands), Ordering::Relaxed);
         self.lock().budget.deposit(commands, now);
     }
 
-    /// A probe that is under way is not to decide: another may take its place.
+    /// Frees the place of a probe that is still under way and won't decide.
     pub fn give_back(&self, permit: Permit, now: Instant) {
         let random = self.random();
         let transition =
             self.lock()
                 .breaker
                 .record(&self.breaker, permit, Outcome::Neutral, now, random);
-        self.tell(transition);
+        self.report(transition);
     }
 
-    /// `commands` that were admitted with the same permit ended in the same way, at once. What fails
-    /// together has one cause, so it is one failure for the breaker: a lost connection with five
-    /// commands in flight says no more than one with a single one.
+    /// `commands` with the same permit ended the same way at the same time. Failures at the same time have one cause,
+    /// so they are one failure to the breaker: a lost connection with five commands in flight says no more than one
+    /// with a single command.
     pub fn record(&self, permit: Permit, answer: Answer, commands: u32, now: Instant) {
         self.in_flight
             .fetch_sub(i64::from(commands), Ordering::Relaxed);
         let outcome = answer.outcome();
         match outcome {
-            Outcome::Success { .. } => self.metrics.success.inc_by(u64::from(commands)),
+            Outcome::Success { .. } => self.counts.success.add(u64::from(commands)),
             Outcome::Failure { .. } => {
-                self.metrics.failure.inc_by(u64::from(commands));
-                self.metrics.failures.inc_by(u64::from(commands));
+                self.counts.failure.add(u64::from(commands));
             }
-            Outcome::Neutral => self.metrics.neutral.inc_by(u64::from(commands)),
+            Outcome::Neutral => self.counts.neutral.add(u64::from(commands)),
         }
         let mut transition = None;
         {
@@ -192,21 +180,21 @@ impl Gate {
                 transition = transition.or(changed);
             }
         }
-        self.tell(transition);
+        self.report(transition);
     }
 
-    /// Pays for `retries`. False: the budget is spent.
-    pub fn pay(&self, retries: u32, now: Instant) -> bool {
-        let paid = self.lock().budget.withdraw(&self.budget, retries, now) == Withdrawal::Paid;
-        if paid {
-            self.metrics.retries.inc_by(u64::from(retries));
+    /// Takes `retries` out of the budget, if it has them.
+    pub fn pay(&self, retries: u32, now: Instant) -> Withdrawal {
+        let withdrawal = self.lock().budget.withdraw(&self.budget, retries, now);
+        if withdrawal == Withdrawal::Paid {
+            self.counts.retries.add(u64::from(retries));
         } else {
-            self.metrics.budget_exhausted.inc();
+            self.counts.budget_exhausted.inc();
         }
-        paid
+        withdrawal
     }
 
-    /// A connection could not be made. Says when to ask for a [`turn`](Self::turn).
+    /// A connection could not be made. Returns when to ask for a [`turn`](Self::turn).
     pub fn unreachable(&self, backoff: &Backoff, now: Instant) -> Instant {
         let mut state = self.lock();
         let wait = backoff.wait(0, state.random.next_u64());
@@ -217,41 +205,40 @@ impl Gate {
         now.after(wait)
     }
 
-    /// A connection was made: all that wait may connect.
+    /// A connection was made: all waiting clients may connect.
     pub fn reachable(&self) {
         self.lock().outage = None;
     }
 
-    /// May a client that waits connect now? While the upstream can't be reached, one may at a time: so
-    /// its attempts are as many as those of a single client, however many wait, and cost no budget.
+    /// Whether a waiting client may connect now. While the upstream can't be reached, only one at a time may. So
+    /// there are as many attempts as from a single client, however many wait, and they cost no budget.
     ///
     /// # Errors
-    /// Not yet: when to ask again.
+    /// Not yet, and when to ask again.
     pub fn turn(&self, backoff: &Backoff, now: Instant) -> Result<(), Instant> {
         let mut state = self.lock();
         let Some(mut outage) = state.outage else {
             return Ok(());
         };
         if now < outage.next {
-            // Asking costs nothing; so all are back soon after the one that gets through.
+            // Asking is cheap, so all are back soon after the one that gets through.
             return Err(now.after(backoff.wait(0, state.random.next_u64())));
         }
         outage.attempts = outage.attempts.saturating_add(1);
         outage.next = now.after(backoff.wait(outage.attempts, state.random.next_u64()));
         state.outage = Some(outage);
-        self.metrics.retries.inc();
+        self.counts.retries.inc();
         Ok(())
     }
 
-    /// 64 evenly distributed bits.
     pub fn random(&self) -> u64 {
         self.lock().random.next_u64()
     }
 
-    /// Something went wrong.
+    /// Keeps `message` as the last error and logs it.
     pub fn note(&self, message: &str, now: Instant) {
         let mut state = self.lock();
-        // One line for each second, not for each command of an outage.
+        // At most one line per second, not one per command of an outage.
         let is_news = state
             .last_error
             .as_ref()
@@ -266,23 +253,21 @@ impl Gate {
         }
     }
 
-    /// A health check was answered.
+    /// A health check succeeded.
     pub fn healthy(&self, now: Instant) {
         let transition = self.lock().breaker.hasten(&self.breaker, now);
-        self.tell(transition);
+        self.report(transition);
     }
 
-    /// Where the breaker is.
     pub fn phase_now(&self) -> Phase {
         let phase = self.lock().breaker.phase();
         self.breaker.mode.fixed_phase().unwrap_or(phase)
     }
 
-    /// What can be seen.
-    pub fn status(&self, now: Instant) -> Status {
+    pub fn status(&self, now: Instant) -> GateStatus {
         let phase = self.phase_now();
         let mut state = self.lock();
-        Status {
+        GateStatus {
             phase,
             in_phase: now.since(state.breaker.since()),
             mode: self.breaker.mode,
@@ -292,7 +277,6 @@ impl Gate {
         }
     }
 
-    /// What is worth remembering.
     pub fn memory(&self, now: Instant) -> Memory {
         let mut state = self.lock();
         let spent = state.budget.spent(now);
@@ -303,7 +287,7 @@ impl Gate {
         }
     }
 
-    /// Goes on where another process ended. A breaker of another layout is left out.
+    /// Continues where another process ended. A breaker of another layout is ignored.
     pub fn resume(&self, memory: &Memory, now: Instant) {
         {
             let mut state = self.lock();
@@ -316,14 +300,14 @@ impl Gate {
             };
             state.budget = Budget::resumed(spent, now);
         }
-        self.metrics.state.set(self.phase_now() as i64);
+        self.counts.state.set(self.phase_now() as i64);
     }
 
-    fn tell(&self, transition: Option<breaker::Transition>) {
+    fn report(&self, transition: Option<breaker::Transition>) {
         let Some(transition) = transition else {
             return;
         };
-        self.metrics.state.set(self.phase_now() as i64);
+        self.counts.state.set(self.phase_now() as i64);
         log::warn!(
             upstream = self.name.as_str();
             "breaker: {:?} -> {:?} ({:?})", transition.from, transition.to, transition.cause
@@ -331,7 +315,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change.
+        // Nothing panics halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,13 +25,14 @@ mod failure;
 mod intake;
 mod replies;
 
-use super::gate::{Answer, Gate};
+use crate::commands::Effect;
+use crate::gate::{Answer, Gate};
+use crate::idempotency::Idempotency;
+use crate::replay::Replay;
+use crate::resp::{CommandScanner, ReplyScanner};
 use levee_policy::backoff::Backoff;
 use levee_policy::breaker::Permit;
 use levee_policy::time::Instant;
-use levee_redis_session::commands::{Kind, Repeatable};
-use levee_redis_session::replay::Replay;
-use levee_redis_session::resp::{CommandScanner, ReplyScanner};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +46,7 @@ const KEPT_BACK: usize = 64 * 1024;
 
 /// How a session behaves.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SessionSettings {
     /// The upstream's name.
     pub name: String,
     /// How long a command may take, with all its attempts and waits.
@@ -55,7 +56,7 @@ pub struct Settings {
     /// The waits between attempts.
     pub backoff: Backoff,
     /// Which commands may be sent again.
-    pub repeatable: Repeatable,
+    pub idempotency: Idempotency,
     /// The most bytes of a command's arguments.
     pub command_bytes: u64,
     /// The most bytes that are held in each direction. A command that is longer is passed on as it
@@ -93,7 +94,7 @@ struct Entry {
     end: u64,
     /// It is passed on as it comes: its beginning is not kept, so it can't be sent again.
     streamed: bool,
-    kind: Kind,
+    effect: Effect,
     repeatable: bool,
     reads: bool,
     scripted: bool,
@@ -130,7 +131,7 @@ enum Ending {
     reason = "they are independent of each other"
 )]
 pub struct Session {
-    settings: Arc<Settings>,
+    settings: Arc<SessionSettings>,
     gate: Arc<Gate>,
     link: Link,
     ending: Ending,
@@ -191,7 +192,7 @@ pub struct Session {
 
 impl Session {
     /// A client that has just connected.
-    pub fn new(settings: Arc<Settings>, gate: Arc<Gate>, now: Instant) -> Self {
+    pub fn new(settings: Arc<SessionSettings>, gate: Arc<Gate>, now: Instant) -> Self {
         Self {
             settings,
             gate,
@@ -262,7 +263,7 @@ impl Session {
 
     /// The client sends no more.
     pub fn client_ended(&mut self) {
-        let waits = |entry: &Entry| matches!(entry.kind, Kind::Blocking(_));
+        let waits = |entry: &Entry| matches!(entry.effect, Effect::Blocks(_));
         let cut_short = self.scanner.is_within() || self.subscribed || self.queue.iter().any(waits);
         self.end(if cut_short {
             Ending::Now
@@ -336,12 +337,12 @@ impl Session {
 
     /// It has been made.
     pub fn connected(&mut self) {
-        let (commands, count) = self.replay.commands();
-        self.preamble = commands;
+        let preamble = self.replay.preamble();
+        self.preamble = preamble.bytes;
         self.sent = self.front();
         self.reply_scanner = ReplyScanner::default();
-        self.link = if count > 0 {
-            Link::Replaying(count)
+        self.link = if preamble.commands > 0 {
+            Link::Replaying(preamble.commands)
         } else {
             Link::Up
         };
@@ -376,7 +377,7 @@ impl Session {
     /// There are more of the upstream's bytes: so many.
     pub fn upstream_sent(&mut self, bytes: usize, now: Instant) {
         self.active = now;
-        self.gate.metrics.bytes_from.inc_by(bytes as u64);
+        self.gate.counts.bytes_from.add(bytes as u64);
         self.take_replies(now);
         self.tell_gate(now);
     }
@@ -399,7 +400,7 @@ impl Session {
 
     /// So many of them went.
     pub fn upstream_took(&mut self, bytes: usize, now: Instant) {
-        self.gate.metrics.bytes_to.inc_by(bytes as u64);
+        self.gate.counts.bytes_to.add(bytes as u64);
         if !self.preamble.is_empty() {
             self.preamble.drain(..bytes);
             return;
@@ -412,7 +413,7 @@ impl Session {
             }
             if entry.end <= self.sent {
                 entry.attempts += 1;
-                if matches!(entry.kind, Kind::Blocking(_)) && entry.permit.is_probe() {
+                if matches!(entry.effect, Effect::Blocks(_)) && entry.permit.is_probe() {
                     // It may wait for long where Redis is well; others must be able to find that out.
                     self.gate.give_back(entry.permit, now);
                     entry.permit = Permit::UNTRACKED;
@@ -455,7 +456,7 @@ impl Session {
     /// When the first command must have its reply. What stands behind it has to wait for it anyway.
     fn due(&self) -> Option<Instant> {
         let first = self.queue.front()?;
-        if matches!(first.kind, Kind::Blocking(_)) && self.link != Link::Up {
+        if matches!(first.effect, Effect::Blocks(_)) && self.link != Link::Up {
             // It does not block yet.
             return Some(first.arrived.after(self.settings.deadline));
         }
@@ -487,7 +488,7 @@ impl Session {
         let is_idle = self.queue.is_empty() && !self.subscribed && self.to_client().is_empty();
         let is_stuck = !self.to_client().is_empty() || self.waits_for_the_rest();
         if (is_idle || is_stuck) && self.active.after(self.settings.idle) <= now {
-            self.gate.metrics.refused_idle.inc();
+            self.gate.counts.refused_idle.inc();
             self.ready = self.delivered;
             self.disconnect();
             self.end(Ending::Now);
@@ -531,7 +532,7 @@ impl Session {
         self.pass = None;
         let entered = std::mem::take(&mut self.entered);
         if entered > 0 {
-            self.gate.taken(entered, now);
+            self.gate.entered(entered, now);
         }
         if let Some((permit, answer, count)) = self.ended.take() {
             self.gate.record(permit, answer, count, now);

@@ -2,9 +2,10 @@
 //! each of the others is told.
 
 use super::{Ending, Link, Session, TOO_MANY_CLIENTS, text};
-use crate::redis::gate::Answer;
+use crate::commands::Effect;
+use crate::gate::Answer;
+use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
-use levee_redis_session::commands::Kind;
 use std::fmt::Write;
 
 impl Session {
@@ -168,7 +169,7 @@ impl Session {
             .backoff
             .wait(self.failures, self.gate.random());
         let at = now.after(wait);
-        if self.gate.pay(retries, now) {
+        if self.gate.pay(retries, now) == Withdrawal::Paid {
             self.failures += 1;
             self.retried = true;
             self.link = Link::Waiting(at);
@@ -222,22 +223,22 @@ impl Session {
 
     fn drop_first(&mut self, now: Instant) {
         if self.retried {
-            self.gate.metrics.retry_failed.inc();
+            self.gate.counts.retry_failed.inc();
         }
         let Some(entry) = self.queue.pop_front() else {
             return;
         };
         self.gate
-            .metrics
+            .counts
             .duration_failure
-            .observe(now.since(entry.arrived).as_secs_f64());
+            .observe(now.since(entry.arrived));
         self.note_end(entry.permit, Answer::Failure, now);
         if entry.end == u64::MAX {
             // The rest of it would be taken for commands.
             self.end(Ending::Now);
         }
         // A transaction has failed as a whole where its EXEC has; has_state knows about the others.
-        if entry.kind.sets_state() && !matches!(entry.kind, Kind::Multi | Kind::Watch) {
+        if entry.effect.sets_state() && !matches!(entry.effect, Effect::Multi | Effect::Watch) {
             self.state_failed = true;
             self.end(Ending::Now);
         }

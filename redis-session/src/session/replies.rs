@@ -1,11 +1,12 @@
 //! From the upstream's bytes to the client: whose reply is it, may it go out, and what has it changed.
 
 use super::{Ending, KEPT_BACK, Link, Session};
-use crate::redis::gate::Answer;
+use crate::commands::Effect;
+use crate::gate::Answer;
+use crate::replay::Replay;
+use crate::resp::ReplyScanner;
+use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
-use levee_redis_session::commands::Kind;
-use levee_redis_session::replay::Replay;
-use levee_redis_session::resp::ReplyScanner;
 
 /// Replies that begin so say that the command was not executed.
 const NOT_EXECUTED: [&[u8]; 6] = [
@@ -27,9 +28,9 @@ impl Session {
                 .reply_scanner
                 .advance(&self.replies[self.reply_scanned..])
             {
-                Ok((consumed, ended)) => {
-                    self.reply_scanned += consumed;
-                    if !ended {
+                Ok(progress) => {
+                    self.reply_scanned += progress.consumed;
+                    if !progress.complete {
                         break;
                     }
                     self.on_reply(now);
@@ -71,7 +72,7 @@ impl Session {
             self.pass_reply();
             return;
         };
-        if is_push && first.kind != Kind::Subscribe {
+        if is_push && first.effect != Effect::Subscribe {
             self.pass_if_free();
             return;
         }
@@ -176,7 +177,7 @@ impl Session {
             .iter()
             .take(self.held)
             .any(|entry| entry.attempts >= attempts);
-        if used_up || !in_time || !self.gate.pay(count, now) {
+        if used_up || !in_time || self.gate.pay(count, now) == Withdrawal::Refused {
             self.release(now);
             return;
         }
@@ -225,21 +226,22 @@ impl Session {
         };
         if answer == Answer::Reply {
             let command = self.first..self.index(entry.end.min(self.end_of_inbox()));
-            match entry.kind {
-                Kind::Auth | Kind::Hello | Kind::Select | Kind::ClientSetting => {
-                    let is_kept = self.replay.adopt(entry.kind, &self.inbox[command]);
-                    self.attached |= !is_kept;
+            match entry.effect {
+                Effect::Auth | Effect::Hello | Effect::Select | Effect::ClientSetting => {
+                    let kept = self.replay.adopt(entry.effect, &self.inbox[command]);
+                    self.attached |= kept.is_err();
                 }
-                Kind::Reset => {
+                Effect::Reset => {
                     self.replay = Replay::default();
-                    let is_ahead = |kind: Kind| self.queue.iter().any(|entry| entry.kind == kind);
+                    let is_ahead =
+                        |effect: Effect| self.queue.iter().any(|entry| entry.effect == effect);
                     (self.subscribed, self.attached) =
-                        (is_ahead(Kind::Subscribe), is_ahead(Kind::Attach));
+                        (is_ahead(Effect::Subscribe), is_ahead(Effect::Attach));
                 }
                 _ => {}
             }
         }
-        if answer != Answer::Reply && matches!(entry.kind, Kind::Multi | Kind::Watch) {
+        if answer != Answer::Reply && matches!(entry.effect, Effect::Multi | Effect::Watch) {
             self.did_not_begin(entry.number);
         }
         self.forget(&entry);
@@ -249,17 +251,17 @@ impl Session {
         }
         self.let_go_of_streamed(now);
         (self.failures, self.retried) = (0, false);
-        if matches!(entry.kind, Kind::Blocking(_)) {
+        if matches!(entry.effect, Effect::Blocks(_)) {
             // What waited behind it could not be served before.
             let limit = now.after(self.settings.deadline);
             for waiting in &mut self.queue {
                 waiting.deadline = waiting.deadline.map(|deadline| deadline.max(limit));
             }
         }
-        let seconds = now.since(entry.arrived).as_secs_f64();
+        let took = now.since(entry.arrived);
         match answer {
-            Answer::Reply => self.gate.metrics.duration_success.observe(seconds),
-            _ => self.gate.metrics.duration_error.observe(seconds),
+            Answer::Reply => self.gate.counts.duration_success.observe(took),
+            _ => self.gate.counts.duration_error.observe(took),
         }
         self.note_end(entry.permit, answer, now);
     }
