@@ -109,8 +109,7 @@ fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
 fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
     let postgres = Postgres::with_tables();
     postgres.execute(
-        "CREATE TYPE mood AS ENUM ('b', 'a', 'c'); CREATE DOMAIN small AS int CHECK (VALUE < 1000);
-         CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
+        "CREATE TYPE mood AS ENUM ('b', 'a', 'c'); CREATE DOMAIN small AS int CHECK (VALUE < 1000)",
     );
     for (column, value) in [
         ("int", "NULLIF(i % 3, 0)"),
@@ -118,10 +117,6 @@ fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
         ("mood", "(ARRAY['b', 'a', 'c'])[1 + i % 3]::mood"),
         ("bool", "i % 2 = 0"),
         ("uuid", "gen_random_uuid()"),
-        (
-            "text COLLATE blind",
-            "CASE i % 2 WHEN 0 THEN 'A' ELSE 'a' END || i",
-        ),
         ("name", "('n' || i)::name"),
         ("\"char\"", "(ARRAY['x', 'y'])[1 + i % 2]::\"char\""),
         ("bpchar(8)", "'a' || i"),
@@ -137,21 +132,39 @@ fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
         ("jsonb", "jsonb_build_object('i', i)"),
         ("int[]", "ARRAY[i, NULL]"),
     ] {
-        postgres.execute(&format!(
-            "DROP TABLE IF EXISTS t; CREATE TABLE t (k int PRIMARY KEY, at timestamptz, o {column});
-             INSERT INTO t SELECT i, now() + (i - 50.5) * interval '1 day', {value} FROM generate_series(1, 100) i;
-             GRANT ALL ON t TO levee"
-        ));
-        let keys = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, order: o, action: delete, \
-                    batch: 7, pause: 0s, scheduled: false}}";
-        let sidecar = Sidecar::at(&postgres, "levee", keys);
-        let (_, report) = run_own(&sidecar);
-        assert_eq!(
-            (&report["outcome"], &report["rows"]),
-            (&Value::from("done"), &Value::from(50)),
-            "{column}: {report}"
-        );
+        goes_by(&postgres, column, value);
     }
+}
+
+#[test]
+fn rows_can_be_ordered_by_text_whose_collation_takes_two_cases_for_equal() {
+    let postgres = Postgres::with_tables();
+    postgres.execute(
+        "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
+    );
+    goes_by(
+        &postgres,
+        "text COLLATE blind",
+        "CASE i % 2 WHEN 0 THEN 'A' ELSE 'a' END || i",
+    );
+}
+
+/// A job ordered by the column `o` of this type, with `value` in row `i`, deletes all expired rows.
+fn goes_by(postgres: &Postgres, column: &str, value: &str) {
+    postgres.execute(&format!(
+        "DROP TABLE IF EXISTS t; CREATE TABLE t (k int PRIMARY KEY, at timestamptz, o {column});
+         INSERT INTO t SELECT i, now() + (i - 50.5) * interval '1 day', {value} FROM generate_series(1, 100) i;
+         GRANT ALL ON t TO levee"
+    ));
+    let keys = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, order: o, action: delete, \
+                batch: 7, pause: 0s, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let (_, report) = run_own(&sidecar);
+    assert_eq!(
+        (&report["outcome"], &report["rows"]),
+        (&Value::from("done"), &Value::from(50)),
+        "{column}: {report}"
+    );
 }
 
 #[test]

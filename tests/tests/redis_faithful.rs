@@ -128,6 +128,39 @@ const LINES: &[&str] = &[
     "COMMAND INFO get nonsense\r\n",
 ];
 
+/// Where Valkey 9 reads a request otherwise than Redis 7, and so otherwise than Levee: the text, the reply of Valkey, the
+/// reply through Levee; each with whether the connection is closed.
+const UNLIKE_VALKEY: [(&str, (&str, bool), (&str, bool)); 2] = [
+    // Valkey takes what follows a closing quote as part of the argument.
+    (
+        "ECHO 'a'b\r\n",
+        ("$2\r\nab\r\n$6\r\nmarker\r\n", false),
+        (
+            "-ERR Protocol error: unbalanced quotes in request\r\n",
+            true,
+        ),
+    ),
+    // Redis skips the two bytes after an argument; Valkey checks them, and Levee connects to it again.
+    (
+        "*1\r\n$4\r\nPINGxx",
+        ("-ERR Protocol error: invalid CRLF in request\r\n", true),
+        (
+            "-ERR Protocol error: invalid CRLF in request\r\n$6\r\nmarker\r\n",
+            false,
+        ),
+    ),
+];
+
+/// Whether these replies are the known difference to Valkey, in either version of the protocol.
+fn is_known_of_valkey(text: &str, direct: &(String, bool), through: &(String, bool)) -> bool {
+    let is = |(said, closed): &(String, bool), (wanted, is_closed): (&str, bool)| {
+        said.ends_with(wanted) && *closed == is_closed
+    };
+    UNLIKE_VALKEY.iter().any(|(known, of_valkey, of_levee)| {
+        *known == text && is(direct, *of_valkey) && is(through, *of_levee)
+    })
+}
+
 fn texts() -> Vec<String> {
     let long = format!("ECHO {}\r\n", "x".repeat(60_000));
     let many = "PING\r\n".repeat(5_000);
@@ -144,6 +177,7 @@ fn odd_commands_are_answered_as_redis_answers_them() {
     let redis = Redis::start();
     let sidecar = Sidecar::before(redis.address, "");
     let mut other = redis.client();
+    let is_valkey = other.ask("INFO server").contains("valkey_version");
     let mut differences = Vec::new();
     for text in &texts() {
         // In both versions of the protocol.
@@ -153,7 +187,7 @@ fn odd_commands_are_answered_as_redis_answers_them() {
             let direct = said(redis.address, bytes.as_bytes());
             other.ask("FLUSHALL");
             let through = said(sidecar.address(), bytes.as_bytes());
-            if direct != through {
+            if direct != through && !(is_valkey && is_known_of_valkey(text, &direct, &through)) {
                 let shown = bytes[..bytes.len().min(200)].escape_debug();
                 differences.push(format!(
                     "{shown}:\n  direct  {direct:?}\n  through {through:?}"

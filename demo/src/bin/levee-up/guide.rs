@@ -1,8 +1,10 @@
 //! What is printed once the gateway is up.
 
+use std::env;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
-use levee_harness::postgres::Postgres;
+use levee_harness::postgres::{self, Postgres};
 
 use crate::args::Upstream;
 use crate::gateway::Gateway;
@@ -73,7 +75,11 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     if let Some(Sidecar { admin, log, .. }) = sidecar {
         let _ = writeln!(
             text,
-            "\nThe sidecar is up.\n\n  sidecar   http://{admin}/metrics\n  status    levee status --admin http://{admin}\n  log       {}",
+            "\nThe sidecar is up.\n\n  sidecar   http://{admin}/metrics\n  status    {} status --admin http://{admin}\n  log       {}",
+            plan.levee
+                .as_deref()
+                .unwrap_or(Path::new("levee"))
+                .display(),
             log.display()
         );
     }
@@ -90,9 +96,16 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
         return text;
     };
     let cli = format!("redis-cli -h {} -p {}", listen.ip(), listen.port());
+    let _ = writeln!(text, "  redis     {listen}\n  behind it {upstream}\n");
+    if on_the_path("redis-cli").is_none() {
+        let _ = writeln!(
+            text,
+            "redis-cli is not installed; in bash this stands in for it:\n  {REDIS_CLI}\n"
+        );
+    }
     let _ = writeln!(
         text,
-        "  redis     {listen}\n  behind it {upstream}\n\n\
+        "\
          A command through it, and what it knows:\n  {cli} SET greeting hello\n  \
          curl -s http://{admin}/v1/redis\n  curl -s http://{admin}/metrics | grep -E '^(redis_retry|circuit_breaker_state)'\n",
     );
@@ -113,6 +126,25 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     text
 }
 
+/// Sends one command and prints its reply.
+const REDIS_CLI: &str = r#"redis-cli() { (exec 3<>/dev/tcp/$2/$4; shift 4; printf '%s\r\n' "$*" >&3; read -r r <&3; case $r in \$[0-9]*) read -r r <&3;; esac; echo "$r"); }"#;
+
+fn on_the_path(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// psql by its name, or by its path beside the server's programs.
+fn psql() -> PathBuf {
+    let name = PathBuf::from("psql");
+    if on_the_path("psql").is_some() {
+        return name;
+    }
+    let beside = postgres::find_programs().map(|folder| folder.join("psql"));
+    beside.filter(|path| path.is_file()).unwrap_or(name)
+}
+
 /// Where the database of the demonstration services is, and what to try with it; or why it is not there.
 pub fn database(
     plan: &Plan,
@@ -128,7 +160,7 @@ pub fn database(
         return text;
     };
     let (address, admin) = (gateway.address, sidecar.admin);
-    let psql = format!("psql {}", database.url_of("postgres"));
+    let psql = format!("{} {}", psql().display(), database.url_of("postgres"));
     let json = "-H 'content-type: application/json'";
     let _ = writeln!(
         text,

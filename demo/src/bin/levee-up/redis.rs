@@ -64,15 +64,16 @@ impl Redis {
     }
 }
 
-/// `REDIS_SERVER_PATH`, or what is on the PATH.
+/// `REDIS_SERVER_PATH`, or a server of Redis or Valkey on the PATH.
 pub fn server() -> Option<PathBuf> {
-    env::var_os("REDIS_SERVER_PATH")
-        .map(PathBuf::from)
-        .or_else(|| {
-            env::split_paths(&env::var_os("PATH")?)
-                .map(|folder| folder.join("redis-server"))
-                .find(|path| path.is_file())
-        })
+    if let Some(own) = env::var_os("REDIS_SERVER_PATH") {
+        return Some(own.into());
+    }
+    let path = env::var_os("PATH")?;
+    ["redis-server", "valkey-server"]
+        .into_iter()
+        .flat_map(|name| env::split_paths(&path).map(move |folder| folder.join(name)))
+        .find(|path| path.is_file())
 }
 
 fn spawn(server: &Path, address: SocketAddr, folder: &Path) -> Result<Process, Failure> {

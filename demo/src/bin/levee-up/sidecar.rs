@@ -47,7 +47,8 @@ pub struct Sidecar {
 /// What is to be started, and in words why a part is left out.
 #[derive(Debug)]
 pub struct Plan {
-    levee: Option<PathBuf>,
+    /// The program.
+    pub levee: Option<PathBuf>,
     /// The Redis behind the sidecar.
     pub redis: Result<Upstream, &'static str>,
     /// A temporary database for the demonstration services.
