@@ -1,9 +1,9 @@
-//! The one place of this crate that reads a clock: how long a step took.
+//! The only module of this crate that reads a clock.
 #![allow(clippy::disallowed_methods)] // progress lines, not decisions
 
 use std::time::{Duration, Instant};
 
-/// Runs `step`, and says how long it took.
+/// Runs `step` and returns its result and duration.
 pub fn timed<T>(step: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let result = step();

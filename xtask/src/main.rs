@@ -19,7 +19,7 @@ mod tools;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// The commands of Levee.
+/// The commands of the project
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",

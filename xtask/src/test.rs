@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How the tests are run.
+/// The options of `cargo xtask test`.
 #[derive(Args)]
 pub struct Options {
     /// Run only these parts, in this order
@@ -34,7 +34,7 @@ const APART: [(&str, &[&str]); 4] = [
     ("bench/gateway", &["--all-targets"]),
     ("bench/gateway/floor", &["--target=wasm32-unknown-unknown"]),
     ("bench/policy/rust", &["--all-targets"]),
-    // Without libFuzzer, which takes a compiler of C++.
+    // Without libFuzzer, which requires a C++ compiler.
     ("fuzz", &["--all-targets", "--no-default-features"]),
 ];
 

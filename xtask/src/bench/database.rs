@@ -1,4 +1,4 @@
-//! A service at its database, with and without a cleanup job beside it.
+//! A service's latency at its database, with and without a cleanup job running.
 
 use super::{Options, build_sidecar};
 use crate::failure::Failure;
@@ -7,7 +7,6 @@ use crate::postgres;
 use crate::project::Project;
 use crate::run::succeed;
 
-/// Measures.
 pub fn database(project: &Project, options: &Options) -> Result<(), Failure> {
     let postgres = postgres::programs(project)?;
     let levee = build_sidecar(project)?;
@@ -23,5 +22,5 @@ pub fn database(project: &Project, options: &Options) -> Result<(), Failure> {
         .arg(if options.quick { "1" } else { "5" })
         .env("POSTGRES_BIN_PATH", postgres)
         .env("LEVEE_BIN", levee);
-    succeed(&mut run, "the measurement has failed")
+    succeed(&mut run, "the measurement failed")
 }

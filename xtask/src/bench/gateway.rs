@@ -1,4 +1,4 @@
-//! The filter in Envoy, beside what one would use instead: `bench/gateway/` measures, here is what it needs.
+//! The filter in Envoy beside its alternatives. `bench/gateway/` measures; this builds and finds what it needs.
 
 use crate::envoy;
 use crate::failure::Failure;
@@ -11,13 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How it is measured.
 #[derive(Args)]
 pub struct Options {
-    /// CPU for each request of bare Envoy, Levee's filter, the floor filter and a breaker in Lua, in under two minutes
+    /// CPU per request of bare Envoy, Levee's filter, the floor filter and a breaker in Lua, in under two minutes
     #[arg(long)]
     quick: bool,
-    /// How cost grows with services, workers and configuration, and what the start of the filter costs
+    /// How costs grow with services, workers and configuration, and the cost of starting the filter
     #[arg(long, conflicts_with = "quick")]
     growth: bool,
     /// Only these parts
@@ -29,25 +28,25 @@ pub struct Options {
     /// Another build of the filter to measure beside this one, as NAME=FILE; may be repeated
     #[arg(long, value_name = "NAME=FILE")]
     also: Vec<String>,
-    /// How often each case is measured
+    /// Repetitions of each case
     #[arg(long)]
     rounds: Option<usize>,
 }
 
-/// What can be measured by itself.
+/// A part of the measurement.
 #[derive(Clone, Copy, ValueEnum)]
 enum Part {
-    /// CPU for each good request, one worker
+    /// CPU per good request, one worker
     Cpu,
-    /// CPU for each request while a service fails, one worker
+    /// CPU per request while a service fails, one worker
     Failure,
-    /// How long answers take at a fixed rate, one worker
+    /// Latency at a fixed rate, one worker
     Latency,
     /// The same with two workers
     Workers,
 }
 
-/// Builds what is measured, and becomes the program that measures: Ctrl-C reaches it, its exit code is this command's.
+/// Builds everything, and becomes the program that measures: it gets Ctrl-C, and its exit code is this command's.
 pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     let envoy = envoy::program(project)?;
     build_filter(project)?;
@@ -102,7 +101,7 @@ pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     )))
 }
 
-/// Builds a package that is not of the workspace.
+/// Builds a package outside the workspace.
 fn build(folder: &Path, target: &Path, triple: Option<&str>) -> Result<(), Failure> {
     let mut build = cargo();
     build
@@ -118,7 +117,7 @@ fn build(folder: &Path, target: &Path, triple: Option<&str>) -> Result<(), Failu
     )
 }
 
-/// nginx, where the machine has it. Debian has it where only root's PATH leads to.
+/// The machine's nginx. On Debian only root's PATH has it.
 fn nginx() -> Option<PathBuf> {
     machine::find("nginx")
         .or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))

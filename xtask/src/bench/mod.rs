@@ -1,4 +1,4 @@
-//! Measuring, side by side in one run: ratios hold on other machines, absolute figures don't.
+//! Side-by-side measurements in one run: ratios hold on other machines, absolute figures don't.
 
 mod database;
 mod gateway;
@@ -15,23 +15,23 @@ use crate::run::succeed;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// What is measured.
+/// The measurements.
 #[derive(Subcommand)]
 pub enum Bench {
     /// Throughput and latency of Redis: directly, through the sidecar, through Envoy
     Redis(Options),
-    /// Latency of a service at its database, with and without a cleanup job beside it
+    /// Latency of a service at its database, with and without a cleanup job running
     #[command(visible_alias = "db")]
     Database(Options),
-    /// CPU and latency of requests through the filter in Envoy, beside what one would use instead
+    /// CPU and latency of requests through the filter in Envoy, beside its alternatives
     Gateway(gateway::Options),
-    /// Draw what `gateway --json` and `policy --json` have printed
+    /// Draw the output of `gateway --json` and `policy --json`
     Plot(plot::Options),
     /// Nanoseconds and instructions of the decisions, beside other circuit breakers in four languages
     Policy(policy::Options),
 }
 
-/// How long it is measured.
+/// The extent of a measurement.
 #[derive(Args)]
 pub struct Options {
     /// One round, and a tenth of the commands
@@ -39,7 +39,6 @@ pub struct Options {
     quick: bool,
 }
 
-/// Measures.
 pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     match bench {
         Bench::Redis(options) => redis::redis(project, options),
@@ -50,7 +49,7 @@ pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     }
 }
 
-/// Builds the sidecar for release: where it is.
+/// Builds the sidecar for release and returns its path.
 fn build_sidecar(project: &Project) -> Result<PathBuf, Failure> {
     println!("==> building the sidecar for release");
     let mut build = cargo();

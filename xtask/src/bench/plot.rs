@@ -1,4 +1,4 @@
-//! Bars of what was measured, as SVG, from the JSON that `bench gateway` and `bench policy` print.
+//! Bar charts as SVG, from the JSON that `bench gateway` and `bench policy` print.
 
 use super::statistics::Spread;
 use crate::failure::Failure;
@@ -8,35 +8,33 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is drawn.
 #[derive(Args)]
 pub struct Options {
-    /// What `cargo xtask bench gateway --json` has printed
+    /// The output of `cargo xtask bench gateway --json`
     #[arg(long)]
     gateway: Option<PathBuf>,
-    /// What `cargo xtask bench policy --json` has printed
+    /// The output of `cargo xtask bench policy --json`
     #[arg(long)]
     policy: Option<PathBuf>,
-    /// Where the pictures go
+    /// The folder of the pictures
     #[arg(long, default_value = "docs/images")]
     out: PathBuf,
 }
 
-/// A picture.
 struct Chart {
     file: String,
     title: String,
     bars: Vec<Bar>,
 }
 
-/// One line of it.
+/// One line of a picture.
 #[derive(Clone, Debug, PartialEq)]
 struct Bar {
     label: String,
     value: Spread,
 }
 
-/// Draws all that the files have.
+/// Draws everything in the files.
 pub fn plot(options: &Options) -> Result<(), Failure> {
     let mut charts = Vec::new();
     if let Some(file) = &options.gateway {
@@ -69,7 +67,7 @@ fn read(file: &Path) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
 }
 
-/// A picture for each table of CPU, one for each of latency.
+/// One picture per table of CPU and per table of latency.
 fn of_gateway(report: &Value) -> Vec<Chart> {
     let mut charts = Vec::new();
     for (kind, key, unit) in [
@@ -99,7 +97,7 @@ fn of_gateway(report: &Value) -> Vec<Chart> {
     charts
 }
 
-/// What tells tables of the same title apart.
+/// The distinction between tables of the same title.
 fn setting(setting: &Value) -> Option<String> {
     let workers = setting["workers"].as_u64()?;
     Some(format!(
@@ -110,7 +108,7 @@ fn setting(setting: &Value) -> Option<String> {
     ))
 }
 
-/// A picture for each operation of which there are enough libraries.
+/// One picture per operation that enough libraries have.
 fn of_policy(report: &Value) -> Vec<Chart> {
     ["pass", "refuse", "pass+success", "pass+failure"]
         .into_iter()
@@ -150,7 +148,7 @@ const LABELS: f64 = 330.0;
 const BARS: f64 = 420.0;
 const VALUES: f64 = 90.0;
 const LINE: f64 = 24.0;
-/// From here on bars of different lengths can't be told apart on one scale.
+/// The ratio from which on a linear scale hides the short bars.
 const LOGARITHMIC_FROM: f64 = 50.0;
 
 /// Bars to the median, with a line from the lowest to the highest value.
@@ -224,14 +222,14 @@ impl Scale {
         if !self.is_logarithmic {
             return BARS * (value / self.greatest).clamp(0.0, 1.0);
         }
-        // The least value is a short bar, not none.
+        // The lowest value gets a short bar, not none.
         let origin = self.least / 2.0;
         let share = (value.max(origin) / origin).ln() / (self.greatest / origin).ln();
         BARS * share.clamp(0.0, 1.0)
     }
 }
 
-/// Three digits that count.
+/// Three significant digits.
 fn number(value: f64) -> String {
     match value {
         ..10.0 => format!("{value:.2}"),

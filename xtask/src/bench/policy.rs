@@ -1,7 +1,7 @@
-//! The decisions, beside what circuit breakers of other makers take for theirs.
+//! The decisions beside other circuit breakers.
 //!
-//! `bench/policy/` has a program for each language. It prints a line of JSON for each operation of each library; the
-//! tables are made here.
+//! `bench/policy/` has a program per language, which prints a line of JSON per operation and library. The tables are made
+//! here.
 
 use super::statistics::Spread;
 use crate::callgrind::{self, Callgrind};
@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How it is measured.
 #[derive(Args)]
 pub struct Options {
     /// A fifth of the time
@@ -28,14 +27,14 @@ pub struct Options {
     json: bool,
 }
 
-/// How often and how long each operation is repeated.
+/// The number and length of an operation's repetitions.
 #[derive(Clone, Copy, Serialize)]
 struct Extent {
     repetitions: u32,
     milliseconds: u32,
 }
 
-/// What a program says of one operation.
+/// A program's output for one operation.
 #[derive(Deserialize)]
 struct Said {
     library: String,
@@ -51,11 +50,11 @@ struct Row {
     operation: String,
     nanos: Spread,
     repetitions: Vec<f64>,
-    /// Where callgrind counts them: for machine code.
+    /// Only for machine code, whose instructions callgrind can count.
     instructions: Option<f64>,
 }
 
-/// What is not measured on this machine.
+/// Something that this machine can't measure.
 #[derive(Serialize)]
 struct Skipped {
     what: &'static str,
@@ -70,12 +69,12 @@ struct Results {
     skipped: Vec<Skipped>,
 }
 
-/// How one language is measured.
+/// How to measure one language.
 struct Language {
     name: &'static str,
-    /// What of it is measured, for when it is not.
+    /// Its libraries, to name them if they are not measured.
     what: &'static str,
-    /// Programs that it takes.
+    /// The programs it requires.
     needs: &'static [&'static str],
     measure: fn(&Bench) -> Result<Vec<Row>, Failure>,
 }
@@ -126,7 +125,7 @@ const OPERATIONS: [&str; 6] = [
     "pass+failure",
 ];
 
-/// What all programs are run with.
+/// What all programs share.
 struct Bench {
     folder: PathBuf,
     target: PathBuf,
@@ -135,7 +134,7 @@ struct Bench {
     callgrind: Option<Callgrind>,
 }
 
-/// Measures all languages that the machine has.
+/// Measures the languages that the machine has.
 pub fn policy(project: &Project, options: &Options) -> Result<(), Failure> {
     let extent = if options.quick {
         Extent {
@@ -178,7 +177,7 @@ pub fn policy(project: &Project, options: &Options) -> Result<(), Failure> {
                 }
                 Err(failure) => {
                     failed.push(language.name);
-                    format!("it has failed: {failure}")
+                    format!("it failed: {failure}")
                 }
             }
         } else {
@@ -221,9 +220,9 @@ fn processor() -> String {
 }
 
 impl Bench {
-    /// Builds by `command`, which says what goes wrong by itself.
+    /// Builds with `command`, which reports its own errors.
     fn build(command: &mut Command) -> Result<(), Failure> {
-        // What a build prints is not part of the results.
+        // A build's output is not part of the results.
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
         match status {
             Ok(status) if status.success() => Ok(()),
@@ -244,7 +243,7 @@ impl Bench {
         Self::build(&mut build)
     }
 
-    /// Runs `program` with how often and how long it is to repeat, and reads what it says.
+    /// Runs `program` for the given repetitions, and reads its output.
     fn run(&self, program: &mut Command, language: &'static str) -> Result<Vec<Row>, Failure> {
         program
             .arg(self.extent.repetitions.to_string())
@@ -320,7 +319,7 @@ fn node(bench: &Bench) -> Result<Vec<Row>, Failure> {
     bench.run(Command::new("node").arg(folder.join("main.js")), "Node")
 }
 
-/// What JMH says of one benchmark, as far as it is wanted.
+/// The part of JMH's output for one benchmark that is used.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Jmh {
@@ -344,7 +343,7 @@ fn java(bench: &Bench) -> Result<Vec<Row>, Failure> {
     )?;
     fs::create_dir_all(&bench.target).map_err(|error| Failure::Check(error.to_string()))?;
     let results = bench.target.join("jmh.json");
-    // The compiler of Java's machine takes seconds to settle, whatever the extent.
+    // The JIT compiler takes seconds to settle, whatever the extent.
     let mut run = Command::new("java");
     run.arg("-jar")
         .arg(folder.join("target/bench-policy.jar"))
@@ -431,7 +430,7 @@ fn tables(results: &Results) -> String {
     text
 }
 
-/// Four digits are more than it is exact to.
+/// Rounds to the precision of the measurement.
 fn amount(nanos: f64) -> String {
     if nanos < 100.0 {
         format!("{nanos:.1}")
@@ -440,7 +439,7 @@ fn amount(nanos: f64) -> String {
     }
 }
 
-/// A line for each library, and one below it where `cell` has something for it.
+/// One line per library, plus one below it where `cell` returns something.
 fn table(text: &mut String, results: &Results, cell: impl Fn(&Row) -> Option<(String, String)>) {
     let _ = write!(text, "{:<6}{:<40}", "", "");
     for operation in OPERATIONS {

@@ -16,7 +16,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// What redis-benchmark said.
+/// The output of redis-benchmark.
 #[derive(Clone, Copy, Default)]
 struct Figures {
     per_second: f64,
@@ -25,7 +25,7 @@ struct Figures {
     cpu_us: f64,
 }
 
-/// How many keys there are, and how many commands set all of them.
+/// The number of keys, and of random SETs that reach all of them.
 const KEYS: &str = "10000";
 const WARM_UP: u32 = 200_000;
 
@@ -34,7 +34,6 @@ const LIMIT: Duration = Duration::from_mins(2);
 
 const NAMES: [&str; 3] = ["direct", "levee", "envoy redis_proxy"];
 
-/// Measures.
 pub fn redis(project: &Project, options: &Options) -> Result<(), Failure> {
     let server = tools::redis_server(project)?;
     let benchmark = machine::find("redis-benchmark").ok_or_else(|| {
@@ -217,7 +216,7 @@ fn measure(
     })
 }
 
-/// The least that makes Envoy a proxy for one Redis.
+/// The smallest configuration that makes Envoy a proxy for one Redis.
 const ENVOY: &str = r"
 static_resources:
   listeners:

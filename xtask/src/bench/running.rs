@@ -1,4 +1,4 @@
-//! Programs that are measured while they run.
+//! Programs whose processor time is measured while they run.
 
 use crate::failure::Failure;
 use crate::machine;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// A program that is ended when this is dropped.
+/// A running program. Dropping it ends it.
 pub struct Running {
     child: Child,
     pub port: u16,
@@ -25,7 +25,7 @@ impl Running {
     /// Starts `command` and waits until it listens on `port`.
     pub fn start(command: &Command, port: u16) -> Result<Self, Failure> {
         let failed = |what: &str| Failure::Check(format!("{command:?} {what}"));
-        // setpriv(1) has the kernel end it when this program dies, and becomes the program.
+        // setpriv(1) makes the kernel end the program when this one dies.
         let mut started = match machine::find("setpriv") {
             Some(setpriv) => {
                 let mut started = Command::new(setpriv);
@@ -56,7 +56,7 @@ impl Running {
         Err(failed("does not listen"))
     }
 
-    /// The processor time that it has used, in seconds (`proc_pid_stat(5)`; a hundred ticks a second).
+    /// Its processor time in seconds (`proc_pid_stat(5)`; 100 ticks per second).
     pub fn cpu_seconds(&self) -> Result<f64, Failure> {
         let file = format!("/proc/{}/stat", self.child.id());
         let stat = fs::read_to_string(&file)
@@ -67,17 +67,17 @@ impl Running {
     }
 }
 
-/// In user and kernel mode. The name before them may hold blanks and brackets: the fields begin after the last one.
+/// User and kernel time. The name before them may hold blanks and brackets, so the fields start after the last bracket.
 fn ticks(stat: &str) -> Option<u32> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u32>().ok();
     Some(next()? + next()?)
 }
 
-/// Ports that nobody listens on.
+/// Free ports.
 pub fn free_ports<const N: usize>() -> Result<[u16; N], Failure> {
     let failed = |error| Failure::Check(format!("there is no free port: {error}"));
-    // All are held until all are known, so that they differ.
+    // All are held until all are known, so they differ.
     let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let mut ports = [0; N];
     for (port, listener) in ports.iter_mut().zip(held) {

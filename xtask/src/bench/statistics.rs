@@ -1,4 +1,4 @@
-//! What repetitions come to.
+//! Statistics of repetitions.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one repetition.
+    /// Requires at least one repetition.
     pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         Self {
@@ -22,7 +22,7 @@ impl Spread {
     }
 }
 
-/// The middle of at least one value; between the two in the middle, where there are two.
+/// The median of at least one value.
 pub fn median(values: Vec<f64>) -> f64 {
     Spread::of(values).median
 }
