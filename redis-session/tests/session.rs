@@ -970,3 +970,17 @@ fn a_line_that_does_not_end_is_refused_when_it_is_too_long_to_be_held() {
     assert!(play.said().starts_with("-ERR Protocol error"));
     assert!(play.session.is_over());
 }
+
+#[test]
+fn a_reply_of_our_own_is_not_put_inside_a_long_push() {
+    let mut play = Play::new();
+    play.client(&["HELLO 3"]).connect();
+    play.upstream("%0\r\n").said();
+    let head = format!(">2\r\n+message\r\n$100000\r\n{}", "v".repeat(70_000));
+    assert_eq!(play.upstream(&head).said(), head);
+    assert_eq!(play.client(&["MONITOR"]).said(), "");
+    let rest = format!("{}\r\n", "v".repeat(30_000));
+    let said = play.upstream(&rest).said();
+    assert!(said.starts_with(&rest), "the push ends first");
+    assert!(said.contains("MONITOR"), "and then Levee answers");
+}

@@ -1,192 +1,106 @@
-//! One client's connection, without its sockets: bytes and moments come in, bytes and wishes go out.
+//! One client's connection without its sockets: bytes and moments in, bytes and wishes out.
 //!
 //! ```text
-//!   client ──bytes──▶ inbox ──────────────▶ to_upstream()        each command has an entry in `queue`
-//!                     (kept until answered)                      until its reply has come
-//!   client ◀── to_client() ◀────── replies ◀──bytes── upstream
+//!   client ──bytes──▶ inbox ──────────────▶ to_upstream()        each command has an entry in the queue
+//!                     (kept until answered)                      until it is answered
+//!   client ◀── to_client() ◀────── outbox ◀──bytes── upstream
 //! ```
 //!
-//! Commands stay in the inbox until they are answered, so sending them again copies nothing. What
-//! always holds:
+//! What always holds:
 //!
-//! * Each command gets one reply, in the order of the commands, or the connection ends.
-//! * A command that must not be repeated, and that may have been executed, is never sent again; and
-//!   nothing before it is, since it would be executed after it.
-//! * State that can't be made anew (WATCH, MULTI, subscriptions, tracking) ends with its connection.
+//! * Each command gets one reply, in order, or the connection ends.
+//! * A command that must not be repeated and may have been executed is never sent again. Neither is anything before it,
+//!   which would be executed after it.
+//! * State that can't be replayed (WATCH, MULTI, subscriptions, tracking) ends with its connection.
 //!
-//! | file | what is decided there |
+//! | file | what is in it |
 //! |---|---|
-//! | `mod.rs` | nothing but what the sockets may do, and when to wake; what others share |
-//! | `intake.rs` | from the client's bytes to the queue: where commands end, which are let in |
-//! | `replies.rs` | from the upstream's bytes to the client: whose reply is it, what has it changed |
-//! | `failure.rs` | no connection, or no time: what is sent again, what the others are told |
+//! | `mod.rs` | what the sockets may do, when to wake, and the few decisions that need several parts |
+//! | `intake.rs` | from the client's bytes to the queue: where commands end, which are admitted |
+//! | `replies.rs` | from the upstream's bytes to the client: whose reply it is, what it has changed |
+//! | `failure.rs` | no connection or no time: what is sent again, which errors the others get |
+//! | `inbox.rs`, `outbox.rs` | bytes and positions in them, in each direction |
+//! | `queue.rs` | commands that are not answered |
+//! | `client.rs` | what the client has set on its connection |
+//! | `link.rs` | the connection to the upstream |
+//! | `tally.rs` | what the gate is told once per read |
 
+mod client;
 mod failure;
+mod inbox;
 mod intake;
+mod link;
+mod outbox;
+mod queue;
 mod replies;
+mod tally;
 
-use crate::commands::Effect;
 use crate::gate::{Answer, Gate};
 use crate::idempotency::Idempotency;
-use crate::replay::Replay;
-use crate::resp::{CommandScanner, ReplyScanner};
+use client::ClientState;
+use inbox::Inbox;
 use levee_policy::backoff::Backoff;
 use levee_policy::breaker::Permit;
 use levee_policy::time::Instant;
-use std::collections::VecDeque;
+use link::{Link, LinkState};
+use outbox::Outbox;
+use queue::{Entry, Queue};
 use std::sync::Arc;
 use std::time::Duration;
+use tally::Tally;
 
-/// What Redis says, word for word, to clients for whom it has no place: they know it.
+/// Redis's own `maxclients` error. Client libraries recognise it.
 pub const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
-/// An incomplete reply is kept back up to this length, so that it can be dropped and asked for
-/// again. A longer one is passed on as it comes.
+/// An incomplete reply is held back up to this length, so that it can be dropped and asked for again. A longer one is
+/// passed on as it arrives.
 const KEPT_BACK: usize = 64 * 1024;
 
-/// How a session behaves.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
     /// The upstream's name.
     pub name: String,
-    /// How long a command may take, with all its attempts and waits.
+    /// The most time for a command, with all attempts and waits.
     pub deadline: Duration,
     /// How often a command is sent at most.
     pub attempts: u32,
-    /// The waits between attempts.
+    /// Waits between attempts.
     pub backoff: Backoff,
-    /// Which commands may be sent again.
     pub idempotency: Idempotency,
     /// The most bytes of a command's arguments.
     pub command_bytes: u64,
-    /// The most bytes that are held in each direction. A command that is longer is passed on as it
-    /// comes, and not repeated.
+    /// The most bytes held in each direction. A longer command is sent as it arrives, and not repeated.
     pub buffered_bytes: usize,
-    /// How long a client may do nothing.
+    /// The most time that a client may do nothing.
     pub idle: Duration,
-    /// How long connecting may take.
     pub connect_timeout: Duration,
 }
 
-/// Where the connection to the upstream is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    /// There is none, and none is needed.
-    Down,
-    /// There will be another attempt then.
-    Waiting(Instant),
-    /// It is being made; it must be there by then.
-    Connecting(Instant),
-    /// So many replies to what is replayed are to come.
-    Replaying(u32),
-    /// Commands go out.
-    Up,
-}
-
-/// A command that has not been answered.
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each says one thing of the command, and they do not exclude each other"
-)]
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// Where it ends in the stream of the client's bytes. [`u64::MAX`]: it is still coming.
-    end: u64,
-    /// It is passed on as it comes: its beginning is not kept, so it can't be sent again.
-    streamed: bool,
-    effect: Effect,
-    repeatable: bool,
-    reads: bool,
-    scripted: bool,
-    /// Sent as part of a state (WATCH, MULTI) that began with the command of this number.
-    bound_to: Option<u64>,
-    number: u64,
-    permit: Permit,
-    attempts: u32,
-    arrived: Instant,
-    deadline: Option<Instant>,
-}
-
-impl Entry {
-    /// Whether Redis may have executed it, when commands were sent as far as `sent`.
-    const fn was_sent(&self, sent: u64) -> bool {
-        self.streamed || self.end <= sent
-    }
-}
-
-/// Why the connection is to end.
+/// When the client's connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     No,
-    /// What is in flight is answered first.
+    /// Once what is in flight is answered.
     AfterReplies,
-    /// As soon as what is to be said is said.
+    /// Once the client has what it may have.
     Now,
 }
 
 /// See the [module](self).
 #[derive(Debug)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "they are independent of each other"
-)]
 pub struct Session {
     settings: Arc<SessionSettings>,
     gate: Arc<Gate>,
+    tally: Tally,
+    inbox: Inbox,
+    queue: Queue,
+    outbox: Outbox,
+    client: ClientState,
     link: Link,
-    ending: Ending,
-
-    /// Bytes of the client; the one at `first` has the position `base` in the client's stream.
-    inbox: Vec<u8>,
-    first: usize,
-    base: u64,
-    /// Where the command begins that is being scanned.
-    begun: u64,
-    scanned: u64,
-    /// How far commands were sent on the current connection.
-    sent: u64,
-    scanner: CommandScanner,
-    /// A command that is still coming is being sent already.
-    streaming: bool,
-    /// Levee's own reply to the command that ends at `scanned`, for when all before it are answered.
+    /// Levee's reply to the command scanned last, for when all before it are answered.
     own_reply: Option<Vec<u8>>,
-    queue: VecDeque<Entry>,
-    next_number: u64,
-    /// Commands that were taken on, and the permit they have if all have the same, since the gate was
-    /// told: it is asked and told once for each read, not for each command.
-    entered: u32,
-    pass: Option<Permit>,
-    /// Commands that ended since the gate was told: all with this permit, in this way.
-    ended: Option<(Permit, Answer, u32)>,
-
-    /// Bytes for the client: up to `ready` they may go.
-    replies: Vec<u8>,
-    delivered: usize,
-    ready: usize,
-    frame: usize,
-    reply_scanned: usize,
-    reply_scanner: ReplyScanner,
-    /// Part of the first reply was passed on.
-    reply_streams: bool,
-    /// How many replies at the front say "not executed", and are kept back.
-    held: usize,
-
-    /// What the upstream must be told before the rest.
-    preamble: Vec<u8>,
-    replay: Replay,
-    multi: Option<u64>,
-    watch: Option<u64>,
-    /// A transaction that the breaker refused goes on: none of it may be executed.
-    multi_refused: bool,
-    /// What sets the connection's state was answered by Levee: what comes after it can't be executed.
-    state_failed: bool,
-    subscribed: bool,
-    attached: bool,
-    /// Attempts in a row that did not bring the first command further.
-    failures: u32,
-    retried: bool,
-    /// Why the last connection could not be made.
-    obstacle: String,
+    ending: Ending,
+    /// When bytes last moved.
     active: Instant,
 }
 
@@ -196,75 +110,49 @@ impl Session {
         Self {
             settings,
             gate,
-            link: Link::Down,
-            ending: Ending::No,
-            inbox: Vec::new(),
-            first: 0,
-            base: 0,
-            begun: 0,
-            scanned: 0,
-            sent: 0,
-            scanner: CommandScanner::default(),
-            streaming: false,
+            tally: Tally::default(),
+            inbox: Inbox::default(),
+            queue: Queue::default(),
+            outbox: Outbox::default(),
+            client: ClientState::default(),
+            link: Link::default(),
             own_reply: None,
-            queue: VecDeque::new(),
-            next_number: 0,
-            entered: 0,
-            pass: None,
-            ended: None,
-            replies: Vec::new(),
-            delivered: 0,
-            ready: 0,
-            frame: 0,
-            reply_scanned: 0,
-            reply_scanner: ReplyScanner::default(),
-            reply_streams: false,
-            held: 0,
-            preamble: Vec::new(),
-            replay: Replay::default(),
-            multi: None,
-            watch: None,
-            multi_refused: false,
-            state_failed: false,
-            subscribed: false,
-            attached: false,
-            failures: 0,
-            retried: false,
-            obstacle: String::new(),
+            ending: Ending::No,
             active: now,
         }
     }
 
     // ---- the client's side
 
-    /// Whether more of the client's bytes are wanted. Also while a command waits for its turn, since it
-    /// is by reading alone that a client's end is noticed.
+    /// Whether to read from the client. Also while a command waits for its turn: only a read notices that the client
+    /// has left.
     pub fn wants_client(&self) -> bool {
         self.ending == Ending::No
             && !self.replies_are_full()
-            && self.inbox.len() - self.first < self.settings.buffered_bytes
+            && self.inbox.len() < self.settings.buffered_bytes
     }
 
     /// The client does not take its replies.
     fn replies_are_full(&self) -> bool {
-        self.ready - self.delivered >= self.settings.buffered_bytes
+        self.outbox.backlog() >= self.settings.buffered_bytes
     }
 
-    /// Where the client's bytes go; then call [`client_sent`](Self::client_sent).
+    /// Where the client's bytes go. Then call [`client_sent`](Self::client_sent).
     pub const fn inbox(&mut self) -> &mut Vec<u8> {
-        &mut self.inbox
+        self.inbox.buffer()
     }
 
-    /// The inbox has more bytes.
+    /// There are more bytes in the inbox.
     pub fn client_sent(&mut self, now: Instant) {
         self.active = now;
         self.parse(now);
     }
 
-    /// The client sends no more.
+    /// The client sends nothing more.
     pub fn client_ended(&mut self) {
-        let waits = |entry: &Entry| matches!(entry.effect, Effect::Blocks(_));
-        let cut_short = self.scanner.is_within() || self.subscribed || self.queue.iter().any(waits);
+        let cut_short = self.inbox.is_within_command()
+            || self.client.is_subscribed()
+            || self.queue.iter().any(Entry::blocks);
         self.end(if cut_short {
             Ending::Now
         } else {
@@ -272,149 +160,122 @@ impl Session {
         });
     }
 
-    /// The process is to stop: what is in flight is answered, no more is taken.
+    /// The process stops: what is in flight is answered, nothing more is accepted.
     pub fn stop(&mut self) {
         self.end(Ending::AfterReplies);
     }
 
     /// Bytes for the client.
     pub fn to_client(&self) -> &[u8] {
-        &self.replies[self.delivered..self.ready]
+        self.outbox.deliverable()
     }
 
-    /// So many of them went.
+    /// The client took the first `bytes` of them.
     pub fn client_took(&mut self, bytes: usize, now: Instant) {
         self.active = now;
         let were_full = self.replies_are_full();
-        self.delivered += bytes;
-        if self.delivered == self.replies.len() {
-            self.replies.clear();
-            (self.delivered, self.ready, self.frame, self.reply_scanned) = (0, 0, 0, 0);
-            shrink(&mut self.replies);
-        } else if self.delivered > KEPT_BACK {
-            self.replies.drain(..self.delivered);
-            self.ready -= self.delivered;
-            self.frame = self.frame.saturating_sub(self.delivered);
-            self.reply_scanned -= self.delivered;
-            self.delivered = 0;
-        }
+        self.outbox.took(bytes);
         if were_full && !self.replies_are_full() {
             self.parse(now);
         }
     }
 
-    /// Whether the connection is to be closed now.
+    /// Whether to close the client's connection now.
     pub fn is_over(&self) -> bool {
+        let has_taken_all = !self.outbox.has_deliverable();
         match self.ending {
             Ending::No => false,
             Ending::AfterReplies => {
-                self.queue.is_empty() && self.own_reply.is_none() && self.to_client().is_empty()
+                self.queue.is_empty() && self.own_reply.is_none() && has_taken_all
             }
-            Ending::Now => self.to_client().is_empty(),
+            Ending::Now => has_taken_all,
         }
     }
 
-    /// The client has gone, or is to go: nobody waits for what is in flight.
+    /// The client has left or is made to leave: nobody waits for what is in flight.
     pub fn abandon(&mut self, now: Instant) {
-        while let Some(entry) = self.queue.pop_front() {
-            self.note_end(entry.permit, Answer::Abandoned, now);
+        while let Some(entry) = self.queue.pop() {
+            self.tally
+                .end(entry.permit, Answer::Abandoned, &self.gate, now);
         }
-        self.tell_gate(now);
-        self.link = Link::Down;
+        self.tally.flush(&self.gate, now);
+        self.disconnect();
     }
 
     // ---- the upstream's side
 
-    /// Whether a connection is to be made.
+    /// Whether to connect to the upstream.
     pub const fn wants_connection(&self) -> bool {
-        matches!(self.link, Link::Connecting(_))
+        matches!(self.link.state(), LinkState::Connecting(_))
     }
 
-    /// Whether the connection that there is is to be kept.
+    /// Whether to keep the connection to the upstream.
     pub const fn keeps_connection(&self) -> bool {
-        matches!(self.link, Link::Up | Link::Replaying(_))
+        self.link.is_connected()
     }
 
-    /// It has been made.
+    /// The wanted connection was made.
     pub fn connected(&mut self) {
-        let preamble = self.replay.preamble();
-        self.preamble = preamble.bytes;
-        self.sent = self.front();
-        self.reply_scanner = ReplyScanner::default();
-        self.link = if preamble.commands > 0 {
-            Link::Replaying(preamble.commands)
-        } else {
-            Link::Up
-        };
+        self.link.connected(self.client.preamble());
+        self.inbox.rewind();
         self.gate.reachable();
     }
 
-    /// It could not be made.
+    /// The wanted connection could not be made.
     pub fn not_connected(&mut self, why: &str, now: Instant) {
         self.note_obstacle(why, now);
-        self.retried = true;
-        self.link = Link::Waiting(self.gate.unreachable(&self.settings.backoff, now));
+        let next = self.gate.unreachable(&self.settings.backoff, now);
+        self.link.not_connected(next);
         self.parse(now);
     }
 
-    fn note_obstacle(&mut self, why: &str, now: Instant) -> String {
-        let message = format!("Redis can't be reached: {why}");
-        self.gate.note(&message, now);
-        why.clone_into(&mut self.obstacle);
-        message
-    }
-
-    /// Whether more of the upstream's bytes are wanted.
+    /// Whether to read from the upstream.
     pub fn wants_upstream(&self) -> bool {
         self.keeps_connection() && !self.replies_are_full()
     }
 
-    /// Where the upstream's bytes go; then call [`upstream_sent`](Self::upstream_sent).
+    /// Where the upstream's bytes go. Then call [`upstream_sent`](Self::upstream_sent).
     pub const fn replies(&mut self) -> &mut Vec<u8> {
-        &mut self.replies
+        self.outbox.buffer()
     }
 
-    /// There are more of the upstream's bytes: so many.
+    /// There are more of the upstream's bytes: this many.
     pub fn upstream_sent(&mut self, bytes: usize, now: Instant) {
         self.active = now;
         self.gate.counts.bytes_from.add(bytes as u64);
         self.take_replies(now);
-        self.tell_gate(now);
+        self.tally.flush(&self.gate, now);
     }
 
     /// Bytes for the upstream.
     pub fn to_upstream(&self) -> &[u8] {
-        if !self.preamble.is_empty() {
-            return &self.preamble;
+        if !self.link.preamble().is_empty() {
+            return self.link.preamble();
         }
-        if self.link != Link::Up || self.held > 0 {
+        if !self.link.is_up() || self.outbox.held() > 0 {
             return &[];
         }
-        let until = if self.streaming {
-            self.scanned
-        } else {
-            self.begun
-        };
-        &self.inbox[self.index(self.sent)..self.index(until)]
+        self.inbox.unsent()
     }
 
-    /// So many of them went.
+    /// The upstream took the first `bytes` of them.
     pub fn upstream_took(&mut self, bytes: usize, now: Instant) {
         self.gate.counts.bytes_to.add(bytes as u64);
-        if !self.preamble.is_empty() {
-            self.preamble.drain(..bytes);
+        if !self.link.preamble().is_empty() {
+            self.link.took_preamble(bytes);
             return;
         }
-        let before = self.sent;
-        self.sent += bytes as u64;
+        let before = self.inbox.sent();
+        self.inbox.took(bytes);
+        let sent = self.inbox.sent();
         for entry in self.queue.iter_mut().rev() {
             if entry.end <= before {
                 break;
             }
-            if entry.end <= self.sent {
+            if entry.end <= sent {
                 entry.attempts += 1;
-                if matches!(entry.effect, Effect::Blocks(_)) && entry.permit.is_probe() {
-                    // It may wait for long where Redis is well; others must be able to find that out.
+                if entry.blocks() && entry.permit.is_probe() {
+                    // It may wait for long though Redis is well. Others must be able to find that out.
                     self.gate.give_back(entry.permit, now);
                     entry.permit = Permit::UNTRACKED;
                 }
@@ -423,10 +284,10 @@ impl Session {
         self.let_go_of_streamed(now);
     }
 
-    /// What is passed on as it comes is not kept, once all before it is answered.
+    /// What is sent as it arrives is not kept once all before it is answered.
     fn let_go_of_streamed(&mut self, now: Instant) {
-        if self.streaming && self.queue.len() == 1 {
-            self.let_go(self.sent);
+        if self.inbox.is_streaming() && self.queue.len() == 1 {
+            self.inbox.let_go_of_sent();
             if let Some(entry) = self.queue.back_mut() {
                 entry.deadline = Some(now.after(self.settings.deadline));
             }
@@ -441,10 +302,10 @@ impl Session {
 
     // ---- time
 
-    /// When [`wake`](Self::wake) must be called at the latest.
+    /// When to call [`wake`](Self::wake) at the latest.
     pub fn wake_at(&self) -> Instant {
         let mut at = self.active.after(self.settings.idle);
-        if let Link::Waiting(until) | Link::Connecting(until) = self.link {
+        if let LinkState::Waiting(until) | LinkState::Connecting(until) = self.link.state() {
             at = at.min(until);
         }
         if let Some(due) = self.due() {
@@ -453,10 +314,10 @@ impl Session {
         at
     }
 
-    /// When the first command must have its reply. What stands behind it has to wait for it anyway.
+    /// When the first command must have its reply. Those behind it have to wait for it anyway.
     fn due(&self) -> Option<Instant> {
         let first = self.queue.front()?;
-        if matches!(first.effect, Effect::Blocks(_)) && self.link != Link::Up {
+        if first.blocks() && !self.link.is_up() {
             // It does not block yet.
             return Some(first.arrived.after(self.settings.deadline));
         }
@@ -468,121 +329,76 @@ impl Session {
         if self.due().is_some_and(|due| due <= now) {
             self.overdue(now);
         }
-        match self.link {
-            Link::Waiting(until) if until <= now => {
-                self.link = match self.gate.turn(&self.settings.backoff, now) {
-                    Ok(()) => Link::Connecting(now.after(self.settings.connect_timeout)),
-                    Err(later) => Link::Waiting(later),
-                };
+        match self.link.state() {
+            LinkState::Waiting(until) if until <= now => {
+                match self.gate.turn(&self.settings.backoff, now) {
+                    Ok(()) => self.link.connect(now.after(self.settings.connect_timeout)),
+                    Err(later) => self.link.wait(later),
+                }
             }
-            Link::Connecting(until) if until <= now => {
-                let message = format!(
-                    "no connection within {}",
-                    text(self.settings.connect_timeout)
-                );
-                self.link = Link::Down;
-                self.not_connected(&message, now);
+            LinkState::Connecting(until) if until <= now => {
+                let limit = text(self.settings.connect_timeout);
+                self.link.disconnect();
+                self.not_connected(&format!("no connection within {limit}"), now);
             }
             _ => {}
         }
-        let is_idle = self.queue.is_empty() && !self.subscribed && self.to_client().is_empty();
-        let is_stuck = !self.to_client().is_empty() || self.waits_for_the_rest();
-        if (is_idle || is_stuck) && self.active.after(self.settings.idle) <= now {
+        self.close_idle(now);
+    }
+
+    fn close_idle(&mut self, now: Instant) {
+        if self.active.after(self.settings.idle) > now {
+            return;
+        }
+        let has_taken_all = !self.outbox.has_deliverable();
+        let is_idle = self.queue.is_empty() && !self.client.is_subscribed() && has_taken_all;
+        if is_idle || !has_taken_all || self.waits_for_the_rest() {
             self.gate.counts.refused_idle.inc();
-            self.ready = self.delivered;
+            self.outbox.discard();
             self.disconnect();
             self.end(Ending::Now);
-        } else if self.active.after(self.settings.idle) <= now {
+        } else {
             self.active = now;
         }
     }
 
-    /// Redis has all that the client has sent of a command that is passed on as it comes.
+    /// Redis has everything that the client has sent of a command that is sent as it arrives.
     fn waits_for_the_rest(&self) -> bool {
-        self.streaming && self.queue.len() == 1 && self.to_upstream().is_empty()
+        self.inbox.is_streaming() && self.queue.len() == 1 && self.to_upstream().is_empty()
     }
 
+    // ---- decisions that need several parts
+
+    /// There is no connection any more. What it left incomplete is dropped.
+    fn disconnect(&mut self) {
+        self.link.disconnect();
+        self.outbox.disconnect();
+    }
+
+    /// The client relies on state that the next connection can't have.
+    fn has_state(&self) -> bool {
+        self.client.is_lost(self.queue.front_number())
+    }
+
+    fn note_obstacle(&mut self, why: &str, now: Instant) -> String {
+        let message = format!("Redis can't be reached: {why}");
+        self.gate.note(&message, now);
+        self.link.note_obstacle(why);
+        message
+    }
+
+    /// `entry` is answered, so its bytes are not needed any more.
     fn forget(&mut self, entry: &Entry) {
-        if entry.end == u64::MAX {
-            self.streaming = false;
-            (self.begun, self.scanned) = (self.end_of_inbox(), self.end_of_inbox());
+        if entry.is_arriving() {
+            self.inbox.let_go_of_stream();
+        } else {
+            self.inbox.let_go_of_front(entry.end);
         }
-        self.let_go(entry.end.min(self.end_of_inbox()));
-    }
-
-    // ---- the gate
-
-    /// A command ended.
-    fn note_end(&mut self, permit: Permit, answer: Answer, now: Instant) {
-        match &mut self.ended {
-            Some((last_permit, last_answer, count))
-                if (*last_permit, *last_answer) == (permit, answer) =>
-            {
-                *count += 1;
-            }
-            _ => {
-                self.tell_gate(now);
-                self.ended = Some((permit, answer, 1));
-            }
-        }
-    }
-
-    /// Tells the gate what happened since the last time.
-    fn tell_gate(&mut self, now: Instant) {
-        self.pass = None;
-        let entered = std::mem::take(&mut self.entered);
-        if entered > 0 {
-            self.gate.entered(entered, now);
-        }
-        if let Some((permit, answer, count)) = self.ended.take() {
-            self.gate.record(permit, answer, count, now);
-        }
-    }
-
-    // ---- small things
-
-    /// Puts a reply of our own behind what is ready.
-    fn say(&mut self, reply: &[u8]) {
-        let at = self.ready;
-        self.replies.splice(at..at, reply.iter().copied());
-        self.ready += reply.len();
-        self.frame += reply.len();
-        self.reply_scanned += reply.len();
     }
 
     fn end(&mut self, ending: Ending) {
         if self.ending != Ending::Now {
             self.ending = ending;
-        }
-    }
-
-    /// Where the first command that is not answered begins.
-    const fn front(&self) -> u64 {
-        self.base
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "the inbox is in memory")]
-    const fn index(&self, position: u64) -> usize {
-        self.first + (position - self.base) as usize
-    }
-
-    const fn end_of_inbox(&self) -> u64 {
-        self.base + (self.inbox.len() - self.first) as u64
-    }
-
-    /// What stands before `position` in the client's stream is not needed any more.
-    fn let_go(&mut self, position: u64) {
-        self.first = self.index(position);
-        self.base = position;
-        self.sent = self.sent.max(position);
-        if self.first == self.inbox.len() {
-            self.inbox.clear();
-            self.first = 0;
-            shrink(&mut self.inbox);
-        } else if self.first > KEPT_BACK && self.first > self.inbox.len() / 2 {
-            // So each byte is moved once at most, however long the pipeline.
-            self.inbox.drain(..self.first);
-            self.first = 0;
         }
     }
 }

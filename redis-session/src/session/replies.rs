@@ -1,14 +1,13 @@
-//! From the upstream's bytes to the client: whose reply is it, may it go out, and what has it changed.
+//! From the upstream's bytes to the client: whose reply it is, whether it may go out, and what it has changed.
 
-use super::{Ending, KEPT_BACK, Link, Session};
+use super::link::LinkState;
+use super::{Ending, Session};
 use crate::commands::Effect;
 use crate::gate::Answer;
-use crate::replay::Replay;
-use crate::resp::ReplyScanner;
 use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
 
-/// Replies that begin so say that the command was not executed.
+/// Replies that begin like this say that the command was not executed.
 const NOT_EXECUTED: [&[u8]; 6] = [
     b"-LOADING",
     b"-TRYAGAIN",
@@ -24,35 +23,25 @@ const UNAVAILABLE: [&[u8]; 3] = [b"-LOADING", b"-CLUSTERDOWN", b"-MASTERDOWN"];
 impl Session {
     pub(super) fn take_replies(&mut self, now: Instant) {
         loop {
-            match self
-                .reply_scanner
-                .advance(&self.replies[self.reply_scanned..])
-            {
-                Ok(progress) => {
-                    self.reply_scanned += progress.consumed;
-                    if !progress.complete {
-                        break;
-                    }
+            match self.outbox.scan() {
+                Ok(false) => break,
+                Ok(true) => {
                     self.on_reply(now);
                     if !self.keeps_connection() {
                         return;
                     }
                 }
                 Err(error) => {
-                    self.lost(
-                        &format!("what Redis sent is not its protocol: {error}"),
-                        now,
-                    );
+                    let why = format!("what Redis sent is not its protocol: {error}");
+                    self.lost(&why, now);
                     return;
                 }
             }
         }
-        let is_long = self.replies.len() - self.frame > KEPT_BACK;
-        if self.link == Link::Up && (self.reply_streams || is_long) {
-            // What was kept back before it can't be kept any longer.
+        if self.link.is_up() && (self.outbox.streams() || self.outbox.is_long()) {
+            // Replies before it can't be held back any longer.
             self.release(now);
-            self.reply_streams = true;
-            self.ready = self.reply_scanned;
+            self.outbox.stream();
             let deadline = now.after(self.settings.deadline);
             if let Some(first) = self.queue.front_mut() {
                 first.deadline = Some(deadline);
@@ -62,37 +51,21 @@ impl Session {
     }
 
     fn on_reply(&mut self, now: Instant) {
-        let is_push = self.reply_scanner.kind() == b'>';
-        let is_error = matches!(self.reply_scanner.kind(), b'-' | b'!');
-        if let Link::Replaying(left) = self.link {
-            self.on_replayed(left, is_push, is_error, now);
+        if let LinkState::Replaying(left) = self.link.state() {
+            self.on_replayed(left, now);
             return;
         }
-        let Some(first) = self.queue.front().copied() else {
-            self.pass_reply();
+        let Some(first) = self.queue.front() else {
+            self.outbox.pass();
             return;
         };
-        if is_push && first.effect != Effect::Subscribe {
-            self.pass_if_free();
+        if self.outbox.is_push() && first.class.effect != Effect::Subscribe {
+            self.outbox.pass_push();
             return;
         }
-        if is_error && !self.reply_streams && self.says_not_executed() && self.may_hold() {
-            if self.says_unavailable()
-                && let Some(entry) = self.queue.get_mut(self.held)
-            {
-                // Like a connection that can't be made: that is not an attempt.
-                entry.attempts = entry.attempts.saturating_sub(1);
-            }
-            self.held += 1;
-            self.frame = self.reply_scanned;
-            let outstanding = self
-                .queue
-                .iter()
-                .filter(|entry| entry.end <= self.sent)
-                .count();
-            if self.held >= outstanding {
-                self.repeat_held(now);
-            }
+        let is_error = self.outbox.is_error();
+        if is_error && !self.outbox.streams() && self.says_not_executed() && self.may_hold() {
+            self.hold(now);
             return;
         }
         let answer = if !is_error {
@@ -103,176 +76,136 @@ impl Session {
             Answer::Error
         };
         self.release(now);
-        self.pass_reply();
+        self.outbox.pass();
         self.settle_first(answer, now);
     }
 
-    fn on_replayed(&mut self, left: u32, is_push: bool, is_error: bool, now: Instant) {
-        let said = String::from_utf8_lossy(&self.replies[self.frame..self.reply_scanned])
+    /// Holds back a reply that says that its command was not executed, so that it can be tried again.
+    fn hold(&mut self, now: Instant) {
+        if self.says_unavailable()
+            && let Some(entry) = self.queue.get_mut(self.outbox.held())
+        {
+            // Like a connection that can't be made, it isn't an attempt.
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
+        self.outbox.hold();
+        if self.outbox.held() >= self.queue.sent(self.inbox.sent()) {
+            self.repeat_held(now);
+        }
+    }
+
+    /// A reply to the preamble.
+    fn on_replayed(&mut self, left: u32, now: Instant) {
+        let (is_push, is_error) = (self.outbox.is_push(), self.outbox.is_error());
+        let reply = String::from_utf8_lossy(self.outbox.reply())
             .trim_end()
             .to_owned();
         let refused = is_error && self.says_not_executed();
-        self.replies.drain(self.frame..self.reply_scanned);
-        self.reply_scanned = self.frame;
+        self.outbox.remove_reply();
         if is_push {
             return;
         }
         if refused {
             self.disconnect();
-            let message = self.note_obstacle(&said, now);
+            let message = self.note_obstacle(&reply, now);
             self.try_again(&message, 1, now);
             self.parse(now);
         } else if is_error {
-            // Without its state the connection is not the client's: somebody else's identity, another database.
-            self.fail_all(
-                &format!("the connection's state could not be set again: {said}"),
-                now,
-            );
+            // Without its state the connection isn't the client's: another identity, another database.
+            let what = format!("the connection's state could not be set again: {reply}");
+            self.fail_all(&what, now);
             self.disconnect();
             self.end(Ending::Now);
         } else {
-            self.link = if left > 1 {
-                Link::Replaying(left - 1)
-            } else {
-                Link::Up
-            };
+            self.link.replayed(left);
         }
     }
 
     fn says_not_executed(&self) -> bool {
-        let reply = &self.replies[self.frame..self.reply_scanned];
+        let reply = self.outbox.reply();
         NOT_EXECUTED.iter().any(|start| reply.starts_with(start))
     }
 
-    /// Whether the reply says that Redis serves nobody at the moment.
     fn says_unavailable(&self) -> bool {
-        let reply = &self.replies[self.frame..self.reply_scanned];
+        let reply = self.outbox.reply();
         UNAVAILABLE.iter().any(|start| reply.starts_with(start))
     }
 
+    /// Whether the reply may be held back: it is Redis's own, and the command can be tried again on another connection.
     fn may_hold(&self) -> bool {
-        let is_to_be_believed = self
-            .queue
-            .get(self.held)
-            .is_some_and(|entry| entry.bound_to.is_none() && !entry.scripted);
-        is_to_be_believed && !self.has_state() && !self.streaming && self.held < self.queue.len()
+        let entry = self.queue.get(self.outbox.held());
+        let is_free = entry.is_some_and(|entry| entry.bound_to.is_none() && !entry.class.scripted);
+        is_free && !self.has_state() && !self.inbox.is_streaming()
     }
 
-    /// All that is in flight was refused: it is tried again on a new connection.
+    /// Everything in flight was refused: it is tried again on a new connection.
     fn repeat_held(&mut self, now: Instant) {
-        let count = u32::try_from(self.held).unwrap_or(u32::MAX);
-        let wait = self
-            .settings
-            .backoff
-            .wait(self.failures, self.gate.random());
-        let at = now.after(wait);
-        let in_time = self
-            .queue
-            .front()
-            .and_then(|entry| entry.deadline)
-            .is_none_or(|deadline| at < deadline);
+        let held = self.outbox.held();
+        let at = self.next_attempt(now);
+        let deadline = self.queue.front().and_then(|entry| entry.deadline);
+        let in_time = deadline.is_none_or(|deadline| at < deadline);
         let attempts = self.settings.attempts;
         let used_up = self
             .queue
             .iter()
-            .take(self.held)
+            .take(held)
             .any(|entry| entry.attempts >= attempts);
-        if used_up || !in_time || self.gate.pay(count, now) == Withdrawal::Refused {
+        let retries = u32::try_from(held).unwrap_or(u32::MAX);
+        if used_up || !in_time || self.gate.pay(retries, now) == Withdrawal::Refused {
             self.release(now);
             return;
         }
         self.disconnect();
-        self.failures += 1;
-        self.retried = true;
-        self.sent = self.front();
-        self.link = Link::Waiting(at);
+        self.inbox.rewind();
+        self.link.retry(at);
     }
 
-    /// What was held back goes to the client as it came.
+    /// The client gets what was held back.
     pub(super) fn release(&mut self, now: Instant) {
-        if self.held == 0 {
-            return;
-        }
-        self.ready = self.frame;
-        for _ in 0..std::mem::take(&mut self.held) {
+        for _ in 0..self.outbox.release() {
             self.settle_first(Answer::Unavailable, now);
         }
     }
 
-    fn pass_if_free(&mut self) {
-        if self.held == 0 {
-            self.pass_reply();
-        } else {
-            self.frame = self.reply_scanned;
-        }
-    }
-
-    fn pass_reply(&mut self) {
-        self.ready = self.reply_scanned;
-        self.frame = self.reply_scanned;
-        self.reply_streams = false;
-    }
-
-    pub(super) fn drop_incomplete_reply(&mut self) {
-        self.replies.truncate(self.ready);
-        (self.frame, self.reply_scanned) = (self.ready, self.ready);
-        self.reply_scanner = ReplyScanner::default();
-    }
-
     /// The first command has its reply.
     fn settle_first(&mut self, answer: Answer, now: Instant) {
-        let Some(entry) = self.queue.pop_front() else {
+        let Some(entry) = self.queue.pop() else {
             return;
         };
+        let effect = entry.class.effect;
         if answer == Answer::Reply {
-            let command = self.first..self.index(entry.end.min(self.end_of_inbox()));
-            match entry.effect {
+            match effect {
                 Effect::Auth | Effect::Hello | Effect::Select | Effect::ClientSetting => {
-                    let kept = self.replay.adopt(entry.effect, &self.inbox[command]);
-                    self.attached |= kept.is_err();
+                    let command = self.inbox.front_command(entry.end);
+                    self.client.adopt(effect, command);
                 }
-                Effect::Reset => {
-                    self.replay = Replay::default();
-                    let is_ahead =
-                        |effect: Effect| self.queue.iter().any(|entry| entry.effect == effect);
-                    (self.subscribed, self.attached) =
-                        (is_ahead(Effect::Subscribe), is_ahead(Effect::Attach));
-                }
+                Effect::Reset => self.client.reset(
+                    self.queue.has(Effect::Subscribe),
+                    self.queue.has(Effect::Attach),
+                ),
                 _ => {}
             }
-        }
-        if answer != Answer::Reply && matches!(entry.effect, Effect::Multi | Effect::Watch) {
-            self.did_not_begin(entry.number);
+        } else if matches!(effect, Effect::Multi | Effect::Watch) {
+            self.client.did_not_begin(entry.number);
+            self.queue.unbind(entry.number);
         }
         self.forget(&entry);
-        if entry.end == u64::MAX {
-            // It was refused before it was complete, and the rest of it would be taken for commands.
+        if entry.is_arriving() {
+            // It was refused before it was complete, and its rest would be taken for commands.
             self.end(Ending::AfterReplies);
         }
         self.let_go_of_streamed(now);
-        (self.failures, self.retried) = (0, false);
-        if matches!(entry.effect, Effect::Blocks(_)) {
+        self.link.progressed();
+        if entry.blocks() {
             // What waited behind it could not be served before.
-            let limit = now.after(self.settings.deadline);
-            for waiting in &mut self.queue {
-                waiting.deadline = waiting.deadline.map(|deadline| deadline.max(limit));
-            }
+            self.queue.extend(now.after(self.settings.deadline));
         }
-        let took = now.since(entry.arrived);
-        match answer {
-            Answer::Reply => self.gate.counts.duration_success.observe(took),
-            _ => self.gate.counts.duration_error.observe(took),
-        }
-        self.note_end(entry.permit, answer, now);
-    }
-
-    /// The MULTI or WATCH of this number was refused: nothing depends on it.
-    fn did_not_begin(&mut self, number: u64) {
-        for state in [&mut self.multi, &mut self.watch] {
-            *state = state.filter(|began| *began != number);
-        }
-        for entry in &mut self.queue {
-            entry.bound_to = entry.bound_to.filter(|began| *began != number);
-        }
+        let counts = &self.gate.counts;
+        let durations = match answer {
+            Answer::Reply => &counts.duration_success,
+            _ => &counts.duration_error,
+        };
+        durations.observe(now.since(entry.arrived));
+        self.tally.end(entry.permit, answer, &self.gate, now);
     }
 }

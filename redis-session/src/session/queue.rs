@@ -1,0 +1,181 @@
+//! The commands that are not answered, in order.
+
+use crate::commands::{Class, Effect};
+use levee_policy::breaker::Permit;
+use levee_policy::time::Instant;
+use std::collections::VecDeque;
+
+/// Where a command ends that is still arriving.
+pub(super) const STILL_ARRIVING: u64 = u64::MAX;
+
+/// Whether a command can be sent again from the inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bytes {
+    Kept,
+    /// It is sent as it arrives, and its beginning is not kept.
+    Streamed,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Where it ends in the client's stream, or [`STILL_ARRIVING`].
+    pub end: u64,
+    pub bytes: Bytes,
+    pub class: Class,
+    /// It relies on state (WATCH, MULTI) that began with the command of this number.
+    pub bound_to: Option<u64>,
+    pub number: u64,
+    pub permit: Permit,
+    pub attempts: u32,
+    pub arrived: Instant,
+    pub deadline: Option<Instant>,
+}
+
+impl Entry {
+    /// Redis may have executed it, if commands were sent up to `sent`.
+    pub fn was_sent(&self, sent: u64) -> bool {
+        self.bytes == Bytes::Streamed || self.end <= sent
+    }
+
+    pub const fn is_arriving(&self) -> bool {
+        self.end == STILL_ARRIVING
+    }
+
+    pub const fn blocks(&self) -> bool {
+        matches!(self.class.effect, Effect::Blocks(_))
+    }
+
+    /// It may be sent again, and has been as often as it may.
+    pub const fn is_used_up(&self, attempts: u32) -> bool {
+        self.class.repeatable && self.attempts >= attempts
+    }
+
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    entries: VecDeque<Entry>,
+    next_number: u64,
+}
+
+impl Queue {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The number that the next command gets.
+    pub const fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    pub fn push(&mut self, entry: Entry) {
+        debug_assert_eq!(entry.number, self.next_number);
+        debug_assert!(self.entries.back().is_none_or(|last| last.end < entry.end));
+        self.next_number += 1;
+        self.entries.push_back(entry);
+    }
+
+    pub fn pop(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
+    }
+
+    pub fn front(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    pub fn front_mut(&mut self) -> Option<&mut Entry> {
+        self.entries.front_mut()
+    }
+
+    pub fn back_mut(&mut self) -> Option<&mut Entry> {
+        self.entries.back_mut()
+    }
+
+    pub fn get(&self, place: usize) -> Option<&Entry> {
+        self.entries.get(place)
+    }
+
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(place)
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry> {
+        self.entries.iter_mut()
+    }
+
+    /// The number of the first command that is not answered.
+    pub fn front_number(&self) -> u64 {
+        self.front().map_or(self.next_number, |entry| entry.number)
+    }
+
+    pub fn has(&self, effect: Effect) -> bool {
+        self.iter().any(|entry| entry.class.effect == effect)
+    }
+
+    /// Commands that were sent whole, when commands were sent up to `sent`.
+    pub fn sent(&self, sent: u64) -> usize {
+        self.iter().filter(|entry| entry.end <= sent).count()
+    }
+
+    /// How many commands at the front can't be sent again: all up to the last one that may have been executed and must
+    /// not be twice, that was sent `attempts` times, or that has lost the state it relies on.
+    pub fn cut(&self, sent: u64, attempts: u32) -> usize {
+        let mut cut = 0;
+        for (place, entry) in self.entries.iter().enumerate() {
+            let is_final = !entry.class.repeatable || entry.attempts >= attempts;
+            if (entry.was_sent(sent) && is_final) || self.loses_state(entry, cut) {
+                cut = place + 1;
+            }
+        }
+        cut
+    }
+
+    /// Like [`cut`](Self::cut), with the first command and all that are overdue.
+    pub fn cut_overdue(&self, sent: u64, attempts: u32, now: Instant) -> usize {
+        let mut cut = self.cut(sent, attempts);
+        for (place, entry) in self.entries.iter().enumerate() {
+            if place == 0 || entry.is_overdue(now) || self.loses_state(entry, cut) {
+                cut = cut.max(place + 1);
+            }
+        }
+        cut
+    }
+
+    /// `entry` relies on state that began with one of the first `cut` commands, or before.
+    fn loses_state(&self, entry: &Entry, cut: usize) -> bool {
+        let first = self.front_number() + cut as u64;
+        entry.bound_to.is_some_and(|number| number < first)
+    }
+
+    /// Nothing relies on the state that would have begun with the command `number`.
+    pub fn unbind(&mut self, number: u64) {
+        for entry in &mut self.entries {
+            entry.bound_to = entry.bound_to.filter(|began| *began != number);
+        }
+    }
+
+    /// Moves all deadlines to `later`.
+    pub fn postpone(&mut self, later: Instant) {
+        for entry in &mut self.entries {
+            entry.deadline = entry.deadline.map(|_| later);
+        }
+    }
+
+    /// Gives all commands until `limit` at least.
+    pub fn extend(&mut self, limit: Instant) {
+        for entry in &mut self.entries {
+            entry.deadline = entry.deadline.map(|deadline| deadline.max(limit));
+        }
+    }
+}

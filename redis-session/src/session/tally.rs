@@ -1,0 +1,64 @@
+//! What the gate is told once per read instead of once per command.
+
+use crate::gate::{Answer, Gate};
+use levee_policy::breaker::Permit;
+use levee_policy::time::Instant;
+
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Commands admitted since the gate was told.
+    entered: u32,
+    /// A permit that further commands may share until the gate is told.
+    shared: Option<Permit>,
+    ended: Option<Ended>,
+}
+
+/// Commands that ended the same way since the gate was told.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    permit: Permit,
+    answer: Answer,
+    count: u32,
+}
+
+impl Tally {
+    pub const fn shared_permit(&self) -> Option<Permit> {
+        self.shared
+    }
+
+    /// The gate gave this permit. A probe's is for one command.
+    pub fn share(&mut self, permit: Permit) {
+        self.shared = (!permit.is_probe()).then_some(permit);
+    }
+
+    pub const fn enter(&mut self) {
+        self.entered += 1;
+    }
+
+    /// A command ended.
+    pub fn end(&mut self, permit: Permit, answer: Answer, gate: &Gate, now: Instant) {
+        match &mut self.ended {
+            Some(ended) if (ended.permit, ended.answer) == (permit, answer) => ended.count += 1,
+            _ => {
+                self.flush(gate, now);
+                self.ended = Some(Ended {
+                    permit,
+                    answer,
+                    count: 1,
+                });
+            }
+        }
+    }
+
+    /// Tells the gate what has happened.
+    pub fn flush(&mut self, gate: &Gate, now: Instant) {
+        self.shared = None;
+        let entered = std::mem::take(&mut self.entered);
+        if entered > 0 {
+            gate.entered(entered, now);
+        }
+        if let Some(ended) = self.ended.take() {
+            gate.record(ended.permit, ended.answer, ended.count, now);
+        }
+    }
+}
