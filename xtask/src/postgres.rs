@@ -81,6 +81,10 @@ fn reachable(fetched: &Path, version: &str) -> Result<PathBuf, Failure> {
         return Ok(fetched.to_path_buf());
     }
     let copy = env::temp_dir().join(format!("levee-postgres-{version}"));
+    if is_of_root(&copy) && !has_programs(&copy.join(BIN)) {
+        // Something cleans the temporary directory, file by file.
+        let _ = fs::remove_dir_all(&copy);
+    }
     if !copy.exists() {
         make_copy(fetched, &copy).map_err(|error| {
             Failure::Install(format!(
