@@ -1,30 +1,31 @@
-//! The loop around a job, with a job that does as it is told.
+//! The loop around a job, with a scripted job.
 #![allow(missing_docs)]
 
 use levee::clock::Clock;
 use levee::jobs::metrics::{JobFamilies, JobMetrics};
-use levee::jobs::pace;
+use levee::jobs::pace::PaceSettings;
 use levee::jobs::report::{Outcome, Report};
-use levee::jobs::runner::{Runner, Settings};
-use levee::jobs::{Batch, Error, Job, Kind, Run};
+use levee::jobs::runner::Runner;
+use levee::jobs::settings::JobSettings;
+use levee::jobs::{Batch, Error, ErrorKind, Job, Run};
 use prometheus::Registry;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// What each step answers, in order; what follows has no more to do.
+/// The result of each step, in order; after that nothing is left to do.
 #[derive(Clone, Default)]
 struct Script {
     begins_after: Duration,
-    begins: Arc<Mutex<VecDeque<Kind>>>,
-    claims: Arc<Mutex<VecDeque<Kind>>>,
-    batches: Arc<Mutex<VecDeque<Result<u64, Kind>>>>,
+    begins: Arc<Mutex<VecDeque<ErrorKind>>>,
+    claims: Arc<Mutex<VecDeque<ErrorKind>>>,
+    batches: Arc<Mutex<VecDeque<Result<u64, ErrorKind>>>>,
     lags: Arc<Mutex<VecDeque<Duration>>>,
     asked: Arc<Mutex<Vec<u32>>>,
 }
 
-fn error(kind: Kind) -> Error {
+fn error(kind: ErrorKind) -> Error {
     Error {
         kind,
         message: format!("{kind:?}"),
@@ -67,9 +68,9 @@ impl Run for Script {
     }
 }
 
-const SETTINGS: Settings = Settings {
+const SETTINGS: JobSettings = JobSettings {
     every: None,
-    pace: pace::Settings {
+    pace: PaceSettings {
         batch: 100,
         aim: Duration::from_mins(1),
         pause: Duration::ZERO,
@@ -85,7 +86,7 @@ fn metrics() -> JobMetrics {
     families.job("x", None).unwrap()
 }
 
-async fn run(script: &Script, settings: Settings) -> Report {
+async fn run(script: &Script, settings: JobSettings) -> Report {
     let (_stop, stopped) = watch::channel(false);
     let metrics = metrics();
     let clock = Clock::start();
@@ -113,8 +114,8 @@ async fn a_run_goes_on_until_a_batch_is_not_full() {
 }
 
 #[tokio::test]
-async fn what_may_pass_is_tried_again_and_what_will_not_is_told() {
-    use Kind::{Elsewhere, Permanent, Slow, Transient};
+async fn transient_failures_are_retried_and_permanent_ones_reported() {
+    use ErrorKind::{Elsewhere, Permanent, Slow, Transient};
     for (batches, outcome, rows) in [
         (
             vec![Ok(100), Err(Transient), Err(Transient), Ok(1)],
@@ -155,41 +156,49 @@ async fn a_claim_that_is_still_held_after_a_lost_connection_is_our_own() {
         (5, Outcome::Failed, 100, Some("Transient")),
     ] {
         let script = Script::default();
-        let batches = [Ok(100), Err(Kind::Transient), Ok(1)];
+        let batches = [Ok(100), Err(ErrorKind::Transient), Ok(1)];
         script.batches.lock().unwrap().extend(batches);
         let pause = Duration::from_millis(50);
-        let pace = pace::Settings {
+        let pace = PaceSettings {
             pause,
             ..SETTINGS.pace
         };
         let ((), report) = tokio::join!(
             async {
-                // Behind the first claim.
+                // After the first claim.
                 while script.asked.lock().unwrap().is_empty() {
                     tokio::task::yield_now().await;
                 }
-                let held = [Kind::Elsewhere].repeat(held_for);
+                let held = [ErrorKind::Elsewhere].repeat(held_for);
                 script.claims.lock().unwrap().extend(held);
             },
-            run(&script, Settings { pace, ..SETTINGS })
+            run(&script, JobSettings { pace, ..SETTINGS })
         );
         assert_eq!((report.outcome, report.rows), (outcome, rows));
-        assert_eq!(report.error.as_deref(), error, "what went wrong first");
+        assert_eq!(
+            report.error.as_deref(),
+            error,
+            "the first error is reported"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_claim_that_is_still_held_after_the_first_batch_was_lost_is_our_own() {
     let script = Script::default();
-    let batches = [Err(Kind::Transient), Ok(1)];
+    let batches = [Err(ErrorKind::Transient), Ok(1)];
     script.batches.lock().unwrap().extend(batches);
     let ((), report) = tokio::join!(
         async {
-            // Behind the first claim.
+            // After the first claim.
             while script.asked.lock().unwrap().is_empty() {
                 tokio::task::yield_now().await;
             }
-            script.claims.lock().unwrap().push_back(Kind::Elsewhere);
+            script
+                .claims
+                .lock()
+                .unwrap()
+                .push_back(ErrorKind::Elsewhere);
         },
         run(&script, SETTINGS)
     );
@@ -197,7 +206,7 @@ async fn a_claim_that_is_still_held_after_the_first_batch_was_lost_is_our_own() 
 }
 
 #[tokio::test]
-async fn copies_that_are_behind_are_waited_for() {
+async fn replicas_that_are_behind_are_waited_for() {
     let script = Script::default();
     script
         .lags
@@ -217,7 +226,7 @@ async fn a_run_has_limits() {
     script.batches.lock().unwrap().extend([Ok(100); 5]);
     let report = run(
         &script,
-        Settings {
+        JobSettings {
             max_rows: 250,
             ..SETTINGS
         },
@@ -230,13 +239,13 @@ async fn a_run_has_limits() {
     script.batches.lock().unwrap().extend([Ok(100); 5]);
     let report = run(
         &script,
-        Settings {
+        JobSettings {
             max_time: Duration::ZERO,
             ..SETTINGS
         },
     )
     .await;
-    // The batch at hand is finished.
+    // The current batch is finished.
     assert_eq!((report.outcome, report.rows), (Outcome::Limit, 100));
 }
 
@@ -248,7 +257,7 @@ async fn a_run_that_waits_for_others_has_all_its_time_after_that() {
     };
     script.batches.lock().unwrap().extend([Ok(100); 3]);
     let max_time = Duration::from_secs(2);
-    let settings = Settings {
+    let settings = JobSettings {
         max_time,
         ..SETTINGS
     };
@@ -261,7 +270,7 @@ async fn a_dry_run_only_counts() {
     let script = Script::default();
     let report = run(
         &script,
-        Settings {
+        JobSettings {
             dry_run: true,
             ..SETTINGS
         },
@@ -279,7 +288,7 @@ async fn the_first_run_comes_within_a_minute_and_later_ones_up_to_a_tenth_early(
     let clock = Clock::start();
     let scheduled = |seed: u64, every: Duration| {
         let (stop, stopped) = watch::channel(false);
-        let settings = Settings {
+        let settings = JobSettings {
             every: Some(every),
             ..SETTINGS
         };
@@ -323,7 +332,7 @@ async fn the_first_run_comes_within_a_minute_and_later_ones_up_to_a_tenth_early(
     stop.send(true).unwrap();
     task.await.unwrap();
     let wait = next.since(began);
-    // From the moment that the run was due, which is a little before it began.
+    // Counted from when the run was due, a little before it began.
     assert!(
         wait > every * 8 / 10 && wait < every,
         "{wait:?} after the run began"

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use levee::clock::Clock;
 use levee::config::Config;
+use levee::database::activity::Effect;
 use levee::database::watchdog::{Act, Class};
 use levee::parts::database;
 use levee_harness::clock::Stopwatch;
@@ -184,7 +185,7 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
             Act::EndIdle,
         ] {
             let done = runtime.block_on(guard.carry_out(session, act));
-            assert_eq!(done, Ok(false), "{act:?}");
+            assert_eq!(done, Ok(Effect::TooLate), "{act:?}");
         }
     };
     let first = seen("/* 1 */");

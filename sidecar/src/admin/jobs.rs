@@ -216,7 +216,7 @@ fn describe(job: &Job) -> Value {
         },
         "every_seconds": job.settings.every.map(|every| every.as_secs_f64()),
         "dry_run": job.settings.dry_run,
-        "running": status.running.map(|(since, rows)| json!({"since": wall(since), "rows": rows})),
+        "running": status.running.map(|run| json!({"since": wall(run.since), "rows": run.rows})),
         "problem": status.problem,
         "last": status.last.as_ref().map(describe_report),
         "next": status.next.map(wall),

@@ -178,8 +178,8 @@ fn jobs(part: &DatabasePart, now: Instant) -> Vec<Job> {
         Job {
             name: job.name.clone(),
             dry_run: job.settings.dry_run,
-            running_seconds: status.running.map(|(since, _)| seconds(now, since)),
-            running_rows: status.running.map(|(_, rows)| rows),
+            running_seconds: status.running.map(|run| seconds(now, run.since)),
+            running_rows: status.running.map(|run| run.rows),
             last_outcome: last.as_ref().map(|last| last.outcome.name().to_owned()),
             last_seconds_ago: last
                 .as_ref()

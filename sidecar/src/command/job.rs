@@ -89,7 +89,7 @@ async fn run_with_progress(
             _ = interrupt.recv() => { let _ = stop.send(true); }
             _ = terminate.recv() => { let _ = stop.send(true); }
             () = tokio::time::sleep(REFRESH) => {
-                bar.set_position(job.status().running.map_or(0, |(_, rows)| rows));
+                bar.set_position(job.status().running.map_or(0, |progress| progress.rows));
                 bar.tick();
             }
         }

@@ -1,11 +1,12 @@
 //! The section `database`: where it is, which jobs there are, what the watchdog watches.
 
 use super::{MILLISECOND, Secret};
+use crate::database::dialect::Dialect;
 use crate::database::preset::{PRESETS, Preset};
-use crate::database::sql::{Action, Condition, Dialect, Identifier, Spec, Value};
-use crate::database::watchdog::{self, Class, Rule};
-use crate::jobs::pace;
-use crate::jobs::runner;
+use crate::database::sql::{Action, Condition, Identifier, Spec, Value};
+use crate::database::watchdog::{Class, Rule, WatchdogSettings};
+use crate::jobs::pace::PaceSettings;
+use crate::jobs::settings::JobSettings;
 use levee_config::LONGEST;
 use levee_config::reader::Section;
 use sqlx::postgres::PgConnectOptions;
@@ -82,14 +83,14 @@ pub struct Job {
     /// What it does.
     pub spec: Spec,
     /// When and how it is run.
-    pub settings: runner::Settings,
+    pub settings: JobSettings,
 }
 
 /// The watchdog.
 #[derive(Clone, Debug)]
 pub struct Watchdog {
     /// What it watches, and what it does.
-    pub settings: watchdog::Settings,
+    pub settings: WatchdogSettings,
     /// How often it looks.
     pub every: Duration,
     /// Whether it only says what it would do.
@@ -166,16 +167,10 @@ fn read_database(s: &mut Section<'_>) -> Database {
         }
     }
     let dialect = s
-        .choice(
-            "dialect",
-            &[
-                ("postgres", Dialect::Postgres),
-                ("cockroach", Dialect::Cockroach),
-            ],
-        )
+        .choice("dialect", &Dialect::ALL)
         .unwrap_or(Dialect::Postgres);
     let watchdog = s.section("watchdog", |s| {
-        if dialect == Dialect::Cockroach && s.has("terminate_after") {
+        if !dialect.ends_sessions() && s.has("terminate_after") {
             s.error("terminate_after", "is for dialect postgres only");
         }
         (!s.is_absent()).then(|| read_watchdog(s))
@@ -217,12 +212,12 @@ fn read_job(s: &mut Section<'_>) -> Job {
         None => read_spec(s),
     };
     spec.schema = s.has("schema").then(|| identifier(s, "schema"));
-    let mut settings = runner::Settings {
+    let mut settings = JobSettings {
         every: Some(
             s.duration("every", SECOND..=YEAR)
                 .unwrap_or(Duration::from_hours(1)),
         ),
-        pace: pace::Settings {
+        pace: PaceSettings {
             batch: s.integer("batch", 1..=1_000_000).unwrap_or(50),
             aim: s
                 .duration("batch_aim", MILLISECOND..=LONGEST)
@@ -451,7 +446,7 @@ fn read_watchdog(s: &mut Section<'_>) -> Watchdog {
         s.error("every", &must);
     }
     Watchdog {
-        settings: watchdog::Settings {
+        settings: WatchdogSettings {
             roles,
             applications,
             query,

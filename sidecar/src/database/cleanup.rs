@@ -1,9 +1,10 @@
 //! A job that deletes rows of a table, or sets their columns, in batches.
 
 use super::connect::Database;
+use super::error::Error;
 use super::preset::Preset;
-use super::sql::{Begin, Dialect, Parameter, Spec, Statement, Type, Types};
-use crate::jobs::{Batch, Error, Job, Kind, Run};
+use super::sql::{Begin, Parameter, Spec, Statement, Type, Types};
+use crate::jobs::{self, Batch, ErrorKind, Job, Run};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, Postgres, Row};
@@ -42,12 +43,14 @@ pub struct CleanupRun {
 impl Job for Cleanup {
     type Run = CleanupRun;
 
-    async fn begin(&self) -> Result<CleanupRun, Error> {
+    async fn begin(&self) -> Result<CleanupRun, jobs::Error> {
         let place = self.database.place().await;
         let mut connection = self.database.bounded(self.database.pool.acquire()).await?;
-        // However the run ends: with the connection ends the claim.
+        // However the run ends, closing the connection releases the claim.
         connection.close_on_drop();
         let types = self.types(&mut connection).await?;
+        self.check_columns(&types)?;
+        self.check_key(&mut connection).await?;
         let run = CleanupRun {
             first: self.spec.batch(&types, Begin::First),
             next: self.spec.batch(&types, Begin::From),
@@ -59,7 +62,18 @@ impl Job for Cleanup {
             connection,
             _place: place,
         };
-        self.prepared(run).await
+        Ok(self.prepared(run).await?)
+    }
+}
+
+impl From<Error> for jobs::Error {
+    fn from(error: Error) -> Self {
+        let (kind, message) = match error {
+            Error::Transient(message) => (ErrorKind::Transient, message),
+            Error::Timeout(message) => (ErrorKind::Slow, message),
+            Error::Permanent(message) => (ErrorKind::Permanent, message),
+        };
+        Self { kind, message }
     }
 }
 
@@ -91,8 +105,13 @@ impl Cleanup {
                 Some(_) => "",
                 None => " where the search path looks; give its schema by itself, under schema",
             };
-            return Err(permanent(format!("there is no table {table}{hint}")));
+            return Err(Error::Permanent(format!("there is no table {table}{hint}")));
         }
+        Ok(types)
+    }
+
+    fn check_columns(&self, types: &Types) -> Result<(), Error> {
+        let table = self.spec.table();
         let missing: Vec<String> = self
             .spec
             .columns()
@@ -102,19 +121,24 @@ impl Cleanup {
             .collect();
         if !missing.is_empty() {
             let known: Vec<&str> = types.keys().map(String::as_str).collect();
-            return Err(permanent(format!(
+            return Err(Error::Permanent(format!(
                 "table {table} has no column {}; it has: {}",
                 missing.join(", "),
                 known.join(", ")
             )));
         }
-        if let Some(column) = self.spec.moves(&types) {
-            return Err(permanent(format!(
+        if let Some(column) = self.spec.moves(types) {
+            return Err(Error::Permanent(format!(
                 "column {} would be set again and again, to what is another time at each look; give a time, or {{ago: 0s}} \
                  for that of the moment",
                 column.quoted()
             )));
         }
+        Ok(())
+    }
+
+    async fn check_key(&self, connection: &mut PoolConnection<Postgres>) -> Result<(), Error> {
+        let table = self.spec.table();
         let unique = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
              ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass($1)::oid \
@@ -126,15 +150,15 @@ impl Cleanup {
         .persistent(false)
         .fetch_one(&mut **connection);
         if !self.database.bounded(unique).await? {
-            return Err(permanent(format!(
+            return Err(Error::Permanent(format!(
                 "column {} of table {table} is not unique by itself, or may be null; the key must be unique and NOT NULL",
                 self.spec.key.quoted()
             )));
         }
-        Ok(types)
+        Ok(())
     }
 
-    /// The run, if the database would execute its statements.
+    /// Returns the run if the database can plan its statements.
     async fn prepared(&self, mut run: CleanupRun) -> Result<CleanupRun, Error> {
         for statement in [&run.first, &run.next] {
             let explain = Statement {
@@ -149,26 +173,24 @@ impl Cleanup {
 }
 
 impl Run for CleanupRun {
-    async fn claim(&mut self) -> Result<(), Error> {
-        // CockroachDB's advisory locks do nothing; there rows that the other has locked are passed by.
-        if self.database.dialect == Dialect::Cockroach {
+    async fn claim(&mut self) -> Result<(), jobs::Error> {
+        let Some(claim) = self.database.dialect.claim_job() else {
             return Ok(());
-        }
-        let claim =
-            sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
-                .bind(&self.claim)
-                .persistent(false)
-                .fetch_one(&mut *self.connection);
+        };
+        let claim = sqlx::query_scalar::<_, bool>(claim)
+            .bind(&self.claim)
+            .persistent(false)
+            .fetch_one(&mut *self.connection);
         if self.database.bounded(claim).await? {
             return Ok(());
         }
-        Err(Error {
-            kind: Kind::Elsewhere,
+        Err(jobs::Error {
+            kind: ErrorKind::Elsewhere,
             message: "another instance is running it".to_owned(),
         })
     }
 
-    async fn batch(&mut self, size: u32) -> Result<Batch, Error> {
+    async fn batch(&mut self, size: u32) -> Result<Batch, jobs::Error> {
         let statement = match self.from {
             None => &self.first,
             Some(_) => &self.next,
@@ -180,44 +202,32 @@ impl Run for CleanupRun {
         let last: Option<String> = done.try_get(2).map_err(|error| unexpected(&error))?;
         let was_first = self.from.is_none();
         self.since_first = rows + if was_first { 0 } else { self.since_first };
-        // Rows that a trigger keeps are passed by, unless there are too many of the same place.
+        // Skip rows that a trigger keeps, unless a whole batch of them has the same position.
         let is_stuck = rows == 0 && last == self.from;
         let is_end = found < u64::from(size) || is_stuck;
         self.from = if is_end { None } else { last };
-        // After the last row once more from the first, for those that were locked before, while that brings any.
+        // After the last row, start again at the first for rows that were locked, as long as that finds any.
         let is_last = is_end && (was_first || self.since_first == 0);
         Ok(Batch { rows, is_last })
     }
 
-    async fn count(&mut self) -> Result<u64, Error> {
+    async fn count(&mut self) -> Result<u64, jobs::Error> {
         let count = bound(&self.count, 0, None).fetch_one(&mut *self.connection);
-        number(&self.database.bounded(count).await?, 0)
+        Ok(number(&self.database.bounded(count).await?, 0)?)
     }
 
     async fn end(self) {
-        // Until the server has seen it, the claim is held.
+        // The server holds the claim until it has seen the connection close.
         let _ = self.database.bounded(self.connection.close()).await;
     }
 
     async fn lag(&mut self) -> Option<Duration> {
-        if self.database.dialect == Dialect::Cockroach {
-            return None;
-        }
-        // Null without the role pg_read_all_stats, and where there are no replicas.
-        let lag = sqlx::query_scalar::<_, Option<f64>>(
-            "SELECT CAST(extract(epoch FROM max(replay_lag)) AS float8) FROM pg_catalog.pg_stat_replication",
-        )
-        .persistent(false)
-        .fetch_one(&mut *self.connection);
+        let lag = self.database.dialect.replica_lag()?;
+        let lag = sqlx::query_scalar::<_, Option<f64>>(lag)
+            .persistent(false)
+            .fetch_one(&mut *self.connection);
         let seconds = self.database.bounded(lag).await.ok()??;
         Duration::try_from_secs_f64(seconds).ok()
-    }
-}
-
-fn permanent(message: String) -> Error {
-    Error {
-        kind: Kind::Permanent,
-        message,
     }
 }
 
@@ -228,7 +238,7 @@ fn number(row: &PgRow, column: usize) -> Result<u64, Error> {
 }
 
 fn unexpected(error: &sqlx::Error) -> Error {
-    permanent(format!("an answer that was not expected: {error}"))
+    Error::Permanent(format!("an answer that was not expected: {error}"))
 }
 
 /// The statement with its parameters.

@@ -1,9 +1,9 @@
 //! Limits at the role: settings that the database itself holds each session of a role to.
 
 use super::connect::Database;
+use super::error::Error;
 use super::sql::Identifier;
-use super::watchdog::Settings;
-use crate::jobs::Error;
+use super::watchdog::WatchdogSettings;
 use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,7 +71,10 @@ fn micros(value: &str) -> Option<u64> {
 }
 
 /// The settings that each role is to have.
-pub fn wanted(settings: &Settings, lock_timeout: Duration) -> Vec<(Identifier, String, String)> {
+pub fn wanted(
+    settings: &WatchdogSettings,
+    lock_timeout: Duration,
+) -> Vec<(Identifier, String, String)> {
     let mut all = Vec::new();
     for role in &settings.roles {
         let Ok(identifier) = Identifier::new(role) else {
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_role_gets_the_limit_of_its_class() {
-        let settings = Settings {
+        let settings = WatchdogSettings {
             roles: vec!["app".to_owned(), "re\"ports".to_owned()],
             applications: Vec::new(),
             query: Duration::from_secs(5),

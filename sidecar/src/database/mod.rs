@@ -1,8 +1,25 @@
 //! The database: cleanup jobs, the watchdog, limits at the role.
+//!
+//! | module | the one thing in it |
+//! |---|---|
+//! | [`cleanup`] | a job that deletes or changes rows |
+//! | [`sql`] | the statements of such a job |
+//! | [`preset`] | jobs for common tables |
+//! | [`watchdog`] | which statements have run too long |
+//! | [`activity`] | seeing sessions, and acting on them |
+//! | [`fingerprint`] | a statement without its values |
+//! | [`limits`] | settings of roles |
+//! | [`undo`] | the file that undoes them |
+//! | [`connect`] | Levee's own connections |
+//! | [`dialect`] | where `PostgreSQL` and `CockroachDB` differ |
+//! | [`error`] | errors of the database |
+//! | [`metrics`] | the watchdog's metrics |
 
 pub mod activity;
 pub mod cleanup;
 pub mod connect;
+pub mod dialect;
+pub mod error;
 pub mod fingerprint;
 pub mod limits;
 pub mod metrics;
@@ -10,3 +27,8 @@ pub mod preset;
 pub mod sql;
 pub mod undo;
 pub mod watchdog;
+
+use std::time::Duration;
+
+/// How long to wait for a connection, e.g. to a server that is starting.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -12,15 +12,6 @@ use std::time::Duration;
 /// cut, and then name something else.
 pub const MAX_IDENTIFIER: usize = 63;
 
-/// A database's way to speak SQL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// `PostgreSQL`.
-    Postgres,
-    /// `CockroachDB`.
-    Cockroach,
-}
-
 /// A table, or a column, or a role.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identifier(String);

@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+/// The application name of Levee's own connections, which the watchdog leaves alone.
+pub const APPLICATION_NAME: &str = "levee";
+
 /// How long a statement may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -39,7 +42,7 @@ pub struct Rule {
 
 /// What is watched, and what is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct WatchdogSettings {
     /// Whose statements are watched: those of these roles,
     pub roles: Vec<String>,
     /// and those of these applications.
@@ -116,7 +119,11 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// What is to be done, by what is seen now.
-    pub fn judge(&mut self, settings: &Settings, sessions: &[Session]) -> Vec<(usize, Act)> {
+    pub fn judge(
+        &mut self,
+        settings: &WatchdogSettings,
+        sessions: &[Session],
+    ) -> Vec<(usize, Act)> {
         // What is not seen any more has ended.
         self.acted
             .retain(|id, _| sessions.iter().any(|session| session.id == *id));
@@ -129,7 +136,7 @@ impl Watchdog {
         acts
     }
 
-    fn judge_one(&self, settings: &Settings, session: &Session) -> Option<Act> {
+    fn judge_one(&self, settings: &WatchdogSettings, session: &Session) -> Option<Act> {
         if !settings.watches(session) {
             return None;
         }
@@ -153,7 +160,7 @@ impl Watchdog {
     }
 
     /// How long it is until the first of `sessions` is over its limit, of those that nothing was done to.
-    pub fn next_due(&self, settings: &Settings, sessions: &[Session]) -> Option<Duration> {
+    pub fn next_due(&self, settings: &WatchdogSettings, sessions: &[Session]) -> Option<Duration> {
         sessions
             .iter()
             .filter(|session| settings.watches(session) && !self.acted.contains_key(&session.id))
@@ -176,9 +183,9 @@ impl Watchdog {
     }
 }
 
-impl Settings {
+impl WatchdogSettings {
     fn watches(&self, session: &Session) -> bool {
-        session.application != super::connect::APPLICATION_NAME
+        session.application != APPLICATION_NAME
             && (self.roles.contains(&session.role)
                 || self.applications.contains(&session.application))
     }
@@ -267,8 +274,8 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> WatchdogSettings {
+        WatchdogSettings {
             roles: vec!["app".to_owned(), "reports".to_owned()],
             applications: vec!["worker".to_owned()],
             query: 5 * S,

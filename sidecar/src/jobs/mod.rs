@@ -1,34 +1,40 @@
-//! Jobs: work that is done in small batches, again and again. Nothing here knows of SQL.
+//! Jobs: work that is done in small batches, again and again. Nothing here knows SQL.
 //!
-//! A [`Job`] begins a [`Run`], and a run's one step is a batch. The [`Runner`](runner::Runner) around it
-//! decides when, how large, how fast, and when to stop.
+//! | module | the one thing in it |
+//! |---|---|
+//! | [`runner`] | when a job runs: on schedule or on request, one run at a time |
+//! | [`batches`] | one run, batch after batch |
+//! | [`pace`] | the size of the next batch, and the wait before it |
+//! | [`settings`] | what a job's configuration says |
+//! | [`report`] | the result of a run, and the state of a job |
+//! | [`metrics`] | the metrics of jobs |
 
+pub mod batches;
 pub mod metrics;
 pub mod pace;
 pub mod report;
 pub mod runner;
+pub mod settings;
 
 use std::future::Future;
 use std::time::Duration;
 
-/// Something that can be run.
 pub trait Job: Send + Sync + 'static {
-    /// One run of it.
     type Run: Run;
 
-    /// Makes sure that it can be run. Changes nothing.
+    /// Prepares a run, and checks that it can work. Changes nothing.
     ///
     /// # Errors
-    /// It can't be run now.
+    /// The job can't run now.
     fn begin(&self) -> impl Future<Output = Result<Self::Run, Error>> + Send;
 }
 
 /// A run that has begun. Dropping it ends it.
 pub trait Run: Send {
-    /// Takes the right to handle items, before the first batch. Dropping the run gives it back.
+    /// Claims the job for this instance, before the first batch. Dropping the run releases the claim.
     ///
     /// # Errors
-    /// Another instance has it.
+    /// [`ErrorKind::Elsewhere`] if another instance has it.
     fn claim(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Handles at most `size` items.
@@ -40,44 +46,43 @@ pub trait Run: Send {
     /// How many items there are. Changes nothing.
     ///
     /// # Errors
-    /// It could not be counted.
+    /// They could not be counted.
     fn count(&mut self) -> impl Future<Output = Result<u64, Error>> + Send;
 
-    /// Ends it, and gives back the right, before it returns. Dropping it does so too, but later.
+    /// Ends the run and releases the claim before it returns. Dropping the run does that too, but later.
     fn end(self) -> impl Future<Output = ()> + Send;
 
-    /// How far copies of the data are behind, if there are any and if that is known.
+    /// How far replicas of the data are behind. `None`: there are none, or it is not known.
     fn lag(&mut self) -> impl Future<Output = Option<Duration>> + Send;
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Items that were handled.
     pub rows: u64,
-    /// Whether there are no more to be had.
+    /// Whether nothing is left.
     pub is_last: bool,
 }
 
-/// What kept a step from being done.
+/// Why a step failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What to do about it.
-    pub kind: Kind,
-    /// What went wrong, and what would be right.
+    pub kind: ErrorKind,
+    /// What was wrong, and what would be right.
     pub message: String,
 }
 
-/// What to do about an [`Error`].
+/// How to react to an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Another instance is at it.
+pub enum ErrorKind {
+    /// Another instance is running the job.
     Elsewhere,
-    /// It may go well the next time: begin anew, after a while.
+    /// May succeed later: begin again, after a wait.
     Transient,
-    /// It took too long: try less.
+    /// The batch took too long: try a smaller one.
     Slow,
-    /// It will not go well before somebody has changed something.
+    /// Fails until somebody changes something.
     Permanent,
 }

@@ -1,44 +1,41 @@
-//! How large the next batch is, and how long to wait before it.
+//! The size of the next batch, and the wait before it.
 
 use std::time::Duration;
 
-/// The least that a batch shrinks to.
-const SMALLEST: u32 = 10;
+/// Batches don't shrink below this.
+const MIN_BATCH: u32 = 10;
 
-/// After a batch a job rests at least so many times as long as the batch took: so it is at work a fifth of the time at most,
-/// however slow the database is.
+/// Rest at least 4 times the batch's duration, i.e. busy at most 20 % of the time, however slow the database is.
 const REST: u32 = 4;
 
-/// It need not rest longer than this, so that a job on a table without an index comes to its end too.
-const LONGEST_REST: Duration = Duration::from_secs(10);
+/// The longest rest, so that a job on a table without an index comes to its end too.
+const MAX_REST: Duration = Duration::from_secs(10);
 
-/// Waits so long at least where copies are behind.
+/// The shortest wait while replicas are too far behind.
 const LAG_PAUSE: Duration = Duration::from_secs(1);
 
-/// How a job is to be paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The largest batch, and the first one.
+pub struct PaceSettings {
+    /// The size of the largest batch, and of the first one.
     pub batch: u32,
-    /// How long a batch should take. One that takes longer halves the next; one that takes less than half lets it grow.
+    /// How long a batch should take. A longer one halves the next; one below half of it lets the next grow.
     pub aim: Duration,
-    /// The wait after a batch, which is longer after a slow one. None: it does not rest at all.
+    /// The shortest wait after a batch. Zero: don't rest at all.
     pub pause: Duration,
-    /// How far copies may be behind before the job waits for them.
+    /// Wait while replicas are further behind than this.
     pub max_lag: Duration,
 }
 
 /// The pace of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    settings: Settings,
+    settings: PaceSettings,
     size: u32,
     last: Duration,
 }
 
 impl Pace {
-    /// Begins with the largest batch.
-    pub const fn new(settings: Settings) -> Self {
+    pub const fn new(settings: PaceSettings) -> Self {
         Self {
             settings,
             size: settings.batch,
@@ -46,27 +43,32 @@ impl Pace {
         }
     }
 
-    /// How large the next batch may be.
+    /// The size of the next batch.
     pub const fn size(&self) -> u32 {
         self.size
     }
 
-    /// A batch took so long.
+    /// Adapts the size to a batch that took this long.
     pub fn took(&mut self, took: Duration) {
         self.last = took;
         if took > self.settings.aim {
-            self.size = (self.size / 2).max(SMALLEST.min(self.settings.batch));
+            self.size = (self.size / 2).max(MIN_BATCH.min(self.settings.batch));
         } else if took < self.settings.aim / 2 {
             let grown = self.size.saturating_add((self.size / 4).max(1));
             self.size = grown.min(self.settings.batch);
         }
     }
 
-    /// How long to wait before the next batch. `lag`: how far copies are behind.
+    /// Shrinks the next batch after one that was cut off at `limit`, whatever the aim is.
+    pub fn timed_out(&mut self, limit: Duration) {
+        self.took(self.settings.aim.max(limit) * 2);
+    }
+
+    /// The wait before the next batch, with replicas `lag` behind.
     pub fn pause(&self, lag: Option<Duration>) -> Duration {
         let pause = match self.settings.pause {
             Duration::ZERO => Duration::ZERO,
-            pause => pause.max((self.last * REST).min(LONGEST_REST)),
+            pause => pause.max((self.last * REST).min(MAX_REST)),
         };
         if self.is_too_far(lag) {
             return pause.max(LAG_PAUSE);
@@ -74,7 +76,7 @@ impl Pace {
         pause
     }
 
-    /// Whether copies are so far behind that nothing should be done at all.
+    /// Whether replicas are so far behind that no batch may run.
     pub fn is_too_far(&self, lag: Option<Duration>) -> bool {
         lag.is_some_and(|lag| lag > self.settings.max_lag)
     }
@@ -87,8 +89,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn settings(batch: u32) -> Settings {
-        Settings {
+    fn settings(batch: u32) -> PaceSettings {
+        PaceSettings {
             batch,
             aim: 100 * MS,
             pause: 50 * MS,
@@ -117,7 +119,7 @@ mod tests {
             pace.took(took * MS);
             assert_eq!(pace.pause(None), pause * MS, "{took} ms");
         }
-        let restless = Settings {
+        let restless = PaceSettings {
             pause: Duration::ZERO,
             ..settings(1000)
         };
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_that_are_behind_are_waited_for() {
+    fn replicas_that_are_behind_are_waited_for() {
         let pace = Pace::new(settings(1000));
         for (lag, pause) in [(0, 50), (10, 50), (11, 1000)] {
             let lag = Some(Duration::from_secs(lag));

@@ -1,4 +1,4 @@
-//! The result of a run.
+//! The result of a run, and the state of a job.
 
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -50,4 +50,23 @@ pub struct Report {
     /// Batches that handled at least one item.
     pub batches: u64,
     pub error: Option<String>,
+}
+
+/// The state of a job.
+#[derive(Clone, Debug, Default)]
+pub struct JobStatus {
+    pub running: Option<Progress>,
+    pub last: Option<Report>,
+    /// When the next scheduled run is due.
+    pub next: Option<Instant>,
+    /// Why the job can't run as it is configured.
+    pub problem: Option<String>,
+}
+
+/// A run in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub since: Instant,
+    /// Items handled so far.
+    pub rows: u64,
 }

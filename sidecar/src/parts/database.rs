@@ -29,7 +29,7 @@ pub fn build(
 ) -> Result<DatabasePart> {
     let guard = config.watchdog.as_ref();
     Ok(DatabasePart {
-        jobs: jobs(config, &config.jobs, registry, clock, stop)?,
+        jobs: jobs(config, registry, clock, stop)?,
         guard: guard
             .map(|watchdog| build_guard(config, watchdog, registry, clock))
             .transpose()?,
@@ -69,14 +69,15 @@ pub fn connect(config: &config::Database, connections: u32) -> Database {
 
 fn jobs(
     config: &config::Database,
-    jobs: &[config::Job],
     registry: &Registry,
     clock: Clock,
     stop: &watch::Receiver<bool>,
 ) -> Result<Vec<Arc<Runner<Cleanup>>>> {
     let database = connect(config, config.connections);
     let families = JobFamilies::register(registry)?;
-    jobs.iter()
+    config
+        .jobs
+        .iter()
         .enumerate()
         .map(|(place, job)| {
             let database = database.clone();

@@ -1,0 +1,181 @@
+//! Where `PostgreSQL` and `CockroachDB` differ. Each difference is an exhaustive `match` here and nowhere else.
+
+use super::watchdog::Act;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Postgres,
+    Cockroach,
+}
+
+/// Queries for what keeps the watchdog from its work.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchdogChecks {
+    /// Returns `sees_statements`, `cancels_statements` and `tracks_activities`.
+    pub rights: &'static str,
+    /// Returns those of the roles `$1` that can't be watched, and whether they are superusers.
+    pub roles: &'static str,
+}
+
+/// A statement that acts on a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Binds the process as `$1` and the session's identifier as `$2`. Returns whether the signal was sent.
+    Checked(&'static str),
+    /// Names the statement to cancel by an identifier that is never reused.
+    ById(String),
+    /// There is nothing that could be named.
+    Nothing,
+}
+
+impl Dialect {
+    /// The dialects by their names in the configuration.
+    pub const ALL: [(&'static str, Self); 2] =
+        [("postgres", Self::Postgres), ("cockroach", Self::Cockroach)];
+
+    /// Settings of each connection besides the timeouts.
+    pub const fn connection_settings(self) -> &'static [&'static str] {
+        match self {
+            // The server must notice that a client is gone: until then it holds the client's claim.
+            Self::Postgres => &[
+                "SET tcp_keepalives_idle = 30",
+                "SET tcp_keepalives_interval = 10",
+                "SET tcp_keepalives_count = 3",
+            ],
+            Self::Cockroach => &[],
+        }
+    }
+
+    /// Claims the job `$1` for the connection, and returns whether that succeeded.
+    pub const fn claim_job(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some("SELECT pg_try_advisory_lock(hashtextextended($1, 0))"),
+            // Its advisory locks do nothing. Instances skip each other's locked rows.
+            Self::Cockroach => None,
+        }
+    }
+
+    /// How far replicas are behind, in seconds. Null without the role `pg_read_all_stats`, and without replicas.
+    pub const fn replica_lag(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some(
+                "SELECT CAST(extract(epoch FROM max(replay_lag)) AS float8) FROM pg_catalog.pg_stat_replication",
+            ),
+            Self::Cockroach => None,
+        }
+    }
+
+    pub const fn watchdog_checks(self) -> Option<WatchdogChecks> {
+        match self {
+            Self::Postgres => Some(WatchdogChecks {
+                rights: "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_statements, \
+                         pg_has_role(current_user, 'pg_signal_backend', 'USAGE') AS cancels_statements, \
+                         current_setting('track_activities') = 'on' AS tracks_activities",
+                roles: "SELECT w.role, r.rolsuper FROM unnest($1) AS w(role) LEFT JOIN pg_catalog.pg_roles r \
+                        ON r.rolname = w.role WHERE r.oid IS NULL OR r.rolsuper OR NOT r.rolcanlogin ORDER BY 1",
+            }),
+            Self::Cockroach => None,
+        }
+    }
+
+    /// Makes the connection hold the advisory lock of the keys `$1` and `$2`, and returns whether it does. `None`: two
+    /// watchdogs at once do no harm.
+    pub const fn claim_watchdog(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some(
+                "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
+                 AND l.pid = pg_backend_pid() AND l.classid = $1::int::oid AND l.objid = hashtext($2)::oid AND l.objsubid = 2) \
+                 THEN true ELSE pg_try_advisory_lock($1, hashtext($2)) END",
+            ),
+            // Statements are cancelled by identifiers that are never reused.
+            Self::Cockroach => None,
+        }
+    }
+
+    /// Sessions of the roles `$1` and the applications `$2`.
+    pub const fn sessions(self) -> &'static str {
+        match self {
+            // Client backends only: no replication, autovacuum or workers. Superusers maintain the database.
+            Self::Postgres => {
+                "SELECT concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
+                   extract(epoch FROM CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END)) AS id, \
+                   a.pid::text AS process, a.usename::text AS role, coalesce(a.application_name, '') AS application, \
+                   coalesce(host(a.client_addr), '') AS client, \
+                   a.state = 'active' AS is_active, CAST(extract(epoch FROM clock_timestamp() - \
+                   CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END) AS float8) AS seconds, \
+                   coalesce(a.query, '') AS statement \
+                 FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+                 WHERE a.backend_type = 'client backend' AND NOT r.rolsuper AND a.pid <> pg_backend_pid() \
+                   AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
+                   AND a.query_start IS NOT NULL AND a.datname = current_database() \
+                   AND (a.usename = ANY($1) OR a.application_name = ANY($2)) \
+                   AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)"
+            }
+            Self::Cockroach => {
+                "SELECT query_id AS id, query_id AS process, user_name AS role, \
+                   coalesce(application_name, '') AS application, \
+                   coalesce(client_address, '') AS client, true AS is_active, \
+                   CAST(extract(epoch FROM now() - start::timestamptz) AS float8) AS seconds, \
+                   coalesce(query, '') AS statement \
+                 FROM [SHOW CLUSTER STATEMENTS] \
+                 WHERE user_name <> 'root' AND (user_name = ANY($1) OR application_name = ANY($2))"
+            }
+        }
+    }
+
+    /// Whether the watchdog can end a session, besides cancelling its statement.
+    pub const fn ends_sessions(self) -> bool {
+        match self {
+            Self::Postgres => true,
+            Self::Cockroach => false,
+        }
+    }
+
+    /// What carries out `act` on the session of `process`.
+    pub fn signal(self, act: Act, process: &str) -> Signal {
+        match self {
+            // Checked against this one session, not the view of all: that takes less time between check and signal.
+            Self::Postgres => Signal::Checked(match act {
+                Act::Cancel(_) => {
+                    "SELECT pg_cancel_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                     WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
+                     extract(epoch FROM a.query_start)) = $2"
+                }
+                Act::Terminate(_) => {
+                    "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                     WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
+                     extract(epoch FROM a.query_start)) = $2"
+                }
+                Act::EndIdle => {
+                    "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                     WHERE a.state LIKE 'idle in transaction%' AND concat_ws('/', a.pid, \
+                     extract(epoch FROM a.backend_start), extract(epoch FROM a.state_change)) = $2"
+                }
+            }),
+            Self::Cockroach => cancel_query(process).map_or(Signal::Nothing, Signal::ById),
+        }
+    }
+}
+
+/// Cancels a statement of `CockroachDB` by its identifier
+/// (<https://www.cockroachlabs.com/docs/stable/cancel-query>). `None`: `id` is none.
+fn cancel_query(id: &str) -> Option<String> {
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| format!("CANCEL QUERY IF EXISTS '{id}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_of_cockroachdb_is_cancelled_by_its_identifier_alone() {
+        assert_eq!(
+            cancel_query("14dacc1f9a781e3d0000000000000001").as_deref(),
+            Some("CANCEL QUERY IF EXISTS '14dacc1f9a781e3d0000000000000001'")
+        );
+        for odd in ["", "'; DROP TABLE t; --", "1 2"] {
+            assert_eq!(cancel_query(odd), None);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Errors of the database, in words, and whether they may pass
+//! (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+
+use super::ACQUIRE_TIMEOUT;
+
+/// What was wrong, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// May succeed later, on a new connection.
+    #[error("{0}")]
+    Transient(String),
+    /// The statement ran into `statement_timeout`.
+    #[error("{0}")]
+    Timeout(String),
+    /// Fails until somebody changes something.
+    #[error("{0}")]
+    Permanent(String),
+}
+
+impl From<&sqlx::Error> for Error {
+    fn from(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => {
+                let code = error.code().unwrap_or_default();
+                let message = format!("{} (SQLSTATE {code}){}", error.message(), hint(&code));
+                of_code(&code)(message)
+            }
+            // The driver has retried until then: connection refused, server full or starting.
+            sqlx::Error::PoolTimedOut => Self::Transient(format!(
+                "the database can't be reached: no connection within {}; is it up, are host and port of the URL right, and \
+                 has it connections left (max_connections)?",
+                humantime::format_duration(ACQUIRE_TIMEOUT)
+            )),
+            sqlx::Error::Io(why) => {
+                Self::Transient(format!("the connection to the database failed: {why}"))
+            }
+            other => Self::Transient(format!("the database: {other}")),
+        }
+    }
+}
+
+fn hint(code: &str) -> &'static str {
+    match code {
+        "25006" => "; is this a replica? Levee needs the primary",
+        "42501" => "; grant it to the role that Levee logs in as",
+        "28P01" | "28000" => "; see the URL that database.url_env or url_file names",
+        _ => "",
+    }
+}
+
+/// The variant for a SQLSTATE.
+fn of_code(code: &str) -> fn(String) -> Error {
+    match code {
+        // Serialization failure, statement completion unknown, deadlock, lock not available; the server is stopping,
+        // starting or full. A batch that was completed after all is not found again. 58C.. is CockroachDB: data or
+        // nodes can't be reached.
+        "40001" | "40003" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "53300" | "58C00"
+        | "58C01" => Error::Transient,
+        code if code.starts_with("08") => Error::Transient,
+        "57014" => Error::Timeout,
+        _ => Error::Permanent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transient_errors_are_told_from_permanent_ones() {
+        let text = String::new();
+        for (codes, error) in [
+            (
+                &[
+                    "40001", "40003", "40P01", "55P03", "57P03", "08006", "58C00",
+                ][..],
+                Error::Transient(text.clone()),
+            ),
+            (&["57014"], Error::Timeout(text.clone())),
+            (
+                &["25006", "42501", "42P01", "23503", "28P01"],
+                Error::Permanent(text.clone()),
+            ),
+        ] {
+            for code in codes {
+                assert_eq!(of_code(code)(text.clone()), error, "{code}");
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One run: batch after batch, until nothing is left, a limit is reached or the process stops.
+
+use super::metrics::JobMetrics;
+use super::pace::Pace;
+use super::report::{JobStatus, Outcome, Report};
+use super::settings::JobSettings;
+use super::{Batch, Error, ErrorKind, Job, Run};
+use crate::clock::Clock;
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::random::SplitMix64;
+use levee_policy::ratio::Ratio;
+use levee_policy::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How many failures in a row end the run.
+const ATTEMPTS: u32 = 5;
+
+/// The waits between attempts.
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_millis(200),
+    max: Duration::from_secs(5),
+    factor: 2,
+    jitter: Jitter::shorter(Ratio::percent(50)),
+};
+
+/// How often the lag of replicas is queried.
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a long run logs its progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// What a run needs of its job.
+#[derive(Clone, Copy, Debug)]
+pub struct RunContext<'a, J> {
+    pub name: &'a str,
+    pub job: &'a J,
+    pub settings: &'a JobSettings,
+    pub clock: Clock,
+    pub metrics: &'a JobMetrics,
+    pub status: &'a Mutex<JobStatus>,
+}
+
+/// Runs batches until the end, adding them to `report`. `stop` ends the run after the current batch.
+///
+/// # Errors
+/// The failure that ended the run.
+pub async fn run<J: Job>(
+    context: RunContext<'_, J>,
+    seed: u64,
+    stop: watch::Receiver<bool>,
+    report: &mut Report,
+) -> Result<Outcome, Error> {
+    let mut batches = Batches {
+        pace: Pace::new(context.settings.pace),
+        random: SplitMix64::new(seed),
+        run: None,
+        first_batch: None,
+        lag: Lag::default(),
+        is_waiting: false,
+        failures: 0,
+        last_error: None,
+        last_progress: report.began,
+        context,
+    };
+    let result = batches.repeat(stop, report).await;
+    if let Some(run) = batches.run {
+        run.end().await;
+    }
+    result
+}
+
+/// How far replicas are behind.
+#[derive(Debug, Default)]
+struct Lag {
+    behind: Option<Duration>,
+    queried: Option<Instant>,
+}
+
+impl Lag {
+    /// Queries it, unless it was queried just before.
+    async fn update(&mut self, run: &mut impl Run, now: Instant) {
+        if self.queried.is_none_or(|last| now.since(last) >= LAG_EVERY) {
+            *self = Self {
+                behind: run.lag().await,
+                queried: Some(now),
+            };
+        }
+    }
+}
+
+struct Batches<'a, J: Job> {
+    context: RunContext<'a, J>,
+    random: SplitMix64,
+    /// `None` before the first batch, and after the connection was lost.
+    run: Option<J::Run>,
+    pace: Pace,
+    lag: Lag,
+    /// Whether the log already says that the run waits for replicas.
+    is_waiting: bool,
+    /// When the first batch began: waiting for a connection counts for no limit.
+    first_batch: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+    last_error: Option<Error>,
+    last_progress: Instant,
+}
+
+enum Step {
+    Handled(Batch),
+    /// Nothing was done, since replicas are too far behind.
+    Lagging,
+}
+
+enum Next {
+    Wait(Duration),
+    End(Outcome),
+}
+
+impl<J: Job> Batches<'_, J> {
+    async fn repeat(
+        &mut self,
+        mut stop: watch::Receiver<bool>,
+        report: &mut Report,
+    ) -> Result<Outcome, Error> {
+        loop {
+            if *stop.borrow() {
+                return Ok(Outcome::Stopped);
+            }
+            let mut began = self.context.clock.now();
+            if self.is_at_limit(report, began) {
+                return Ok(Outcome::Limit);
+            }
+            let next = match self.step(&mut began, report).await {
+                Ok(Step::Lagging) => self.wait_for_replicas(),
+                Ok(Step::Handled(batch)) => self.handled(batch, began, report),
+                Err(error) => Next::Wait(self.failed(error, began)?),
+            };
+            let wait = match next {
+                Next::End(outcome) => return Ok(outcome),
+                Next::Wait(wait) => wait,
+            };
+            self.log_progress(report);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn is_at_limit(&self, report: &Report, now: Instant) -> bool {
+        let settings = self.context.settings;
+        let is_too_long = |first: Instant| now.since(first) >= settings.max_time;
+        report.rows >= settings.max_rows || self.first_batch.is_some_and(is_too_long)
+    }
+
+    /// Runs one batch. `began` becomes the time when a connection was there.
+    async fn step(&mut self, began: &mut Instant, report: &Report) -> Result<Step, Error> {
+        let run = match &mut self.run {
+            Some(run) => run,
+            none => {
+                let mut run = self.context.job.begin().await?;
+                run.claim().await?;
+                none.insert(run)
+            }
+        };
+        *began = self.context.clock.now();
+        self.first_batch.get_or_insert(*began);
+        self.lag.update(run, *began).await;
+        if self.pace.is_too_far(self.lag.behind) {
+            return Ok(Step::Lagging);
+        }
+        let rows_left = self.context.settings.max_rows.saturating_sub(report.rows);
+        let rows_left = u32::try_from(rows_left).unwrap_or(u32::MAX);
+        run.batch(self.pace.size().min(rows_left))
+            .await
+            .map(Step::Handled)
+    }
+
+    fn wait_for_replicas(&mut self) -> Next {
+        if !self.is_waiting {
+            let behind = humantime::format_duration(self.lag.behind.unwrap_or_default());
+            log::warn!(job = self.context.name; "waits for replicas, which are {behind} behind");
+        }
+        self.is_waiting = true;
+        Next::Wait(self.pace.pause(self.lag.behind))
+    }
+
+    fn handled(&mut self, batch: Batch, began: Instant, report: &mut Report) -> Next {
+        let Batch { rows, is_last } = batch;
+        (self.failures, self.is_waiting) = (0, false);
+        self.pace.took(self.context.clock.now().since(began));
+        report.rows += rows;
+        report.batches += u64::from(rows > 0);
+        self.context.metrics.handled(rows);
+        let status = self.context.status.lock();
+        if let Some(progress) = &mut status.unwrap_or_else(PoisonError::into_inner).running {
+            progress.rows = report.rows;
+        }
+        if is_last {
+            return Next::End(Outcome::Done);
+        }
+        Next::Wait(self.pace.pause(self.lag.behind))
+    }
+
+    /// How long to wait before the next attempt.
+    ///
+    /// # Errors
+    /// There is none.
+    fn failed(&mut self, error: Error, began: Instant) -> Result<Duration, Error> {
+        self.failures += 1;
+        let is_final = match error.kind {
+            ErrorKind::Permanent => true,
+            // After a lost connection, the server may hold our own claim for a moment.
+            ErrorKind::Elsewhere => self.first_batch.is_none(),
+            ErrorKind::Transient | ErrorKind::Slow => false,
+        };
+        if is_final || self.failures >= ATTEMPTS {
+            // The earlier error says more than that our own claim is still held.
+            let earlier = self
+                .last_error
+                .take()
+                .filter(|_| error.kind == ErrorKind::Elsewhere);
+            return Err(earlier.unwrap_or(error));
+        }
+        let failures = self.failures;
+        log::warn!(job = self.context.name; "attempt {failures} of {ATTEMPTS}: {error}");
+        if error.kind == ErrorKind::Slow {
+            let limit = self.context.clock.now().since(began);
+            self.pace.timed_out(limit);
+        } else {
+            self.run = None;
+        }
+        if error.kind != ErrorKind::Elsewhere {
+            self.last_error = Some(error);
+        }
+        Ok(BACKOFF.wait(failures - 1, self.random.next_u64()))
+    }
+
+    fn log_progress(&mut self, report: &Report) {
+        let now = self.context.clock.now();
+        if now.since(self.last_progress) >= PROGRESS_EVERY {
+            self.last_progress = now;
+            log::info!(job = self.context.name, rows = report.rows; "{} rows so far", report.rows);
+        }
+    }
+}
