@@ -9,7 +9,7 @@
 //! | [`replay`] | client state that a new connection to Redis gets first |
 //! | [`gate`] | what all sessions of one upstream share: breaker, retry budget, who tries to connect |
 //! | [`counts`] | what is counted |
-#![warn(
+#![deny(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -4,6 +4,10 @@ use crate::commands::Effect;
 use crate::replay::{Preamble, Replay};
 
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
 pub(super) struct ClientState {
     replay: Replay,
     /// The number of the MULTI that began the transaction.
