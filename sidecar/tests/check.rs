@@ -345,6 +345,7 @@ fn what_does_no_harm_is_silent() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "lists configurations")]
 fn traps_are_found_wherever_they_may_be_written() {
     let route = "route: {cluster: auth, timeout: 30s}";
     let retry = "retry_policy: {retry_on: 5xx}";

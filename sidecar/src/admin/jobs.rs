@@ -1,6 +1,6 @@
 //! Jobs and the watchdog: what they do, and running a job by hand.
 
-use super::Admin;
+use super::state::Admin;
 use crate::config::Secret;
 use crate::database::cleanup::Cleanup;
 use crate::database::preset::{PRESETS, Preset};

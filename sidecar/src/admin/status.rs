@@ -1,6 +1,6 @@
 //! The state of all parts in one answer: what `levee status` shows.
 
-use super::Admin;
+use super::state::Admin;
 use crate::clock;
 use crate::database::cleanup::Cleanup;
 use crate::envoy::history::History;

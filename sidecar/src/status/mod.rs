@@ -12,6 +12,8 @@ pub mod render;
 mod screen;
 pub mod view;
 
+pub use view::Completeness;
+
 use crate::fetch::Origin;
 use anyhow::Result;
 use console::Term;
@@ -26,13 +28,6 @@ pub enum Output {
     Json,
     /// On a terminal that is refreshed; once if there is no terminal.
     Live { every: Duration },
-}
-
-/// Whether all that is configured could be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completeness {
-    Whole,
-    Partial,
 }
 
 /// The width of text where the output is no terminal.

@@ -425,6 +425,7 @@ mod tests {
     }
 
     /// One of everything.
+    #[expect(clippy::too_many_lines, reason = "lists every field")]
     fn all() -> Status {
         Status {
             version: Some("0.2.0".to_owned()),

@@ -2,8 +2,14 @@
 //!
 //! What is not known is null. Times are in seconds, seen from `at`.
 
-use super::Completeness;
 use serde::{Deserialize, Serialize};
+
+/// Whether all that is configured could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    Whole,
+    Partial,
+}
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

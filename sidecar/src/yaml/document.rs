@@ -2,7 +2,7 @@
 //!
 //! An alias is the node that its anchor names, with the lines of the anchor: that is where it is mended.
 
-use super::Mistake;
+use super::mistake::Mistake;
 use super::node::{Content, Entry, Node, Object, Style};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use std::borrow::Cow;

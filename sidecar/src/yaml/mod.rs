@@ -19,17 +19,11 @@
 
 pub mod document;
 mod file;
+mod mistake;
 pub mod node;
 mod scalar;
 
 pub use document::{Document, parse};
 pub use file::read as read_file;
+pub use mistake::Mistake;
 pub use node::Node;
-
-/// Something wrong with the text itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// From 1.
-    pub line: usize,
-    pub message: String,
-}

@@ -2,79 +2,25 @@
 
 mod jobs;
 pub mod page;
+mod state;
 mod status;
 
 pub use jobs::describe_report;
+pub use state::{Admin, Readiness};
 
 use crate::clock::Clock;
-use crate::config::Secret;
-use crate::envoy::scrape::{self, Envoy};
+use crate::envoy::scrape;
 use crate::envoy::translate::Gateway;
-use crate::parts::database::DatabasePart;
 use crate::redis::listener::Proxy;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
-use prometheus::Registry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// Which parts are ready. A part that is stopping is not.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<String, bool>>>);
-
-impl Readiness {
-    /// `part` is ready, or not.
-    pub fn set(&self, part: &str, ready: bool) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(part.to_owned(), ready);
-    }
-
-    /// No part is ready any more.
-    pub fn stopping(&self) {
-        for ready in self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values_mut()
-        {
-            *ready = false;
-        }
-    }
-
-    fn parts(&self) -> BTreeMap<String, bool> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// What the admin interface shows.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// All metrics of the sidecar.
-    pub registry: Registry,
-    /// Which parts are ready.
-    pub readiness: Readiness,
-    /// The Redis proxies, with where they listen.
-    pub redis: Arc<Vec<(SocketAddr, Arc<Proxy>)>>,
-    /// Envoy, where it is read.
-    pub envoy: Option<Arc<Envoy>>,
-    /// The database's jobs and watchdog.
-    pub database: Option<Arc<DatabasePart>>,
-    /// What a client must show before it may change something.
-    pub token: Option<Arc<Secret>>,
-    /// The clock.
-    pub clock: Clock,
-}
 
 impl Admin {
     /// Its pages.

@@ -1,0 +1,240 @@
+//! The section `database.jobs`.
+
+use crate::database::preset::{PRESETS, Preset};
+use crate::database::sql::{Action, Condition, Identifier, Spec, Value};
+use crate::jobs::pace::PaceSettings;
+use crate::jobs::settings::JobSettings;
+use levee_config::LONGEST;
+use levee_config::reader::Section;
+use std::time::Duration;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const YEAR: Duration = Duration::from_hours(24 * 365);
+
+/// The longest ago that a condition may name: further back there is no data to clean up.
+const TEN_YEARS: Duration = Duration::from_hours(24 * 3650);
+
+/// A cleanup job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its name.
+    pub name: String,
+    /// Which preset it is, if it is one.
+    pub preset: Option<&'static Preset>,
+    /// What it does.
+    pub spec: Spec,
+    /// When and how it is run.
+    pub settings: JobSettings,
+}
+
+/// Reads all jobs, by name.
+pub(super) fn read_jobs(s: &mut Section<'_>) -> Vec<Job> {
+    let mut jobs: Vec<Job> = s
+        .entries("jobs", read_job)
+        .into_iter()
+        .map(|(name, job)| Job { name, ..job })
+        .collect();
+    jobs.sort_by(|a, b| a.name.cmp(&b.name));
+    for (place, job) in jobs.iter().enumerate() {
+        if job.name.len() > 64 || job.name.chars().any(char::is_control) || job.name.is_empty() {
+            s.error(
+                "jobs",
+                "names must have 1 to 64 bytes and no control characters",
+            );
+        }
+        let is_second = |other: &Job| other.preset == job.preset;
+        if job.preset.is_some() && jobs.iter().take(place).any(is_second) {
+            let path = format!("jobs.{}.preset", job.name);
+            s.error(&path, "is used twice; its metrics have one name");
+        }
+    }
+    jobs
+}
+
+fn read_job(s: &mut Section<'_>) -> Job {
+    let preset = s.choice("preset", &PRESETS.each_ref().map(|it| (it.name, it)));
+    let mut spec = match preset {
+        Some(preset) => preset.spec(
+            preset
+                .older_than
+                .and_then(|_| s.duration("older_than", Duration::ZERO..=TEN_YEARS)),
+        ),
+        None => read_spec(s),
+    };
+    spec.schema = s.has("schema").then(|| identifier(s, "schema"));
+    let mut settings = JobSettings {
+        every: Some(
+            s.duration("every", SECOND..=YEAR)
+                .unwrap_or(Duration::from_hours(1)),
+        ),
+        pace: PaceSettings {
+            batch: s.integer("batch", 1..=1_000_000).unwrap_or(50),
+            aim: s
+                .duration("batch_aim", MILLISECOND..=LONGEST)
+                .unwrap_or(250 * MILLISECOND),
+            pause: s
+                .duration("pause", Duration::ZERO..=LONGEST)
+                .unwrap_or(50 * MILLISECOND),
+            max_lag: s
+                .duration("max_lag", Duration::ZERO..=LONGEST)
+                .unwrap_or(10 * SECOND),
+        },
+        max_rows: s
+            .integer("max_rows", 1..=u32::MAX)
+            .map_or(10_000_000, u64::from),
+        max_time: s
+            .duration("max_time", SECOND..=LONGEST)
+            .unwrap_or(Duration::from_mins(30)),
+        dry_run: s.flag("dry_run").unwrap_or(false),
+    };
+    if s.flag("scheduled") == Some(false) {
+        settings.every = None;
+    }
+    Job {
+        name: String::new(),
+        preset,
+        spec,
+        settings,
+    }
+}
+
+/// A job without a preset.
+fn read_spec(s: &mut Section<'_>) -> Spec {
+    let presets = PRESETS.each_ref().map(|preset| preset.name).join(", ");
+    let table = format!("the table, or choose a preset: {presets}");
+    for (field, what) in [
+        ("table", table.as_str()),
+        ("key", "the column that is the table's key"),
+        (
+            "where",
+            "which rows, such as {column: expires_at, before: 0s}",
+        ),
+        (
+            "action",
+            "\"delete\", or \"set\" with the columns under set",
+        ),
+    ] {
+        s.require(field, what);
+    }
+    let key = identifier(s, "key");
+    let conditions = s.objects("where", read_condition);
+    if s.has("where") && conditions.is_empty() {
+        s.error("where", "is empty; name at least one condition");
+    }
+    let conditions: Vec<Condition> = conditions.into_iter().flatten().collect();
+    let by_time = conditions.iter().find_map(|condition| match condition {
+        Condition::Before(column, _) => Some(column.clone()),
+        _ => None,
+    });
+    let assignments = read_assignments(s);
+    let action = match s.choice("action", &[("delete", false), ("set", true)]) {
+        Some(true) if assignments.is_empty() => {
+            s.error("set", "is missing: the columns, such as {status: ended}");
+            Action::Delete
+        }
+        Some(true) => Action::Set(assignments),
+        _ => {
+            if !assignments.is_empty() {
+                s.error("set", "has no meaning where action is not \"set\"");
+            }
+            Action::Delete
+        }
+    };
+    let spec = Spec {
+        schema: None,
+        table: identifier(s, "table"),
+        key: key.clone(),
+        order: key.clone(),
+        conditions,
+        action,
+    };
+    if !spec.comes_to_an_end() {
+        s.error(
+            "set",
+            "would set the same rows again and again: give one column a fixed value, or set a column that where looks at",
+        );
+    }
+    let order = s.has("order").then(|| identifier(s, "order"));
+    Spec {
+        order: order.or(by_time).unwrap_or(key),
+        ..spec
+    }
+}
+
+fn identifier(s: &mut Section<'_>, field: &'static str) -> Identifier {
+    let text = s.text(field).unwrap_or_else(|| "x".to_owned());
+    Identifier::new(&text).unwrap_or_else(|must| {
+        s.error(field, &must);
+        Identifier::new("x").expect("it is a name")
+    })
+}
+
+fn read_condition(s: &mut Section<'_>) -> Option<Condition> {
+    s.require("column", "the column that the condition looks at");
+    let column = identifier(s, "column");
+    let before = s.duration("before", Duration::ZERO..=TEN_YEARS);
+    let any = s.has("in").then(|| s.scalars("in"));
+    let is_null = s.flag("is_null");
+    if any.as_ref().is_some_and(Vec::is_empty) {
+        s.error("in", "is empty; name at least one value");
+    }
+    match (before, any, is_null) {
+        (Some(before), None, None) => Some(Condition::Before(column, before)),
+        (None, Some(any), None) => Some(Condition::In(column, any)),
+        (None, None, Some(is_null)) => Some(Condition::Null(column, is_null)),
+        _ => {
+            if !s.has("before") || s.has("in") || s.has("is_null") {
+                s.error(
+                    "",
+                    "must have just one of: before (a duration), in (a list), is_null (true or false)",
+                );
+            }
+            None
+        }
+    }
+}
+
+fn read_assignments(s: &mut Section<'_>) -> Vec<(Identifier, Value)> {
+    let mut assignments = Vec::new();
+    for (name, value) in s.values("set") {
+        let path = format!("set.{name}");
+        let column = match Identifier::new(&name) {
+            Ok(column) => column,
+            Err(must) => {
+                s.error(&path, &must);
+                continue;
+            }
+        };
+        match read_value(&value) {
+            Some(value) => assignments.push((column, value)),
+            None => s.error(
+                &path,
+                "must be a text, a number, true, false, null, {ago: 0s} or {seconds_since: column}",
+            ),
+        }
+    }
+    assignments
+}
+
+fn read_value(value: &serde_json::Value) -> Option<Value> {
+    use serde_json::Value as Json;
+    match value {
+        Json::Null => Some(Value::Null),
+        Json::String(text) => Some(Value::Text(text.clone())),
+        Json::Number(number) => Some(Value::Text(number.to_string())),
+        Json::Bool(flag) => Some(Value::Text(flag.to_string())),
+        Json::Object(fields) if fields.len() == 1 => {
+            let text = |name: &str| fields.get(name)?.as_str();
+            match (text("ago"), text("seconds_since")) {
+                (Some(ago), _) => humantime::parse_duration(ago)
+                    .ok()
+                    .filter(|ago| *ago <= TEN_YEARS)
+                    .map(Value::Ago),
+                (_, Some(column)) => Identifier::new(column).ok().map(Value::SecondsSince),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
