@@ -349,7 +349,7 @@ pub fn redis_down(stack: &mut Stack) -> Report {
     asking.wait_for(20);
     stack.redis.stop();
     thread::sleep(OUTAGE);
-    stack.redis.start_again();
+    stack.redis.start_again().unwrap();
     asking.wait_for(20);
     let answers = asking.answers(stack);
     let failed = answers

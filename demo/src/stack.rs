@@ -97,8 +97,8 @@ impl Stack {
     pub fn start_with(parts: Parts, start: &Start) -> Self {
         let runtime = Runtime::new().expect("start the threads of requests");
         // What was written is there again after a restart.
-        let redis = Redis::start_with(&["--appendonly", "yes"]);
-        let postgres = Postgres::with_tables();
+        let redis = Redis::start_with(&["--appendonly", "yes"]).unwrap();
+        let postgres = Postgres::with_tables().unwrap();
         // The sidecar reads Envoy, and Envoy's services reach Redis by the sidecar: one address must be known before.
         let admin = start.admin.unwrap_or_else(free_address);
         let sidecar = levee_yaml(parts, &redis, &postgres, admin).map(|yaml| Sidecar::start(&yaml));

@@ -2,6 +2,7 @@
 //!
 //! | module | the one thing in it |
 //! |---|---|
+//! | [`error`] | the error of what starts something |
 //! | [`envoy`] | an Envoy under test, started by func-e, and one that is expected not to start |
 //! | [`envoy_config`] | `envoy/*.yaml`, loaded and changed for a test |
 //! | [`backend`] | an HTTP/1.1 service that does as it is told |
@@ -39,6 +40,7 @@ pub mod client;
 pub mod clock;
 pub mod envoy;
 pub mod envoy_config;
+pub mod error;
 pub mod grpc;
 pub mod metrics;
 pub mod postgres;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::address::free_address;
 use crate::certificate::Certificate;
 use crate::clock::Stopwatch;
+use crate::error::{Context, Error, Result};
 use crate::process::{Process, Signal};
 use crate::wait::GENEROUS;
 
@@ -33,74 +34,73 @@ pub struct Postgres {
 
 impl Postgres {
     /// Starts one.
-    pub fn start() -> Self {
+    pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
     /// Starts one with the tables of [`make_tables`](Self::make_tables).
-    pub fn with_tables() -> Self {
-        let postgres = Self::start();
-        postgres.make_tables();
-        postgres
+    pub fn with_tables() -> Result<Self> {
+        let postgres = Self::start()?;
+        postgres.make_tables()?;
+        Ok(postgres)
     }
 
     /// Starts one with further settings, such as `max_connections=10`.
-    pub fn start_with(settings: &[&str]) -> Self {
-        let files = directory();
-        copy(template(), &files.path().join("data"));
+    pub fn start_with(settings: &[&str]) -> Result<Self> {
+        let files = directory()?;
+        copy(&template()?, &files.path().join("data"))?;
         let mut postgres = Self {
             port: free_address().port(),
             options: settings.iter().map(ToString::to_string).collect(),
             files,
             process: None,
         };
-        postgres.start_again();
-        postgres
+        postgres.start_again()?;
+        Ok(postgres)
     }
 
     /// Starts a replica of it, with further settings of the replica's own, such as `recovery_min_apply_delay=5s`.
-    #[must_use]
-    pub fn start_replica(&self, settings: &[&str]) -> Self {
-        let files = directory();
-        run(program("pg_basebackup")
+    pub fn start_replica(&self, settings: &[&str]) -> Result<Self> {
+        let files = directory()?;
+        run(program("pg_basebackup")?
             .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream"])
             .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"])
             .args(["-p", &self.port.to_string(), "-D"])
-            .arg(files.path().join("data")));
+            .arg(files.path().join("data")))?;
         let mut replica = Self {
             port: free_address().port(),
             options: settings.iter().map(ToString::to_string).collect(),
             files,
             process: None,
         };
-        replica.start_again();
-        replica
+        replica.start_again()?;
+        Ok(replica)
     }
 
     /// Lets it speak TLS too. The certificate stands in a file that is returned.
-    pub fn start_tls(&mut self) -> PathBuf {
+    pub fn start_tls(&mut self) -> Result<PathBuf> {
         let certificate = Certificate::make_in(self.files.path());
         fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o600))
-            .expect("close the key");
-        give(&certificate.key);
+            .context("close the key")?;
+        give(&certificate.key)?;
         self.stop();
         self.options.extend([
             "ssl=on".to_owned(),
             format!("ssl_cert_file={}", certificate.certificate.display()),
             format!("ssl_key_file={}", certificate.key.display()),
         ]);
-        self.start_again();
-        certificate.certificate
+        self.start_again()?;
+        Ok(certificate.certificate)
     }
 
     /// Starts it again with the data that it had, after [`stop`](Self::stop) or [`stop_with`](Self::stop_with).
-    pub fn start_again(&mut self) {
+    pub fn start_again(&mut self) -> Result<()> {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.files.path().join("log"))
-            .expect("make a log");
-        let mut command = program("postgres");
+            .context("make a log of PostgreSQL")?;
+        let mut command = program("postgres")?;
         command
             .arg("-D")
             .arg(self.files.path().join("data"))
@@ -126,18 +126,18 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         // What it does at once on SIGINT; by force it would leave its children to themselves.
-        let process = Process::spawn(command, Signal::Interrupt)
-            .unwrap_or_else(|error| panic!("PostgreSQL can't be started: {error}"));
+        let process =
+            Process::spawn(command, Signal::Interrupt).context("PostgreSQL can't be started")?;
         self.process = Some(process);
         let waited = Stopwatch::start();
         while Client::connect(&self.url("postgres", "postgres"), NoTls).is_err() {
-            assert!(
-                waited.elapsed() < GENEROUS,
-                "PostgreSQL does not answer: {}",
-                self.log()
-            );
+            if waited.elapsed() > GENEROUS {
+                let log = self.log();
+                return Err(Error::new(format!("PostgreSQL does not answer: {log}")));
+            }
             thread::sleep(Duration::from_millis(20));
         }
+        Ok(())
     }
 
     /// Ends it, as an orderly restart would: sessions are told.
@@ -208,24 +208,24 @@ impl Postgres {
         self.port
     }
 
-    fn connect(&self, user: &str, database: &str) -> Client {
-        Client::connect(&self.url(user, database), NoTls)
-            .unwrap_or_else(|error| panic!("connect as {user}: {error}"))
+    fn connect(&self, user: &str, database: &str) -> Result<Client> {
+        Client::connect(&self.url(user, database), NoTls).context(format!("connect as {user}"))
     }
 
     /// A client of the database `app` as superuser.
     pub fn client(&self) -> Client {
-        self.connect("postgres", "app")
+        self.connect("postgres", "app").unwrap()
     }
 
     /// A client of the database `app` as `user`.
     pub fn client_as(&self, user: &str) -> Client {
-        self.connect(user, "app")
+        self.connect(user, "app").unwrap()
     }
 
     /// Makes the tables of a service, and two roles: `app`, which is the service, and `levee`.
-    pub fn make_tables(&self) {
-        self.execute(
+    pub fn make_tables(&self) -> Result<()> {
+        let mut client = self.connect("postgres", "app")?;
+        client.batch_execute(
             "CREATE ROLE app LOGIN; CREATE ROLE levee LOGIN; GRANT pg_read_all_stats, pg_signal_backend TO levee;
              CREATE TABLE email_verification_tokens (token_id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid,
                new_email text, token text, expires_at timestamptz, created_at timestamptz DEFAULT now(),
@@ -236,7 +236,8 @@ impl Postgres {
                duration int);
              CREATE INDEX ON calls (started_at);
              GRANT ALL ON email_verification_tokens, calls TO app, levee",
-        );
+        )
+        .context("make the tables")
     }
 
     /// Adds tokens that have expired, and some that have not.
@@ -287,12 +288,10 @@ fn quit(process: &mut Process) {
 }
 
 /// The folder of `postgres` and `initdb`: `POSTGRES_BIN_PATH`, or where the system has it.
-pub fn programs() -> &'static Path {
-    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAMS.get_or_init(|| {
-        find_programs().expect(
-            "PostgreSQL: install it, or name the folder of initdb and postgres by POSTGRES_BIN_PATH",
-        )
+pub fn programs() -> Result<&'static Path> {
+    static PROGRAMS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PROGRAMS.get_or_init(find_programs).as_deref().ok_or_else(|| {
+        Error::new("no PostgreSQL: install it, or name the folder of initdb and postgres by POSTGRES_BIN_PATH")
     })
 }
 
@@ -318,16 +317,16 @@ pub fn find_programs() -> Option<PathBuf> {
 }
 
 /// The user and group that it runs as, if these tests run as root.
-fn its_user() -> Option<(u32, u32)> {
-    static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
-    *USER.get_or_init(|| {
+fn its_user() -> Result<Option<(u32, u32)>> {
+    static USER: OnceLock<Result<Option<(u32, u32)>>> = OnceLock::new();
+    let user = USER.get_or_init(|| {
         // SAFETY: geteuid(2) takes nothing and can't fail.
         #[allow(unsafe_code, reason = "the standard library does not have it")]
         let is_root = unsafe { libc::geteuid() } == 0;
         if !is_root {
-            return None;
+            return Ok(None);
         }
-        let users = fs::read_to_string("/etc/passwd").expect("read the users");
+        let users = fs::read_to_string("/etc/passwd").context("read the users")?;
         let of = |name: &str| {
             let line = users
                 .lines()
@@ -336,44 +335,49 @@ fn its_user() -> Option<(u32, u32)> {
             Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
         };
         let user = USERS.iter().find_map(|name| of(name));
-        Some(user.expect("a user other than root: postgres or nobody"))
-    })
+        user.map(Some).ok_or_else(|| {
+            Error::new("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
+        })
+    });
+    user.clone()
 }
 
 /// One of the programs, to be run by whom it accepts.
-fn program(name: &str) -> Command {
-    let mut command = Command::new(programs().join(name));
+fn program(name: &str) -> Result<Command> {
+    let mut command = Command::new(programs()?.join(name));
     command.env("LC_ALL", "C");
     // It would take further settings from these.
     for (key, _) in env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"PG")) {
         command.env_remove(key);
     }
-    if let Some((user, group)) = its_user() {
+    if let Some((user, group)) = its_user()? {
         command.uid(user).gid(group).current_dir("/");
     }
-    command
+    Ok(command)
 }
 
-/// A new directory that belongs to whom `PostgreSQL` accepts. He must be able to reach where temporary ones are.
-fn directory() -> TempDir {
-    let directory = tempfile::tempdir().expect("make a directory for PostgreSQL");
-    give(directory.path());
+/// A temporary directory owned by the user that `PostgreSQL` runs as, who must be able to traverse its parents.
+fn directory() -> Result<TempDir> {
+    let directory = tempfile::tempdir().context("make a directory for PostgreSQL")?;
+    give(directory.path())?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))
-        .expect("close the directory");
-    directory
+        .context("close the directory")?;
+    Ok(directory)
 }
 
-fn give(path: &Path) {
-    if let Some((user, group)) = its_user() {
-        chown(path, Some(user), Some(group)).expect("give PostgreSQL what is its own");
+fn give(path: &Path) -> Result<()> {
+    if let Some((user, group)) = its_user()? {
+        chown(path, Some(user), Some(group))
+            .context(format!("give {} to PostgreSQL's user", path.display()))?;
     }
+    Ok(())
 }
 
 /// The template of data directories: made once, and kept beside the builds, since a copy is made much sooner.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let version: String = run(program("postgres").arg("--version"))
+fn template() -> Result<PathBuf> {
+    static TEMPLATE: OnceLock<Result<PathBuf>> = OnceLock::new();
+    let template = TEMPLATE.get_or_init(|| {
+        let version: String = run(program("postgres")?.arg("--version"))?
             .chars()
             .map(|char| {
                 if char.is_ascii_alphanumeric() {
@@ -383,79 +387,86 @@ fn template() -> &'static Path {
                 }
             })
             .collect();
-        let tests = env::current_exe().expect("the path of the tests");
-        let builds = tests.ancestors().nth(2).expect("the folder of builds");
+        let tests = env::current_exe().context("the path of the running program")?;
+        let builds = tests
+            .ancestors()
+            .nth(2)
+            .ok_or_else(|| Error::new("the running program is not in cargo's folder of builds"))?;
         // The number changes with what `make_template` does.
         let template = builds.join(format!("postgres-template-1-{}", version.trim_matches('-')));
         if !template.is_dir() {
-            make_template(builds, &template);
+            make_template(builds, &template)?;
         }
-        template
-    })
+        Ok(template)
+    });
+    template.clone()
 }
 
 /// Makes the template under another name first, so that nobody ever sees half of it.
-fn make_template(builds: &Path, template: &Path) {
-    let files = directory();
+fn make_template(builds: &Path, template: &Path) -> Result<()> {
+    let files = directory()?;
     let data = files.path().join("data");
-    run(program("initdb")
+    run(program("initdb")?
         .args(["--username=postgres", "--auth=trust", "--no-sync"])
         .args(["--encoding=UTF8", "--locale=C", "--pgdata"])
-        .arg(&data));
+        .arg(&data))?;
     let statement = files.path().join("statement");
-    fs::write(&statement, "CREATE DATABASE app\n").expect("write a statement");
-    run(program("postgres")
+    fs::write(&statement, "CREATE DATABASE app\n").context("write a statement")?;
+    run(program("postgres")?
         .arg("--single")
         .arg("-D")
         .arg(&data)
         .args(["-c", "fsync=off", "postgres"])
-        .stdin(fs::File::open(statement).expect("open a statement")));
-    let unfinished = tempfile::tempdir_in(builds).expect("make a directory among the builds");
+        .stdin(fs::File::open(statement).context("open a statement")?))?;
+    let unfinished = tempfile::tempdir_in(builds).context("make a directory among the builds")?;
     let copied = unfinished.path().join("data");
-    copy_for(&data, &copied, &|_| ());
+    copy_for(&data, &copied, &|_| Ok(()))?;
     // Another process may have been first: then its template is as good.
     if let Err(error) = fs::rename(&copied, template) {
-        assert!(template.is_dir(), "keep {}: {error}", template.display());
+        if !template.is_dir() {
+            return Err(Error::new(format!("keep {}: {error}", template.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a command to its end, and returns what it prints.
+fn run(command: &mut Command) -> Result<String> {
+    let program: OsString = command.get_program().to_owned();
+    let program = program.display();
+    let output = command
+        .output()
+        .context(format!("{program} can't be started"))?;
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    if output.status.success() {
+        Ok(printed)
+    } else {
+        let status = output.status;
+        Err(Error::new(format!("{program} failed, {status}: {printed}")))
     }
 }
 
-/// Runs a command to its end, and gives back what it says.
-fn run(command: &mut Command) -> String {
-    let program: OsString = command.get_program().to_owned();
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{} can't be started: {error}", program.display()));
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(
-        output.status.success(),
-        "{} failed, {}: {said}",
-        program.display(),
-        output.status
-    );
-    said
+/// Copies a directory with all in it, and gives the copy to the user that `PostgreSQL` runs as.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    copy_for(from, to, &give)
 }
 
-/// Copies a directory with all in it, and gives the copy to whom `PostgreSQL` accepts.
-fn copy(from: &Path, to: &Path) {
-    copy_for(from, to, &give);
-}
-
-fn copy_for(from: &Path, to: &Path, give: &dyn Fn(&Path)) {
+fn copy_for(from: &Path, to: &Path, give: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
     fs::DirBuilder::new()
         .mode(0o700)
         .create(to)
-        .expect("make a directory for PostgreSQL");
-    give(to);
-    for entry in fs::read_dir(from).expect("read the template of PostgreSQL's directory") {
-        let source = entry.expect("read a directory").path();
-        let target = to.join(source.file_name().expect("an entry has a name"));
+        .context("make a directory for PostgreSQL")?;
+    give(to)?;
+    for entry in fs::read_dir(from).context("read the template of PostgreSQL's directory")? {
+        let entry = entry.context("read a directory")?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
-            copy_for(&source, &target, give);
+            copy_for(&source, &target, give)?;
         } else {
-            fs::copy(&source, &target)
-                .unwrap_or_else(|error| panic!("copy {}: {error}", source.display()));
-            give(&target);
+            fs::copy(&source, &target).context(format!("copy {}", source.display()))?;
+            give(&target)?;
         }
     }
+    Ok(())
 }

@@ -2,15 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use levee_redis_session::resp::{ReplyScanner, encode};
 use tempfile::TempDir;
 
 use crate::address::free_address;
 use crate::clock::Stopwatch;
+use crate::envoy::last_lines;
+use crate::error::{Context, Error, Result};
 use crate::process::{Process, Signal};
 use crate::wait::GENEROUS;
 
@@ -26,25 +30,43 @@ pub struct Redis {
 
 impl Redis {
     /// Starts one.
-    pub fn start() -> Self {
+    pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
     /// Starts one with further options of its command line.
-    pub fn start_with(options: &[&str]) -> Self {
+    pub fn start_with(options: &[&str]) -> Result<Self> {
         let mut redis = Self {
             address: free_address(),
             options: options.iter().map(ToString::to_string).collect(),
-            files: tempfile::tempdir().expect("make a directory for Redis"),
+            files: tempfile::tempdir().context("make a directory for Redis")?,
             process: None,
         };
-        redis.start_again();
-        redis
+        redis.start_again()?;
+        Ok(redis)
     }
 
-    /// Starts it again at the same address, after [`stop`](Self::stop).
-    pub fn start_again(&mut self) {
-        let program = env::var_os("REDIS_SERVER_PATH").unwrap_or_else(|| "redis-server".into());
+    /// Starts it again at the same address, after [`stop`](Self::stop), and waits until it listens.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.spawn()?;
+        let waited = Stopwatch::start();
+        while TcpStream::connect(self.address).is_err() {
+            if self.has_ended() {
+                return Err(Error::new(format!("Redis has ended:\n{}", self.log())));
+            }
+            if waited.elapsed() > GENEROUS {
+                let log = self.log();
+                return Err(Error::new(format!("Redis does not listen:\n{log}")));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Starts it again at the same address, without waiting until it listens.
+    pub fn spawn(&mut self) -> Result<()> {
+        let program = find_program().ok_or_else(|| Error::new(MISSING))?;
+        let log = fs::File::create(self.files.path().join("log")).context("make a log of Redis")?;
         let mut command = Command::new(&program);
         command
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -52,19 +74,27 @@ impl Redis {
             .arg(self.files.path())
             .args(&self.options)
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let process = Process::spawn(command, Signal::Kill).unwrap_or_else(|error| {
-            panic!(
-                "{} can't be started ({error}): install redis-server, or set REDIS_SERVER_PATH",
-                program.display()
-            )
-        });
+            .stdout(log.try_clone().context("share a log of Redis")?)
+            .stderr(log)
+            // Ctrl-C reaches the whole group of a terminal. Redis has to outlive those who use it.
+            .process_group(0);
+        let process = Process::spawn(command, Signal::Kill)
+            .context(format!("{} can't be started", program.display()))?;
         self.process = Some(process);
-        let waited = Stopwatch::start();
-        while TcpStream::connect(self.address).is_err() {
-            assert!(waited.elapsed() < GENEROUS, "Redis does not listen");
-            thread::sleep(Duration::from_millis(5));
-        }
+        Ok(())
+    }
+
+    /// Whether it has ended, or was never started.
+    pub fn has_ended(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_none_or(|process| process.exit_status().is_some())
+    }
+
+    /// The end of what it has logged since its last start.
+    fn log(&self) -> String {
+        let log = fs::read_to_string(self.files.path().join("log")).unwrap_or_default();
+        last_lines(&log, 20)
     }
 
     /// Ends it at once.
@@ -84,6 +114,20 @@ impl Redis {
     pub fn client(&self) -> Client {
         Client::connect(self.address)
     }
+}
+
+const MISSING: &str = "no redis-server and no valkey-server: install one (Debian: redis-server), or name it by REDIS_SERVER_PATH";
+
+/// `REDIS_SERVER_PATH`, or a server of Redis or Valkey on the PATH.
+pub fn find_program() -> Option<PathBuf> {
+    if let Some(own) = env::var_os("REDIS_SERVER_PATH").filter(|path| !path.is_empty()) {
+        return Some(own.into());
+    }
+    let path = env::var_os("PATH")?;
+    ["redis-server", "valkey-server"]
+        .into_iter()
+        .flat_map(|name| env::split_paths(&path).map(move |folder| folder.join(name)))
+        .find(|path| path.is_file())
 }
 
 /// A client of Redis that knows where replies end, and nothing else.

@@ -104,7 +104,7 @@ fn healthy(check: &[String], port: u16, now: SocketAddr) -> bool {
         .map(|word| word.replace(&port.to_string(), &now.port().to_string()))
         .collect();
     let path = [
-        postgres::programs().as_os_str(),
+        postgres::programs().unwrap().as_os_str(),
         &env::var_os("PATH").unwrap_or_default(),
     ]
     .map(PathBuf::from);
@@ -472,7 +472,7 @@ fn redis_starts_by_its_command_line_and_is_healthy() {
         .flatten()
         .map(String::as_str)
         .collect();
-    let redis = Redis::start_with(&options);
+    let redis = Redis::start_with(&options).unwrap();
     let policy = redis.client().ask("CONFIG GET maxmemory-policy");
     assert!(policy.contains("noeviction"), "{policy}");
     let check = health_check(&services()["redis"]);
@@ -484,7 +484,7 @@ fn redis_starts_by_its_command_line_and_is_healthy() {
 fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
     let files = tempfile::tempdir().expect("make a directory");
     let database = database();
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let [gateway, stats, admin] = [free_address(), free_address(), free_address()];
     let sidecar = sidecar_at(&redis, &database, stats);
     let backends = backends_at(&sidecar, &database, &files);
@@ -685,7 +685,7 @@ fn database() -> Postgres {
         .map(|pair| pair[1].as_str())
         .filter(|setting| !setting.starts_with("listen_addresses"))
         .collect();
-    let database = Postgres::start_with(&settings);
+    let database = Postgres::start_with(&settings).unwrap();
     let check = health_check(&services()["postgres"]);
     assert!(healthy(
         &check,
@@ -694,7 +694,7 @@ fn database() -> Postgres {
     ));
     assert!(!healthy(&check, 5432, free_address()), "nobody is there");
     let path = [
-        postgres::programs().into(),
+        postgres::programs().unwrap().into(),
         PathBuf::from(env::var_os("PATH").unwrap_or_default()),
     ];
     let mut script = Command::new(root().join("compose/postgres-init.sh"));

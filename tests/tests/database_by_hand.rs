@@ -13,7 +13,7 @@ const SLOW: &str =
 
 #[test]
 fn a_run_is_asked_for_over_http() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(1000, 0);
     let sidecar = Sidecar::at(&postgres, "levee", SLOW);
     let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
@@ -108,7 +108,7 @@ fn levee(
 
 #[test]
 fn a_run_is_asked_for_on_the_command_line() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(100, 10);
     let folder = tempfile::tempdir().expect("a directory");
     let levee =
@@ -157,7 +157,7 @@ fn a_run_is_asked_for_on_the_command_line() {
 
 #[test]
 fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(300, 0);
     let folder = tempfile::tempdir().expect("a directory");
     let keys = SLOW.replace("batch: 10", "batch: 100");
@@ -194,7 +194,7 @@ fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
 
 #[test]
 fn limits_at_the_role_are_printed_applied_and_undone() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "ALTER ROLE levee CREATEROLE; ALTER ROLE app SET statement_timeout = '10s'; CREATE ROLE reports LOGIN;
          GRANT app, reports TO levee WITH ADMIN OPTION;
@@ -285,7 +285,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
 
 #[test]
 fn limits_that_are_in_force_in_other_words_are_left_alone() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "ALTER ROLE app SET statement_timeout = '5s'; ALTER ROLE app SET lock_timeout = 2000;
          ALTER ROLE app SET idle_in_transaction_session_timeout = '1 min'",
@@ -306,7 +306,7 @@ fn limits_that_are_in_force_in_other_words_are_left_alone() {
 
 #[test]
 fn limits_of_one_server_are_not_undone_at_another() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute("ALTER ROLE levee SUPERUSER");
     let folder = tempfile::tempdir().expect("a directory");
     let other = r#"{"server": "elsewhere:5432", "changes": []}"#;
@@ -332,7 +332,7 @@ fn limits_of_one_server_are_not_undone_at_another() {
 
 #[test]
 fn limits_that_can_not_be_applied_change_nothing() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let levee = |keys: &str| {
         levee(
@@ -359,8 +359,8 @@ fn limits_that_can_not_be_applied_change_nothing() {
 
 #[test]
 fn an_encrypted_connection_is_made_if_the_certificate_is_trusted() {
-    let mut postgres = Postgres::with_tables();
-    let certificate = postgres.start_tls();
+    let mut postgres = Postgres::with_tables().unwrap();
+    let certificate = postgres.start_tls().unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let run = |options: &str| {
         let url = format!("{}?{options}", postgres.url_of("levee"));

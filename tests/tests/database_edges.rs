@@ -20,7 +20,7 @@ fn run_own(sidecar: &Sidecar) -> (u16, Value) {
 
 #[test]
 fn a_database_that_is_down_at_the_start_keeps_nothing_else_from_starting() {
-    let mut postgres = Postgres::with_tables();
+    let mut postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(10, 0);
     postgres.stop();
     let keys =
@@ -33,7 +33,7 @@ fn a_database_that_is_down_at_the_start_keeps_nothing_else_from_starting() {
             .contains("could not be checked: the database can't be reached")
             && sidecar.get("/v1/watchdog").1.contains("can't be reached")
     });
-    postgres.start_again();
+    postgres.start_again().unwrap();
     let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m");
     assert_eq!(
         (status, &report["rows"]),
@@ -48,8 +48,9 @@ fn a_database_that_is_down_at_the_start_keeps_nothing_else_from_starting() {
 
 #[test]
 fn a_database_without_connections_left_is_said_to_be_so() {
-    let postgres = Postgres::start_with(&["max_connections=8", "superuser_reserved_connections=3"]);
-    postgres.make_tables();
+    let postgres =
+        Postgres::start_with(&["max_connections=8", "superuser_reserved_connections=3"]).unwrap();
+    postgres.make_tables().unwrap();
     let all: Vec<_> = (0..5).map(|_| postgres.client_as("app")).collect();
     let sidecar = Sidecar::at(&postgres, "levee", AUTH);
     sidecar.wait_for("it to be said", |sidecar| {
@@ -65,7 +66,7 @@ fn a_database_without_connections_left_is_said_to_be_so() {
 
 #[test]
 fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     for (key, value) in [
         ("bigint", "i"),
         ("text", "'k' || i"),
@@ -107,7 +108,7 @@ fn keys_of_all_types_and_parts_of_tables_are_cleaned_up() {
 
 #[test]
 fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE TYPE mood AS ENUM ('b', 'a', 'c'); CREATE DOMAIN small AS int CHECK (VALUE < 1000)",
     );
@@ -138,7 +139,7 @@ fn rows_can_be_ordered_by_a_column_of_any_type_and_by_one_that_is_null() {
 
 #[test]
 fn rows_can_be_ordered_by_text_whose_collation_takes_two_cases_for_equal() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
     );
@@ -169,7 +170,7 @@ fn goes_by(postgres: &Postgres, column: &str, value: &str) {
 
 #[test]
 fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     for table in [
         "CREATE TABLE t (k int UNIQUE, at timestamptz)",
         "CREATE TABLE t (k int, j int, at timestamptz, PRIMARY KEY (k, j))",
@@ -187,7 +188,7 @@ fn a_key_that_may_be_null_or_is_one_of_several_columns_is_refused() {
 
 #[test]
 fn a_time_that_is_another_at_each_look_is_refused() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE DOMAIN moment AS timestamptz;
          CREATE TABLE t (k int PRIMARY KEY, at timestamptz, seen moment, due text); GRANT ALL ON t TO levee;
@@ -225,7 +226,7 @@ fn a_time_that_is_another_at_each_look_is_refused() {
 
 #[test]
 fn jobs_of_one_name_at_two_tables_do_not_wait_for_each_other() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let sidecars: Vec<Sidecar> = ["a", "b"]
         .map(|table| {
             postgres.execute(&format!(
@@ -257,7 +258,7 @@ fn jobs_of_one_name_at_two_tables_do_not_wait_for_each_other() {
 
 #[test]
 fn rows_that_others_hide_or_keep_end_the_run() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE TABLE hidden (k int PRIMARY KEY, at timestamptz, owner text); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
          CREATE POLICY own ON hidden USING (owner = 'levee');
@@ -304,7 +305,7 @@ fn rows_that_others_hide_or_keep_end_the_run() {
 
 #[test]
 fn values_are_compared_as_the_column_holds_them() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE DOMAIN short AS varchar(3); CREATE DOMAIN code AS short; CREATE DOMAIN price AS numeric(10,2);
          CREATE TABLE t (k int PRIMARY KEY, at timestamptz, n numeric(10,2), p price, s timestamptz(0), c char(5), code code);
@@ -334,7 +335,7 @@ fn values_are_compared_as_the_column_holds_them() {
 
 #[test]
 fn times_without_a_zone_are_utc_whatever_the_servers_zone_is() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "ALTER DATABASE app SET timezone = 'America/New_York'; ALTER ROLE levee SET timezone = 'Asia/Tokyo';
          CREATE TABLE t (k text PRIMARY KEY, at timestamp, ended timestamp, duration int); GRANT ALL ON t TO levee;
@@ -353,7 +354,7 @@ fn times_without_a_zone_are_utc_whatever_the_servers_zone_is() {
 
 #[test]
 fn a_date_is_over_when_it_begins() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE TABLE t (k int PRIMARY KEY, day date); GRANT ALL ON t TO levee;
          INSERT INTO t SELECT i, (now() AT TIME ZONE 'UTC')::date + i FROM generate_series(-1, 1) i",
@@ -365,7 +366,7 @@ fn a_date_is_over_when_it_begins() {
 
 #[test]
 fn a_table_that_is_named_with_its_schema_is_told_how_to_be() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let keys = "jobs: {own: {table: public.calls, key: call_id, where: {column: started_at, before: 0s}, action: delete, \
                 scheduled: false}}";
     let (_, report) = run_own(&Sidecar::at(&postgres, "levee", keys));
@@ -375,7 +376,7 @@ fn a_table_that_is_named_with_its_schema_is_told_how_to_be() {
 
 #[test]
 fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(10, 0);
     let sidecar = Sidecar::at(&postgres, "levee", AUTH);
     let mut migration = postgres.client();
@@ -396,12 +397,14 @@ fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
 
 #[test]
 fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     // It is behind by this much at each commit, and says so each second.
-    let replica = postgres.start_replica(&[
-        "recovery_min_apply_delay=4s",
-        "wal_receiver_status_interval=1s",
-    ]);
+    let replica = postgres
+        .start_replica(&[
+            "recovery_min_apply_delay=4s",
+            "wal_receiver_status_interval=1s",
+        ])
+        .unwrap();
     let keys =
         "jobs: {auth_cleanup: {preset: expired_tokens, max_lag: 1s, pause: 0s, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -446,7 +449,7 @@ fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted
 
 #[test]
 fn a_password_with_odd_characters_is_read_and_never_shown() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute("ALTER ROLE levee PASSWORD 'p@s:s/w?o#r%d'");
     postgres.let_in(
         "host all postgres 127.0.0.1/32 trust\nhost all levee 127.0.0.1/32 scram-sha-256\n",

@@ -26,7 +26,7 @@ fn rows(sidecar: &Sidecar) -> u64 {
 
 #[test]
 fn all_expired_tokens_go_and_no_other_row_while_the_service_goes_on() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(300_000, 150_000);
     let sidecar = Sidecar::at(&postgres, "levee", AUTH);
     let running = Arc::new(AtomicBool::new(true));
@@ -78,7 +78,7 @@ fn all_expired_tokens_go_and_no_other_row_while_the_service_goes_on() {
 
 #[test]
 fn a_run_that_is_killed_is_completed_by_the_next() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(20_000, 10);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 20ms, every: 1s}}";
     let mut sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -101,7 +101,7 @@ fn a_run_that_is_killed_is_completed_by_the_next() {
 
 #[test]
 fn stale_calls_are_ended_with_their_duration_and_no_others() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "INSERT INTO calls (call_type, status, started_at) VALUES
            ('ringing', 'ringing', now() - interval '25 hours'), ('active', 'active', now() - interval '3 days'),
@@ -135,7 +135,7 @@ fn stale_calls_are_ended_with_their_duration_and_no_others() {
 
 #[test]
 fn a_call_of_exactly_24_hours_is_left_alone() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let mut client = postgres.client();
     // Within one transaction now() is one moment.
     let mut transaction = client.transaction().expect("a transaction");
@@ -170,7 +170,7 @@ fn a_call_of_exactly_24_hours_is_left_alone() {
 fn two_at_once_handle_each_row_once_and_their_counts_add_up() {
     // PostgreSQL: they take turns. CockroachDB has no lease: they pass by each other's rows.
     for dialect in ["postgres", "cockroach"] {
-        let postgres = Postgres::with_tables();
+        let postgres = Postgres::with_tables().unwrap();
         postgres.execute(
             "CREATE TABLE gone (token_id uuid); GRANT ALL ON gone TO levee;
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
@@ -211,7 +211,7 @@ fn two_at_once_handle_each_row_once_and_their_counts_add_up() {
 
 #[test]
 fn a_database_that_restarts_in_mid_run_is_waited_for() {
-    let mut postgres = Postgres::with_tables();
+    let mut postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(20_000, 10);
     let keys =
         "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 10ms, scheduled: false}}";
@@ -219,7 +219,7 @@ fn a_database_that_restarts_in_mid_run_is_waited_for() {
     assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
     sidecar.wait_for("a run to be under way", |sidecar| rows(sidecar) >= 300);
     postgres.stop();
-    postgres.start_again();
+    postgres.start_again().unwrap();
     sidecar.wait_for("the rest to go", |_| postgres.expired_tokens() == 0);
     sidecar.wait_for("the run to end", |sidecar| {
         sidecar.metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}") == 1
@@ -232,7 +232,7 @@ fn a_database_that_restarts_in_mid_run_is_waited_for() {
 
 #[test]
 fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
-    let mut postgres = Postgres::with_tables();
+    let mut postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(10, 10);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -285,7 +285,7 @@ fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
         assert_eq!(sidecar.metric("auth_cleanup_failed_total"), failed);
         assert!(sidecar.log().contains(error.trim_matches('"')), "{error}");
         if harm.is_empty() {
-            postgres.start_again();
+            postgres.start_again().unwrap();
         } else {
             postgres.execute(mend);
             postgres.execute(
@@ -303,7 +303,7 @@ fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
 
 #[test]
 fn a_failed_run_is_counted_for_its_own_preset() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute("ALTER TABLE calls RENAME TO elsewhere");
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens}, video_cleanup: {preset: stale_calls, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -323,7 +323,7 @@ fn a_failed_run_is_counted_for_its_own_preset() {
 
 #[test]
 fn a_database_that_stands_still_fails_the_run_in_time() {
-    let mut postgres = Postgres::with_tables();
+    let mut postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(10, 10);
     let keys = format!("statement_timeout: 100ms\n{AUTH}");
     let sidecar = Sidecar::at(&postgres, "levee", &keys);
@@ -337,7 +337,7 @@ fn a_database_that_stands_still_fails_the_run_in_time() {
 
 #[test]
 fn serialisation_failures_are_tried_again() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE SEQUENCE turns; GRANT ALL ON turns TO levee;
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
@@ -359,7 +359,7 @@ fn serialisation_failures_are_tried_again() {
 
 #[test]
 fn batches_that_are_too_slow_are_made_smaller() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
            'BEGIN PERFORM pg_sleep(0.002); RETURN OLD; END';
@@ -394,7 +394,7 @@ fn lock_the_first_ten(service: &mut Client) -> Transaction<'_> {
 
 #[test]
 fn rows_that_somebody_holds_are_left_to_the_next_time() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(100, 0);
     let sidecar = Sidecar::at(&postgres, "levee", AUTH);
     let mut service = postgres.client_as("app");
@@ -408,7 +408,7 @@ fn rows_that_somebody_holds_are_left_to_the_next_time() {
 
 #[test]
 fn rows_that_are_let_go_before_the_end_are_handled_too() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(200, 0);
     let keys =
         "jobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 50ms, scheduled: false}}";
@@ -426,7 +426,7 @@ fn rows_that_are_let_go_before_the_end_are_handled_too() {
 
 #[test]
 fn a_batch_does_not_walk_over_what_was_deleted_before_it() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     // Deleted rows stay in the index, since nothing is vacuumed meanwhile.
     postgres.execute("ALTER TABLE email_verification_tokens SET (autovacuum_enabled = false)");
     postgres.add_tokens(60_000, 10_000);
@@ -454,7 +454,7 @@ fn a_batch_does_not_walk_over_what_was_deleted_before_it() {
 
 #[test]
 fn limits_of_a_run_end_it_and_the_next_goes_on() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(1000, 0);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, max_rows: 250, pause: 0s, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -471,7 +471,7 @@ fn limits_of_a_run_end_it_and_the_next_goes_on() {
 
 #[test]
 fn a_stop_ends_a_run_after_its_batch() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(20_000, 0);
     let keys = "jobs: {auth_cleanup: {preset: expired_tokens, batch: 100, pause: 20ms, every: 1s}}";
     let mut sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -495,7 +495,7 @@ fn a_stop_ends_a_run_after_its_batch() {
 
 #[test]
 fn odd_names_are_quoted_and_odd_values_bound() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE SCHEMA \"a.b\"; CREATE TYPE mood AS ENUM ('sad', '; drop table calls; --');
          CREATE TABLE \"a.b\".\"x\"\"; drop table calls; --\" (\"k\"\"ey\" int PRIMARY KEY, mood mood, n numeric, at timestamp);
@@ -533,7 +533,7 @@ fn odd_names_are_quoted_and_odd_values_bound() {
 
 #[test]
 fn a_key_that_is_not_unique_is_refused() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute("CREATE TABLE t (id int, at timestamptz); INSERT INTO t VALUES (1, '2020-01-01'), (1, '2100-01-01'); GRANT ALL ON t TO levee");
     let keys = "jobs: {own: {table: t, key: id, where: {column: at, before: 0s}, action: delete, scheduled: false}, \
                 auth_cleanup: {preset: expired_tokens, scheduled: false}}";
@@ -549,7 +549,7 @@ fn a_key_that_is_not_unique_is_refused() {
 
 #[test]
 fn a_value_is_not_cut_to_the_length_of_its_column() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE TABLE t (id int PRIMARY KEY, c char(1), v varchar(3), q \"char\", at timestamptz);
          INSERT INTO t VALUES (1, 'a', 'abc', 'a', '2020-01-01'); GRANT ALL ON t TO levee",
@@ -576,7 +576,7 @@ fn a_value_is_not_cut_to_the_length_of_its_column() {
 
 #[test]
 fn a_row_that_is_as_it_should_be_is_not_set_again() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE TABLE t (id int PRIMARY KEY, token json, n int, at timestamptz); GRANT ALL ON t TO levee;
          INSERT INTO t SELECT i, '{}', i, '2020-01-01' FROM generate_series(1, 2500) i",
@@ -600,7 +600,7 @@ fn a_row_that_is_as_it_should_be_is_not_set_again() {
 
 #[test]
 fn jobs_wait_for_a_connection_and_a_dry_run_stays_one() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(500, 0);
     let keys = "connections: 1\njobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 100ms, scheduled: false}, \
                 video_cleanup: {preset: stale_calls, older_than: 2d, dry_run: true, scheduled: false}}";

@@ -42,7 +42,7 @@ fn ask(client: &mut Client, statement: &str) -> (Duration, String) {
 
 #[test]
 fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
     let mut holder = postgres.client();
     let mut transaction = holder.transaction().expect("a transaction");
@@ -86,7 +86,7 @@ fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
 
 #[test]
 fn the_class_is_that_of_the_application_or_of_a_comment() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
     let mut service = postgres.client_as("app");
     let statement = "SELECT pg_sleep(2.5) /* levee: long_query */";
@@ -105,7 +105,7 @@ fn the_class_is_that_of_the_application_or_of_a_comment() {
 
 #[test]
 fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 10ms, classes: {query: 200ms}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     let mut service = postgres.client_as("app");
@@ -140,7 +140,7 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
 
 #[test]
 fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let yaml = format!(
         "database: {{url_file: '{{files}}/url', {WATCHDOG}}}\n#url {}\n",
         postgres.url_of("levee")
@@ -207,7 +207,7 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
 
 #[test]
 fn others_maintenance_replication_and_levee_itself_are_left_alone() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute(
         "CREATE ROLE other LOGIN; ALTER ROLE app REPLICATION; CREATE TABLE large AS SELECT i FROM generate_series(1, 60000) i;
          ALTER TABLE large OWNER TO app",
@@ -222,7 +222,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
          GRANT pg_read_all_stats, pg_signal_backend TO app",
     );
     let sidecar = Sidecar::at(&postgres, "app", keys);
-    let mut receiver = Command::new(programs().join("pg_receivewal"));
+    let mut receiver = Command::new(programs().unwrap().join("pg_receivewal"));
     let folder = tempfile::tempdir().expect("a directory");
     receiver
         .args([
@@ -292,7 +292,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
 
 #[test]
 fn without_its_roles_it_says_so_and_the_rest_works() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(10, 0);
     postgres.execute("REVOKE pg_read_all_stats, pg_signal_backend FROM levee");
     let keys =
@@ -322,7 +322,7 @@ fn without_its_roles_it_says_so_and_the_rest_works() {
 
 #[test]
 fn sessions_idle_in_a_transaction_are_ended() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
     let mut service = postgres.client_as("app");
     let mut idle = postgres.client_as("app");
@@ -348,7 +348,7 @@ fn sessions_idle_in_a_transaction_are_ended() {
 
 #[test]
 fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let keys =
         "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}, terminate_after: 700ms}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -366,7 +366,7 @@ fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
 
 #[test]
 fn of_two_instances_one_acts_and_the_other_takes_over() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
     let mut sidecars = vec![
         Sidecar::at(&postgres, "levee", keys),
@@ -395,7 +395,7 @@ fn of_two_instances_one_acts_and_the_other_takes_over() {
 
 #[test]
 fn roles_that_can_not_be_watched_are_named() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     postgres.execute("CREATE ROLE team; GRANT team TO app");
     let keys = "watchdog: {roles: [app, ap, postgres, team], every: 100ms}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
@@ -409,8 +409,8 @@ fn roles_that_can_not_be_watched_are_named() {
 
 #[test]
 fn a_server_that_does_not_track_activities_is_told_of() {
-    let postgres = Postgres::start_with(&["track_activities=off"]);
-    postgres.make_tables();
+    let postgres = Postgres::start_with(&["track_activities=off"]).unwrap();
+    postgres.make_tables().unwrap();
     let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
     sidecar.wait_for("it to be said", |sidecar| {
         sidecar
@@ -422,7 +422,7 @@ fn a_server_that_does_not_track_activities_is_told_of() {
 
 #[test]
 fn a_dry_run_only_says_what_it_would_do() {
-    let postgres = Postgres::with_tables();
+    let postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 200ms}, idle_in_transaction: 300ms, dry_run: true}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     assert_eq!(
@@ -447,7 +447,7 @@ fn a_dry_run_only_says_what_it_would_do() {
 
 #[test]
 fn a_database_that_was_away_is_watched_again() {
-    let mut postgres = Postgres::with_tables();
+    let mut postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     assert_eq!(
@@ -459,7 +459,7 @@ fn a_database_that_was_away_is_watched_again() {
         sidecar.metric("db_watchdog_failed_total{database=\"app\"}") > 0
     });
     assert!(sidecar.get("/v1/watchdog").1.contains("can't be reached"));
-    postgres.start_again();
+    postgres.start_again().unwrap();
     assert_eq!(
         ask(&mut postgres.client_as("app"), "SELECT pg_sleep(60)").1,
         "57014"

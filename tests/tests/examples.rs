@@ -108,7 +108,7 @@ async fn breaker_only_opens_after_five_failures_and_closes_after_three_successes
 
 #[test]
 fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::start(&levee_yaml(
         "redis/levee.yaml",
         &[
@@ -121,7 +121,7 @@ fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
 
     redis.stop();
     client.command("GET greeting");
-    redis.start_again();
+    redis.start_again().unwrap();
     assert_eq!(client.reply().as_deref(), Some("$-1\r\n"), "no error");
 
     redis.stop();
@@ -140,7 +140,7 @@ fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
     let took = took.elapsed();
     assert!(took < Duration::from_millis(500), "{took:?}");
 
-    redis.start_again();
+    redis.start_again().unwrap();
     let waited = Stopwatch::start();
     sidecar.wait_for("Redis to be found again", |sidecar| {
         sidecar.client().ask("GET greeting") == "$-1\r\n"
@@ -154,7 +154,7 @@ fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
 
 #[test]
 fn database_deletes_what_expired_and_cancels_what_hangs() {
-    let postgres = Postgres::start();
+    let postgres = Postgres::start().unwrap();
     postgres.execute(&read("database/schema.sql"));
     let yaml = levee_yaml(
         "database/levee.yaml",

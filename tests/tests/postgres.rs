@@ -13,7 +13,7 @@ fn count(postgres: &Postgres) -> i64 {
 #[test]
 fn it_answers_roles_of_its_own_and_leaves_nothing() {
     let started = Stopwatch::start();
-    let postgres = Postgres::start_with(&["log_min_duration_statement=0"]);
+    let postgres = Postgres::start_with(&["log_min_duration_statement=0"]).unwrap();
     println!("ready after {:?}", started.elapsed());
     postgres.execute("CREATE ROLE guard LOGIN IN ROLE pg_read_all_stats, pg_signal_backend");
     assert!(Client::connect(&postgres.url_of("nobody"), NoTls).is_err());
@@ -38,7 +38,7 @@ fn it_answers_roles_of_its_own_and_leaves_nothing() {
 
 #[test]
 fn it_starts_again_with_its_data_however_it_ended() {
-    let mut postgres = Postgres::start();
+    let mut postgres = Postgres::start().unwrap();
     postgres.execute("CREATE TABLE t AS SELECT generate_series(1, 1000)");
     let port = postgres.port();
     for (signal, written) in [
@@ -52,7 +52,7 @@ fn it_starts_again_with_its_data_however_it_ended() {
         let client = (signal != Signal::Terminate).then(|| postgres.client());
         postgres.stop_with(signal);
         assert!(Client::connect(&postgres.url_of("postgres"), NoTls).is_err());
-        postgres.start_again();
+        postgres.start_again().unwrap();
         assert_eq!(postgres.port(), port);
         assert_eq!(count(&postgres), written, "after {signal:?}");
         assert!(client.is_none_or(|mut client| client.simple_query("SELECT 1").is_err()));
@@ -61,7 +61,7 @@ fn it_starts_again_with_its_data_however_it_ended() {
 
 #[test]
 fn two_know_nothing_of_each_other() {
-    let (mut one, two) = (Postgres::start(), Postgres::start());
+    let (mut one, two) = (Postgres::start().unwrap(), Postgres::start().unwrap());
     assert_ne!(one.port(), two.port());
     one.execute("CREATE TABLE t AS SELECT 1");
     two.execute("CREATE TABLE t AS SELECT generate_series(1, 2)");
@@ -72,7 +72,7 @@ fn two_know_nothing_of_each_other() {
 
 #[test]
 fn it_stands_still_and_goes_on_and_ends_while_it_stands_still() {
-    let mut postgres = Postgres::start();
+    let mut postgres = Postgres::start().unwrap();
     postgres.execute("CREATE TABLE t AS SELECT 1");
     let mut open = postgres.client();
     // Open connections have processes of their own.

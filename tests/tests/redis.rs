@@ -14,7 +14,7 @@ use levee_harness::wait::GENEROUS;
 #[test]
 fn writes_whose_reply_is_lost_are_never_applied_twice_and_reads_succeed() {
     const ROUNDS: usize = 250;
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let relay = Relay::to(redis.address);
     let sidecar = Sidecar::before(
         relay.address,
@@ -84,7 +84,7 @@ fn replies_that_say_not_executed_are_tried_again_whatever_the_command() {
 
 #[test]
 fn a_clients_state_survives_its_upstream_connection() {
-    let redis = Redis::start_with(&["--requirepass", "secret"]);
+    let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
     let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms}");
     let mut client = sidecar.client();
     assert!(client.ask("GET a").starts_with("-NOAUTH"));
@@ -108,7 +108,7 @@ fn a_clients_state_survives_its_upstream_connection() {
 
 #[test]
 fn what_can_not_be_made_anew_ends_with_its_upstream_connection() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     for commands in [
         &["WATCH a"][..],
@@ -123,14 +123,14 @@ fn what_can_not_be_made_anew_ends_with_its_upstream_connection() {
         }
         redis.stop();
         assert!(client.is_closed(), "{commands:?}");
-        redis.start_again();
+        redis.start_again().unwrap();
     }
     assert_eq!(redis.client().ask("GET a"), "$-1\r\n");
 }
 
 #[test]
 fn messages_and_pushes_pass_through() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let (mut two, mut three) = (sidecar.client(), sidecar.client());
     assert_eq!(
@@ -153,7 +153,7 @@ fn messages_and_pushes_pass_through() {
 
 #[test]
 fn what_would_break_the_order_of_replies_is_refused() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let mut client = sidecar.client();
     for command in [
@@ -175,7 +175,7 @@ fn what_would_break_the_order_of_replies_is_refused() {
 
 #[test]
 fn a_stop_under_load_loses_no_reply_that_was_owed() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let mut sidecar = Sidecar::before(redis.address, "");
     let address = sidecar.address();
     let answered = Arc::new(AtomicU64::new(0));
@@ -217,7 +217,7 @@ fn a_stop_under_load_loses_no_reply_that_was_owed() {
 
 #[test]
 fn a_stop_takes_no_longer_than_its_bound() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let mut sidecar = Sidecar::start(&format!(
         "stop_within: 300ms\nredis: [{{name: x, listen: 127.0.0.1:0, upstream: 'redis://{}'}}]\n",
         redis.address
@@ -232,7 +232,7 @@ fn a_stop_takes_no_longer_than_its_bound() {
 
 #[test]
 fn the_admin_interface_says_what_there_is() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     sidecar.client().ask("PING");
     assert_eq!(sidecar.get("/healthz"), (200, "ok\n".to_owned()));

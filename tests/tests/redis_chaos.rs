@@ -255,7 +255,7 @@ fn pipelines_over_connections_that_are_cut_anywhere_are_answered_in_order_and_ap
 {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
-    let redis = Redis::start_with(&["--requirepass", "secret"]);
+    let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
     let mut direct = redis.client();
     direct.ask("AUTH secret");
     for number in 1..=CLIENTS {
@@ -299,7 +299,7 @@ fn pipelines_over_connections_that_are_cut_anywhere_are_answered_in_order_and_ap
 fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let flaky = Flaky::to(redis.address, seed, 3_000_000);
     let sidecar = Sidecar::before(
         flaky.address,
@@ -364,7 +364,7 @@ fn count_up(address: SocketAddr, key: &str, running: &AtomicBool) -> (Duration, 
 
 #[test]
 fn a_redis_that_stands_still_now_and_then_holds_nobody_up_and_counts_right() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(
         redis.address,
         "deadline: 500ms\nbudget: {per_second: 1000}\nbreaker: {mode: disabled}",

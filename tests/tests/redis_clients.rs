@@ -31,7 +31,7 @@ fn output(command: &mut Command) -> String {
 
 /// Has a program talk to Redis directly and through the sidecar: both must print the same.
 fn same_with_and_without(mut session: impl FnMut(SocketAddr) -> String) {
-    let redis = Redis::start_with(&["--requirepass", "secret"]);
+    let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let direct = session(redis.address);
     assert!(direct.lines().count() > 10, "{direct}");
@@ -131,7 +131,7 @@ fn session(address: SocketAddr) -> redis::RedisResult<String> {
 
 #[test]
 fn redis_cli_and_redis_benchmark_work() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let port = sidecar.address().port().to_string();
     assert_eq!(
@@ -196,7 +196,7 @@ fn commands_of(client: &mut Client) -> HashMap<String, HashSet<String>> {
 
 #[test]
 fn the_tables_agree_with_the_servers_own_flags() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let commands = commands_of(&mut redis.client());
     assert!(commands.len() > 200, "{} commands", commands.len());
     // Commands that touch no data have no flag that says so.
@@ -256,7 +256,8 @@ fn an_upstream_over_tls_is_reached_if_its_certificate_is_trusted() {
         &cert,
         "--tls-auth-clients",
         "no",
-    ]);
+    ])
+    .unwrap();
     let yaml = |trust: &str| {
         format!(
             "redis:\n  - name: x\n    listen: 127.0.0.1:0\n    upstream: rediss://localhost:{port}\n    \

@@ -14,7 +14,7 @@ use levee_harness::sidecar::Sidecar;
 
 #[test]
 fn what_follows_a_refused_multi_is_no_transaction() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let relay = Relay::to(redis.address);
     let sidecar = Sidecar::before(relay.address, "retry: {base: 1ms}");
     let mut client = sidecar.client();
@@ -36,7 +36,7 @@ fn what_follows_a_refused_multi_is_no_transaction() {
 
 #[test]
 fn a_watch_outlives_what_ends_no_transaction() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms}");
     let mut direct = redis.client();
     for end in ["DISCARD", "EXEC"] {
@@ -54,7 +54,7 @@ fn a_watch_outlives_what_ends_no_transaction() {
 
 #[test]
 fn a_write_past_its_deadline_says_that_its_fate_is_unknown() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "deadline: 300ms");
     let mut client = sidecar.client();
     assert_eq!(client.ask("PING"), "+PONG\r\n");
@@ -70,7 +70,7 @@ fn a_write_past_its_deadline_says_that_its_fate_is_unknown() {
 
 #[test]
 fn a_stream_that_is_called_block_blocks_nothing() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "deadline: 300ms");
     let mut client = sidecar.client();
     assert_eq!(client.ask("PING"), "+PONG\r\n");
@@ -82,7 +82,7 @@ fn a_stream_that_is_called_block_blocks_nothing() {
 
 #[test]
 fn an_expiry_that_deletes_is_not_repeated() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let relay = Relay::to(redis.address);
     let sidecar = Sidecar::before(relay.address, "retry: {base: 1ms}");
     let mut client = sidecar.client();
@@ -101,7 +101,7 @@ fn an_expiry_that_deletes_is_not_repeated() {
 
 #[test]
 fn a_replica_says_that_it_takes_no_writes_after_as_many_attempts_as_there_may_be() {
-    let redis = Redis::start_with(&["--replicaof", "127.0.0.1", "1"]);
+    let redis = Redis::start_with(&["--replicaof", "127.0.0.1", "1"]).unwrap();
     let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms, max: 1ms}");
     let mut client = sidecar.client();
     for count in 1..=3 {
@@ -116,7 +116,7 @@ fn a_replica_says_that_it_takes_no_writes_after_as_many_attempts_as_there_may_be
 
 #[test]
 fn a_client_that_leaves_takes_nothing_with_it() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     for _ in 0..20 {
         let mut client = sidecar.client();
@@ -134,7 +134,7 @@ fn a_client_that_leaves_takes_nothing_with_it() {
 #[test]
 fn very_many_very_small_commands_are_not_all_taken_in() {
     const CLIENTS: usize = 8;
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "breaker: {mode: disabled}\ndeadline: 20s");
     let before = sidecar.memory_kb();
     redis.signal(Signal::Stop);

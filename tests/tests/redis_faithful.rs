@@ -174,7 +174,7 @@ fn texts() -> Vec<String> {
 
 #[test]
 fn odd_commands_are_answered_as_redis_answers_them() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let mut other = redis.client();
     let is_valkey = other.ask("INFO server").contains("valkey_version");
@@ -203,7 +203,7 @@ fn odd_commands_are_answered_as_redis_answers_them() {
 /// before it.
 #[test]
 fn a_request_of_http_ends_the_connection_and_executes_nothing() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     for head in [
         "POST / HTTP/1.1\r\n",
@@ -223,7 +223,7 @@ fn a_request_of_http_ends_the_connection_and_executes_nothing() {
 
 #[test]
 fn nothing_is_executed_behind_quit() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     for address in [redis.address, sidecar.address()] {
         let reply = said(address, b"INCR a\r\nQUIT\r\nINCR b\r\n");

@@ -12,7 +12,7 @@ use levee_harness::wait::GENEROUS;
 
 #[test]
 fn more_clients_than_the_limit_are_told_so_and_the_others_go_on() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "limits: {connections: 10, idle: 1s}");
     let mut clients: Vec<Client> = (0..10).map(|_| sidecar.client()).collect();
     for client in &mut clients {
@@ -39,7 +39,7 @@ fn more_clients_than_the_limit_are_told_so_and_the_others_go_on() {
 
 #[test]
 fn the_upstreams_own_limit_is_told_word_for_word() {
-    let redis = Redis::start_with(&["--maxclients", "5"]);
+    let redis = Redis::start_with(&["--maxclients", "5"]).unwrap();
     let mut direct = Vec::new();
     let waited = Stopwatch::start();
     while direct.len() < 5 {
@@ -67,7 +67,7 @@ fn the_upstreams_own_limit_is_told_word_for_word() {
 #[test]
 fn large_values_pass_as_they_are_and_are_not_held() {
     const LENGTH: usize = 64 << 20;
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "deadline: 20s");
     let before = sidecar.memory_kb();
     let mut client = sidecar.client();
@@ -97,7 +97,7 @@ fn large_values_pass_as_they_are_and_are_not_held() {
 
 #[test]
 fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memory() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let before = sidecar.memory_kb();
     let seed = u64::from(std::process::id());

@@ -88,7 +88,7 @@ fn drive(address: SocketAddr, number: usize, running: &AtomicBool) -> (u64, Vec<
 
 #[test]
 fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let load = Load::start(sidecar.address(), 30);
     // The budget is a share of the commands: so many pay for 30 clients with their pipelines.
@@ -97,7 +97,7 @@ fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
     });
     redis.stop();
     thread::sleep(Duration::from_millis(600));
-    redis.start_again();
+    redis.start_again().unwrap();
     let before =
         sidecar.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}");
     sidecar.wait_for("traffic again", |s| {
@@ -125,7 +125,7 @@ fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
 #[test]
 fn two_hundred_clients_that_need_redis_while_it_is_away_see_no_error() {
     const CLIENTS: usize = 200;
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     // All settings are the defaults, and there was no traffic that would have filled the budget.
     let sidecar = Sidecar::before(redis.address, "");
     redis.stop();
@@ -134,7 +134,7 @@ fn two_hundred_clients_that_need_redis_while_it_is_away_see_no_error() {
         client.command(&format!("INCR k{number}"));
     }
     thread::sleep(Duration::from_millis(600));
-    redis.start_again();
+    redis.start_again().unwrap();
     for client in &mut clients {
         assert_eq!(client.reply().as_deref(), Some(":1\r\n"));
     }
@@ -146,7 +146,7 @@ fn two_hundred_clients_that_need_redis_while_it_is_away_see_no_error() {
 
 #[test]
 fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it_is_back() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let mut first = sidecar.client();
     assert_eq!(first.ask("SET a 1"), "+OK\r\n");
@@ -186,7 +186,7 @@ fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it
         .min();
     assert!(fastest < Some(Duration::from_millis(5)), "{fastest:?}");
 
-    redis.start_again();
+    redis.start_again().unwrap();
     // A PONG makes it half-open; the next commands are its probes.
     sidecar.wait_for("a health check", |s| {
         s.state()["breaker"]["state"] != "open"
@@ -199,7 +199,7 @@ fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it
 
 #[test]
 fn a_redis_that_stands_still_hangs_nobody_past_the_deadline() {
-    let mut redis = Redis::start();
+    let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "deadline: 500ms\nbreaker: {mode: disabled}");
     let mut client = sidecar.client();
     assert_eq!(client.ask("SET a 1"), "+OK\r\n");
@@ -223,7 +223,7 @@ fn a_redis_that_stands_still_hangs_nobody_past_the_deadline() {
 
 #[test]
 fn blocking_commands_wait_for_as_long_as_they_say() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "deadline: 200ms");
     let took = Stopwatch::start();
     assert_eq!(sidecar.client().ask("BLPOP l 1"), "*-1\r\n");
@@ -289,7 +289,7 @@ fn a_dead_upstream_sees_a_fifth_more_attempts_and_they_are_spread() {
 
 #[test]
 fn a_sidecar_that_is_started_in_an_outage_goes_on_where_the_last_one_ended() {
-    let store = Redis::start();
+    let store = Redis::start().unwrap();
     // Commands that are sent again are what a budget pays for, so connections are made, and lost.
     let dead = Dead::start();
     let yaml = format!(

@@ -13,7 +13,7 @@ use levee_redis_session::resp::encode;
 
 #[test]
 fn who_waits_for_redis_is_not_idle() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "limits: {idle: 300ms}");
     let (mut blocked, mut subscribed, mut idle) =
         (sidecar.client(), sidecar.client(), sidecar.client());
@@ -42,7 +42,7 @@ fn who_waits_for_redis_is_not_idle() {
 
 #[test]
 fn one_upstreams_outage_is_not_anothers() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::start(&format!(
         "redis:\n  - {{name: gone, listen: 127.0.0.1:0, upstream: 'redis://{}', deadline: 100ms}}\n  \
            - {{name: well, listen: 127.0.0.1:0, upstream: 'redis://{}', breaker: {{mode: shadow}}}}\n",
@@ -88,7 +88,7 @@ fn an_empty_configuration_runs_and_says_that_it_is_ready() {
 
 #[test]
 fn a_stop_says_so_and_gives_what_is_under_way_its_time() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let mut sidecar = Sidecar::before(redis.address, "");
     let mut blocked = sidecar.client();
     blocked.command("BLPOP queue 0");
@@ -124,7 +124,7 @@ fn pipelines(address: SocketAddr) -> u64 {
 
 #[test]
 fn a_stop_amid_pipelines_executes_nothing_that_it_does_not_answer() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let mut sidecar = Sidecar::before(redis.address, "");
     let address = sidecar.address();
     let clients: Vec<_> = (0..8)
@@ -150,7 +150,7 @@ fn a_stop_amid_pipelines_executes_nothing_that_it_does_not_answer() {
 
 #[test]
 fn passwords_are_shown_nowhere() {
-    let redis = Redis::start_with(&["--requirepass", "hunter2"]);
+    let redis = Redis::start_with(&["--requirepass", "hunter2"]).unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let mut client = sidecar.client();
     assert_eq!(client.ask("AUTH hunter2"), "+OK\r\n");
@@ -170,7 +170,7 @@ fn passwords_are_shown_nowhere() {
 
 #[test]
 fn what_a_client_has_cached_is_called_back() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let mut client = sidecar.client();
     assert!(client.ask("HELLO 3").starts_with('%'));

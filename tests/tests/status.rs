@@ -278,7 +278,7 @@ fn a_sidecar_that_is_down_is_said_to_be() {
         "{text}"
     );
     // Something else that listens there.
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let (code, text) = status(redis.address, &["--once"]);
     assert_eq!(code, 1);
     assert!(text.contains("UNREADABLE"), "{text}");
@@ -286,7 +286,7 @@ fn a_sidecar_that_is_down_is_said_to_be() {
 
 #[test]
 fn an_envoy_that_is_down_is_said_to_be_and_all_else_is_shown() {
-    let (redis, nobody) = (Redis::start(), free_address());
+    let (redis, nobody) = (Redis::start().unwrap(), free_address());
     let sidecar = Sidecar::start(&format!(
         "envoy: {{admin: 'http://{nobody}'}}\nredis:\n  - name: x\n    listen: 127.0.0.1:0\n    upstream: redis://{}\n",
         redis.address

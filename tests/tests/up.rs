@@ -406,7 +406,7 @@ async fn a_temporary_redis_that_ends_is_back_soon_and_no_command_fails() {
 
 #[tokio::test]
 async fn the_users_own_redis_is_used_and_not_ended() {
-    let redis = Redis::start();
+    let redis = Redis::start().unwrap();
     let own = redis.address.to_string();
     let mut up = Up::start_with(&free_ports_and(&["--redis", &own]), |command| {
         command.env("LEVEE_BIN", levee_harness::sidecar::program());

@@ -55,8 +55,8 @@ fn main() {
     println!("round   without: p50   p99    with: p50   p99   ratio of p99   rows/s");
     let mut ratios = Vec::new();
     for round in 1..=rounds {
-        let postgres = Postgres::start_with(&DURABLE);
-        postgres.make_tables();
+        let postgres = Postgres::start_with(&DURABLE).unwrap();
+        postgres.make_tables().unwrap();
         postgres.add_tokens(EXPIRED, VALID);
         // As a table that has been there for a while.
         postgres.execute("VACUUM ANALYZE email_verification_tokens");

@@ -86,5 +86,6 @@ async fn serve(args: &Args) -> Result<(), Failure> {
 async fn start_database() -> Result<Postgres, Failure> {
     tokio::task::spawn_blocking(Postgres::with_tables)
         .await
-        .map_err(|error| Failure::Other(format!("PostgreSQL can't be started: {error}")))
+        .map_err(Failure::other)?
+        .map_err(Failure::other)
 }

@@ -14,13 +14,14 @@ use levee_harness::envoy::last_lines;
 use levee_harness::envoy_config::HostPort;
 use levee_harness::postgres::{self, Postgres};
 use levee_harness::process::{Process, Signal};
+use levee_harness::redis;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::gateway::check_free;
-use crate::redis::{self, Redis};
+use crate::redis::Redis;
 
 /// From its start until it listens.
 const START: Duration = Duration::from_secs(30);
@@ -61,10 +62,7 @@ pub enum Upstream {
     /// The user's.
     Own(HostPort),
     /// One that ends with the sidecar.
-    Temporary {
-        /// The program.
-        server: PathBuf,
-    },
+    Temporary,
 }
 
 impl Plan {
@@ -72,10 +70,10 @@ impl Plan {
     pub fn make(args: &Args, with_demo: bool) -> Result<Self, Failure> {
         let levee = env::var_os("LEVEE_BIN").map(PathBuf::from);
         let no_levee = "LEVEE_BIN is not set; start this by `cargo xtask up`, which sets it";
-        let redis = match (&levee, &args.redis, redis::server()) {
+        let redis = match (&levee, &args.redis, redis::find_program()) {
             (None, ..) => Err(no_levee),
             (_, Some(own), _) => Ok(Upstream::Own(own.clone())),
-            (_, None, Some(server)) => Ok(Upstream::Temporary { server }),
+            (_, None, Some(_)) => Ok(Upstream::Temporary),
             (_, None, None) => Err(
                 "redis-server is not installed (Debian: redis-server); install it, or name your own by --redis HOST:PORT",
             ),
@@ -122,9 +120,9 @@ impl Sidecar {
             .map_err(Failure::other)?;
         let (upstream, redis) = match &plan.redis {
             Ok(Upstream::Own(own)) => (Some(own.clone()), None),
-            Ok(Upstream::Temporary { server }) => {
-                let redis = Redis::start(server.clone(), files.path()).await?;
-                (Some(redis.address.into()), Some(redis))
+            Ok(Upstream::Temporary) => {
+                let redis = Redis::start().await?;
+                (Some(redis.address().into()), Some(redis))
             }
             Err(_) => (None, None),
         };
@@ -211,7 +209,7 @@ impl Sidecar {
 
     /// Where the Redis is that was started for it.
     pub fn temporary_redis(&self) -> Option<SocketAddr> {
-        self.redis.as_ref().map(|redis| redis.address)
+        self.redis.as_ref().map(Redis::address)
     }
 
     /// Waits until it ends, which it shouldn't. The temporary Redis may; it comes back.
