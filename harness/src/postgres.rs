@@ -422,12 +422,12 @@ fn make_template(builds: &Path, template: &Path) -> Result<()> {
     let copied = unfinished.path().join("data");
     copy_for(&data, &copied, &|_| Ok(()))?;
     // Another process may have been first: then its template is as good.
-    if let Err(error) = fs::rename(&copied, template) {
-        if !template.is_dir() {
-            return Err(Error::new(format!("keep {}: {error}", template.display())));
+    match fs::rename(&copied, template) {
+        Err(error) if !template.is_dir() => {
+            Err(Error::new(format!("keep {}: {error}", template.display())))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Runs a command to its end, and returns what it prints.

@@ -159,7 +159,7 @@ fn goes_by(postgres: &Postgres, column: &str, value: &str) {
     ));
     let keys = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, order: o, action: delete, \
                 batch: 7, pause: 0s, scheduled: false}}";
-    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let sidecar = Sidecar::at(postgres, "levee", keys);
     let (_, report) = run_own(&sidecar);
     assert_eq!(
         (&report["outcome"], &report["rows"]),

@@ -206,6 +206,7 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one history, told in order")]
 fn others_maintenance_replication_and_levee_itself_are_left_alone() {
     let postgres = Postgres::with_tables().unwrap();
     postgres.execute(

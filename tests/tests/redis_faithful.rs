@@ -130,6 +130,10 @@ const LINES: &[&str] = &[
 
 /// Where Valkey 9 reads a request otherwise than Redis 7, and so otherwise than Levee: the text, the reply of Valkey, the
 /// reply through Levee; each with whether the connection is closed.
+#[expect(
+    clippy::type_complexity,
+    reason = "a table, which is read in one place"
+)]
 const UNLIKE_VALKEY: [(&str, (&str, bool), (&str, bool)); 2] = [
     // Valkey takes what follows a closing quote as part of the argument.
     (

@@ -106,6 +106,7 @@ impl Plan {
 
 impl Sidecar {
     /// Starts it and waits until it listens. None where there is nothing for it to do.
+    #[expect(clippy::too_many_lines, reason = "writes one file, line by line")]
     pub async fn start(
         args: &Args,
         plan: &Plan,
