@@ -254,8 +254,8 @@ fn is_pinned(image: &str) {
     assert!(numbers.count() >= 2, "{image} has no exact version");
 }
 
-#[test]
 #[expect(clippy::too_many_lines, reason = "a list of what the images must hold")]
+#[test]
 fn the_images_are_built_of_what_is_there_with_the_pinned_versions_and_run_as_nobody() {
     let toolchain = read("rust-toolchain.toml");
     let version = toolchain

@@ -192,8 +192,8 @@ fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
     assert!(said[..done].ends_with("\r\u{1b}[2K"), "{said:?}");
 }
 
-#[test]
 #[expect(clippy::too_many_lines, reason = "one history, told in order")]
+#[test]
 fn limits_at_the_role_are_printed_applied_and_undone() {
     let postgres = Postgres::with_tables().unwrap();
     postgres.execute(

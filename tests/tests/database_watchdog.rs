@@ -205,8 +205,8 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     assert_eq!(ended, ("57014".to_owned(), String::new(), true));
 }
 
-#[test]
 #[expect(clippy::too_many_lines, reason = "one history, told in order")]
+#[test]
 fn others_maintenance_replication_and_levee_itself_are_left_alone() {
     let postgres = Postgres::with_tables().unwrap();
     postgres.execute(

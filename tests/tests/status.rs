@@ -54,11 +54,11 @@ fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
     one.unwrap_or_else(|| panic!("no {name} in {list}"))
 }
 
-#[test]
 #[expect(
     clippy::too_many_lines,
     reason = "one run of a whole stack, looked at in order"
 )]
+#[test]
 fn a_breaker_that_is_open_and_all_else_is_shown() {
     let mut stack = Stack::start(Parts::ALL);
     let login = json!({"user": "5f0c1a52-54a2-4d0b-9f0c-000000000001"});

@@ -98,8 +98,8 @@ fn free_ports_and<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&FREE_PORTS[..], more].concat()
 }
 
-#[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one run, from its start to its end")]
+#[tokio::test]
 async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves_nothing() {
     let arguments = free_ports_and(&["--open-for", "1s", "--concurrency", "2"]);
     let mut up = Up::start_with(&arguments, |command| {
