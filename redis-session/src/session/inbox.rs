@@ -1,6 +1,6 @@
 //! The client's bytes, from arrival until their commands are answered, so that sending them again copies nothing.
 
-use super::KEPT_BACK;
+use super::buffer::{CONSUMED, shrink};
 use crate::resp::{CommandScanner, ProtocolError, encode, inline_line, split_inline};
 
 /// Bytes by their position in the client's stream:
@@ -226,8 +226,8 @@ impl Inbox {
         if self.first == self.bytes.len() {
             self.bytes.clear();
             self.first = 0;
-            super::shrink(&mut self.bytes);
-        } else if self.first > KEPT_BACK && self.first > self.bytes.len() / 2 {
+            shrink(&mut self.bytes);
+        } else if self.first > CONSUMED && self.first > self.bytes.len() / 2 {
             // So each byte is moved once at most, however long the pipeline.
             self.bytes.drain(..self.first);
             self.first = 0;

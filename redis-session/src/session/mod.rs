@@ -20,11 +20,13 @@
 //! | `replies.rs` | from the upstream's bytes to the client: whose reply it is, what it has changed |
 //! | `failure.rs` | no connection or no time: what is sent again, which errors the others get |
 //! | `inbox.rs`, `outbox.rs` | bytes and positions in them, in each direction |
+//! | `buffer.rs` | how much memory of such a buffer is kept |
 //! | `queue.rs` | commands that are not answered |
 //! | `client.rs` | what the client has set on its connection |
 //! | `link.rs` | the connection to the upstream |
 //! | `tally.rs` | what the gate is told once per read |
 
+mod buffer;
 mod client;
 mod failure;
 mod inbox;
@@ -51,10 +53,6 @@ use tally::Tally;
 
 /// Redis's own `maxclients` error. Client libraries recognise it.
 pub const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
-
-/// An incomplete reply is held back up to this length, so that it can be dropped and asked for again. A longer one is
-/// passed on as it arrives.
-const KEPT_BACK: usize = 64 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
@@ -400,13 +398,6 @@ impl Session {
         if self.ending != Ending::Now {
             self.ending = ending;
         }
-    }
-}
-
-/// Gives back what a burst has taken.
-fn shrink(buffer: &mut Vec<u8>) {
-    if buffer.capacity() > 2 * KEPT_BACK {
-        *buffer = Vec::new();
     }
 }
 

@@ -1,7 +1,11 @@
 //! The upstream's bytes, until the client has taken them.
 
-use super::KEPT_BACK;
+use super::buffer::{CONSUMED, shrink};
 use crate::resp::{ProtocolError, ReplyScanner};
+
+/// An incomplete reply is held back up to this length, so that it can be dropped and requested again. A longer one is
+/// passed on as it arrives.
+const HELD_BACK: usize = 64 * 1024;
 
 /// ```text
 ///   delivered        ready          frame          scanned      end
@@ -77,8 +81,8 @@ impl Outbox {
         if self.delivered == self.bytes.len() {
             self.bytes.clear();
             (self.delivered, self.ready, self.frame, self.scanned) = (0, 0, 0, 0);
-            super::shrink(&mut self.bytes);
-        } else if self.delivered > KEPT_BACK {
+            shrink(&mut self.bytes);
+        } else if self.delivered > CONSUMED {
             self.bytes.drain(..self.delivered);
             self.ready -= self.delivered;
             self.frame = self.frame.saturating_sub(self.delivered);
@@ -143,7 +147,7 @@ impl Outbox {
 
     /// The current reply is longer than may be held back.
     pub const fn is_long(&self) -> bool {
-        self.bytes.len() - self.frame > KEPT_BACK
+        self.bytes.len() - self.frame > HELD_BACK
     }
 
     /// The client may have what has come of the current reply. Call it when nothing is held back.
