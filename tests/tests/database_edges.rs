@@ -450,7 +450,10 @@ fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted
 #[test]
 fn a_password_with_odd_characters_is_read_and_never_shown() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.execute("ALTER ROLE levee PASSWORD 'p@s:s/w?o#r%d'");
+    // Before PostgreSQL 14, passwords are hashed with MD5 by default.
+    postgres.execute(
+        "SET password_encryption = 'scram-sha-256'; ALTER ROLE levee PASSWORD 'p@s:s/w?o#r%d'",
+    );
     postgres.let_in(
         "host all postgres 127.0.0.1/32 trust\nhost all levee 127.0.0.1/32 scram-sha-256\n",
     );

