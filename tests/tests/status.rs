@@ -167,8 +167,9 @@ fn the_terminal_is_kept_up_to_date_and_left_as_it_was(admin: SocketAddr) {
         (frames >= 3).then_some(()).ok_or(text)
     });
     let id = levee_below(script.id());
-    let killed = Command::new("kill")
-        .args(["-INT", &id.to_string()])
+    // The shell's own `kill`: a bare Debian has no other.
+    let killed = Command::new("sh")
+        .args(["-c", &format!("kill -INT {id}")])
         .status();
     assert!(killed.is_ok_and(|status| status.success()));
     let exit = script.wait(GENEROUS).expect("it ends at Ctrl-C");

@@ -443,7 +443,9 @@ async fn a_sidecar_that_ends_by_itself_ends_it_with_an_error() {
     let named = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
     let sidecar = children.iter().find(|id| named(id).trim() == "levee");
     let sidecar = sidecar.expect("the sidecar").to_string();
-    let killed = Command::new("kill").args(["-KILL", &sidecar]).status();
+    // The shell's own `kill`: a bare Debian has no other.
+    let kill = format!("kill -KILL {sidecar}");
+    let killed = Command::new("sh").args(["-c", &kill]).status();
     assert!(killed.unwrap().success());
     assert_eq!(up.wait(), 1);
     let error = up.output("stderr");
