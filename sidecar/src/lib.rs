@@ -10,6 +10,7 @@
 //! | [`status`] | `levee status`: the state of all parts, for people and scripts |
 //! | [`fetch`] | one HTTP request, bounded in time and size |
 //! | [`admin`] | the admin interface over HTTP |
+//! | [`exposition`] | series and families as messages of the `prometheus` crate |
 //! | [`config`] | `levee.yaml` |
 //! | [`yaml`] | YAML with the line of every value |
 //! | [`parts`] | building all parts from the configuration |
@@ -28,6 +29,7 @@ pub mod command;
 pub mod config;
 pub mod database;
 pub mod envoy;
+pub mod exposition;
 pub mod fetch;
 pub mod jobs;
 pub mod logging;

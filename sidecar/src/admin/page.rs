@@ -3,8 +3,9 @@
 use crate::envoy::histogram::Histogram;
 use crate::envoy::metrics::REQUEST_DURATION;
 use crate::envoy::text::Labels;
-use crate::envoy::translate::{FAMILIES, Gateway, Kind};
-use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use crate::envoy::translate::{FAMILIES, Family, Gateway, Kind};
+use crate::exposition;
+use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder, register_int_gauge_vec_with_registry};
 use std::collections::{BTreeMap, HashSet};
 
@@ -62,87 +63,48 @@ fn labels_of(metric: &Metric) -> Vec<(String, String)> {
     labels
 }
 
-/// What Envoy reports, as families.
+/// What Envoy reports.
 fn families_of(gateway: &Gateway) -> Vec<MetricFamily> {
-    let mut families = Vec::new();
-    for family in FAMILIES {
-        let Some(series) = gateway.values.get(family.name) else {
-            continue;
-        };
-        let metrics = series.iter().map(|(labels, value)| {
-            let mut metric = Metric::from_label(pairs(labels));
-            match family.kind {
-                Kind::Counter => {
-                    let mut counter = proto::Counter::default();
-                    counter.set_value(*value);
-                    metric.set_counter(counter);
-                }
-                Kind::Gauge => {
-                    let mut gauge = proto::Gauge::default();
-                    gauge.set_value(*value);
-                    metric.set_gauge(gauge);
-                }
-            }
-            metric
-        });
-        let kind = match family.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-        };
-        families.push(new_family(
-            family.name,
-            family.help,
-            kind,
-            metrics.collect(),
-        ));
-    }
+    let mut families: Vec<MetricFamily> = FAMILIES
+        .iter()
+        .filter_map(|family| Some(family_of(family, gateway.values.get(family.name)?)))
+        .collect();
     if !gateway.durations.is_empty() {
-        let metrics = gateway.durations.iter().map(|(labels, histogram)| {
-            let mut metric = Metric::from_label(pairs(labels));
-            metric.set_histogram(histogram_of(histogram));
-            metric
+        let series = gateway.durations.iter().map(|(labels, durations)| {
+            let Histogram {
+                buckets,
+                count,
+                sum,
+            } = durations;
+            exposition::histogram(pairs(labels), buckets, *count, *sum)
         });
-        families.push(new_family(
+        families.push(exposition::family(
             REQUEST_DURATION,
             "How long requests that were answered took at the upstream, as Envoy measured it.",
             MetricType::HISTOGRAM,
-            metrics.collect(),
+            series.collect(),
         ));
     }
     families
 }
 
-fn new_family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
+fn family_of(family: &Family, values: &BTreeMap<Labels, f64>) -> MetricFamily {
+    type Series = fn(Vec<LabelPair>, f64) -> Metric;
+    let (kind, series): (_, Series) = match family.kind {
+        Kind::Counter => (MetricType::COUNTER, exposition::counter),
+        Kind::Gauge => (MetricType::GAUGE, exposition::gauge),
+    };
+    let series = values
+        .iter()
+        .map(|(labels, value)| series(pairs(labels), *value));
+    exposition::family(family.name, family.help, kind, series.collect())
 }
 
 fn pairs(labels: &Labels) -> Vec<LabelPair> {
-    let pair = |(name, value): (&String, &String)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.clone());
-        pair.set_value(value.clone());
-        pair
-    };
-    labels.iter().map(pair).collect()
-}
-
-fn histogram_of(histogram: &Histogram) -> proto::Histogram {
-    let bucket = |&(bound, count): &(f64, u64)| {
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(count);
-        bucket
-    };
-    let mut shown = proto::Histogram::default();
-    shown.set_bucket(histogram.buckets.iter().map(bucket).collect());
-    shown.set_sample_count(histogram.count);
-    shown.set_sample_sum(histogram.sum);
-    shown
+    labels
+        .iter()
+        .map(|(name, value)| exposition::label(name, value))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Metrics of the Redis proxy: what sessions and gates count, in families of Prometheus. Its breakers share their
 //! families with those of the filter.
 
+use crate::exposition::{self, label};
 use levee_filter::metrics as filter;
 use levee_redis_session::counts::{Counts, DurationCounts};
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Opts, Registry};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -235,12 +236,8 @@ impl Collector for RedisFamilies {
             let metrics = upstreams
                 .iter()
                 .flat_map(|upstream| upstream.metrics(family));
-            let mut shown = MetricFamily::default();
-            shown.set_name(family.name.to_owned());
-            shown.set_help(family.help.to_owned());
-            shown.set_field_type(family.kind());
-            shown.set_metric(metrics.collect());
-            shown
+            let kind = family.kind();
+            exposition::family(family.name, family.help, kind, metrics.collect())
         };
         FAMILIES.iter().map(collect).collect()
     }
@@ -268,28 +265,12 @@ impl Upstream {
     }
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut label = LabelPair::default();
-    label.set_name(name.to_owned());
-    label.set_value(value.to_owned());
-    label
-}
-
-fn labelled(mut labels: Vec<LabelPair>) -> Metric {
-    labels.sort();
-    Metric::from_label(labels)
-}
-
 #[allow(
     clippy::cast_precision_loss,
     reason = "the text format has no integers; counts beyond 2^53 are not reached"
 )]
 fn counter(labels: Vec<LabelPair>, count: u64) -> Metric {
-    let mut shown = proto::Counter::default();
-    shown.set_value(count as f64);
-    let mut metric = labelled(labels);
-    metric.set_counter(shown);
-    metric
+    exposition::counter(labels, count as f64)
 }
 
 #[allow(
@@ -297,25 +278,14 @@ fn counter(labels: Vec<LabelPair>, count: u64) -> Metric {
     reason = "the text format has no integers; gauges beyond 2^53 are not reached"
 )]
 fn gauge(labels: Vec<LabelPair>, value: i64) -> Metric {
-    let mut shown = proto::Gauge::default();
-    shown.set_value(value as f64);
-    let mut metric = labelled(labels);
-    metric.set_gauge(shown);
-    metric
+    exposition::gauge(labels, value as f64)
 }
 
 fn histogram(labels: Vec<LabelPair>, durations: &DurationCounts) -> Metric {
-    let bucket = |&(bound, count): &(f64, u64)| {
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(count);
-        bucket
-    };
-    let mut shown = proto::Histogram::default();
-    shown.set_bucket(durations.buckets.iter().map(bucket).collect());
-    shown.set_sample_count(durations.count);
-    shown.set_sample_sum(durations.sum_seconds);
-    let mut metric = labelled(labels);
-    metric.set_histogram(shown);
-    metric
+    let DurationCounts {
+        buckets,
+        count,
+        sum_seconds,
+    } = durations;
+    exposition::histogram(labels, buckets, *count, *sum_seconds)
 }

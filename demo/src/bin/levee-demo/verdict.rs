@@ -1,22 +1,19 @@
-//! What was seen, in words and as a table.
+//! The results as text: each fact, and a table of scenarios.
 
 use std::fmt::{self, Display, Write};
 
-use levee_demo::scenarios::{Fact, Report};
+use levee_demo::scenarios::Report;
 
-/// A scenario that was played.
+/// The results of a scenario.
 #[derive(Debug)]
 pub struct Played {
-    /// Its name.
     pub name: &'static str,
-    /// What was seen without Levee.
     pub without: Report,
-    /// What was seen with it.
     pub with: Report,
 }
 
 impl Played {
-    /// All holds with Levee, and each promise is broken without.
+    /// All facts hold with Levee, and each promise is broken without it.
     pub fn is_as_it_should_be(&self) -> bool {
         let shown = self.without.promises.len() == self.with.promises.len()
             && !self.with.promises.is_empty();
@@ -30,19 +27,10 @@ fn yes(holds: bool) -> &'static str {
 
 impl Display for Played {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pairs =
-            |both: fn(&Report) -> &Vec<Fact>| both(&self.with).iter().zip(both(&self.without));
-        for (with, without) in pairs(|report| &report.promises) {
-            writeln!(f, "   {}", with.wanted)?;
-            writeln!(
-                f,
-                "     without Levee  {}  {}",
-                yes(without.holds),
-                without.seen
-            )?;
-            writeln!(f, "     with Levee     {}  {}", yes(with.holds), with.seen)?;
-        }
-        for (with, without) in pairs(|report| &report.always) {
+        let Self { without, with, .. } = self;
+        let promises = with.promises.iter().zip(&without.promises);
+        let always = with.always.iter().zip(&without.always);
+        for (with, without) in promises.chain(always) {
             writeln!(f, "   {}", with.wanted)?;
             writeln!(
                 f,
@@ -66,7 +54,7 @@ impl Display for Played {
     }
 }
 
-/// A line for each scenario: what became of what matters most in it.
+/// A line for each scenario, with its first promise.
 pub fn table(played: &[Played]) -> String {
     let seen = |report: &Report| {
         let first = report.promises.first();
