@@ -100,10 +100,10 @@ pub fn crate_program(
     project: &Project,
     name: &str,
     version: &str,
-    program: &str,
+    program_name: &str,
 ) -> Result<PathBuf, Failure> {
     let folder = project.tools().join(format!("{name}-{version}"));
-    let program = folder.join("bin").join(program);
+    let program = folder.join("bin").join(program_name);
     if program.is_file() {
         return Ok(program);
     }
@@ -115,7 +115,9 @@ pub fn crate_program(
                 .args(["install", "--quiet", "--locked", "--no-track"])
                 .args(["--version", version, "--root"])
                 .arg(folder)
-                .arg(name)
+                .args([name, "--bin", program_name])
+                // It runs for seconds, so optimizing it would take longer than it saves.
+                .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
                 // A folder of its own, so that it doesn't wait for the project's builds.
                 .env("CARGO_TARGET_DIR", folder.join("target"));
             run(&mut cargo, &format!("{name} could not be built"))?;
