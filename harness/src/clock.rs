@@ -2,22 +2,27 @@
 
 use std::time::{Duration, Instant};
 
+/// Now, by the monotonic clock: for what is scheduled at an instant.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the harness measures real processes: this is where it reads the clock"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// Measures from its start on, by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
     /// Starts now.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the harness measures real processes: this is where it reads the clock"
-    )]
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self(now())
     }
 
     /// The time since the start.
-    #[allow(clippy::disallowed_methods, reason = "as in `start`")]
+    #[allow(clippy::disallowed_methods, reason = "as in `now`")]
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }

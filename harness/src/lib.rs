@@ -17,6 +17,7 @@
 //! | [`wait`] | waiting for a condition, with a bound |
 //! | [`clock`] | the only place that reads a clock |
 //! | [`process`] | child processes that never outlive their parent |
+//! | [`processor`] | CPU affinity, CPU time and memory of processes |
 //! | [`redis`] | a real redis-server, and a client that sends any bytes |
 //! | [`postgres`] | a real `PostgreSQL` |
 //! | [`sidecar`] | the sidecar under test |
@@ -45,6 +46,7 @@ pub mod grpc;
 pub mod metrics;
 pub mod postgres;
 pub mod process;
+pub mod processor;
 pub mod raw;
 pub mod redis;
 pub mod relay;

@@ -3,6 +3,7 @@
 //! The kernel signals a child when the *thread* that forked it ends (`prctl(2)`, `PR_SET_PDEATHSIG`), and test
 //! frameworks use a short-lived thread for each test. So one thread that lives as long as the process forks them all.
 
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,6 +12,8 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use crate::clock::Stopwatch;
+use crate::error::{Error, Result};
+use crate::processor;
 
 /// A signal by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +195,36 @@ impl Process {
             child.signal(Signal::Kill);
         }
         exit
+    }
+
+    /// CPU time of it and its children. An error if one has ended.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        self.family().map(processor::cpu_time).sum()
+    }
+
+    /// Resident memory of it and its children, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        self.family().map(processor::resident_kib).sum()
+    }
+
+    fn family(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.id()).chain(self.children())
+    }
+
+    /// Waits until something listens at `address`, at most `bound`. An error if this process ends before.
+    pub fn wait_until_it_listens(&mut self, address: SocketAddr, bound: Duration) -> Result<()> {
+        let waited = Stopwatch::start();
+        while let Err(error) = TcpStream::connect(address) {
+            if let Some(exit) = self.exit_status() {
+                return Err(Error::new(format!("it has ended ({exit})")));
+            }
+            if waited.elapsed() > bound {
+                let message = format!("nothing listens at {address} after {bound:?}: {error}");
+                return Err(Error::new(message));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// The ids of its children at this moment.

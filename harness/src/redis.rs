@@ -5,14 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use levee_redis_session::resp::{ReplyScanner, encode};
 use tempfile::TempDir;
 
 use crate::address::free_address;
-use crate::clock::Stopwatch;
 use crate::envoy::last_lines;
 use crate::error::{Context, Error, Result};
 use crate::process::{Process, Signal};
@@ -48,23 +46,14 @@ impl Redis {
 
     /// Starts it again at the same address, after [`stop`](Self::stop), and waits until it listens.
     pub fn start_again(&mut self) -> Result<()> {
-        self.spawn()?;
-        let waited = Stopwatch::start();
-        while TcpStream::connect(self.address).is_err() {
-            if self.has_ended() {
-                return Err(Error::new(format!("Redis has ended:\n{}", self.log())));
-            }
-            if waited.elapsed() > GENEROUS {
-                let log = self.log();
-                return Err(Error::new(format!("Redis does not listen:\n{log}")));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        let address = self.address;
+        self.spawn()?
+            .wait_until_it_listens(address, GENEROUS)
+            .map_err(|error| Error::new(format!("Redis: {error}\n{}", self.log())))
     }
 
     /// Starts it again at the same address, without waiting until it listens.
-    pub fn spawn(&mut self) -> Result<()> {
+    pub fn spawn(&mut self) -> Result<&mut Process> {
         let program = find_program().ok_or_else(|| Error::new(MISSING))?;
         let log = fs::File::create(self.files.path().join("log")).context("make a log of Redis")?;
         let mut command = Command::new(&program);
@@ -80,8 +69,12 @@ impl Redis {
             .process_group(0);
         let process = Process::spawn(command, Signal::Kill)
             .context(format!("{} can't be started", program.display()))?;
-        self.process = Some(process);
-        Ok(())
+        Ok(self.process.insert(process))
+    }
+
+    /// Its process, unless it was stopped.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     /// Whether it has ended, or was never started.

@@ -30,8 +30,7 @@ pub struct Options {
 
 /// Packages outside the workspace, since nothing else shares their dependencies, with the arguments that make clippy
 /// compile all of each.
-const APART: [(&str, &[&str]); 4] = [
-    ("bench/gateway", &["--all-targets"]),
+const APART: [(&str, &[&str]); 3] = [
     ("bench/gateway/floor", &["--target=wasm32-unknown-unknown"]),
     ("bench/policy/rust", &["--all-targets"]),
     // Without libFuzzer, which requires a C++ compiler.
@@ -245,14 +244,6 @@ fn unit(project: &Project, arguments: &[String]) -> Result<Outcome, Failure> {
         ],
     );
     succeed(command.args(arguments), "unit tests failed")?;
-    // The only package outside the workspace that has any.
-    let mut bench = in_project(project, &["test", "--locked", "--target-dir"]);
-    bench
-        .current_dir(project.root.join("bench/gateway"))
-        .arg(project.target()?)
-        .arg("--")
-        .args(arguments);
-    succeed(&mut bench, "unit tests of bench/gateway failed")?;
     Ok(Outcome::Passed)
 }
 

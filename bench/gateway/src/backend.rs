@@ -3,8 +3,8 @@
 //! The path determines the answer: `.../small` and `.../large` get 200 with a body of that size, `/failing/...` gets 500,
 //! `/tenth/...` gets 500 for every tenth request, `/switched/...` while the switch is on.
 
-use crate::system;
 use anyhow::{Context, Result};
+use levee_harness::processor;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,7 +77,7 @@ fn answer(status: &str, size: usize) -> Vec<u8> {
 }
 
 fn serve_on(cpus: &[usize], listener: TcpListener, state: Arc<State>) -> Result<()> {
-    system::pin(cpus)?;
+    processor::pin(cpus)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

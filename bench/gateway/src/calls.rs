@@ -4,10 +4,10 @@ use crate::backend::Backend;
 use crate::client::{Protocol, Request};
 use crate::envoy::{Envoy, Start};
 use crate::load::Load;
-use crate::system;
 use crate::tools::Tools;
 use crate::variant::{Place, Variant};
 use anyhow::{Context, Result, bail};
+use levee_harness::processor;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -28,7 +28,7 @@ pub fn compare(tools: &Tools, folder: &Path) -> Result<Option<String>> {
 
 /// The callbacks and host calls of a good request and of a refused one.
 fn calls_of(tools: &Tools, folder: &Path, variant: &Variant) -> Result<[Vec<String>; 2]> {
-    let cpus = system::allowed_cpus();
+    let cpus = processor::allowed_cpus();
     let backend = Backend::start(&cpus)?;
     let place = Place {
         tools,

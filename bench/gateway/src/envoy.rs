@@ -1,13 +1,16 @@
 //! Configurations of Envoy, and starting it.
 
-use crate::system::{self, Process};
 use anyhow::{Context, Result, ensure};
+use levee_harness::address::free_address;
+use levee_harness::clock::Stopwatch;
+use levee_harness::process::{Process, Signal};
+use levee_harness::processor;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -124,17 +127,6 @@ pub fn levee(recommended: &str, wasm: &Path, settings: &Value) -> Result<Value> 
     Ok(filter)
 }
 
-/// Ports that were free just now.
-pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All stay bound until all are known, so that they differ.
-    let held = [(); N].map(|()| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(held) {
-        *port = listener?.local_addr()?.port();
-    }
-    Ok(ports)
-}
-
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
     pub program: &'a Path,
@@ -150,7 +142,7 @@ pub struct Start<'a> {
 impl Envoy {
     /// Starts Envoy and waits until it is ready.
     pub fn start(mut config: Config, start: &Start) -> Result<Self> {
-        let [port, admin] = free_ports()?;
+        let [port, admin] = [(); 2].map(|()| free_address().port());
         config.set_ports(port, admin)?;
         fs::create_dir_all(&start.folder)?;
         let file = start.folder.join("envoy.json");
@@ -167,25 +159,32 @@ impl Envoy {
             ])
             .arg("-c")
             .arg(&file)
+            .stdin(Stdio::null())
             // The recommended configuration writes its access log there.
             .stdout(File::create(start.folder.join("access.log"))?)
             .stderr(File::create(&log)?);
         if start.traces {
             command.args(["--component-log-level", "wasm:trace"]);
         }
-        let started = system::now();
-        let mut process = Process::start(command, start.cpus)?;
+        processor::pin_command(&mut command, start.cpus);
+        let started = Stopwatch::start();
+        let mut process = Process::spawn(command, Signal::Terminate)
+            .with_context(|| start.program.display().to_string())?;
         let said = || fs::read_to_string(&log).unwrap_or_default();
         while !is_ready(admin) {
-            ensure!(!process.has_ended(), "Envoy does not start: {}", said());
             ensure!(
-                system::now() - started < START,
+                process.exit_status().is_none(),
+                "Envoy does not start: {}",
+                said()
+            );
+            ensure!(
+                started.elapsed() < START,
                 "Envoy is not ready after {START:?}: {}",
                 said()
             );
             thread::sleep(Duration::from_millis(2));
         }
-        let start = system::now() - started;
+        let start = started.elapsed();
         Ok(Self {
             process,
             port,

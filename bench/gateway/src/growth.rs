@@ -5,10 +5,11 @@ use crate::client::Protocol;
 use crate::envoy::{self, Config, Envoy};
 use crate::matrix::{Bench, share_cpus};
 use crate::measure::{Case, Plan, Proxies};
-use crate::report::{GrowthRow, GrowthTable, Report, Summary};
-use crate::system;
+use crate::report::{GrowthRow, GrowthTable, Report};
 use crate::variant::{Place, Running, Variant};
 use anyhow::{Context, Result};
+use levee_bench_statistics::Spread;
+use levee_harness::processor;
 use serde_json::{Map, Value, json};
 
 const REQUESTS: u64 = 6_000;
@@ -112,7 +113,7 @@ struct Measured {
 }
 
 fn measure(bench: &Bench, what: &Measured) -> Result<GrowthRow> {
-    let all = system::allowed_cpus();
+    let all = processor::allowed_cpus();
     let (cpus, load_cpus) = if what.is_pinned {
         share_cpus(what.workers)
     } else {
@@ -222,7 +223,7 @@ fn starts(bench: &Bench) -> Result<GrowthTable> {
 
 /// For each kind: its starts with one worker, and with four.
 fn measure_starts(bench: &Bench, kinds: &[Started], rounds: usize) -> Result<Vec<[Starts; 2]>> {
-    let cpus = system::allowed_cpus();
+    let cpus = processor::allowed_cpus();
     let backend = Backend::start(&cpus)?;
     let mut all = vec![<[Starts; 2]>::default(); kinds.len()];
     for _ in 0..rounds {
@@ -258,15 +259,15 @@ fn measure_starts(bench: &Bench, kinds: &[Started], rounds: usize) -> Result<Vec
 fn row_of_starts(name: &str, one: &Starts, four: &Starts) -> GrowthRow {
     let for_each_more = |four: &[f64], one: &[f64]| {
         let differences = four.iter().zip(one).map(|(four, one)| (four - one) / 3.0);
-        Summary::of(&differences.collect::<Vec<_>>())
+        Spread::of(differences)
     };
     GrowthRow {
         name: name.to_owned(),
         values: vec![
-            Summary::of(&one.times_ms),
-            Summary::of(&four.times_ms),
-            Summary::of(&one.memory_mib),
-            Summary::of(&four.memory_mib),
+            Spread::of(one.times_ms.iter().copied()),
+            Spread::of(four.times_ms.iter().copied()),
+            Spread::of(one.memory_mib.iter().copied()),
+            Spread::of(four.memory_mib.iter().copied()),
             for_each_more(&four.times_ms, &one.times_ms),
             for_each_more(&four.memory_mib, &one.memory_mib),
         ],

@@ -1,9 +1,11 @@
 //! The load. A closed loop, in which each client waits for its answer, measures the cost of a request. An open loop at a
 //! fixed rate measures latencies.
 
+use crate::alarm::Alarm;
 use crate::client::{self, Client, Protocol, Request};
-use crate::system::{self, Alarm};
 use anyhow::{Context, Result, bail};
+use levee_harness::clock::now;
+use levee_harness::processor;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -60,7 +62,7 @@ impl Load {
         F: AsyncFnOnce(Vec<Client>) -> Result<Outcome> + Send,
     {
         let work = || {
-            system::pin(&self.cpus)?;
+            processor::pin(&self.cpus)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
@@ -99,7 +101,7 @@ fn pick(requests: &[Request], number: u64) -> &Request {
 async fn closed(clients: Vec<Client>, requests: &[Request], number: u64) -> Result<Outcome> {
     let shared = Rc::new(RefCell::new(Shared::default()));
     let requests: Rc<[Request]> = requests.into();
-    let start = system::now();
+    let start = now();
     let mut tasks = JoinSet::new();
     for mut client in clients {
         let (shared, requests) = (Rc::clone(&shared), Rc::clone(&requests));
@@ -121,7 +123,7 @@ async fn closed(clients: Vec<Client>, requests: &[Request], number: u64) -> Resu
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    let elapsed = system::now() - start;
+    let elapsed = now() - start;
     Ok(Outcome {
         statuses: shared.take().statuses,
         elapsed,
@@ -155,7 +157,7 @@ async fn open(
             Rc::clone(&requests),
         ));
     }
-    let start = system::now();
+    let start = now();
     let lags = tokio::select! {
         lags = send_at_rate(start, rate, number, &senders, &shared) => lags?,
         // No client ends by itself while it may get orders.
@@ -169,7 +171,7 @@ async fn open(
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    let elapsed = system::now() - start;
+    let elapsed = now() - start;
     let Shared {
         statuses,
         mut latencies,
@@ -197,7 +199,7 @@ async fn send_at_rate(
         #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 requests")]
         let due = start + Duration::from_secs_f64(own as f64 / rate);
         alarm.wait_until(due).await?;
-        lags.push(system::now() - due);
+        lags.push(now() - due);
         let mut shared = shared.borrow_mut();
         match shared.idle.pop() {
             Some(index) => senders[index].send((own, due))?,
@@ -223,7 +225,7 @@ async fn answer_orders(
         loop {
             let (own, due) = order;
             let status = client.get(pick(&requests, own)).await?;
-            let latency = system::now() - due;
+            let latency = now() - due;
             let mut shared = shared.borrow_mut();
             *shared.statuses.entry(status).or_default() += 1;
             shared.latencies.push(latency);

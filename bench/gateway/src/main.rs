@@ -1,5 +1,6 @@
 //! Measures the cost of Levee's filter in Envoy, compared with alternatives. Run by `cargo xtask bench gateway`.
 
+mod alarm;
 mod backend;
 mod calls;
 mod client;
@@ -9,7 +10,6 @@ mod load;
 mod matrix;
 mod measure;
 mod report;
-mod system;
 mod tools;
 mod variant;
 
@@ -17,6 +17,7 @@ use crate::report::{Machine, Report};
 use crate::tools::Tools;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
+use levee_harness::processor;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -142,7 +143,7 @@ fn machine(tools: &Tools) -> Result<Machine> {
     let filter = fs::metadata(&tools.levee).with_context(|| tools.levee.display().to_string())?;
     Ok(Machine {
         processor,
-        cpus: system::allowed_cpus().len(),
+        cpus: processor::allowed_cpus().len(),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         envoy,
         go: version_of(tools.go.as_deref(), "version")?,

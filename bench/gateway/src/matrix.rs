@@ -5,10 +5,10 @@ use crate::backend::Backend;
 use crate::client::Protocol;
 use crate::measure::{Case, Expected, Plan, Proxies};
 use crate::report::Report;
-use crate::system;
 use crate::tools::Tools;
 use crate::variant::{Place, Variant};
 use anyhow::{Context, Result};
+use levee_harness::processor;
 use std::path::{Path, PathBuf};
 
 /// What all measurements share.
@@ -26,7 +26,7 @@ pub struct Bench<'a> {
 /// The CPUs for a proxy with this many workers, and those for the load and the service. They are disjoint if there are
 /// enough.
 pub fn share_cpus(workers: usize) -> (Vec<usize>, Vec<usize>) {
-    let all = system::allowed_cpus();
+    let all = processor::allowed_cpus();
     if all.len() > workers {
         let (proxy, load) = all.split_at(workers);
         (proxy.to_vec(), load.to_vec())

@@ -5,9 +5,10 @@
 use crate::backend::{LARGE, SMALL};
 use crate::client::{Protocol, Request};
 use crate::load::{Load, Outcome, Statuses};
-use crate::report::{Bound, CpuRow, CpuTable, LatencyRow, LatencyTable, MISSING, Setting, Summary};
+use crate::report::{Bound, CpuRow, CpuTable, LatencyRow, LatencyTable, MISSING, Setting};
 use crate::variant::{Place, Running, Variant};
 use anyhow::{Result, bail, ensure};
+use levee_bench_statistics::Spread;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -173,17 +174,17 @@ impl Plan<'_> {
             .zip(&rows)
             .enumerate()
             .map(|(index, (case, row))| {
-                let to = |other: usize| Summary::of_ratios(cpu(index), cpu(other));
+                let to = |other: usize| Spread::of_ratios(cpu(index), cpu(other));
                 let to_named = |variant| named(&variant).and_then(to);
                 CpuRow {
                     name: case.name(),
                     variant: case.variant.name().to_owned(),
-                    cpu_us: Summary::of(cpu(index)),
+                    cpu_us: Spread::of(cpu(index).iter().copied()),
                     ratio: to(case.baseline),
                     compared_with: cases[case.baseline].name(),
                     to_floor: to_named(Variant::Floor),
                     to_lua: to_named(Variant::Lua),
-                    per_second: Summary::of(&row.per_second),
+                    per_second: Spread::of(row.per_second.iter().copied()),
                     clients: case.clients,
                     refused_share: share(&row.statuses, 503),
                     failed_share: share(&row.statuses, 500),
@@ -269,11 +270,11 @@ impl Plan<'_> {
         eprintln!("==> {title}");
         let all = self.latencies(cases, proxies, rate, requests);
         let rows = cases.iter().zip(&all).map(|(case, own)| {
-            let at = |percent| Summary::of(&own.percentiles(percent));
+            let at = |percent| Spread::of(own.percentiles(percent));
             let added = |percent| {
                 let base = all[case.baseline].percentiles(percent);
                 let pairs = own.percentiles(percent).into_iter().zip(base);
-                Summary::of(&pairs.map(|(own, base)| own - base).collect::<Vec<_>>())
+                Spread::of(pairs.map(|(own, base)| own - base))
             };
             LatencyRow {
                 name: case.name(),
@@ -283,7 +284,7 @@ impl Plan<'_> {
                 p999_us: at(99.9),
                 added_p50_us: added(50.0),
                 added_p99_us: added(99.0),
-                lag_p99_us: Summary::of(&own.lags()),
+                lag_p99_us: Spread::of(own.lags()),
                 problem: own.problem.clone(),
             }
         });

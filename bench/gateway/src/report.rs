@@ -1,46 +1,9 @@
 //! The results, as tables for people and as a JSON document for programs.
 
 use crate::client::STREAMS;
+use levee_bench_statistics::Spread;
 use serde::Serialize;
 use std::fmt::Write;
-
-/// Median, least and greatest of the values of all rounds.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Summary {
-    pub median: f64,
-    pub lowest: f64,
-    pub highest: f64,
-}
-
-impl Summary {
-    /// `None` if there are no values.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let (lowest, highest) = (*sorted.first()?, *sorted.last()?);
-        let half = sorted.len() / 2;
-        let median = if sorted.len().is_multiple_of(2) {
-            f64::midpoint(sorted[half - 1], sorted[half])
-        } else {
-            sorted[half]
-        };
-        Some(Self {
-            median,
-            lowest,
-            highest,
-        })
-    }
-
-    /// Summarizes the ratios of each round.
-    pub fn of_ratios(own: &[f64], other: &[f64]) -> Option<Self> {
-        let ratios: Vec<f64> = own
-            .iter()
-            .zip(other)
-            .map(|(own, other)| own / other)
-            .collect();
-        Self::of(&ratios)
-    }
-}
 
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -138,16 +101,16 @@ pub struct CpuRow {
     pub name: String,
     pub variant: String,
     /// In user and kernel mode, of all threads, divided by the answers.
-    pub cpu_us: Option<Summary>,
+    pub cpu_us: Option<Spread>,
     /// Ratio to the row `compared_with` in the same round.
-    pub ratio: Option<Summary>,
+    pub ratio: Option<Spread>,
     /// The name of that row.
     pub compared_with: String,
     /// Ratio to the floor filter.
-    pub to_floor: Option<Summary>,
+    pub to_floor: Option<Spread>,
     /// Ratio to the ten lines of Lua.
-    pub to_lua: Option<Summary>,
-    pub per_second: Option<Summary>,
+    pub to_lua: Option<Spread>,
+    pub per_second: Option<Spread>,
     /// Requests in flight at once.
     pub clients: usize,
     /// Answers with status 503.
@@ -192,17 +155,17 @@ pub struct LatencyRow {
     pub name: String,
     pub variant: String,
     /// Median.
-    pub p50_us: Option<Summary>,
+    pub p50_us: Option<Spread>,
     /// 99th percentile.
-    pub p99_us: Option<Summary>,
+    pub p99_us: Option<Spread>,
     /// 99.9th percentile.
-    pub p999_us: Option<Summary>,
+    pub p999_us: Option<Spread>,
     /// Difference to the first row in the same round.
-    pub added_p50_us: Option<Summary>,
+    pub added_p50_us: Option<Spread>,
     /// Difference to the first row in the same round.
-    pub added_p99_us: Option<Summary>,
+    pub added_p99_us: Option<Spread>,
     /// The delay of the load itself, which is part of the latencies.
-    pub lag_p99_us: Option<Summary>,
+    pub lag_p99_us: Option<Spread>,
     /// Why it was not measured, or not completely.
     pub problem: Option<String>,
 }
@@ -222,7 +185,7 @@ pub struct GrowthTable {
 pub struct GrowthRow {
     pub name: String,
     /// One per column.
-    pub values: Vec<Option<Summary>>,
+    pub values: Vec<Option<Spread>>,
     /// Why it was not measured, or not completely.
     pub problem: Option<String>,
 }
@@ -296,9 +259,9 @@ impl CpuTable {
                 "{:<34}{:>8} {:<18}{:>7} {:<16}{:>9}{:>8}{:>11}",
                 row.name,
                 median(row.cpu_us, 2),
-                spread(row.cpu_us, 2),
+                range(row.cpu_us, 2),
                 median(row.ratio, 3),
-                spread(row.ratio, 3),
+                range(row.ratio, 3),
                 median(row.to_floor, 3),
                 median(row.to_lua, 3),
                 median(row.per_second, 0),
@@ -337,10 +300,10 @@ impl LatencyTable {
                 median(row.p50_us, 0),
                 median(row.p999_us, 0),
                 median(row.p99_us, 0),
-                spread(row.p99_us, 0),
+                range(row.p99_us, 0),
                 median(row.added_p50_us, 0),
                 median(row.added_p99_us, 0),
-                spread(row.added_p99_us, 0),
+                range(row.added_p99_us, 0),
                 median(row.lag_p99_us, 0),
             );
             end_line(text, row.problem.as_deref());
@@ -359,7 +322,7 @@ impl GrowthTable {
         for row in &self.rows {
             let _ = write!(text, "{:<34}", row.name);
             for value in &row.values {
-                let _ = write!(text, "{:>15} {:<17}", median(*value, 2), spread(*value, 2));
+                let _ = write!(text, "{:>15} {:<17}", median(*value, 2), range(*value, 2));
             }
             end_line(text, row.problem.as_deref());
         }
@@ -373,15 +336,15 @@ fn end_line(text: &mut String, problem: Option<&str>) {
     text.push('\n');
 }
 
-fn median(summary: Option<Summary>, digits: usize) -> String {
-    summary.map_or_else(
+fn median(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or_else(
         || "-".to_owned(),
-        |summary| format!("{:.digits$}", summary.median),
+        |spread| format!("{:.digits$}", spread.median),
     )
 }
 
-fn spread(summary: Option<Summary>, digits: usize) -> String {
-    summary.map_or_else(String::new, |s| {
+fn range(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or_else(String::new, |s| {
         format!("[{:.digits$} to {:.digits$}]", s.lowest, s.highest)
     })
 }

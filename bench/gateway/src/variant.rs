@@ -3,15 +3,19 @@
 use crate::backend::Backend;
 use crate::client::Protocol;
 use crate::envoy::{self, Config, Envoy, Start};
-use crate::system::Process;
 use crate::tools::Tools;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use levee_harness::address::free_address;
+use levee_harness::process::{Process, Signal};
+use levee_harness::processor;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
+
+/// How long a proxy may take until it listens.
+const START: Duration = Duration::from_secs(10);
 
 /// The services of each proxy that distinguishes them: one for each state of a breaker.
 pub const SERVICES: [&str; 4] = ["service", "failing", "switched", "tenth"];
@@ -177,7 +181,7 @@ impl Place<'_> {
     }
 
     fn go(&self) -> Result<Running> {
-        let [port] = envoy::free_ports()?;
+        let port = free_address().port();
         let program = self.tools.go.as_ref().context("it was not built")?;
         let mut command = Command::new(program);
         command
@@ -187,8 +191,7 @@ impl Place<'_> {
             ])
             .env("GOMAXPROCS", self.workers.to_string())
             .stdout(Stdio::null());
-        let mut process = Process::start(command, self.cpus)?;
-        wait_for(port, &mut process)?;
+        let process = self.spawn(command, port)?;
         Ok(Running {
             process,
             http1: port,
@@ -196,8 +199,20 @@ impl Place<'_> {
         })
     }
 
+    /// Starts a proxy and waits until it listens. It prints its errors itself.
+    fn spawn(&self, mut command: Command, port: u16) -> Result<Process> {
+        let name = command.get_program().display().to_string();
+        processor::pin_command(command.stdin(Stdio::null()), self.cpus);
+        let mut process =
+            Process::spawn(command, Signal::Terminate).with_context(|| name.clone())?;
+        process
+            .wait_until_it_listens((Ipv4Addr::LOCALHOST, port).into(), START)
+            .context(name)?;
+        Ok(process)
+    }
+
     fn nginx(&self) -> Result<Running> {
-        let [http1, http2] = envoy::free_ports()?;
+        let [http1, http2] = [(); 2].map(|()| free_address().port());
         let folder = self.folder.join(format!("nginx-{}", self.workers));
         std::fs::create_dir_all(&folder)?;
         let file = folder.join("nginx.conf");
@@ -216,8 +231,7 @@ impl Place<'_> {
             .arg(&file)
             .args(["-e", "error.log"])
             .stdout(Stdio::null());
-        let mut process = Process::start(command, self.cpus)?;
-        wait_for(http1, &mut process)?;
+        let process = self.spawn(command, http1)?;
         Ok(Running {
             process,
             http1,
@@ -232,18 +246,4 @@ fn settings() -> Value {
         "failing": {"breaker": {"open_for": "5m"}},
         "switched": {"breaker": {"open_for": "1s", "half_open": {"successes_to_close": 1_000_000}}},
     }})
-}
-
-fn wait_for(port: u16, process: &mut Process) -> Result<()> {
-    for _ in 0..1000 {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(());
-        }
-        ensure!(
-            !process.has_ended(),
-            "a proxy does not start; its output is above"
-        );
-        thread::sleep(Duration::from_millis(10));
-    }
-    anyhow::bail!("a proxy does not listen")
 }

@@ -51,15 +51,10 @@ pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     let envoy = envoy::program(project)?;
     build_filter(project)?;
     let target = project.target()?.join("bench");
-    let folder = project.root.join("bench/gateway");
-    build(
-        &folder.join("floor"),
-        &target,
-        Some("wasm32-unknown-unknown"),
-    )?;
-    build(&folder, &target, None)?;
+    build_floor(project, &target)?;
+    build_bench(project)?;
 
-    let mut program = Command::new(target.join("release/levee-bench-gateway"));
+    let mut program = Command::new(project.target()?.join("release/levee-bench-gateway"));
     program
         .env("LEVEE_ROOT", &project.root)
         .env("ENVOY_PATH", envoy)
@@ -101,20 +96,23 @@ pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     )))
 }
 
-/// Builds a package outside the workspace.
-fn build(folder: &Path, target: &Path, triple: Option<&str>) -> Result<(), Failure> {
+fn build_floor(project: &Project, target: &Path) -> Result<(), Failure> {
     let mut build = cargo();
     build
-        .current_dir(folder)
-        .args(["build", "--locked", "--quiet", "--release", "--target-dir"])
+        .current_dir(project.root.join("bench/gateway/floor"))
+        .args(["build", "--locked", "--quiet", "--release"])
+        .args(["--target=wasm32-unknown-unknown", "--target-dir"])
         .arg(target);
-    if let Some(triple) = triple {
-        build.args(["--target", triple]);
-    }
-    succeed(
-        &mut build,
-        &format!("{} could not be built", folder.display()),
-    )
+    succeed(&mut build, "the floor filter could not be built")
+}
+
+fn build_bench(project: &Project) -> Result<(), Failure> {
+    let mut build = cargo();
+    build
+        .current_dir(&project.root)
+        .args(["build", "--locked", "--quiet", "--release"])
+        .arg("--package=levee-bench-gateway");
+    succeed(&mut build, "bench/gateway could not be built")
 }
 
 /// The machine's nginx. On Debian only root's PATH has it.

@@ -5,8 +5,6 @@ mod gateway;
 mod plot;
 mod policy;
 mod redis;
-mod running;
-mod statistics;
 
 use crate::failure::Failure;
 use crate::machine::cargo;

@@ -1,8 +1,8 @@
 //! Bar charts as SVG, from the JSON that `bench gateway` and `bench policy` print.
 
-use super::statistics::Spread;
 use crate::failure::Failure;
 use clap::Args;
+use levee_bench_statistics::Spread;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;

@@ -3,13 +3,13 @@
 //! `bench/policy/` has a program per language, which prints a line of JSON per operation and library. The tables are made
 //! here.
 
-use super::statistics::Spread;
 use crate::callgrind::{self, Callgrind};
 use crate::failure::Failure;
 use crate::machine::{self, cargo};
 use crate::project::Project;
 use crate::run::output_within;
 use clap::Args;
+use levee_bench_statistics::Spread;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs;
@@ -261,17 +261,19 @@ impl Bench {
 
 impl Row {
     fn new(language: &'static str, said: Said) -> Result<Self, Failure> {
-        if said.nanos.is_empty() || !OPERATIONS.contains(&said.operation.as_str()) {
-            return Err(Failure::Check(format!(
-                "{}: {} is no operation that was measured",
-                said.library, said.operation
-            )));
-        }
+        let nanos = Spread::of(said.nanos.iter().copied())
+            .filter(|_| OPERATIONS.contains(&said.operation.as_str()))
+            .ok_or_else(|| {
+                Failure::Check(format!(
+                    "{}: {} is no operation that was measured",
+                    said.library, said.operation
+                ))
+            })?;
         Ok(Self {
             language,
             library: said.library,
             operation: said.operation,
-            nanos: Spread::of(said.nanos.clone()),
+            nanos,
             repetitions: said.nanos,
             instructions: None,
         })
