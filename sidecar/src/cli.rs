@@ -11,7 +11,7 @@ use std::time::Duration;
 #[command(
     name = "levee",
     version,
-    after_help = "Exit codes: 0 ended as asked; 1 something failed; 2 the command line or the configuration is wrong;\n3 another instance is running the job; 5 an address is in use."
+    after_help = "Exit codes: 0 ended as requested; 1 failed; 2 the command line or the configuration is wrong;\n3 another instance is running the job; 5 an address is in use."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -22,20 +22,20 @@ pub struct Cli {
 pub enum Command {
     /// Run until SIGTERM or Ctrl-C
     Run(ConfigFile),
-    /// Read the configuration, and Envoy's if it is named, and say all that is wrong, each with its line
+    /// Report all mistakes in the configuration, and in Envoy's if given, each with its line
     #[command(
         after_help = "Exit codes: 0 valid, also with warnings; 1 a file can't be read, or warnings with --strict; 2 errors.\nEach line is FILE:LINE: path: message; errors come first, and warnings say that they are warnings."
     )]
     Check(Check),
     /// Show the state of services, Redis, jobs and the watchdog, as the sidecar sees them, until Ctrl-C
     #[command(
-        after_help = "Exit codes: 0 all could be read; 1 with --once or --json, something could not be (the sidecar, or Envoy from there);\n2 the command line or the configuration is wrong.\nWhere the output is no terminal, it is printed once."
+        after_help = "Exit codes: 0 everything could be read; 1 with --once or --json, the sidecar or its Envoy could not;\n2 the command line or the configuration is wrong.\nIf the output is no terminal, it is printed once."
     )]
     Status(Status),
-    /// Cleanup jobs
+    /// List cleanup jobs, or run one
     #[command(subcommand)]
     Job(Job),
-    /// The database itself
+    /// Manage the database's limits
     #[command(subcommand)]
     Db(Db),
     /// Print a script that completes this command line in a shell
@@ -58,7 +58,7 @@ pub struct Check {
     /// The configuration [default: levee.yaml, unless only --envoy is given]
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Envoy's configuration, static, in YAML or JSON: is Levee's filter set up well in it?
+    /// Envoy's static configuration, in YAML or JSON: checks how Levee's filter is set up in it
     #[arg(long)]
     pub envoy: Option<PathBuf>,
     /// Fail on warnings too
@@ -71,7 +71,7 @@ pub struct Status {
     /// The sidecar's admin interface, `http://host:port` [default: `admin.listen` of the configuration, or 127.0.0.1:9464]
     #[arg(long, value_name = "URL", value_parser = Origin::parse, conflicts_with = "config")]
     pub admin: Option<Origin>,
-    /// The configuration [default: levee.yaml, if it is there]
+    /// The configuration [default: levee.yaml, if it exists]
     #[arg(long)]
     pub config: Option<PathBuf>,
     /// Print it once
@@ -89,15 +89,15 @@ pub struct Status {
 pub enum Job {
     /// Print the jobs of the configuration
     List(ConfigFile),
-    /// Run a job once, from here
+    /// Run a job once, in this process
     Run(JobRun),
 }
 
 #[derive(Debug, Args)]
 pub struct JobRun {
-    /// Its name
+    /// The job's name
     pub name: String,
-    /// Only count the rows that it would handle
+    /// Only count the rows it would change
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -106,19 +106,19 @@ pub struct JobRun {
 
 #[derive(Debug, Subcommand)]
 pub enum Db {
-    /// Print the settings that hold each watched role to its class, and how they differ from what is in force
+    /// Print the settings that limit each watched role to its class, and how they differ from those in force
     Limits(Limits),
 }
 
 #[derive(Debug, Args)]
 pub struct Limits {
-    /// Apply those that differ
+    /// Apply the settings that differ
     #[arg(long, conflicts_with = "rollback")]
     pub apply: bool,
-    /// Undo what was applied, where nobody has changed it since
+    /// Undo applied settings that nobody has changed since
     #[arg(long)]
     pub rollback: bool,
-    /// Where `--apply` writes down what it changed, and `--rollback` reads it
+    /// File in which `--apply` records its changes for `--rollback`
     #[arg(long, default_value = "levee-limits-undo.json")]
     pub undo_file: PathBuf,
     #[command(flatten)]

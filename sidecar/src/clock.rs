@@ -8,8 +8,8 @@
 use levee_policy::time::{Instant, nanos};
 use std::time::{Duration, SystemTime};
 
-/// A monotonic clock whose origin is the Unix epoch, as the system's clock had it when this one was started, so that
-/// moments that a process stores mean the same to the next one. Later steps of the system's clock don't move it.
+/// A monotonic clock that counts from the Unix epoch, so stored moments keep their meaning for the next process. It is
+/// set by the system's clock when it starts; later steps of the system's clock don't move it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: std::time::Instant,
@@ -31,7 +31,7 @@ impl Clock {
         self.origin.after(self.started.elapsed())
     }
 
-    /// The moment `at` as a deadline for tokio's timers.
+    /// `at` as a deadline for tokio's timers.
     pub fn timer(&self, at: Instant) -> tokio::time::Instant {
         (self.started + at.since(self.origin).min(Duration::from_hours(24 * 365))).into()
     }

@@ -1,4 +1,4 @@
-//! One HTTP request to a neighbour, bounded in time and in size.
+//! One HTTP GET, bounded in time and size.
 
 #![cfg_attr(
     not(test),
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Where it is: `http://host:port`.
+/// `http://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     host: String,
@@ -29,10 +29,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads `http://host:port`.
-    ///
     /// # Errors
-    /// What is wrong with it, and what would be right. It does not repeat the text, which may hold a password.
+    /// What is wrong, and what would be right. The error doesn't repeat the text, which may hold a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let right = "it must be http://host:port, such as \"http://127.0.0.1:9901\"";
         let url = url::Url::parse(text).map_err(|_| format!("is not a URL; {right}"))?;
@@ -48,7 +46,7 @@ impl Origin {
         let Some(host) = url.host() else {
             return Err(format!("names no host; {right}"));
         };
-        // The URL forgets a port that is the scheme's own.
+        // The parser drops the scheme's default port.
         let Some(port) = url.port_or_known_default() else {
             return Err(format!("names no port; {right}"));
         };
@@ -70,30 +68,29 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why there is no page. It begins as the end of a sentence: "Envoy ...".
+/// Why there is no page. As text, the rest of a sentence such as "Envoy ...".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// No connection.
     #[error("can't be reached: {0}")]
     Unreachable(String),
-    /// No connection, or no whole answer, in time.
+    /// No connection, or no complete answer, in time.
     #[error("has not answered within {}", humantime::format_duration(*.0))]
     Slow(Duration),
-    /// The answer is not 200.
+    /// Not 200.
     #[error("answered with status {0}")]
     Status(u16),
-    /// The answer is longer than was allowed, in bytes.
+    /// Longer than this limit in bytes.
     #[error("answered with more than {0} bytes")]
     Long(usize),
-    /// The answer is not HTTP, or breaks off.
+    /// Not HTTP, or cut short.
     #[error("answered with something that can't be read: {0}")]
     Broken(String),
 }
 
-/// The page at `path`, of at most `limit` bytes, within this time in all.
+/// The page at `path`, of at most `limit` bytes, with `within` for all of it.
 ///
 /// # Errors
-/// Why there is none.
+/// There is no such page, with the reason.
 pub async fn get(
     origin: &Origin,
     path: &str,
@@ -112,8 +109,8 @@ async fn ask(origin: &Origin, path: &str, limit: usize) -> Result<Vec<u8>, Failu
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| broken(&error))?;
-    // Ends with this request, also where nobody waits for it any more.
-    let _connection = Ended(tokio::spawn(connection));
+    // Ends with this request, even if the caller gives up.
+    let _connection = AbortOnDrop(tokio::spawn(connection));
     let host = origin.to_string();
     let request = Request::get(path)
         .header(header::HOST, host.trim_start_matches("http://"))
@@ -141,10 +138,9 @@ async fn ask(origin: &Origin, path: &str, limit: usize) -> Result<Vec<u8>, Failu
     Ok(page)
 }
 
-/// A task that is ended when this is dropped.
-struct Ended<T>(JoinHandle<T>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl<T> Drop for Ended<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

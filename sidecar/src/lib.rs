@@ -1,14 +1,13 @@
-//! The sidecar of Levee: it stands between services and what they depend on, and makes that more
-//! reliable than it is.
+//! The sidecar of Levee: it sits between services and their dependencies, and makes these more reliable.
 //!
 //! | module | the one thing in it |
 //! |---|---|
 //! | [`redis`] | the Redis proxy |
 //! | [`jobs`] | when and how jobs are run |
 //! | [`database`] | cleanup jobs, the watchdog, limits at the role |
-//! | [`envoy`] | what Envoy says of itself, for the page that shows all metrics |
+//! | [`envoy`] | Envoy's metrics, read for the metrics page and the status |
 //! | [`status`] | `levee status`: the state of all parts, for people and scripts |
-//! | [`fetch`] | one HTTP request, bounded in time and size |
+//! | [`fetch`] | one HTTP GET, bounded in time and size |
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`exposition`] | series and families as messages of the `prometheus` crate |
 //! | [`config`] | `levee.yaml` |
@@ -16,9 +15,9 @@
 //! | [`parts`] | building all parts from the configuration |
 //! | [`run`] | starting all parts, and stopping them in order |
 //! | [`cli`] | the command line |
-//! | [`command`] | what each command does, from its arguments to its exit code |
-//! | [`check`] | what is wrong with `levee.yaml` and with an Envoy configuration, line by line |
-//! | [`logging`] | how the log looks |
+//! | [`command`] | the commands, from arguments to exit code |
+//! | [`check`] | mistakes in `levee.yaml` and in an Envoy configuration, line by line |
+//! | [`logging`] | the log's format |
 //! | [`clock`] | the only place that reads a clock |
 
 pub mod admin;

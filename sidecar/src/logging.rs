@@ -1,4 +1,4 @@
-//! The log: a line for each event on the error output, for people or for programs.
+//! The log: a line on standard error for each event, for people or for programs.
 
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `2026-01-01T00:00:00Z INFO ready part=admin`
@@ -15,15 +14,14 @@ pub enum Format {
     Json,
 }
 
-static ABOVE: AtomicBool = AtomicBool::new(false);
+static HAS_PROGRESS_BAR: AtomicBool = AtomicBool::new(false);
 
-/// Whether a progress bar is drawn on the last line of the terminal, which lines of the log take the place of. It is
-/// drawn again below them.
-pub fn stand_above_progress(is_drawn: bool) {
-    ABOVE.store(is_drawn, Ordering::Relaxed);
+/// If the terminal's last line has a progress bar, log lines overwrite it, and it redraws itself below them.
+pub fn set_progress_bar(has_bar: bool) {
+    HAS_PROGRESS_BAR.store(has_bar, Ordering::Relaxed);
 }
 
-/// Starts the log. Once for each process.
+/// Call once in a process.
 pub fn start(format: Format, level: LevelFilter) {
     env_logger::Builder::new()
         .filter_module("levee", level)
@@ -34,7 +32,7 @@ pub fn start(format: Format, level: LevelFilter) {
                 Format::Text => text(record),
                 Format::Json => json(record),
             };
-            let clear = if ABOVE.load(Ordering::Relaxed) {
+            let clear = if HAS_PROGRESS_BAR.load(Ordering::Relaxed) {
                 "\r\x1b[2K"
             } else {
                 ""
@@ -44,7 +42,6 @@ pub fn start(format: Format, level: LevelFilter) {
         .init();
 }
 
-/// The pairs of a record.
 #[derive(Default)]
 struct Pairs(serde_json::Map<String, serde_json::Value>);
 
@@ -63,7 +60,7 @@ impl<'kvs> VisitSource<'kvs> for Pairs {
 
 fn pairs(record: &Record<'_>) -> Pairs {
     let mut pairs = Pairs::default();
-    // Pairs don't fail to be visited: `visit_pair` doesn't.
+    // `visit_pair` never fails.
     let _ = record.key_values().visit(&mut pairs);
     pairs
 }
@@ -80,7 +77,7 @@ fn text(record: &Record<'_>) -> String {
             None => write!(line, " {key}={value}"),
         };
     }
-    // What somebody else sent must not look like a line of its own.
+    // Text from outside must not look like a line of its own.
     line.replace(['\r', '\n'], " ")
 }
 

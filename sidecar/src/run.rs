@@ -1,13 +1,12 @@
 //! Runs the sidecar: builds its parts, listens, serves, and stops in order.
 
-use crate::admin::{Admin, Readiness, page};
+use crate::admin::{Admin, Readiness, RedisListener, page};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::parts::database::DatabasePart;
 use crate::parts::redis::{RedisPart, RedisUpstream};
 use crate::parts::{database, envoy, redis};
 use crate::redis::health;
-use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
 use anyhow::Result;
 use prometheus::Registry;
@@ -20,7 +19,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// An address that can't be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("{part} can't listen on {address}")]
 pub struct ListenError {
@@ -51,7 +49,7 @@ pub async fn run(config: Config) -> Result<()> {
         .transpose()?;
 
     let admin_listener = listen("admin", config.admin).await?;
-    let proxies = running.serve_redis(redis).await?;
+    let redis = running.serve_redis(redis).await?;
     if let Some(part) = &database {
         running.start_database(part);
     }
@@ -64,7 +62,7 @@ pub async fn run(config: Config) -> Result<()> {
         token: config.token.map(Arc::new),
         registry,
         readiness: running.readiness.clone(),
-        redis: Arc::new(proxies),
+        redis: Arc::new(redis),
         clock,
     };
     running.serve_admin(admin_listener, admin)?;
@@ -75,7 +73,6 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -103,9 +100,9 @@ struct Running {
     readiness: Readiness,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
-    /// Tasks that finish what is in flight when told to stop.
+    /// Finish the work in flight after a stop.
     draining: JoinSet<()>,
-    /// Tasks that are dropped at the end.
+    /// Dropped at the end.
     background: JoinSet<()>,
 }
 
@@ -122,15 +119,14 @@ impl Running {
         }
     }
 
-    /// Returns the proxies with the addresses they listen on.
-    async fn serve_redis(&mut self, part: RedisPart) -> Result<Vec<(SocketAddr, Arc<Proxy>)>> {
-        let mut proxies = Vec::new();
+    async fn serve_redis(&mut self, part: RedisPart) -> Result<Vec<RedisListener>> {
+        let mut listeners = Vec::new();
         for upstream in part.upstreams {
             let proxy = upstream.proxy.clone();
             let address = self.serve_upstream(upstream, part.store.as_ref()).await?;
-            proxies.push((address, proxy));
+            listeners.push(RedisListener { address, proxy });
         }
-        Ok(proxies)
+        Ok(listeners)
     }
 
     async fn serve_upstream(
@@ -158,7 +154,7 @@ impl Running {
         self.background.spawn(health);
         self.draining
             .spawn(proxy.run(listener, self.stopped.clone()));
-        self.readiness.set(&part, true);
+        self.readiness.ready(&part);
         log::info!(part = "redis", upstream = name.as_str(), address = address.to_string().as_str(); "listening");
         Ok(address)
     }
@@ -166,12 +162,12 @@ impl Running {
     fn start_database(&mut self, part: &DatabasePart) {
         for job in &part.jobs {
             self.draining.spawn(job.clone().run_on_schedule());
-            self.readiness.set(&format!("job/{}", job.name), true);
+            self.readiness.ready(&format!("job/{}", job.name));
             log::info!(job = job.name.as_str(); "scheduled");
         }
         if let Some(guard) = &part.guard {
             self.background.spawn(guard.clone().watch());
-            self.readiness.set("watchdog", true);
+            self.readiness.ready("watchdog");
         }
     }
 
@@ -188,14 +184,14 @@ impl Running {
 
     async fn stop(mut self, within: Duration) {
         log::info!(
-            "stopping: what is in flight is finished, within {}",
+            "stopping: waiting for work in flight, for up to {}",
             humantime::format_duration(within)
         );
         self.readiness.stopping();
         let _ = self.stop.send(true);
         let drained = async { while self.draining.join_next().await.is_some() {} };
         if tokio::time::timeout(within, drained).await.is_err() {
-            log::warn!("not all connections and jobs had ended in time");
+            log::warn!("not all connections and jobs ended in time");
         }
         log::info!("stopped");
     }

@@ -1,4 +1,4 @@
-//! `levee check`: what is wrong is told, each with its line; what is right is silent.
+//! `levee check` reports each mistake with its line, and nothing else.
 #![allow(missing_docs)]
 
 use levee::check::traps;
@@ -11,7 +11,7 @@ use std::process::Command;
 const GATEWAY: &str = include_str!("../../envoy/gateway.yaml");
 const MINIMAL: &str = include_str!("../../envoy/minimal.yaml");
 
-/// The end of a line in `tests/configs/broken/` that must be named, before the name of its trap.
+/// Marks a line in `tests/configs/broken/` with the name of its trap.
 const MARK: &str = "# <-- ";
 
 /// A line and the name of its trap.
@@ -44,7 +44,7 @@ fn check(arguments: &[&str]) -> (i32, String, String) {
     )
 }
 
-/// The places that a file itself marks.
+/// The places that a file marks.
 fn marked(text: &str) -> BTreeSet<Place> {
     let lines = text.lines().zip(1..);
     lines
@@ -74,7 +74,7 @@ fn each_broken_configuration_has_its_traps_named_with_their_lines() {
         let text = fs::read_to_string(&path).unwrap();
         let mut wanted = marked(&text);
         if path.ends_with("configuration-text.yaml") {
-            // Its lines are inside a JSON text, where no mark can be.
+            // The trap is inside a JSON text, which can't hold a mark.
             let lines = text.lines().zip(1..);
             let wrong = lines.filter(|(line, _)| line.contains("loud") || line.contains(": 0"));
             wanted.extend(wrong.map(|(_, number)| (number, "configuration".to_owned())));
@@ -165,7 +165,7 @@ fn the_exit_code_says_how_it_went() {
         (vec!["--config", &broken], 2),
         (vec!["--config", "/nowhere/levee.yaml"], 1),
         (vec!["--envoy", "/nowhere/envoy.yaml"], 1),
-        // A levee.yaml is wanted where it is named, and where nothing is.
+        // levee.yaml is required if it is given, or if no file is.
         (
             vec!["--config", "/nowhere/levee.yaml", "--envoy", minimal],
             1,
@@ -232,7 +232,7 @@ fn the_capabilities_are_those_of_the_gateway() {
     }
 }
 
-/// What `envoy/minimal.yaml` becomes with a change.
+/// `envoy/minimal.yaml` with a change.
 fn changed(from: &str, to: &str) -> String {
     assert!(MINIMAL.contains(from), "{from}");
     MINIMAL.replacen(from, to, 1)
@@ -243,7 +243,7 @@ fn with_tags(tag: &str) -> String {
     changed("stats_tags:\n", &format!("stats_tags:\n    - {tag}\n"))
 }
 
-/// The same without the rules that Envoy comes with.
+/// The same without Envoy's default rules.
 fn without_default_tags(tag: &str) -> String {
     with_tags(tag).replacen(
         "stats_config:\n",
@@ -288,14 +288,14 @@ fn what_does_no_harm_is_silent() {
         // Envoy's own default is 5 s.
         with_cluster("lb_policy: ROUND_ROBIN"),
         with_cluster("connect_timeout: 0.250s"),
-        // The defaults of outlier detection eject nobody of a few hosts.
+        // By default, outlier detection ejects no host of a small cluster.
         with_cluster("outlier_detection: {}"),
         with_cluster("common_lb_config: {healthy_panic_threshold: {value: 0}}"),
-        // No retry at all.
+        // No retries.
         with_route("retry_policy: {num_retries: 2}"),
         with_route("retry_policy: {retry_on: 5xx, num_retries: 0}"),
         with_route("timeout: 0.5s"),
-        // Nothing may do everything.
+        // An empty list of capabilities allows everything.
         changed(
             "runtime: envoy",
             "capability_restriction_config: {allowed_capabilities: {}}\n                          runtime: envoy",
@@ -304,12 +304,12 @@ fn what_does_no_harm_is_silent() {
             "use_remote_address: true",
             "use_remote_address: true\n                internal_address_config: {}",
         ),
-        // What is not in the file is not missed.
+        // The file may be partial.
         changed(
             "static_resources:",
             "dynamic_resources: {cds_config: {path_config_source: {path: x}}}\nstatic_resources:",
         ),
-        // The times of clusters that no service is behind.
+        // Durations of clusters without a service.
         changed(
             "static_resources:",
             "  stats_matcher: {exclusion_list: {patterns: [{prefix: cluster.xds.}]}}\nstatic_resources:",
@@ -318,7 +318,7 @@ fn what_does_no_harm_is_silent() {
             "static_resources:",
             "  stats_matcher: {inclusion_list: {patterns: [{prefix: wasmcustom.}, {suffix: .upstream_rq_time}]}}\nstatic_resources:",
         ),
-        // The label of the cluster is there all the same, or Envoy's own rule goes before.
+        // The cluster's label is still extracted, or Envoy's own rule comes first.
         with_tags("{tag_name: x, regex: '^cluster\\.((.+?)\\.)'}"),
         with_tags("{tag_name: x, regex: '^http\\.((.+?)\\.)'}"),
         with_tags("{tag_name: envoy.cluster_name, regex: '^cluster\\.((..).*?\\.)'}"),
@@ -326,7 +326,7 @@ fn what_does_no_harm_is_silent() {
         with_tags("{tag_name: x, fixed_value: y}"),
         without_default_tags("{tag_name: envoy.cluster_name}"),
         without_default_tags("{tag_name: envoy.cluster_name, regex: '^cluster\\.((.+?)\\.)'}"),
-        // The whole name, and as Envoy takes its first word.
+        // The whole name, and its first word, which Envoy takes.
         without_default_tags(
             "{tag_name: envoy.cluster_name, regex: '^cluster\\.((.+)\\.)upstream_rq_time$'}",
         )
@@ -453,7 +453,7 @@ fn a_fallback_whose_route_is_there_and_whose_header_is_removed_is_silent() {
 }
 
 #[test]
-fn the_same_that_many_share_is_told_once() {
+fn a_trap_that_clusters_share_by_an_anchor_is_reported_once() {
     let text = GATEWAY.replace("max_ejection_percent: 34", "max_ejection_percent: 100");
     assert_eq!(traps_in(&text), ["outlier-detection"]);
 }
@@ -485,7 +485,7 @@ fn nothing_that_is_written_makes_it_fail() {
     ] {
         assert!(of_envoy(text).findings.is_empty(), "{text}");
     }
-    // Each line in turn is left out, or its value changed: there may be any findings, but there is no panic.
+    // Leaving out a line or changing its value may lead to any findings, but not to a panic.
     for (place, line) in GATEWAY.lines().enumerate() {
         let mut lines: Vec<&str> = GATEWAY.lines().collect();
         let cut = line.split_inclusive(": ").next().unwrap_or_default();
@@ -496,7 +496,7 @@ fn nothing_that_is_written_makes_it_fail() {
     }
 }
 
-/// A folder with files, gone at the end.
+/// A folder that is removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {

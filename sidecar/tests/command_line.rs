@@ -1,4 +1,4 @@
-//! What a package installs beside the program: manual pages and completions, printed by the program itself.
+//! Manual pages and shell completions, which the program prints for packages.
 
 use clap::{Command, CommandFactory};
 use levee::cli::Cli;
@@ -23,7 +23,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// All commands below `command`, each with its words joined by `-`, as manual pages are named.
+/// `command` and all below it, named like their manual pages.
 fn commands(command: &Command, name: &str) -> Vec<(String, Command)> {
     let below = command.get_subcommands().flat_map(|command| {
         let name = format!("{name}-{}", command.get_name());
@@ -35,7 +35,7 @@ fn commands(command: &Command, name: &str) -> Vec<(String, Command)> {
         .collect()
 }
 
-/// Runs a script in a shell: what it prints, or `None` if the machine has no such shell.
+/// The output of a script, or `None` if the machine has no such shell.
 fn in_shell(program: &str, arguments: &[&str], script: &str) -> Option<String> {
     let mut shell = process::Command::new(program)
         .args(arguments)

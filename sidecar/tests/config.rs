@@ -63,7 +63,7 @@ fn envoys_address_is_a_host_and_a_port_and_aliases_are_names() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_paths() {
+fn all_mistakes_are_reported_at_once_with_their_paths() {
     let errors = errors(
         "admin: {listen: here}\nbogus: 1\nredis:\n  - {name: A B, listen: '127.0.0.1:1', upstream: 'http://x', deadline: 3}\n  \
          - {name: x, listen: '127.0.0.1:1', upstream: 'redis://h', retry: {attempts: 0, base: 2s, max: 1s}}\n  \
@@ -130,7 +130,7 @@ fn config(yaml: &str, url: &str) -> Result<Config, Vec<String>> {
 const URL: &str = "postgres://levee:hidden@db:5433/app";
 
 #[test]
-fn all_mistakes_about_a_database_are_told_at_once() {
+fn all_mistakes_about_a_database_are_reported_at_once() {
     let errors = config(
         "database:\n  url_file: '{url}'\n  dialect: oracle\n  jobs:\n    a: {preset: expired_tokens, batch: 0}\n    \
          b: {preset: expired_tokens}\n    c: {table: t}\n    \
@@ -226,7 +226,7 @@ fn a_job_that_would_set_the_same_rows_again_and_again_is_refused() {
     }
 }
 
-/// What `levee` with these arguments says and how it exits.
+/// The exit code and all output of `levee` with these arguments.
 fn levee(arguments: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_levee"))
         .args(arguments)
@@ -271,7 +271,7 @@ fn the_command_line_says_what_is_wrong_by_its_exit_code() {
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// Mistakes, each with the lines that name it.
+/// Configurations, each with the lines that report its mistakes.
 const MISTAKES: &[(&str, &[(usize, &str)])] = &[
     (
         "log:\n  level: loud\nredis: 5\n",
@@ -290,7 +290,7 @@ const MISTAKES: &[(&str, &[(usize, &str)])] = &[
         &[(2, "bogus: is not known here")],
     ),
     ("<<: {log: 1}\n", &[(1, "<<: is not known here")]),
-    // A key that is there twice is a warning: errors come first.
+    // A duplicate key is a warning, and errors come first.
     (
         "log: {level: info}\nlog: 5\nbogus: 1\n",
         &[
@@ -338,7 +338,7 @@ const MISTAKES: &[(&str, &[(usize, &str)])] = &[
         "log: {}\n? {a: 1}\n: 1\n",
         &[(2, "a key that is a list or an object")],
     ),
-    // Scalars are those of YAML 1.2. What older readers take for octal is text.
+    // Scalars of YAML 1.2: octal in the style of 1.1 is text.
     ("redis: 010\n", &[(1, "redis: is \"010\"")]),
     ("redis: 0o14\n", &[(1, "redis: is 12")]),
     ("redis: 0x1F\n", &[(1, "redis: is 31")]),
@@ -361,7 +361,7 @@ const MISTAKES: &[(&str, &[(usize, &str)])] = &[
     ),
 ];
 
-/// What `levee` prints about mistakes, each with its line; but not what is valid.
+/// The lines that report mistakes, without the file's name.
 fn named(said: &str, file: &str) -> Vec<String> {
     said.lines()
         .map(|line| {
@@ -441,7 +441,7 @@ fn a_key_that_is_there_twice_is_logged_by_commands_that_go_on() {
 }
 
 #[test]
-fn numbers_and_texts_are_told_apart_where_both_may_stand() {
+fn numbers_and_texts_are_distinguished() {
     let redis = |keys: &str| {
         format!("redis: [{{name: a, listen: '127.0.0.1:1', upstream: 'redis://h', {keys}}}]")
     };

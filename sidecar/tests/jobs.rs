@@ -1,4 +1,4 @@
-//! The loop around a job, with a scripted job.
+//! The loop that runs a job, with a scripted job.
 #![allow(missing_docs)]
 
 use levee::clock::Clock;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The result of each step, in order; after that nothing is left to do.
+/// The result of each step, in order. After the last, no rows are left.
 #[derive(Clone, Default)]
 struct Script {
     begins_after: Duration,
@@ -92,7 +92,7 @@ async fn run(script: &Script, settings: JobSettings) -> Report {
     let clock = Clock::start();
     let runner = Runner::new("x", settings, script.clone(), clock, metrics, 1, stopped);
     let report = runner.run(runner.turn().unwrap(), settings.dry_run).await;
-    assert!(runner.turn().is_ok(), "the turn is given back");
+    assert!(runner.turn().is_ok(), "the turn is returned");
     assert!(runner.status().running.is_none());
     report
 }
@@ -206,7 +206,7 @@ async fn a_claim_that_is_still_held_after_the_first_batch_was_lost_is_our_own() 
 }
 
 #[tokio::test]
-async fn replicas_that_are_behind_are_waited_for() {
+async fn a_run_waits_for_lagging_replicas() {
     let script = Script::default();
     script
         .lags
@@ -250,7 +250,7 @@ async fn a_run_has_limits() {
 }
 
 #[tokio::test]
-async fn a_run_that_waits_for_others_has_all_its_time_after_that() {
+async fn waiting_for_others_does_not_count_towards_max_time() {
     let script = Script {
         begins_after: Duration::from_millis(2100),
         ..Script::default()
@@ -332,7 +332,7 @@ async fn the_first_run_comes_within_a_minute_and_later_ones_up_to_a_tenth_early(
     stop.send(true).unwrap();
     task.await.unwrap();
     let wait = next.since(began);
-    // Counted from when the run was due, a little before it began.
+    // Measured from when the run was due, slightly before it began.
     assert!(
         wait > every * 8 / 10 && wait < every,
         "{wait:?} after the run began"

@@ -118,7 +118,7 @@ fn a_run_is_asked_for_on_the_command_line() {
         (code, out.as_str()),
         (
             Some(0),
-            "auth_cleanup: delete from \"email_verification_tokens\", by hand only\n"
+            "auth_cleanup: delete from \"email_verification_tokens\", manual runs only\n"
         )
     );
     let (code, out, _) = levee(&["job", "run", "auth_cleanup", "--dry-run"]);

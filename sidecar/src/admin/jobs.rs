@@ -1,4 +1,4 @@
-//! Jobs and the watchdog: what they do, and running a job by hand.
+//! Jobs and the watchdog: their state, and running a job on request.
 
 use super::state::Admin;
 use crate::config::Secret;
@@ -18,10 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use subtle::ConstantTimeEq;
 
-/// How long a request waits for the end of the run that it began, if it doesn't say.
+/// How long a request waits for its run to end, by default.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// The longest that it may wait.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
 pub(super) fn router() -> Router<Admin> {
@@ -79,24 +78,24 @@ async fn run_preset(
     begin(&admin, job, missing, query.as_deref(), &headers).await
 }
 
-/// What a request to run a job asks for.
-struct Wish {
-    /// As the job's configuration has it, if the request doesn't say.
+/// The query of a request to run a job.
+struct RunQuery {
+    /// `None`: as configured for the job.
     dry_run: Option<bool>,
     wait: Duration,
 }
 
-fn wish(query: Option<&str>) -> Result<Wish, String> {
-    let mut wish = Wish {
+fn run_query(query: Option<&str>) -> Result<RunQuery, String> {
+    let mut wanted = RunQuery {
         dry_run: None,
         wait: WAIT,
     };
     for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match (&*key, &*value) {
-            ("dry_run", "true" | "1") => wish.dry_run = Some(true),
-            ("dry_run", "false" | "0") => wish.dry_run = Some(false),
+            ("dry_run", "true" | "1") => wanted.dry_run = Some(true),
+            ("dry_run", "false" | "0") => wanted.dry_run = Some(false),
             ("wait", text) => {
-                wish.wait = humantime::parse_duration(text)
+                wanted.wait = humantime::parse_duration(text)
                     .ok()
                     .filter(|wait| *wait <= LONGEST_WAIT)
                     .ok_or("wait must be a duration of at most 1h, such as 30s")?;
@@ -108,10 +107,10 @@ fn wish(query: Option<&str>) -> Result<Wish, String> {
             }
         }
     }
-    Ok(wish)
+    Ok(wanted)
 }
 
-/// Runs `job` and waits for its end for a while.
+/// Runs `job`, and waits for its end as long as the request asks.
 async fn begin(
     admin: &Admin,
     job: Option<&Job>,
@@ -125,18 +124,18 @@ async fn begin(
     let Some(job) = job else {
         return unknown(admin, missing);
     };
-    let wish = match wish(query) {
-        Ok(wish) => wish,
+    let wanted = match run_query(query) {
+        Ok(wanted) => wanted,
         Err(message) => return error(StatusCode::BAD_REQUEST, &message),
     };
     let Ok(turn) = job.turn() else {
         return error(StatusCode::CONFLICT, "a run is under way; see /v1/jobs");
     };
     let running = job.clone();
-    let dry_run = wish.dry_run.unwrap_or(job.settings.dry_run);
-    // It goes on when the client leaves.
+    let dry_run = wanted.dry_run.unwrap_or(job.settings.dry_run);
+    // A task of its own: the run continues if the client disconnects.
     let run = tokio::spawn(async move { running.run(turn, dry_run).await });
-    match tokio::time::timeout(wish.wait, run).await {
+    match tokio::time::timeout(wanted.wait, run).await {
         Ok(Ok(report)) => {
             let status = match report.outcome {
                 Outcome::Done | Outcome::Limit => StatusCode::OK,
@@ -160,14 +159,14 @@ async fn begin(
     }
 }
 
-/// `name` as a part of a path.
+/// `name` as a segment of a path.
 fn encode(name: &str) -> String {
     url::form_urlencoded::byte_serialize(name.as_bytes())
         .collect::<String>()
         .replace('+', "%20")
 }
 
-/// Why the client may not change anything, if so.
+/// The refusal, unless the request has the token.
 fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
     let Some(token) = token else {
         return Some(error(
@@ -223,7 +222,7 @@ fn describe(job: &Job) -> Value {
     })
 }
 
-/// A run as JSON.
+/// A run as JSON, for the admin interface and `levee job run`.
 pub fn describe_report(report: &Report) -> Value {
     json!({
         "outcome": report.outcome.name(),
@@ -236,7 +235,7 @@ pub fn describe_report(report: &Report) -> Value {
     })
 }
 
-/// A moment as people write it.
+/// In RFC 3339.
 fn wall(at: Instant) -> String {
     let since = Duration::from_nanos(at.as_nanos());
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()

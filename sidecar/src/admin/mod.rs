@@ -1,4 +1,4 @@
-//! The admin interface: is it alive, is it ready, what does it see.
+//! The admin interface over HTTP: health, readiness, metrics and the state of all parts.
 
 mod jobs;
 pub mod page;
@@ -6,12 +6,13 @@ mod state;
 mod status;
 
 pub use jobs::describe_report;
-pub use state::{Admin, Readiness};
+pub use state::{Admin, Readiness, RedisListener};
+
+use state::PartState;
 
 use crate::clock::Clock;
 use crate::envoy::scrape;
 use crate::envoy::translate::Gateway;
-use crate::redis::listener::Proxy;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -19,11 +20,9 @@ use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Admin {
-    /// Its pages.
     pub fn router(self) -> Router {
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
@@ -38,10 +37,10 @@ impl Admin {
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     let parts = admin.readiness.parts();
-    let ready = parts.values().all(|ready| *ready);
+    let ready = parts.values().all(|part| *part == PartState::Ready);
     let parts: BTreeMap<&String, &str> = parts
         .iter()
-        .map(|(part, ready)| (part, if *ready { "ready" } else { "not ready" }))
+        .map(|(name, state)| (name, state.name()))
         .collect();
     let status = if ready {
         StatusCode::OK
@@ -52,13 +51,13 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoResponse {
-    // Without one, and whatever it says of itself, the sidecar's own metrics are shown.
+    // The sidecar's own metrics are shown whether or not Envoy can be read.
     let gateway = match &admin.envoy {
         Some(envoy) => envoy.read(patience(&headers)).await.ok(),
         None => None,
     };
     let now = admin.clock.now();
-    for (_, proxy) in admin.redis.iter() {
+    for RedisListener { proxy, .. } in admin.redis.iter() {
         let status = proxy.gate.status(now);
         proxy
             .gate
@@ -66,7 +65,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoRes
             .budget_left
             .set(i64::from(status.budget_left));
     }
-    // With very many clusters it takes long enough to keep a thread from what else it serves.
+    // With thousands of clusters this takes long enough to stall other requests on the thread.
     let page = tokio::task::spawn_blocking(move || {
         let gateway = gateway.as_deref();
         page::text(&admin.registry, gateway.unwrap_or(&Gateway::default()))
@@ -77,7 +76,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoRes
     )
 }
 
-/// How long Envoy may keep one who asks for metrics waiting: less than Prometheus itself would wait.
+/// How long a scrape waits for Envoy: less than Prometheus' own timeout, which it sends in a header.
 fn patience(headers: &HeaderMap) -> Duration {
     let said = headers
         .get("x-prometheus-scrape-timeout-seconds")
@@ -90,17 +89,18 @@ async fn redis(State(admin): State<Admin>) -> Json<Value> {
     let upstreams: Vec<Value> = admin
         .redis
         .iter()
-        .map(|(address, proxy)| upstream(*address, proxy, admin.clock))
+        .map(|listener| upstream(listener, admin.clock))
         .collect();
     Json(json!({"upstreams": upstreams}))
 }
 
-fn upstream(listen: SocketAddr, proxy: &Proxy, clock: Clock) -> Value {
+fn upstream(listener: &RedisListener, clock: Clock) -> Value {
+    let RedisListener { address, proxy } = listener;
     let now = clock.now();
     let status = proxy.gate.status(now);
     json!({
         "name": proxy.settings.name,
-        "listen": listen.to_string(),
+        "listen": address.to_string(),
         "upstream": proxy.upstream.to_string(),
         "connections": {
             "open": proxy.gate.counts.connections.get(),

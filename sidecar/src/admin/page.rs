@@ -1,4 +1,4 @@
-//! The metrics page: what the sidecar counts and what Envoy reports, each family and each series once.
+//! The metrics page: the sidecar's metrics and Envoy's, each family and each series once.
 
 use crate::envoy::histogram::Histogram;
 use crate::envoy::metrics::REQUEST_DURATION;
@@ -22,7 +22,7 @@ pub fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
-/// The page in the text format of Prometheus.
+/// The page, in the text format of Prometheus.
 pub fn text(registry: &Registry, gateway: &Gateway) -> String {
     TextEncoder::new()
         .encode_to_string(&merge(registry.gather(), gateway))
@@ -63,7 +63,7 @@ fn labels_of(metric: &Metric) -> Vec<(String, String)> {
     labels
 }
 
-/// What Envoy reports.
+/// Envoy's metrics in Levee's names.
 fn families_of(gateway: &Gateway) -> Vec<MetricFamily> {
     let mut families: Vec<MetricFamily> = FAMILIES
         .iter()
@@ -155,7 +155,7 @@ mod tests {
         let comments: Vec<&str> = page.lines().filter(|line| line.starts_with('#')).collect();
         let once: BTreeSet<&&str> = comments.iter().collect();
         assert_eq!(comments.len(), once.len(), "{page}");
-        // HELP and TYPE for each.
+        // Each family has HELP and TYPE.
         let of = |kind: &str| {
             comments
                 .iter()
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn where_both_have_a_series_it_is_the_sidecars() {
+    fn if_both_have_a_series_the_sidecars_wins() {
         let page = page("circuit_breaker_failures_total{service=\"redis:sessions\"} 77\n");
         let series: Vec<&str> = page
             .lines()

@@ -1,4 +1,4 @@
-//! What the admin interface knows: it reads all parts, and no part knows it.
+//! What the admin interface reads. No part depends on it.
 
 use crate::clock::Clock;
 use crate::config::Secret;
@@ -8,56 +8,65 @@ use crate::redis::listener::Proxy;
 use prometheus::Registry;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Which parts are ready. A part that is stopping is not.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<String, bool>>>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PartState {
+    Ready,
+    Stopping,
+}
 
-impl Readiness {
-    /// `part` is ready, or not.
-    pub fn set(&self, part: &str, ready: bool) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(part.to_owned(), ready);
-    }
-
-    /// No part is ready any more.
-    pub fn stopping(&self) {
-        for ready in self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values_mut()
-        {
-            *ready = false;
+impl PartState {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Stopping => "not ready",
         }
-    }
-
-    pub(super) fn parts(&self) -> BTreeMap<String, bool> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 }
 
-/// What the admin interface shows.
+/// The parts that have started, and whether they are still ready.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<String, PartState>>>);
+
+impl Readiness {
+    pub fn ready(&self, part: &str) {
+        self.lock().insert(part.to_owned(), PartState::Ready);
+    }
+
+    /// Marks all parts as stopping.
+    pub fn stopping(&self) {
+        for state in self.lock().values_mut() {
+            *state = PartState::Stopping;
+        }
+    }
+
+    pub(super) fn parts(&self) -> BTreeMap<String, PartState> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, PartState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A Redis proxy and the address that it listens on.
+#[derive(Debug)]
+pub struct RedisListener {
+    pub address: SocketAddr,
+    pub proxy: Arc<Proxy>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// All metrics of the sidecar.
     pub registry: Registry,
-    /// Which parts are ready.
     pub readiness: Readiness,
-    /// The Redis proxies, with where they listen.
-    pub redis: Arc<Vec<(SocketAddr, Arc<Proxy>)>>,
-    /// Envoy, where it is read.
+    pub redis: Arc<Vec<RedisListener>>,
+    /// `None` without `envoy` in the configuration.
     pub envoy: Option<Arc<Envoy>>,
-    /// The database's jobs and watchdog.
+    /// `None` without `database` in the configuration.
     pub database: Option<Arc<DatabasePart>>,
-    /// What a client must show before it may change something.
+    /// The bearer token that changes require. Without one, nothing can be changed.
     pub token: Option<Arc<Secret>>,
-    /// The clock.
     pub clock: Clock,
 }

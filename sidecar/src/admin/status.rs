@@ -1,6 +1,6 @@
-//! The state of all parts in one answer: what `levee status` shows.
+//! `GET /v1/status`: the state of all parts, as `levee status` shows it.
 
-use super::state::Admin;
+use super::state::{Admin, RedisListener};
 use crate::clock;
 use crate::database::cleanup::Cleanup;
 use crate::envoy::history::History;
@@ -9,7 +9,6 @@ use crate::envoy::text::Labels;
 use crate::envoy::translate::{Gateway, SERVICE};
 use crate::jobs::runner::Runner;
 use crate::parts::database::DatabasePart;
-use crate::redis::listener::Proxy;
 use crate::status::view::{
     Durations, Job, Redis, Requests, Service, Since, Source, Status, Watchdog,
 };
@@ -21,7 +20,6 @@ use levee_filter::metrics as filter;
 use levee_policy::breaker::{Mode, Phase};
 use levee_policy::time::Instant;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(super) fn router() -> Router<Admin> {
@@ -45,9 +43,7 @@ async fn status(State(admin): State<Admin>) -> Json<Status> {
             ..Source::default()
         },
         services,
-        redis: redis
-            .map(|(listen, proxy)| upstream(*listen, proxy, now))
-            .collect(),
+        redis: redis.map(|listener| upstream(listener, now)).collect(),
         jobs: admin
             .database
             .as_ref()
@@ -71,7 +67,7 @@ async fn envoy(admin: &Admin) -> (Source, Vec<Service>) {
     (source, reading.as_deref().map_or_else(|_| Vec::new(), of))
 }
 
-/// Services as Envoy shows them, with what was seen of them before.
+/// Envoy's current values for each service, with the history of earlier readings.
 fn services(gateway: &Gateway, history: &History, now: Instant) -> Vec<Service> {
     let mut services: BTreeMap<&str, Service> = BTreeMap::new();
     for (family, series) in &gateway.values {
@@ -136,13 +132,14 @@ fn count(service: &mut Service, family: &str, labels: &Labels, value: f64) {
     }
 }
 
-fn upstream(listen: SocketAddr, proxy: &Proxy, now: Instant) -> Redis {
+fn upstream(listener: &RedisListener, now: Instant) -> Redis {
+    let RedisListener { address, proxy } = listener;
     let status = proxy.gate.status(now);
     let counts = &proxy.gate.counts;
     let in_phase = status.in_phase.as_secs_f64();
     Redis {
         name: proxy.settings.name.clone(),
-        listen: listen.to_string(),
+        listen: address.to_string(),
         upstream: proxy.upstream.to_string(),
         state: status.phase.name().to_owned(),
         mode: status.mode.name().to_owned(),
@@ -210,7 +207,7 @@ fn watchdog(part: &DatabasePart, now: Instant) -> Option<Watchdog> {
     })
 }
 
-/// From `earlier` to `later`; 0 if it is the other way round.
+/// From `earlier` to `later`, or 0 if they are the other way round.
 fn seconds(later: Instant, earlier: Instant) -> f64 {
     later.since(earlier).as_secs_f64()
 }

@@ -7,7 +7,6 @@ use crate::yaml;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Checks the files and prints what is wrong.
 pub fn check(arguments: &cli::Check) -> Exit {
     let default = arguments
         .envoy
@@ -32,7 +31,7 @@ pub fn check(arguments: &cli::Check) -> Exit {
             }
         }
     }
-    // A reader such as `head` may close the pipe early: that is no failure.
+    // A reader such as `head` may close the pipe early, which is no failure.
     let _ = io::stdout().write_all(report(&checked).as_bytes());
     let has = |severity| checked.iter().any(|(_, checked)| checked.has(severity));
     if is_unread {

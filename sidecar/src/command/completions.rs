@@ -5,11 +5,10 @@ use crate::cli::{Cli, Completions};
 use clap::CommandFactory;
 use std::io::{self, Write};
 
-/// Prints the script for a shell.
 pub fn completions(arguments: &Completions) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "levee", &mut script);
-    // A reader such as `head` may close the pipe early: that is no failure.
+    // A reader such as `head` may close the pipe early, which is no failure.
     let _ = io::stdout().write_all(&script);
     Exit::Done
 }

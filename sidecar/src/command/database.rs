@@ -9,7 +9,6 @@ use crate::jobs::report::Outcome;
 use std::path::Path;
 use tokio::runtime::Builder;
 
-/// Lists the jobs, or runs one.
 pub fn job(command: Job) -> Exit {
     match command {
         Job::List(file) => with_database(&file.config, async |database| {
@@ -22,7 +21,6 @@ pub fn job(command: Job) -> Exit {
     }
 }
 
-/// Prints, applies or rolls back limits of roles.
 pub fn db(db: Db) -> Exit {
     let Db::Limits(arguments) = db;
     with_database(&arguments.file.config, async |database| {
@@ -57,7 +55,7 @@ const fn action(arguments: &Limits) -> LimitsAction {
     }
 }
 
-/// Reads the configuration and acts on its database.
+/// Reads the configuration and runs `act` with its section `database`.
 fn with_database(path: &Path, act: impl AsyncFnOnce(&Database) -> anyhow::Result<Exit>) -> Exit {
     let config = match start_log_by(path) {
         Ok(config) => config,

@@ -28,7 +28,7 @@ pub fn list(database: &Database) {
         };
         let every = match job.settings.every {
             Some(every) => format!("every {}", humantime::format_duration(every)),
-            None => "by hand only".to_owned(),
+            None => "manual runs only".to_owned(),
         };
         println!("{}: {what} {}, {every}", job.name, job.spec.table());
     }
@@ -37,7 +37,7 @@ pub fn list(database: &Database) {
 /// Runs the job once and prints the result as JSON. Progress goes to standard error if that is a terminal.
 ///
 /// # Errors
-/// The run could not be started. A run that failed is a [`Report`].
+/// The run could not start. A run that failed is a [`Report`].
 pub async fn run(database: &Database, job: &JobConfig, dry_run: bool) -> Result<Report> {
     let (stop, stopped) = watch::channel(false);
     let job = parts::database::build_job(database, job, Clock::start(), &stopped)?;
@@ -45,14 +45,14 @@ pub async fn run(database: &Database, job: &JobConfig, dry_run: bool) -> Result<
     let bar = progress_bar(&job, dry_run).await?;
     let report = run_with_progress(&job, dry_run, &bar, &stop).await?;
     bar.finish_and_clear();
-    logging::stand_above_progress(false);
+    logging::set_progress_bar(false);
     let mut value = describe_report(&report);
     value["job"] = json!(job.name);
     println!("{value:#}");
     Ok(report)
 }
 
-/// A bar that is hidden in a dry run, and if standard error is no terminal.
+/// Hidden in a dry run, and if standard error is no terminal.
 async fn progress_bar(job: &Runner<Cleanup>, dry_run: bool) -> Result<ProgressBar> {
     let template = "{spinner} {msg} {wide_bar} {human_pos}/{human_len} rows, {eta}";
     let style = ProgressStyle::with_template(template).context("the progress bar's template")?;
@@ -62,8 +62,8 @@ async fn progress_bar(job: &Runner<Cleanup>, dry_run: bool) -> Result<ProgressBa
     if dry_run {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    logging::stand_above_progress(!bar.is_hidden());
-    // Without a count the bar has no length, which is no reason to fail.
+    logging::set_progress_bar(!bar.is_hidden());
+    // If counting fails, the bar just has no length.
     if !bar.is_hidden()
         && let Ok(mut run) = job.job.begin().await
         && let Ok(rows) = run.count().await

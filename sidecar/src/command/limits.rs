@@ -11,12 +11,12 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitsAction {
     Print,
-    /// Applies the limits, and records how to undo that.
+    /// Applies the limits, and records how to undo them.
     Apply,
     Rollback,
 }
 
-const MAY_NOT: &str = "nothing was changed, which needs a superuser, or a role with CREATEROLE and, from PostgreSQL 16 on, \
+const MAY_NOT: &str = "nothing was changed: this needs a superuser, or a role with CREATEROLE and, from PostgreSQL 16 on, \
                        ADMIN OPTION on the roles; let the URL log in as one for this command";
 
 /// # Errors
@@ -28,7 +28,7 @@ pub async fn run(database: &config::Database, action: LimitsAction, undo: &Path)
         server: server(database),
     };
     if action == LimitsAction::Rollback {
-        // The undo file names the roles: the watchdog may not be configured any more.
+        // The undo file names the roles, so this works even if the watchdog is no longer configured.
         return rollback(&connection, &undo).await;
     }
     let changes = changes(&connection, database).await?;
@@ -45,10 +45,10 @@ async fn changes(connection: &Database, database: &config::Database) -> Result<V
     let watchdog = database
         .watchdog
         .as_ref()
-        .context("database.watchdog names no roles, so there is nobody to limit")?;
+        .context("database.watchdog names no roles, so there is no role to limit")?;
     let roles = &watchdog.settings.roles;
     if roles.is_empty() {
-        bail!("database.watchdog.roles is empty, so there is nobody to limit");
+        bail!("database.watchdog.roles is empty, so there is no role to limit");
     }
     let unknown = limits::unknown_roles(connection, roles).await?;
     if !unknown.is_empty() {
@@ -73,11 +73,11 @@ async fn changes(connection: &Database, database: &config::Database) -> Result<V
 }
 
 async fn apply(connection: &Database, needed: &[Change], undo: &UndoFile<'_>) -> Result<()> {
-    // Before the changes: nothing is lost if this process ends in between, or the database refuses.
+    // Before the changes, so they can be undone even if this process dies in between.
     undo.record(needed)?;
     limits::apply(connection, needed).await.context(MAY_NOT)?;
     eprintln!(
-        "{} applied, for sessions that begin from now on; `--rollback` undoes them by {}",
+        "{} applied, for new sessions; `--rollback` undoes them from {}",
         needed.len(),
         undo.path.display()
     );
@@ -96,7 +96,7 @@ async fn rollback(connection: &Database, undo: &UndoFile<'_>) -> Result<()> {
         } = entry;
         let now = current.get(&(role.as_str().to_owned(), setting.clone()));
         if now == before.as_ref() {
-            // It was never applied, or it is undone already.
+            // Never applied, or already undone.
             continue;
         }
         if now.is_some_and(|now| applied.contains(now)) {
@@ -109,9 +109,9 @@ async fn rollback(connection: &Database, undo: &UndoFile<'_>) -> Result<()> {
             println!("{};", back.statement());
             undone.push(back);
         } else {
-            // Changed by somebody else in the meantime.
+            // Somebody else has changed it since.
             println!(
-                "-- left as it is, since it is not what was applied: {setting} of {}, now {}",
+                "-- left as it is, since it was changed after it was applied: {setting} of {}, now {}",
                 role.quoted(),
                 now.map_or("not set", String::as_str)
             );
@@ -119,14 +119,10 @@ async fn rollback(connection: &Database, undo: &UndoFile<'_>) -> Result<()> {
     }
     limits::apply(connection, &undone).await.context(MAY_NOT)?;
     undo.remove()?;
-    eprintln!(
-        "{} undone, for sessions that begin from now on",
-        undone.len()
-    );
+    eprintln!("{} undone, for new sessions", undone.len());
     Ok(())
 }
 
-/// The server whose roles are changed.
 fn server(database: &config::Database) -> String {
     let options = database.options();
     format!("{}:{}", options.get_host(), options.get_port())

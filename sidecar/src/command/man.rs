@@ -21,11 +21,11 @@ pub fn man(arguments: &cli::Man) -> Exit {
 }
 
 fn print() -> anyhow::Result<()> {
-    // It has no page of its own.
+    // `help` has no page of its own.
     let levee = Cli::command().disable_help_subcommand(true);
     let mut page = Vec::new();
     clap_mangen::Man::new(levee).render(&mut page)?;
-    // A reader such as `head` may close the pipe early: that is no failure.
+    // A reader such as `head` may close the pipe early, which is no failure.
     let _ = io::stdout().write_all(&page);
     Ok(())
 }
@@ -34,5 +34,5 @@ fn print() -> anyhow::Result<()> {
 fn write_all(directory: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(directory)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), directory))
-        .with_context(|| format!("the pages can't be written to {}", directory.display()))
+        .with_context(|| format!("can't write the manual pages to {}", directory.display()))
 }

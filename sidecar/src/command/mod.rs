@@ -1,11 +1,11 @@
-//! What each command does, from its arguments to its exit code.
+//! The commands, from arguments to exit code.
 //!
 //! | module | command |
 //! |---|---|
 //! | [`run`] | `levee run` |
 //! | [`check`] | `levee check` |
 //! | [`status`] | `levee status` |
-//! | [`database`] | `levee job` and `levee db`: which of them |
+//! | [`database`] | `levee job` and `levee db`: dispatch |
 //! | [`job`] | `levee job list` and `levee job run` |
 //! | [`limits`] | `levee db limits` |
 //! | [`completions`] | `levee completions` |
@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::{check as checks, logging, yaml};
 use std::path::Path;
 
-/// Reads a configuration and starts the log by it, or prints all findings as `levee check` does.
+/// Reads a configuration and starts the log it describes, or prints all findings as `levee check` does.
 fn start_log_by(path: &Path) -> Result<Config, Exit> {
     let text = yaml::read_file(path).map_err(|error| {
         eprintln!("error: {} can't be read: {error}", path.display());

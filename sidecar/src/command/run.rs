@@ -7,7 +7,6 @@ use std::io::ErrorKind;
 use std::path::Path;
 use tokio::runtime::Builder;
 
-/// Runs the sidecar until it is stopped.
 pub fn run(config: &Path) -> Exit {
     let config = match start_log_by(config) {
         Ok(config) => config,

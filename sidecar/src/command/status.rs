@@ -6,7 +6,6 @@ use crate::fetch::Origin;
 use crate::status::{self, Completeness, Output, read};
 use tokio::runtime::Builder;
 
-/// Shows the status, once or until it is interrupted.
 pub fn status(arguments: &cli::Status) -> Exit {
     let admin = match &arguments.admin {
         Some(admin) => Ok(admin.clone()),

@@ -1,11 +1,11 @@
-//! `levee status`: the state of all parts, as a table that is kept up to date, or once, or as JSON for scripts.
+//! `levee status`: the state of all parts, as a live table, as text once, or as JSON for scripts.
 //!
 //! | module | the one thing in it |
 //! |---|---|
-//! | [`view`] | what can be said, with the names of its fields in JSON |
+//! | [`view`] | the data, with the names of its fields in JSON |
 //! | [`read`] | asking the sidecar for it |
-//! | [`render`] | the same as text |
-//! | [`screen`] | keeping a terminal up to date |
+//! | [`render`] | the data as text |
+//! | [`screen`] | a terminal that is refreshed |
 
 pub mod read;
 pub mod render;
@@ -26,17 +26,17 @@ pub enum Output {
     Once,
     /// As JSON, once.
     Json,
-    /// On a terminal that is refreshed; once if there is no terminal.
+    /// On a terminal that is refreshed; as text once if there is none.
     Live { every: Duration },
 }
 
-/// The width of text where the output is no terminal.
+/// For output that is no terminal.
 const UNBOUNDED_WIDTH: usize = 1000;
 
 /// Shows the status of the sidecar whose admin interface is at `admin`.
 ///
 /// # Errors
-/// Nothing can be written.
+/// The output can't be written.
 pub async fn show(admin: &Origin, output: Output) -> Result<Completeness> {
     let terminal = Term::stdout();
     match output {

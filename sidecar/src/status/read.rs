@@ -8,15 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long the sidecar may take. It gives up on Envoy sooner.
+/// More than the sidecar itself waits for Envoy.
 const WITHIN: Duration = Duration::from_secs(6);
 
-/// The longest answer, in bytes.
-const LONGEST: usize = 16 * 1024 * 1024;
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// What the sidecar says; or that it says nothing, and why.
+/// The sidecar's answer, or a status that says why there is none.
 pub async fn read(admin: &Origin) -> Status {
-    let problem = match fetch::get(admin, "/v1/status", WITHIN, LONGEST).await {
+    let problem = match fetch::get(admin, "/v1/status", WITHIN, MAX_BYTES).await {
         Ok(page) => match serde_json::from_slice::<Status>(&page) {
             Ok(mut status) => {
                 status.sidecar = source(admin, None);
@@ -40,14 +39,14 @@ fn source(admin: &Origin, problem: Option<String>) -> Source {
     }
 }
 
-/// Where the sidecar is, by its configuration. Only `admin.listen` is looked at: whoever wants to see the status need not
-/// have the sidecar's secrets. Without a file, the default.
+/// The sidecar's address by its configuration, or the default without a file. Only `admin.listen` is read, so a user of
+/// `levee status` doesn't need the sidecar's secrets.
 ///
 /// # Errors
 /// The file can't be read, or has no valid address.
 pub fn admin_of(config: Option<&Path>) -> Result<Origin, String> {
-    let usual = Path::new("levee.yaml");
-    let file = config.or_else(|| usual.is_file().then_some(usual));
+    let default = Path::new("levee.yaml");
+    let file = config.or_else(|| default.is_file().then_some(default));
     let mut listen = SocketAddr::from(([127, 0, 0, 1], 9464));
     if let Some(file) = file {
         let named = |error: &dyn Display| format!("{}: {error}", file.display());
@@ -65,7 +64,7 @@ pub fn admin_of(config: Option<&Path>) -> Result<Origin, String> {
     Origin::parse(&format!("http://{}", SocketAddr::new(ip, listen.port())))
 }
 
-/// `admin.listen` of a configuration, whatever else is in it.
+/// Ignores the rest of the configuration, valid or not.
 fn admin_listen(text: &str) -> Result<Option<SocketAddr>, yaml::Mistake> {
     let root = yaml::parse(text)?.root;
     let admin = root.get("admin");

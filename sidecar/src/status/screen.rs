@@ -1,4 +1,4 @@
-//! A terminal that is kept up to date, and left as it was found.
+//! A terminal that is refreshed, and restored at the end.
 
 use super::{read, render};
 use crate::fetch::Origin;
@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// To a screen of its own, without a cursor: what was on the terminal comes back at the end.
+/// To the alternate screen, without a cursor. Leaving it restores the terminal's content.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
-/// Lines are written over the old ones, so that nothing flickers.
+/// Lines overwrite the old ones, which avoids flicker.
 const HOME: &str = "\x1b[H";
 const ERASE_REST_OF_LINE: &str = "\x1b[K";
 const ERASE_BELOW: &str = "\x1b[J";
@@ -21,7 +21,7 @@ pub(super) struct Size {
     pub(super) columns: usize,
 }
 
-/// The terminal's size, or the traditional 80 columns by 24 rows where it does not say.
+/// The terminal's size, or the traditional 80 columns by 24 rows if unknown.
 pub(super) fn size(terminal: &Term) -> Size {
     let (rows, columns) = terminal.size_checked().unwrap_or((24, 80));
     Size {
@@ -30,7 +30,7 @@ pub(super) fn size(terminal: &Term) -> Size {
     }
 }
 
-/// Refreshes it until Ctrl-C or SIGTERM.
+/// Refreshes the terminal until SIGINT, SIGTERM or SIGHUP.
 pub(super) async fn keep(terminal: &Term, admin: &Origin, every: Duration) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -46,7 +46,7 @@ pub(super) async fn keep(terminal: &Term, admin: &Origin, every: Duration) -> Re
             _ = terminate.recv() => return Ok(()),
             _ = hang_up.recv() => return Ok(()),
             _ = resized.recv() => {}
-            // Both waits are here, so that a signal interrupts them.
+            // Both waits in one branch, so a signal interrupts either.
             new = async { turn.tick().await; read::read(admin).await } => status = Some(new),
         }
         if let Some(status) = &status {
@@ -57,7 +57,7 @@ pub(super) async fn keep(terminal: &Term, admin: &Origin, every: Duration) -> Re
     }
 }
 
-/// All of the screen in one piece.
+/// The whole screen as one write.
 fn frame(mut lines: Vec<String>, rows: usize) -> String {
     if lines.len() > rows {
         let hidden = lines.len() - (rows - 1);

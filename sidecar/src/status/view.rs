@@ -1,6 +1,6 @@
-//! What `levee status` says. The names here are those of its JSON, and of `GET /v1/status`: they are kept.
+//! The data of `levee status` and `GET /v1/status`. Field names are part of their JSON and never change.
 //!
-//! What is not known is null. Times are in seconds, seen from `at`.
+//! Unknown values are null. Times are in seconds, relative to `at`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,32 +11,27 @@ pub enum Completeness {
     Partial,
 }
 
-/// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// The sidecar's version.
+    /// The sidecar's.
     pub version: Option<String>,
-    /// When this was so (RFC 3339).
+    /// When the status was read (RFC 3339).
     pub at: Option<String>,
-    /// The sidecar itself: where all of it is from.
+    /// The sidecar, which all of it comes from.
     pub sidecar: Source,
-    /// Envoy, as the sidecar reads it: where `services` are from.
+    /// Envoy, as the sidecar reads it: `services` come from it.
     pub envoy: Source,
-    /// The database, where `jobs` and `watchdog` are. Whether it can be reached, they say.
+    /// The database of `jobs` and `watchdog`, whose fields say whether it can be reached.
     pub database: Source,
-    /// Services behind Envoy.
     pub services: Vec<Service>,
-    /// Redis upstreams.
     pub redis: Vec<Redis>,
-    /// Cleanup jobs.
     pub jobs: Vec<Job>,
-    /// The watchdog, if there is one.
+    /// Null if none is configured.
     pub watchdog: Option<Watchdog>,
 }
 
 impl Status {
-    /// Whether all that is configured could be read.
     pub fn completeness(&self) -> Completeness {
         if self.sidecar.problem.is_none() && self.envoy.problem.is_none() {
             Completeness::Whole
@@ -46,25 +41,23 @@ impl Status {
     }
 }
 
-/// Where something is read.
+/// Where data comes from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Source {
-    /// Whether the configuration has it.
+    /// The configuration has it.
     pub configured: bool,
-    /// Where.
     pub address: Option<String>,
     /// Why it can't be read.
     pub problem: Option<String>,
 }
 
-/// How long something has been so. Both are the same where it is known exactly.
+/// How long a state has lasted. Both bounds are equal if it is known exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Since {
-    /// At least so long.
     pub at_least_seconds: f64,
-    /// At most so long. Null: it was so when it was first looked at.
+    /// Null: the state was already there at the first reading.
     pub at_most_seconds: Option<f64>,
 }
 
@@ -72,18 +65,15 @@ pub struct Since {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Requests {
-    /// Answered.
     pub success: u64,
-    /// Failed.
     pub failure: u64,
-    /// That say nothing.
+    /// Neither success nor failure, such as one that the client cancelled.
     pub neutral: u64,
     /// Refused by the breaker.
     pub rejected: u64,
 }
 
 impl Requests {
-    /// All of them.
     pub const fn total(&self) -> u64 {
         self.success
             .saturating_add(self.failure)
@@ -92,29 +82,25 @@ impl Requests {
     }
 }
 
-/// Requests that ran out of time, by the limit.
+/// Requests that timed out, by the limit that they exceeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timeouts {
-    /// Of the whole request.
+    /// The whole request.
     pub request: u64,
-    /// Of the response's headers.
+    /// Until the response's headers.
     pub response_header: u64,
-    /// Of connecting.
     pub connect: u64,
 }
 
-/// How long requests that were answered took.
+/// How long answered requests took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Durations {
-    /// How many.
     pub count: u64,
-    /// Half of them took at most so long.
     pub p50_seconds: Option<f64>,
-    /// 99 % of them took at most so long.
     pub p99_seconds: Option<f64>,
-    /// Of how many seconds. Null: since Envoy started.
+    /// The span that was measured. Null: since Envoy started.
     pub window_seconds: Option<f64>,
 }
 
@@ -122,23 +108,18 @@ pub struct Durations {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Service {
-    /// Its name.
     pub name: String,
-    /// `closed`, `open`, `half_open`. Null: a cluster that the filter has no breaker for.
+    /// `closed`, `open`, `half_open`. Null: the filter has no breaker for this cluster.
     pub state: Option<String>,
-    /// `enforce`, `shadow`, `disabled`, `forced_open`, `forced_closed`. Null as above, and of a filter that does not say it.
+    /// `enforce`, `shadow`, `disabled`, `forced_open`, `forced_closed`. Null as above, and if
+    /// the filter is too old to report it.
     pub mode: Option<String>,
-    /// Since when.
     pub since: Option<Since>,
-    /// By outcome.
     pub requests: Requests,
-    /// That mode `shadow` would have refused. They were let pass, and are in `requests` by what became of them.
+    /// Requests that mode `shadow` would have refused. They passed, and `requests` counts their outcomes.
     pub shadow_rejected: u64,
-    /// That failed.
     pub failures: u64,
-    /// That ran out of time.
     pub timeouts: Timeouts,
-    /// How long they took.
     pub durations: Option<Durations>,
 }
 
@@ -146,35 +127,28 @@ pub struct Service {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Redis {
-    /// Its name.
     pub name: String,
-    /// Where services connect.
+    /// The address that services connect to.
     pub listen: String,
-    /// Where Redis is.
+    /// Redis' address.
     pub upstream: String,
     /// `closed`, `open`, `half_open`.
     pub state: String,
     /// `enforce`, `shadow`, `disabled`, `forced_open`, `forced_closed`.
     pub mode: String,
-    /// Since when it is in its state.
     pub since: Since,
-    /// Retries that could be paid for.
+    /// Retries that the budget allows now.
     pub budget_left: u64,
-    /// Clients that are connected.
+    /// Connected clients.
     pub connections: u64,
-    /// The most that may be.
+    /// Maximum of `connections`.
     pub connections_limit: u64,
-    /// Commands that wait for Redis.
+    /// Commands waiting for Redis.
     pub attempts_in_flight: i64,
-    /// Commands by outcome.
     pub requests: Requests,
-    /// Commands that failed.
     pub failures: u64,
-    /// Further attempts.
     pub retries: u64,
-    /// What went wrong last.
     pub last_error: Option<String>,
-    /// When that was.
     pub last_error_seconds_ago: Option<f64>,
 }
 
@@ -182,46 +156,41 @@ pub struct Redis {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Job {
-    /// Its name.
     pub name: String,
-    /// Whether its runs only count.
+    /// Runs only count rows.
     pub dry_run: bool,
-    /// For how long a run has been under way. Null: none is.
+    /// How long the current run has taken. Null: there is none.
     pub running_seconds: Option<f64>,
-    /// Rows that the run under way has handled.
+    /// Rows that the current run has handled.
     pub running_rows: Option<u64>,
     /// How the last run ended: `done`, `limit`, `stopped`, `elsewhere`, `failed`.
     pub last_outcome: Option<String>,
-    /// When it ended.
+    /// Since it ended.
     pub last_seconds_ago: Option<f64>,
-    /// The rows that it handled.
     pub last_rows: Option<u64>,
-    /// What went wrong in it.
     pub last_error: Option<String>,
-    /// When the next is due; negative if it is late. Null: by hand only.
+    /// Until the next run is due; negative if late. Null: manual runs only.
     pub next_in_seconds: Option<f64>,
-    /// Rows that were handled.
     pub rows_total: u64,
-    /// Runs that failed.
     pub failures_total: u64,
-    /// Why it can't be run at all.
+    /// Why it can't run at all.
     pub problem: Option<String>,
 }
 
-/// The watchdog. Acts are since the sidecar started.
+/// The watchdog. `acts` counts from the sidecar's start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watchdog {
-    /// Why it can't do its work.
+    /// Why it can't work.
     pub problem: Option<String>,
     /// Another instance acts.
     pub stands_by: bool,
-    /// Whether it only says what it would do.
+    /// It only logs what it would do.
     pub dry_run: bool,
-    /// When it last looked.
+    /// Since its last poll.
     pub looked_seconds_ago: Option<f64>,
-    /// Sessions that it watches.
+    /// Sessions of watched roles.
     pub watched: u64,
-    /// Statements that it cancelled, and sessions that it ended.
+    /// Cancelled statements plus terminated sessions.
     pub acts: u64,
 }

@@ -24,7 +24,7 @@ fn calls_in(line: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Where a line is, and the line: of examples in `sh`, and in backquotes.
+/// Lines of examples in `sh` and code in backquotes, each with its place.
 fn lines() -> Vec<(String, String)> {
     let mut lines = Vec::new();
     for page in Page::all() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The tables of the page, and how many rows each has.
+/// The page's tables, with their numbers of rows.
 const TABLES: [(&str, usize); 4] = [
     ("fix", 6),
     ("edge case", 8),
@@ -14,7 +14,7 @@ const TABLES: [(&str, usize); 4] = [
     ("metric of the design", 14),
 ];
 
-/// Metrics with a fixed name: there is a row for each of them.
+/// Metrics with a fixed name, which need a row each.
 const METRICS: [&str; 14] = [
     "circuit_breaker_state",
     "circuit_breaker_failures_total",

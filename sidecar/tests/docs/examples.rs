@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const MINIMAL: &str = include_str!("../../../envoy/minimal.yaml");
 
-/// What an example in YAML is part of.
+/// The configuration that an example in YAML belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Levee,

@@ -132,7 +132,7 @@ fn is_within(key: &str, section: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Whether this word stands in backquotes.
+/// Whether the row has this word in backquotes.
 fn has_code(row: &Row, word: &str) -> bool {
     let word = Regex::new(&format!(r"\b{word}\b")).unwrap();
     row.text

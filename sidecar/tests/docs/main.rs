@@ -18,7 +18,7 @@ const FILTER: &str = "docs/reference/filter.md";
 const SIDECAR: &str = "docs/reference/sidecar.md";
 const METRICS: &str = "docs/reference/metrics.md";
 
-/// The value of each environment variable that a configuration names. No test connects to it.
+/// The value of every environment variable in a configuration. No test connects to it.
 const URL: &str = "postgres://levee:x@127.0.0.1:5432/app";
 
 /// A folder that is removed at the end of the test.

@@ -13,12 +13,12 @@ use prometheus::Registry;
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Of Envoy, the one metric in the tables of the sidecar: the others are in the filter's.
+/// Envoy's only metric in the sidecar's tables; the others are in the filter's.
 const ENVOY: &str = "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"a\",le=\"+Inf\"} 1\n\
     envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"a\"} 1\n\
     envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"a\"} 1\n";
 
-/// Words that begin like a metric of Levee and are none.
+/// Words that only look like metrics of Levee.
 const NO_METRICS: [&str; 3] = ["levee_circuit_open", "levee_filter", "job_name"];
 
 /// The metrics in all tables below a heading.

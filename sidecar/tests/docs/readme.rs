@@ -5,7 +5,7 @@ use levee_pages::Page;
 use serde_norway::{Mapping, Value};
 use std::collections::BTreeSet;
 
-/// An Envoy as projects publish them: no filter of Levee, and Envoy's defaults.
+/// A typical published Envoy configuration: Envoy's defaults, without Levee's filter.
 const PUBLISHED: &str = "
 static_resources:
   listeners:
