@@ -2,9 +2,9 @@
 //!
 //! | module | the one thing in it |
 //! |---|---|
-//! | [`demo_backend`] | a service as Levee's users have them, which knows nothing of it |
+//! | [`demo_backend`] | a service like those of Levee's users, unaware of Levee |
 //! | [`stack`] | all parts together, and the same without Levee |
-//! | [`scenarios`] | what can go wrong with all of it, played |
+//! | [`scenarios`] | failures of all of it, played |
 
 #![allow(
     clippy::missing_panics_doc,

@@ -16,8 +16,7 @@ use levee_harness::metrics::Metrics;
 use levee_harness::process::Signal;
 use levee_harness::wait::GENEROUS;
 
-/// How long a client waits before it is said that it had no answer: longer than any limit here, and than a busy
-/// machine takes besides.
+/// How long a client waits before it gives up: longer than any limit here, with a margin for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// For what takes a moment, and must not fail on a busy machine.
@@ -39,30 +38,27 @@ const RECENT_CALLS: u32 = 100;
 /// Clients that ask at the same time.
 const CROWD: usize = 8;
 
-/// Something that was to be seen, and what was.
+/// An expectation, and what was observed.
 #[derive(Debug, Clone)]
 pub struct Fact {
-    /// What was to be seen.
     pub wanted: String,
-    /// What was seen.
     pub seen: String,
-    /// Whether it is as wanted.
     pub holds: bool,
 }
 
-/// What was seen while a scenario was played.
+/// The observations of a scenario.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// What clients see, and what becomes of the data: holds with Levee, and does not without.
+    /// Effects on clients and data: hold with Levee, and break without it.
     pub promises: Vec<Fact>,
     /// What Levee's metrics say. Empty without Levee.
     pub metrics: Vec<Fact>,
-    /// What holds in either case: what must go on meanwhile, and that all is normal afterwards.
+    /// Holds in either case: what must keep working, and that all is normal afterwards.
     pub always: Vec<Fact>,
 }
 
 impl Report {
-    /// What is not as it should be with Levee.
+    /// Facts that fail with Levee.
     pub fn broken(&self) -> Vec<&Fact> {
         let all = self
             .promises
@@ -72,7 +68,7 @@ impl Report {
         all.filter(|fact| !fact.holds).collect()
     }
 
-    /// What is not as it should be without Levee: promises that hold all the same, and what should always hold.
+    /// Without Levee: promises that hold all the same, and facts that should always hold but don't.
     pub fn unexpected_without_levee(&self) -> Vec<&Fact> {
         let kept = self.promises.iter().filter(|fact| fact.holds);
         let lost = self.always.iter().filter(|fact| !fact.holds);
@@ -101,7 +97,7 @@ impl Report {
         self.metrics.push(fact(wanted, seen, holds));
     }
 
-    /// A counter grows at least by so many, soon.
+    /// A counter soon grows by at least this much.
     fn counter(
         &mut self,
         stack: &Stack,
@@ -154,7 +150,7 @@ fn fact(wanted: impl Display, seen: impl Display, holds: bool) -> Fact {
     }
 }
 
-/// Looks until it holds, or for long enough. What was seen last.
+/// Polls until it holds or time is up, and returns the last observation.
 fn eventually<T>(look: impl FnMut() -> (T, bool)) -> (T, bool) {
     within(GENEROUS, look)
 }
@@ -170,7 +166,7 @@ fn within<T>(bound: Duration, mut look: impl FnMut() -> (T, bool)) -> (T, bool) 
     }
 }
 
-/// How many were answered, and how late the last of them.
+/// The number of answers, and the latest one's time.
 struct Answered {
     clients: usize,
     answers: Vec<Answer>,
@@ -223,15 +219,11 @@ fn ask(path: &str) -> Request {
 /// A scenario: what it is called, and how it is played.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// Its name.
     pub name: &'static str,
-    /// What happens in it.
     pub about: &'static str,
-    /// Plays it.
     pub play: fn(&mut Stack) -> Report,
 }
 
-/// All of them.
 pub const ALL: [Scenario; 5] = [
     Scenario {
         name: "database slow",
@@ -321,7 +313,7 @@ pub fn database_slow(stack: &mut Stack) -> Report {
     report.promise(wanted, &crowd, crowd.all_within(bound));
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event_type = 'Lock'";
-    // Those that came late to the pool wait for as long again.
+    // Requests that got no connection from the pool at first wait once more.
     let bound = 2 * QUERY_LIMIT + AT_ONCE;
     let (left, holds) = within(bound, || {
         let left = stack.postgres.number(waiting);

@@ -40,7 +40,7 @@ pub const QUERY_LIMIT: Duration = Duration::from_millis(500);
 /// How long a command may take, in the shortened times of the Redis proxy.
 pub const COMMAND_LIMIT: Duration = Duration::from_millis(1200);
 
-/// The pause of those who keep asking.
+/// The pause between a client's requests.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// The age from which on a call is stale. This one is not shortened: the rows are made old.
@@ -64,7 +64,7 @@ impl Parts {
         redis_proxy: true,
         database: true,
     };
-    /// None of it: plain Envoy, services directly at Redis, nobody who looks after the database.
+    /// None of it: plain Envoy, services directly at Redis, no jobs or watchdog at the database.
     pub const NONE: Self = Self {
         filter: false,
         redis_proxy: false,
@@ -79,7 +79,7 @@ pub struct Stack {
     pub redis: Redis,
     /// The services' database.
     pub postgres: Postgres,
-    /// The sidecar, where a part of it is there.
+    /// The sidecar, if any part of it is used.
     pub sidecar: Option<Sidecar>,
     parts: Parts,
     services: BTreeMap<&'static str, Service>,
@@ -157,7 +157,7 @@ impl Stack {
         self.runtime.block_on(request.send(to))
     }
 
-    /// Sends the same request from so many clients at once, through the gateway.
+    /// Sends the same request from this many clients at once, through the gateway.
     pub fn crowd(&self, request: &Request, clients: usize) -> Vec<Result<Answer, NoAnswer>> {
         self.send_to_all(vec![self.address(); clients], request)
     }
@@ -183,7 +183,7 @@ impl Stack {
         })
     }
 
-    /// Lets so many clients send the same request again and again, until [`Asking::answers`].
+    /// Starts this many clients that repeat the same request until [`Asking::answers`].
     pub fn keep_asking(&self, request: &Request, clients: usize) -> Asking {
         let (ended, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
@@ -213,14 +213,14 @@ impl Stack {
         self.runtime.block_on(future)
     }
 
-    /// Sends JSON through the gateway: status and JSON of the answer. 0 where there was none.
+    /// Sends JSON through the gateway: status and JSON of the answer. 0 without an answer.
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let request =
             Request::post(path, body.to_string()).header("content-type", "application/json");
         answer_of(self.send(&request))
     }
 
-    /// Asks through the gateway: status and JSON of the answer. 0 where there was none.
+    /// Asks through the gateway: status and JSON of the answer. 0 without an answer.
     pub fn get(&self, path: &str) -> (u16, Value) {
         answer_of(self.send(&Request::get(path)))
     }
@@ -240,7 +240,7 @@ impl Stack {
     }
 }
 
-/// Clients that ask again and again.
+/// Clients that repeat a request.
 #[derive(Debug)]
 pub struct Asking {
     ended: Arc<AtomicBool>,
@@ -249,7 +249,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Waits until so many more requests have come to an end.
+    /// Waits until this many more requests have ended.
     pub fn wait_for(&self, more: usize) {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         let waited = Stopwatch::start();
@@ -259,14 +259,14 @@ impl Asking {
         }
     }
 
-    /// Lets each end its last request: all that they saw.
+    /// Lets each client finish its last request, and returns all answers.
     pub fn answers(self, stack: &Stack) -> Vec<Result<Answer, NoAnswer>> {
         self.ended.store(true, Ordering::Relaxed);
         stack.block_on(self.tasks.join_all()).concat()
     }
 }
 
-/// Status and JSON of an answer; 0 and the reason where there was none.
+/// Status and JSON of an answer; 0 and the reason without an answer.
 fn answer_of(answer: Result<Answer, NoAnswer>) -> (u16, Value) {
     match answer {
         Ok(answer) => (
@@ -329,9 +329,7 @@ fn levee_yaml(
 /// `levee-demo-backend` as a process, which can be stopped and started.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name.
     pub name: &'static str,
-    /// Where it listens.
     pub address: SocketAddr,
     redis: SocketAddr,
     database: String,
@@ -380,7 +378,7 @@ impl Service {
         }
     }
 
-    /// Lets it stand still: connections are accepted by the kernel, and never answered.
+    /// Freezes it: the kernel accepts connections, and nobody answers.
     pub fn stand_still(&mut self) {
         if let Some(process) = &mut self.process {
             process.signal(Signal::Stop);

@@ -8,7 +8,7 @@ use levee_harness::tool::{output_of, promtool};
 use levee_pages::Page;
 use serde_json::Value;
 
-/// Names that Prometheus makes itself.
+/// Names that Prometheus adds itself.
 const OF_PROMETHEUS: [&str; 1] = ["up"];
 
 /// Words of Prometheus' language that a rule may have besides names of metrics and labels.
@@ -17,7 +17,7 @@ const WORDS: [&str; 13] = [
     "unless", "without",
 ];
 
-/// What each page says, in this order.
+/// The sections of each page, in order.
 const SECTIONS: [&str; 5] = [
     "**What it means.**",
     "**What users see.**",
@@ -110,7 +110,7 @@ fn known_metrics() -> BTreeSet<String> {
     metrics
 }
 
-/// `promtool` with these arguments says that all is well.
+/// Runs `promtool` with these arguments, which must succeed.
 fn passes(arguments: &[&str]) {
     let mut promtool = promtool();
     promtool.args(arguments).current_dir(root());
@@ -156,8 +156,8 @@ fn each_alert_fires_when_it_should_and_is_silent_when_not() {
     passes(&["test", "rules", "alerts/levee.test.yaml"]);
 }
 
-/// A test that expects nothing to be wrong is passed by a rule that never fires, so each alert must be expected once;
-/// and once to be silent where nothing is there, and after a restart.
+/// A rule that never fires passes every test that expects silence. So each alert needs a test in which it fires, one
+/// without any series, and one after a restart.
 #[test]
 fn each_alert_is_tested_for_firing_and_for_being_silent() {
     let file = yaml("alerts/levee.test.yaml");
@@ -278,7 +278,7 @@ fn each_metric_in_a_rule_or_a_test_is_known() {
     }
 }
 
-/// Metrics that a page tells to look for.
+/// Metrics that a page tells the reader to check.
 #[test]
 fn each_metric_that_a_page_names_is_known() {
     let known = known_metrics();

@@ -1,5 +1,5 @@
-//! Nothing that worked before gets worse: the services' own suite, and clients that use HTTP to the full, directly at
-//! the services, through a gateway without Levee, and with all of Levee in the path.
+//! No regressions for services: their own suite and clients that exercise HTTP, directly at the services, through a
+//! gateway without Levee, and with all of Levee in the path.
 #![allow(missing_docs)]
 
 use std::net::SocketAddr;
@@ -72,7 +72,7 @@ fn by_each_path(test: fn(&mut System)) {
         println!("{path:?}");
         let mut system = System::start(path);
         test(&mut system);
-        // It is what it was meant to be: Levee saw the requests (its metrics come a moment later), or was not there.
+        // Checks the path: Levee saw the requests (its metrics lag a little), or was not there.
         let waited = Stopwatch::start();
         let levee_saw = || {
             let metrics = system.stack.metrics();
@@ -157,7 +157,7 @@ fn http_is_used_to_the_full_by_each_path() {
             events(chat).await;
             web_socket(chat).await;
         });
-        // What was sent reached the service that it was meant for.
+        // The request reached the right service.
         if !directly {
             let (_, state) = system.ask(Method::GET, "/v1/storage/x", "");
             assert_eq!(state["service"], "storage");
@@ -169,7 +169,7 @@ async fn keep_alive_and_head(to: SocketAddr) {
     let mut connection = Connection::open(to).await.unwrap();
     for number in 0..30 {
         let path = format!("/v1/auth/hello/{number}");
-        // An answer to HEAD announces a body that it has not: whoever reads on misses the next answer.
+        // A response to HEAD announces a body that it lacks: a client that reads one misses the next response.
         let head = Request::new(Method::HEAD, &path);
         let answer = connection.send(&head).await.unwrap();
         assert_eq!((answer.status, answer.body.len()), (200, 0));

@@ -1,4 +1,4 @@
-//! The breaker in a real gateway: opens, refuses, probes, closes; and what must not move it.
+//! The breaker in a real gateway: it opens, refuses, probes and closes, and ignores what must not affect it.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn gateway(video: &Backend, plugin: Value) -> Envoy {
     .await
 }
 
-/// Fails until the breaker refuses.
+/// Sends failing requests until the breaker refuses.
 async fn open_the_breaker(envoy: &Envoy, video: &Backend) {
     video.always(Behaviour::status(500));
     wait::until("the breaker to open", wait::GENEROUS, || async {
@@ -38,7 +38,7 @@ async fn open_the_breaker(envoy: &Envoy, video: &Backend) {
     .await;
 }
 
-/// Asks until a request is let through, and gives its answer.
+/// Sends requests until one is admitted, and returns its response.
 async fn first_let_through(envoy: &Envoy) -> Answer {
     wait::until("a request to be let through", wait::GENEROUS, || async {
         let answer = envoy.get(VIDEO).await;
@@ -58,7 +58,7 @@ async fn transitions(envoy: &Envoy, to: &str, wanted: f64) {
         .await;
 }
 
-/// Sends a request that nobody waits for yet.
+/// Sends a request without waiting for its response.
 fn send_in_background(envoy: &Envoy, requests: &mut JoinSet<Answer>) {
     let address = envoy.address();
     requests.spawn(async move { Request::get(VIDEO).send(address).await.unwrap() });
@@ -157,7 +157,7 @@ async fn half_open_lets_three_through_at_once_and_closes_after_three_successes()
     let before = video.requests();
     let gate = Gate::closed();
     video.always(Behaviour::Hold(gate.clone(), Response::status(200)));
-    // Requests are sent until three are held; the others must be refused.
+    // Sends requests until three are held; the others must be refused.
     let mut requests = JoinSet::new();
     wait::until_now("three probes in flight", wait::GENEROUS, || {
         send_in_background(&envoy, &mut requests);
@@ -208,7 +208,7 @@ async fn a_failed_probe_opens_it_again_for_longer() {
         );
         open_for.push(watch.elapsed());
     }
-    // The first was under way already when it was measured. Each is twice the one before, and at most a tenth more.
+    // The first had begun before it was measured. Each is twice the one before, plus at most a tenth.
     assert!(open_for[1] >= Duration::from_millis(950), "{open_for:?}");
     assert!(open_for[2] >= Duration::from_millis(1950), "{open_for:?}");
     transitions(&envoy, "half_open", 3.0).await;
@@ -355,7 +355,7 @@ async fn clients_that_leave_open_nothing_and_the_service_sees_it() {
     transitions(&envoy, "open", 0.0).await;
 }
 
-/// Sends so many requests over a few connections and tells whether any was refused.
+/// Sends `count` requests over a few connections. Returns whether any was refused.
 async fn is_any_refused(envoy: &Envoy, count: usize) -> bool {
     let mut connection = Connection::open(envoy.address()).await.unwrap();
     for _ in 0..count {
@@ -503,7 +503,7 @@ async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it
         assert_eq!(envoy.get(VIDEO).await.status, 203);
     }
     assert_eq!((video.requests(), storage.requests()), (5, 3));
-    // Only the filter may choose it.
+    // Only the filter may choose this route.
     let steering = Request::get("/v1/chat/x").header("x-levee-fallback", "copies");
     assert_ne!(steering.send(envoy.address()).await.unwrap().status, 203);
 }

@@ -1,4 +1,4 @@
-//! What `levee check` says of a configuration, beside what Envoy itself says of it.
+//! `levee check` compared with Envoy's own validation.
 #![allow(missing_docs)]
 
 use levee::check::of_envoy;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Traps that Envoy itself refuses. All others it takes without a word: that is what makes them traps.
+/// Traps that Envoy itself rejects. It accepts all others silently, which makes them traps.
 const REFUSED: [&str; 2] = ["configuration", "filter-order"];
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! `docker-compose.yml`, its images and what is mounted into them: there is no container engine where the tests run, so
-//! every configuration is read by its program and every command line is run outside of containers.
+//! `docker-compose.yml`, its images and mounted files. The tests have no container engine, so each configuration is read
+//! by its program, and each command line runs outside of containers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ use levee_harness::wait::{self, GENEROUS};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What has no default.
+/// Variables without a default.
 const SECRETS: [&str; 4] = [
     "APP_PASSWORD",
     "LEVEE_PASSWORD",
@@ -30,7 +30,7 @@ const SECRETS: [&str; 4] = [
     "POSTGRES_PASSWORD",
 ];
 
-/// Where the image of each service that is built here comes from.
+/// The Dockerfile of each service whose image is built here.
 const DOCKERFILES: [&str; 2] = ["Dockerfile", "compose/demo-backend.Dockerfile"];
 
 fn root() -> &'static Path {
@@ -60,7 +60,7 @@ fn compose(secrets: &[&str]) -> Command {
     compose
 }
 
-/// The services, as docker-compose understands them.
+/// The services, as parsed by docker-compose.
 fn services() -> BTreeMap<String, Value> {
     let said = output_of(&mut compose(&SECRETS))
         .unwrap_or_else(|said| panic!("docker-compose config: {said}"));
@@ -72,7 +72,7 @@ fn words(value: &Value) -> Vec<String> {
     serde_json::from_value(value.clone()).unwrap_or_else(|_| panic!("not a list of words: {value}"))
 }
 
-/// The arguments of a service: all of its command but what the image's entry point is.
+/// The arguments of a service: its command without the image's entry point.
 fn command(service: &str) -> Vec<String> {
     words(&services()[service]["command"])
 }
@@ -129,7 +129,7 @@ fn runs_until(what: &str, log: &Path, process: &mut Process, mut is_so: impl FnM
     }
 }
 
-/// Starts a program whose output goes to the file that is returned.
+/// Starts a program, with its output in the returned file.
 fn start(
     program: impl AsRef<std::ffi::OsStr>,
     arguments: &[String],
@@ -148,7 +148,7 @@ fn start(
     (process, log)
 }
 
-/// The words, with each of these texts replaced, which must be there.
+/// Replaces each of these texts, which must be present.
 fn replaced(words: &[String], texts: &[(&str, String)]) -> Vec<String> {
     for (old, _) in texts {
         assert!(
@@ -336,7 +336,7 @@ fn the_images_are_built_of_what_is_there_with_the_pinned_versions_and_run_as_nob
             assert_eq!(service["user"], user, "{path}");
         }
     }
-    // What the workspace needs to be built at all.
+    // What building the workspace requires.
     let workspace = read("Cargo.toml");
     let members = workspace
         .split("members = [")
@@ -425,7 +425,7 @@ fn prometheus_yml_is_valid_with_the_rules_where_they_are_mounted() {
     assert!(said.contains("rules found"), "{said}");
 }
 
-/// Every value by its path, but where it listens, hosts, the filter's file, the access log and the listener for stats.
+/// Every value by its path, except addresses, hosts, the filter's file, the access log and the listener for stats.
 fn settings(path: &str) -> Value {
     let mut config: Value = serde_norway::from_str(&read(path)).expect("YAML");
     let resources = &mut config["static_resources"];
@@ -506,9 +506,9 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
     prometheus_reads(&sidecar, stats, &files);
 }
 
-/// The sidecar by its configuration, with the addresses of these.
+/// Starts the sidecar with its configuration, and these addresses.
 fn sidecar_at(redis: &Redis, database: &Postgres, envoy: SocketAddr) -> Sidecar {
-    // Files, since the sidecar is given no environment of its own here; `levee check` above reads the names.
+    // Files, since the sidecar gets no environment here; `levee check` above verifies the variables' names.
     let levee = replaced(
         &[read("compose/levee.yaml")],
         &[
@@ -551,7 +551,7 @@ fn sidecar_at(redis: &Redis, database: &Postgres, envoy: SocketAddr) -> Sidecar 
     sidecar
 }
 
-/// A service of the demonstration by its command line, and where it listens.
+/// Starts a demonstration service by its command line, and returns its address.
 struct Service {
     name: &'static str,
     address: SocketAddr,
@@ -670,14 +670,14 @@ fn prometheus_reads(sidecar: &Sidecar, stats: SocketAddr, files: &TempDir) {
     wait_for(each_of_the_filters_metrics_is_there_once(web));
 }
 
-/// What comes of it. Not all is asynchronous here, so nothing else may be.
+/// Blocks on a future: this test is synchronous.
 fn wait_for<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Runtime::new()
         .expect("a runtime")
         .block_on(future)
 }
 
-/// A database that was made by what is mounted, with the command line's settings.
+/// A database initialized by the mounted script, with the command line's settings.
 fn database() -> Postgres {
     let command = command("postgres");
     assert_eq!(command[0], "postgres");

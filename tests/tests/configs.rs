@@ -1,4 +1,4 @@
-//! The configurations in `envoy/`: each starts, options work, and a bad configuration of the filter changes nothing.
+//! The configurations in `envoy/`: each starts, options work, and an invalid filter configuration has no effect.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use levee_harness::raw::{RawConnection, Read};
 use levee_harness::wait;
 use serde_json::{Value, json};
 
-/// A mistake of each kind, and the paths at which the filter must report them.
+/// A mistake of each kind, with the path at which the filter must report it.
 fn four_mistakes() -> (Value, [&'static str; 4]) {
     let configuration = json!({
         "breaker": {"open_for": "soon", "consecutive_failures": -1},
@@ -221,7 +221,7 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
     );
 
     envoy.replace_listeners(config().plugin(&json!({"breaker": {"mode": "disabled"}})));
-    // While a listener is replaced, a connection that nobody has accepted yet may be reset.
+    // While a listener is replaced, a connection not yet accepted may be reset.
     wait::until(
         "a good configuration to take effect",
         wait::GENEROUS,
@@ -240,7 +240,7 @@ async fn clients_headers_that_would_steer_envoy_or_levee_do_not_arrive() {
     let auth = Backend::start();
     let config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
-        // A route that only such a header could choose.
+        // A route that only such a header selects.
         .first_route(json!({
             "name": "trap",
             "match": {"prefix": "/", "headers": [{"name": "x-levee-fallback", "present_match": true}]},

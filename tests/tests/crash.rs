@@ -1,4 +1,4 @@
-//! What the gateway does when the filter's virtual machine fails.
+//! The gateway's behaviour when the filter's virtual machine fails.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use levee_harness::envoy::{Envoy, Start};
 use levee_harness::envoy_config::EnvoyConfig;
 use levee_harness::wait;
 
-/// The least that Envoy takes for a filter. It traps on a request with 40 headers or more, as a panic
-/// in Levee's would: nothing is known that makes Levee's do so.
+/// A minimal filter that traps on a request with 40 or more headers, as a panic would. Nothing is known to make Levee's
+/// own filter panic.
 const TRAPS_ON_MANY_HEADERS: &str = r#"
     (module
       (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-//! What people do by hand: over HTTP, and on the command line.
+//! Manual operation: over HTTP, and on the command line.
 #![allow(missing_docs)]
 
 use std::path::Path;
@@ -27,7 +27,7 @@ fn a_run_is_asked_for_over_http() {
         let (status, body) = sidecar.request(run, &headers);
         assert_eq!(status, 401, "{headers}: {body}");
     }
-    // Without the token nobody learns what there is.
+    // Without the token, the answer does not reveal which jobs exist.
     assert_eq!(sidecar.request("POST /v1/jobs/nothing/run", "").0, 401);
     let (status, body) = sidecar.post("/v1/jobs/nothing/run");
     assert_eq!(
@@ -133,7 +133,7 @@ fn a_run_is_asked_for_on_the_command_line() {
     assert_eq!(code, Some(2));
     assert!(err.contains("there are: auth_cleanup"), "{err}");
 
-    // While a sidecar is at it, nobody else is.
+    // While a sidecar runs the job, nobody else does.
     let sidecar = Sidecar::at(&postgres, "levee", SLOW);
     assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
     sidecar.wait_for("progress", |sidecar| {
@@ -171,7 +171,7 @@ fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
             sidecar::program().display(),
             config.display()
         );
-        // Gives what it runs a terminal of its own.
+        // Runs the command on a terminal of its own.
         let output = Command::new("script")
             .args(["-qec", &command, "/dev/null"])
             .env("TERM", "xterm")
@@ -187,12 +187,12 @@ fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
     );
     let said = run("");
     assert!(said.contains("100/300 rows"), "{said:?}");
-    // Each line of the log has its own.
+    // Each log line is on a line of its own.
     let done = said.find("{\"").expect("a line of the log");
     assert!(said[..done].ends_with("\r\u{1b}[2K"), "{said:?}");
 }
 
-#[expect(clippy::too_many_lines, reason = "one history, told in order")]
+#[expect(clippy::too_many_lines, reason = "one history, step by step")]
 #[test]
 fn limits_at_the_role_are_printed_applied_and_undone() {
     let postgres = Postgres::with_tables().unwrap();
@@ -256,16 +256,16 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
         "{out}"
     );
 
-    // An attempt that fails takes nothing away from what can be undone.
+    // A failed attempt removes nothing from the undo file.
     let shorter = format!("{keys}\n").replace("3s", "4s");
     postgres.execute("ALTER ROLE levee NOCREATEROLE");
     let (code, _, err) = levee_with(&shorter, &["--apply"]);
     assert_eq!(code, Some(1), "{err}");
     postgres.execute("ALTER ROLE levee CREATEROLE");
 
-    // What somebody has changed since is theirs.
+    // A value that somebody has changed since is left alone.
     postgres.execute("ALTER ROLE app SET lock_timeout = '1s'");
-    // The watchdog need not be there any more.
+    // Works even if the watchdog is no longer configured.
     let (code, out, _) = levee_with("connections: 2", &["--rollback"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("left as it is"), "{out}");
@@ -372,7 +372,7 @@ fn an_encrypted_connection_is_made_if_the_certificate_is_trusted() {
             &["job", "run", "auth_cleanup", "--dry-run"],
         )
     };
-    // Whoever is not encrypted is not let in.
+    // The server refuses unencrypted connections.
     postgres.let_in("host all postgres 127.0.0.1/32 trust\nhostssl all levee 127.0.0.1/32 trust\n");
     let trusted = format!("sslmode=verify-full&sslrootcert={}", certificate.display());
     let (code, out, err) = run(&trusted);

@@ -1,5 +1,4 @@
-//! The database where it is not as one thinks of it: odd tables, odd times, replicas, passwords, and a database that is
-//! not there.
+//! Unusual databases: odd tables, odd times, replicas, passwords, and a database that is unreachable.
 #![allow(missing_docs)]
 
 use std::thread;
@@ -13,7 +12,7 @@ use serde_json::Value;
 
 const AUTH: &str = "jobs: {auth_cleanup: {preset: expired_tokens, pause: 0s, scheduled: false}}";
 
-/// Runs the job `own` to its end: what it says.
+/// Runs the job `own` to its end, and returns its report.
 fn run_own(sidecar: &Sidecar) -> (u16, Value) {
     sidecar.post("/v1/jobs/own/run?wait=1m")
 }
@@ -286,7 +285,7 @@ fn rows_that_others_hide_or_keep_end_the_run() {
         job("hidden", "at"),
         job("kept", "at"),
         job("few", "at"),
-        // 9 comes before 18, other than in a text.
+        // 9 comes before 18, unlike in text.
         job("by_number", "k"),
     ]
     .concat();
@@ -398,7 +397,7 @@ fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
 #[test]
 fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted() {
     let postgres = Postgres::with_tables().unwrap();
-    // It is behind by this much at each commit, and says so each second.
+    // It lags by this much at each commit, and reports it each second.
     let replica = postgres
         .start_replica(&[
             "recovery_min_apply_delay=4s",

@@ -224,7 +224,7 @@ fn a_database_that_restarts_in_mid_run_is_waited_for() {
     sidecar.wait_for("the run to end", |sidecar| {
         sidecar.metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}") == 1
     });
-    // A batch whose commit was not told may have been done.
+    // A batch whose commit was not confirmed may have been committed.
     let counted = rows(&sidecar);
     assert!((19_900..=20_000).contains(&counted), "{counted}");
     assert!(sidecar.log().contains("attempt 1 of 5"));
@@ -268,7 +268,7 @@ fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
             postgres.stop();
         } else {
             postgres.execute(harm);
-            // Connections that were made before know nothing of it.
+            // Existing connections don't see the setting.
             postgres.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'levee'",
             );
@@ -366,7 +366,7 @@ fn batches_that_are_too_slow_are_made_smaller() {
          CREATE TRIGGER slow BEFORE DELETE ON email_verification_tokens FOR EACH ROW EXECUTE FUNCTION slow()",
     );
     postgres.add_tokens(1000, 10);
-    // At once they would take two seconds.
+    // In one go they would take two seconds.
     let keys = "statement_timeout: 1s\njobs: {auth_cleanup: {preset: expired_tokens, batch: 1000, batch_aim: 300ms, pause: 0s, scheduled: false}}";
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     let (status, report) = sidecar.post(RUN_AUTH);
@@ -445,7 +445,7 @@ fn a_batch_does_not_walk_over_what_was_deleted_before_it() {
         (&Value::from(60_000), &Value::from(600)),
         "{report}"
     );
-    // What a backend counts is shown when it has ended.
+    // A backend's counts become visible when it has ended.
     sidecar.wait_for("the counts", |_| visits() > before + 600);
     let visited = visits() - before;
     println!("{visited} visits of pages");
@@ -543,7 +543,7 @@ fn a_key_that_is_not_unique_is_refused() {
     });
     assert_eq!(sidecar.post("/v1/jobs/own/run").0, 500);
     assert_eq!(postgres.number("SELECT count(*) FROM t"), 2);
-    // The others run.
+    // The other jobs run.
     assert_eq!(sidecar.post(RUN_AUTH).0, 200);
 }
 

@@ -27,7 +27,7 @@ fn timeouts(sidecar: &Sidecar, class: &str) -> u64 {
     ))
 }
 
-/// Executes a statement: how long it took, and the SQLSTATE of its failure, or nothing.
+/// Executes a statement, and returns its duration and the SQLSTATE of its failure, if any.
 fn ask(client: &mut Client, statement: &str) -> (Duration, String) {
     let took = Stopwatch::start();
     let result = client.batch_execute(statement);
@@ -56,7 +56,7 @@ fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
     );
     println!("{took:?}");
     assert_eq!(code, "57014");
-    // The limit, and what a busy machine takes besides.
+    // The limit, with a margin for a busy machine.
     assert!(
         took >= Duration::from_millis(1450) && took < Duration::from_secs(4),
         "{took:?}"
@@ -110,7 +110,7 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     let mut service = postgres.client_as("app");
     let (mut ended, mut cancelled) = (0, 0);
-    // From well before the limit to well behind it.
+    // From well before the limit to well after it.
     for millis in (170..230).cycle().step_by(3).take(60) {
         match ask(
             &mut service,
@@ -134,7 +134,7 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
     sidecar.wait_for("the count", |sidecar| {
         timeouts(sidecar, "query") >= cancelled
     });
-    // A cancellation that came when the statement was ending counts, though the client saw none.
+    // A cancellation that arrived as the statement ended counts, though the client saw none.
     assert!(timeouts(&sidecar, "query") <= cancelled + 6);
 }
 
@@ -189,8 +189,8 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
         }
     };
     let first = seen("/* 1 */");
-    // It ends, and the next one begins, before anything is done about it.
-    // By a signal of its own: a cancel request is sent to the process and to its group, which makes two.
+    // It ends, and the next one begins, before the watchdog acts.
+    // By a single signal: a cancel request signals both the process and its group.
     postgres.number(&format!(
         "SELECT pg_cancel_backend({})::int::bigint",
         first.process
@@ -205,7 +205,7 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     assert_eq!(ended, ("57014".to_owned(), String::new(), true));
 }
 
-#[expect(clippy::too_many_lines, reason = "one history, told in order")]
+#[expect(clippy::too_many_lines, reason = "one history, step by step")]
 #[test]
 fn others_maintenance_replication_and_levee_itself_are_left_alone() {
     let postgres = Postgres::with_tables().unwrap();
@@ -242,7 +242,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
         .stderr(Stdio::null());
     let mut receiver = Process::spawn(receiver, Signal::Kill).expect("pg_receivewal");
     thread::scope(|scope| {
-        // A maintenance that takes its time: the cost delay makes it so.
+        // Slow maintenance, by the cost delay.
         let vacuum = scope.spawn(|| {
             let mut client = postgres.client_as("app");
             client
@@ -250,7 +250,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
                 .expect("settings");
             ask(&mut client, "VACUUM (ANALYZE) large")
         });
-        // Whose application is watched, but who is a superuser.
+        // A superuser with a watched application name.
         let superuser = scope.spawn(|| {
             let mut client = postgres.client();
             client
@@ -355,7 +355,7 @@ fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
     let sidecar = Sidecar::at(&postgres, "levee", keys);
     let stubborn = "DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'";
     let (took, code) = ask(&mut postgres.client_as("app"), stubborn);
-    // The client may see the end of its connection before the reason for it.
+    // The client may see its connection close before the reason arrives.
     assert!(
         ["57P01", "connection closed"].contains(&code.as_str()),
         "{code} {took:?}"

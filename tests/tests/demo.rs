@@ -1,4 +1,4 @@
-//! `levee-demo`, what `cargo xtask demo` runs: its table, its exit code, and that it leaves nothing behind.
+//! `levee-demo`, which `cargo xtask demo` runs: its table, its exit code, and that it leaves nothing behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,7 @@ impl Demo {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
-        // PostgreSQL has files there, as another user where the tests run as root.
+        // PostgreSQL writes here, as another user if the tests run as root.
         for path in [folder.path(), &temporary] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -42,7 +42,7 @@ impl Demo {
         }
     }
 
-    /// Its exit code and all that it said. Nothing is left behind.
+    /// The exit code and all output. Checks that nothing is left behind.
     fn end(mut self) -> (i32, String) {
         let exit = self.process.wait(Duration::from_mins(3));
         let said = ["stdout", "stderr"]

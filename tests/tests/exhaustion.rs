@@ -1,4 +1,4 @@
-//! The gateway itself is not used up: by too much memory in use, or by clients that take no answers.
+//! The gateway survives memory pressure, and clients that don't read their responses.
 
 use levee_harness::access_log::Line;
 use levee_harness::backend::{Backend, Behaviour, Response};
@@ -21,7 +21,7 @@ async fn a_gateway_short_of_memory_refuses_requests_and_no_breaker_counts_them()
     let directory = tempfile::tempdir().unwrap();
     let pressure = directory.path().join("pressure");
     let press = |share: &str| {
-        // Envoy watches for files that are moved to their place.
+        // Envoy watches for files that are moved into place.
         let new = directory.path().join("new");
         std::fs::write(&new, share).unwrap();
         std::fs::rename(new, &pressure).unwrap();
@@ -29,7 +29,7 @@ async fn a_gateway_short_of_memory_refuses_requests_and_no_breaker_counts_them()
     press("0");
     let video = Backend::start();
     let mut config = EnvoyConfig::gateway().upstream("video", video.address());
-    // Memory can't be used up on demand: the share that is in use is read from a file in its place.
+    // Memory pressure can't be produced on demand, so the used share is read from a file instead.
     let monitor = &mut config.value_mut()["overload_manager"]["resource_monitors"][0];
     assert_eq!(monitor["name"], "envoy.resource_monitors.fixed_heap");
     monitor["typed_config"] = json!({
@@ -129,10 +129,10 @@ async fn clients_that_take_no_answer_hold_little_and_are_ended_and_no_breaker_co
     assert_eq!(status(&envoy).await, Some(200), "others are served");
     let held = allocated().await.saturating_sub(before) / CLIENTS;
     println!("{held} bytes for a client");
-    // A few times `per_connection_buffer_limit_bytes`: on both sides, and what is being passed on.
+    // A few times `per_connection_buffer_limit_bytes`: both sides, and data in transit.
     assert!(held < 512 * 1024, "{held} bytes for a client");
 
-    // They are let go long before the limit of their class, and with them the service.
+    // They end long before the limit of their class, which frees the service too.
     video.wait_in_flight(0).await;
     for mut client in crowd.into_clients() {
         assert_ne!(client.read_to_end(wait::GENEROUS).await, Read::TooLate);

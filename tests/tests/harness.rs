@@ -46,7 +46,7 @@ async fn a_backend_answers_by_sequence_and_then_as_always() {
         connection.send(&Request::get("/a")).await.unwrap().status,
         204
     );
-    // A client has its answer before the backend has counted it.
+    // A client gets its response before the backend has counted it.
     backend
         .wait_until("the third answer", |seen| seen.answered == 3)
         .await;
@@ -320,7 +320,7 @@ async fn waiting_ends_at_its_bound_with_what_was_seen_last() {
     assert!(watch.elapsed() >= SOON);
 }
 
-/// With one or two hosts no ejection may happen: it would be an outage made by the gateway.
+/// With one or two hosts, an ejection would be an outage caused by the gateway.
 #[tokio::test]
 async fn outlier_detection_ejects_nobody_from_a_service_of_one_host_and_one_of_three() {
     let bad = Backend::start();

@@ -1,4 +1,4 @@
-//! Whatever clients and services put into headers: the filter goes on.
+//! The filter survives whatever clients and services put into headers.
 
 use levee_harness::backend::{Backend, Behaviour, Response};
 use levee_harness::client::{Connection, Request};
@@ -65,7 +65,7 @@ async fn headers_that_are_not_utf8_pass() {
         client.send(request).await.unwrap();
         assert_eq!(client.read_status(wait::GENEROUS).await, Ok(200), "{name}");
     }
-    // In the path too, as far as Envoy lets it through.
+    // In the path too, within what Envoy accepts.
     let mut client = RawConnection::open(envoy.address()).await.unwrap();
     client
         .send(b"GET /v1/video/\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -82,7 +82,7 @@ async fn ten_thousand_random_headers_pass() {
     let video = Backend::start();
     let envoy = gateway(&video).await;
     let mut runner = TestRunner::new(Config::default());
-    // All bytes that a header's value may hold, and digits and units more often than chance would have them.
+    // All bytes valid in a header's value, with digits and units over-represented.
     let allowed = proptest::prop_oneof![0x20..0x7f_u8, 0x80..=0xff_u8];
     let random = proptest::collection::vec(allowed, 0..200);
     let numeric = "[0-9]{0,30}[HMSmun]?".prop_map(String::into_bytes);
@@ -94,7 +94,7 @@ async fn ten_thousand_random_headers_pass() {
             .header(READ[number % READ.len()], &value)
             .header("x-random", &value);
         let answer = connection.send(&request).await;
-        // Envoy itself may refuse an answer's headers; then it closes the connection.
+        // Envoy may reject a response's headers itself; then it closes the connection.
         match answer {
             Ok(answer) => assert!(
                 [200, 502, 503, 504].contains(&answer.status),

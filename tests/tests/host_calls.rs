@@ -1,4 +1,4 @@
-//! What the filter asks a real Envoy for, and what Envoy calls it for: by Envoy's own trace.
+//! The host calls of the filter, and the callbacks by Envoy, as Envoy traces them.
 
 use levee_harness::backend::{Backend, Behaviour};
 use levee_harness::client::Request;
@@ -16,7 +16,7 @@ fn call<'a>(line: &'a str, direction: &str) -> Option<(&'a str, &'a str)> {
     Some((name.rsplit('.').next().unwrap_or(name), arguments))
 }
 
-/// What was called in each request that has ended in this trace, in order: callbacks, calls, and calls for memory.
+/// The calls in each completed request of this trace, in order: callbacks, host calls, and memory allocations.
 fn requests(trace: &str) -> Vec<Vec<&str>> {
     let mut under_way: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let (mut ended, mut current) = (Vec::new(), None);
@@ -48,7 +48,7 @@ fn requests(trace: &str) -> Vec<Vec<&str>> {
     ended
 }
 
-/// Waits for the calls of the request of this number, from one.
+/// Waits for the calls of the request with this number, counted from one.
 async fn calls_of(envoy: &Envoy, number: usize) -> Vec<String> {
     let mut found = Vec::new();
     wait::until_now("the request in the trace", wait::GENEROUS, || {
@@ -72,7 +72,7 @@ async fn trace(envoy: &Envoy) {
     assert_eq!(answer.status, 200);
 }
 
-/// All that a good answer costs, in whichever protocol it is.
+/// The cost of a successful response, in any protocol.
 const GOOD: [&str; 7] = [
     "proxy_on_request_headers",
     "proxy_get_property",
@@ -94,7 +94,7 @@ async fn a_good_answer_is_known_by_one_call_in_http_and_in_grpc() {
         .plugin_exactly(&json!({}));
     let envoy = Envoy::start(config).await;
     let call = grpc::call("/v1/auth/levee.Demo/Call");
-    // The first of each meets the service, and shows its protocol.
+    // The first request of each registers the service and reveals its protocol.
     assert_eq!(envoy.get("/v1/video").await.status, 200);
     grpc::send(&call, envoy.address()).await.expect("an answer");
     trace(&envoy).await;

@@ -1,4 +1,4 @@
-//! The metrics at Envoy's `/stats/prometheus`: exactly the names, types and labels that are promised.
+//! The metrics at Envoy's `/stats/prometheus` have exactly the documented names, types and labels.
 
 use std::collections::BTreeMap;
 
@@ -183,8 +183,8 @@ async fn services_over_the_limit_are_counted_and_still_served() {
     .await;
 }
 
-/// Envoy's own histogram of upstream times is there for each service: the sidecar makes
-/// `proxy_request_duration_seconds` of it.
+/// Envoy's own histogram of upstream times exists for each service. The sidecar derives
+/// `proxy_request_duration_seconds` from it.
 #[tokio::test]
 async fn envoys_histogram_of_upstream_times_is_there_for_each_service() {
     let auth = Backend::start();

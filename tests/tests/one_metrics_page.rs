@@ -1,4 +1,4 @@
-//! All of Levee's metrics at one place, the sidecar's `/metrics`; and what becomes of it whatever Envoy does.
+//! All of Levee's metrics in one place, the sidecar's `/metrics`, whatever Envoy does.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ use levee_harness::tool::{prometheus, promtool};
 use levee_harness::wait::{self, GENEROUS};
 use serde_json::{Value, json};
 
-/// Name, type, and the labels of a series that must be there.
+/// Name, type, and labels of a required series.
 type Promise = (
     &'static str,
     &'static str,
@@ -74,7 +74,7 @@ const DESIGN: [Promise; 14] = [
     ("video_cleanup_duration_seconds", "histogram", &[]),
 ];
 
-/// Waits until it holds.
+/// Waits until the condition holds.
 fn eventually(what: &str, holds: impl FnMut() -> Result<(), String>) {
     wait::until_blocking(what, 2 * GENEROUS, holds);
 }
@@ -160,7 +160,7 @@ fn durations_are_envoys_in_seconds(stack: &Stack) {
                 .named("proxy_request_duration_seconds_bucket")
                 .find(|ours| {
                     let seconds: f64 = ours.labels["le"].parse().unwrap_or(f64::NAN);
-                    // The one without a bound is infinite here and there.
+                    // The last bound is infinite on both pages.
                     let is_same = (bound.is_infinite() && seconds.is_infinite())
                         || (seconds * 1000.0 - bound).abs() < 1e-6 * bound;
                     ours.labels["service"] == *service && is_same
@@ -175,7 +175,7 @@ fn durations_are_envoys_in_seconds(stack: &Stack) {
             sum(&envoy, "envoy_cluster_upstream_rq_time_sum") / 1000.0,
             sum(&own, "proxy_request_duration_seconds_sum"),
         );
-        // Envoy has 19 bounds and one without. What ran out of time or had no answer has no duration there: only `auth` has.
+        // Envoy has 19 bounds and +Inf. It records no duration for timeouts and missing answers, so only `auth` has any.
         if buckets != 20 || (theirs - ours).abs() > 1e-6 {
             return Err(format!("{buckets} buckets, {theirs} and {ours} seconds"));
         }
@@ -275,7 +275,7 @@ fn a_prometheus_answers_for(admin: SocketAddr) {
     });
 }
 
-/// The sidecar with an Envoy at this address, and a page of it that took no longer than is promised.
+/// The sidecar with an Envoy at this address, and its page, which must arrive within the promised time.
 fn sidecar_of(envoy: SocketAddr) -> Sidecar {
     Sidecar::start(&format!("envoy: {{admin: 'http://{envoy}'}}\n"))
 }
@@ -289,7 +289,7 @@ fn page_of(sidecar: &Sidecar, headers: &str) -> (Metrics, Duration) {
     (metrics, took.elapsed())
 }
 
-/// How it behaves to those who ask.
+/// How the fake Envoy answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bad {
     Silent,
@@ -300,13 +300,13 @@ enum Bad {
     EndsTooSoon,
 }
 
-/// An Envoy that is not well, and how often it was asked.
+/// A faulty Envoy that counts requests.
 fn bad_envoy(bad: Bad) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     let asked = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&asked);
-    // Both end with the process of the tests, or when the sidecar goes.
+    // Both end with the test process, or when the sidecar closes the connection.
     thread::spawn(move || {
         for stream in listener.incoming().take(1000).flatten() {
             count.fetch_add(1, Ordering::SeqCst);
@@ -360,7 +360,7 @@ fn the_page_is_there_in_time_whatever_envoy_does() {
     ] {
         let sidecar = sidecar_of(bad_envoy(bad).0);
         let (metrics, took) = page_of(&sidecar, "");
-        // Two readings of 2 s at most, and time for a busy machine.
+        // Two readings of at most 2 s, with a margin for a busy machine.
         assert!(took < Duration::from_secs(8), "{bad:?} took {took:?}");
         assert_eq!(metrics.get("levee_envoy_up", &[]), Some(0.0), "{bad:?}");
         assert_eq!(metrics.named("circuit_breaker_state").count(), 0, "{bad:?}");
@@ -400,7 +400,7 @@ fn those_who_ask_together_share_a_reading() {
             threads.spawn(|| page_of(&sidecar, ""));
         }
     });
-    // The sidecar's own, that of the twenty, and one of each that may have begun since.
+    // The sidecar's own, the one shared by the twenty, and one of each that may have begun since.
     let asked = asked.load(Ordering::SeqCst);
     assert!((1..=4).contains(&asked), "{asked} readings");
 }
@@ -447,7 +447,7 @@ fn without_envoy_in_the_configuration_there_is_nothing_of_it() {
     assert_eq!(metrics.get("levee_envoy_up", &[]), None);
 }
 
-/// A cluster whose name Envoy cuts in two.
+/// A cluster whose name Envoy splits.
 const DOTTED: &str = "outbound|8080||auth.default.svc.cluster-a.local";
 
 #[tokio::test(flavor = "multi_thread")]

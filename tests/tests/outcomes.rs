@@ -1,4 +1,4 @@
-//! What counts as a failure, a success, or as nothing.
+//! What counts as failure, success or neutral.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SUCCESS: [f64; 3] = [1.0, 0.0, 0.0];
 const FAILURE: [f64; 3] = [0.0, 1.0, 0.0];
 const NEUTRAL: [f64; 3] = [0.0, 0.0, 1.0];
 
-/// A breaker that counts and never opens, with a short header limit.
+/// A breaker that counts but never opens, with a short header limit.
 fn counting() -> Value {
     json!({
         "breaker": {"consecutive_failures": 1_000_000, "failure_rate": {"ratio": 1.0, "minimum_requests": 1_000_000}},
@@ -33,7 +33,7 @@ async fn counted(envoy: &Envoy, service: &str) -> [f64; 3] {
     })
 }
 
-/// Waits until exactly `change` was counted since `before`.
+/// Waits until exactly `change` has been counted since `before`.
 async fn counts(envoy: &Envoy, service: &str, before: [f64; 3], change: [f64; 3], what: &str) {
     let wanted: Vec<f64> = before
         .iter()
@@ -196,7 +196,7 @@ async fn another_filters_answer_is_neutral() {
         .unwrap()
         .as_array_mut()
         .unwrap();
-    // After Levee's: it has admitted the request by then.
+    // After Levee's filter, which has admitted the request by then.
     filters.insert(
         1,
         json!({"name": "fault", "typed_config": {
@@ -245,7 +245,7 @@ async fn grpc_statuses_are_counted_as_what_they_are() {
     for (behaviour, change) in of_status.chain(stalls) {
         let before = counted(&envoy, "auth").await;
         auth.always(behaviour);
-        // A cut stream may end in an error; what matters here is how it is counted.
+        // A cut stream may end in an error; only its count matters here.
         let _ = grpc::send(&call, envoy.address()).await;
         counts(&envoy, "auth", before, change, &format!("{behaviour:?}")).await;
     }

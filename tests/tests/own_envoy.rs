@@ -1,4 +1,4 @@
-//! The snippets of README.md for one's own Envoy, in a real one.
+//! The README's snippets for your own Envoy, in a real one.
 
 use levee_harness::backend::{Backend, Behaviour};
 use levee_harness::client::Request;
@@ -7,7 +7,7 @@ use levee_harness::envoy_config::EnvoyConfig;
 use levee_pages::Page;
 use serde_json::Value;
 
-/// `envoy/minimal.yaml` as it would be without Levee, with the README's two snippets added.
+/// `envoy/minimal.yaml` without Levee, with the README's two snippets added.
 fn with_the_snippets() -> EnvoyConfig {
     let mut config = EnvoyConfig::minimal();
     let whole = config.value_mut();

@@ -1,4 +1,4 @@
-//! The harness of `PostgreSQL`: it starts, answers, restarts with its data, and leaves nothing.
+//! The harness' `PostgreSQL` starts, answers, restarts with its data, and leaves nothing behind.
 
 use levee_harness::clock::Stopwatch;
 use levee_harness::postgres::Postgres;
@@ -31,7 +31,7 @@ fn it_answers_roles_of_its_own_and_leaves_nothing() {
     );
     let (id, data) = (postgres.id(), postgres.data());
     assert!(is_running(id) && data.is_dir());
-    // A client that is there keeps nothing alive.
+    // A connected client keeps nothing alive.
     drop(postgres);
     assert!(!is_running(id) && !data.exists());
 }
@@ -48,7 +48,7 @@ fn it_starts_again_with_its_data_however_it_ended() {
         (Signal::Kill, 1004),
     ] {
         postgres.execute("INSERT INTO t VALUES (0)");
-        // It would be waited for.
+        // A shutdown would wait for it.
         let client = (signal != Signal::Terminate).then(|| postgres.client());
         postgres.stop_with(signal);
         assert!(Client::connect(&postgres.url_of("postgres"), NoTls).is_err());

@@ -1,5 +1,4 @@
-//! Connections that are cut anywhere, again and again: each command still has one reply of its own, and is applied
-//! once at most.
+//! Connections are cut anywhere, repeatedly: each command still gets exactly one reply, and is applied at most once.
 #![allow(missing_docs)]
 
 use std::collections::BTreeSet;
@@ -19,13 +18,13 @@ use levee_policy::random::SplitMix64;
 const CLIENTS: usize = 6;
 const ROUNDS: usize = 1500;
 
-/// What a client has seen of commands of a kind.
+/// Results of one kind of command, as a client saw them.
 #[derive(Debug, Default)]
 struct Seen {
     applied: u64,
-    /// Perhaps applied, perhaps not.
+    /// Unknown whether applied.
     unsure: u64,
-    /// Not applied, as was said.
+    /// Reported as not applied.
     failed: u64,
 }
 
@@ -155,7 +154,7 @@ impl Life {
             let words: Vec<&str> = words.split(' ').collect();
             bytes.extend(levee_redis_session::resp::encode(&words));
         }
-        // Half of the time in two pieces, so that a cut may come between them.
+        // Half of them in two writes, so a cut may fall between them.
         let first = if self.random.next_u64().is_multiple_of(2) {
             bytes.len()
         } else {
@@ -200,7 +199,7 @@ impl Life {
             Step::Get => assert!(is_error || show.starts_with(['$', '_']), "{show}"),
             Step::Where => {
                 let wanted = format!("$2\r\ndb{}\r\n", self.number + 1);
-                // The database has one digit, or two.
+                // The database's number has one or two digits.
                 let wanted = wanted.replace("$2", &format!("${}", wanted.len() - 8));
                 assert!(
                     is_error || wanted.ends_with(&show[2..]),
@@ -308,7 +307,7 @@ fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
     let (mut direct, mut client) = (redis.client(), sidecar.client());
     let (mut whole, mut errors, mut closed) = (0, 0, 0);
     for round in 0..100 {
-        // Those that are kept until they are answered, and those that are passed on as they come.
+        // Replies that are buffered until complete, and replies that are streamed.
         for length in [100, 60_000, 70_000, 600_000, 1_100_000] {
             let letter = char::from(b'a' + round % 26);
             let value: String = std::iter::repeat_n(letter, length).collect();
@@ -343,8 +342,8 @@ fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
     assert!(flaky.cuts() > 50 && whole > 5 * (errors + closed));
 }
 
-/// Sends pipelines of INCR until told to stop: the longest that one took, how many were answered, and of how many the
-/// fate is unknown.
+/// Sends pipelines of INCR while `running`. Returns the longest time of one, the number of replies, and the number of
+/// commands with an unknown result.
 fn count_up(address: SocketAddr, key: &str, running: &AtomicBool) -> (Duration, Seen) {
     let mut client = Client::connect(address);
     let (mut longest, mut seen) = (Duration::ZERO, Seen::default());

@@ -17,7 +17,7 @@ use levee_redis_session::commands::Class;
 use levee_redis_session::idempotency::{Idempotency, OVERWRITES, READS};
 use levee_redis_session::resp::encode;
 
-/// What a program prints, which must succeed.
+/// The output of a program, which must succeed.
 fn output(command: &mut Command) -> String {
     let output = command
         .stdin(Stdio::null())
@@ -29,7 +29,7 @@ fn output(command: &mut Command) -> String {
     text
 }
 
-/// Has a program talk to Redis directly and through the sidecar: both must print the same.
+/// Runs a program directly at Redis and through the sidecar: both must print the same.
 fn same_with_and_without(mut session: impl FnMut(SocketAddr) -> String) {
     let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
     let sidecar = Sidecar::before(redis.address, "");
@@ -142,7 +142,7 @@ fn redis_cli_and_redis_benchmark_work() {
         output(Command::new("redis-cli").args(["-3", "-p", &port, "GET", "a"])),
         "b c\n"
     );
-    // Mass insertion sends all it has before it reads.
+    // Mass insertion sends everything before it reads.
     let mut pipe = Command::new("redis-cli")
         .args(["-p", &port, "--pipe"])
         .stdin(Stdio::piped())
@@ -203,7 +203,7 @@ fn the_tables_agree_with_the_servers_own_flags() {
     let no_data = ["PING", "ECHO", "TIME", "COMMAND", "INFO", "LOLWUT"];
     for name in READS {
         let Some(flags) = commands.get(*name) else {
-            // A later server's, or a container of subcommands.
+            // From a newer server, or a container of subcommands.
             assert!(
                 ["OBJECT", "XINFO"].contains(name) || !flags_known(&commands, name),
                 "{name}"
@@ -220,7 +220,7 @@ fn the_tables_agree_with_the_servers_own_flags() {
     for (name, _) in OVERWRITES {
         assert!(commands[name].contains("write"), "{name}");
     }
-    // All that writes and is not in the table is sent once, and so is what no table knows.
+    // Writes that are not in the table are sent once, and so are unknown commands.
     let table = Idempotency::new(&[], &[]);
     let overwrites = OVERWRITES.map(|(name, _)| name);
     for (name, flags) in &commands {

@@ -1,4 +1,4 @@
-//! What goes wrong where two things meet that seldom do.
+//! Rare combinations of features and failures.
 #![allow(missing_docs)]
 
 use std::io::Write;
@@ -27,7 +27,7 @@ fn what_follows_a_refused_multi_is_no_transaction() {
     assert_eq!(relay.lost(), 1);
     assert_eq!(redis.client().ask("GET n"), "$1\r\n1\r\n");
 
-    // Nor is there a transaction later.
+    // Nor does a transaction begin later.
     let mut client = sidecar.client();
     assert!(client.ask("MULTI x").starts_with("-ERR"));
     redis.client().ask("CLIENT KILL TYPE normal SKIPME yes");
@@ -90,7 +90,7 @@ fn an_expiry_that_deletes_is_not_repeated() {
         assert_eq!(client.ask("SET a 1"), "+OK\r\n");
         relay.lose_reply_to("EXPIRE");
         let reply = client.ask(&format!("EXPIRE a {time}"));
-        // Zero would say that there was no such key.
+        // Zero would mean that there was no such key.
         assert_eq!(reply == ":1\r\n", is_repeated, "{time}: {reply}");
         assert!(
             is_repeated || reply.contains("may or may not have been executed"),
@@ -148,7 +148,7 @@ fn very_many_very_small_commands_are_not_all_taken_in() {
                     .expect("set an option of a socket");
                 let commands = b"*1\r\n$1\r\nA\r\n".repeat(10_000);
                 let taken = Stopwatch::start();
-                // Until nothing more is taken.
+                // Until the socket accepts no more.
                 while client.write_all(&commands).is_ok() {
                     assert!(taken.elapsed() < Duration::from_secs(15));
                 }

@@ -1,4 +1,4 @@
-//! What clients send, odd as it may be, is answered as Redis itself answers it.
+//! However odd a client's input, the reply is the one that Redis itself gives.
 #![allow(missing_docs)]
 
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ fn said(address: SocketAddr, bytes: &[u8]) -> (String, bool) {
         .expect("set an option of a socket");
     let mut all = bytes.to_vec();
     all.extend_from_slice(b"*2\r\n$4\r\nECHO\r\n$6\r\nmarker\r\n");
-    // The connection may be closed before all is taken.
+    // The connection may be closed before all is read.
     let _ = stream.write_all(&all);
     let mut said = Vec::new();
     let mut chunk = [0; 4096];
@@ -39,7 +39,7 @@ fn said(address: SocketAddr, bytes: &[u8]) -> (String, bool) {
     }
 }
 
-/// The answer to HELLO names the connection's number, which is another each time.
+/// HELLO's reply has the connection's id, which differs each time.
 fn without_id(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     let mut parts = text.split("$2\r\nid\r\n:");
@@ -50,7 +50,7 @@ fn without_id(said: &[u8]) -> String {
     kept
 }
 
-/// Lines that are odd, or that change how the connection goes on.
+/// Odd lines, and lines that change the connection's state.
 const LINES: &[&str] = &[
     "PING\r\n",
     "PING\n",
@@ -135,7 +135,7 @@ const LINES: &[&str] = &[
     reason = "a table, which is read in one place"
 )]
 const UNLIKE_VALKEY: [(&str, (&str, bool), (&str, bool)); 2] = [
-    // Valkey takes what follows a closing quote as part of the argument.
+    // Valkey treats text after a closing quote as part of the argument.
     (
         "ECHO 'a'b\r\n",
         ("$2\r\nab\r\n$6\r\nmarker\r\n", false),
@@ -155,7 +155,7 @@ const UNLIKE_VALKEY: [(&str, (&str, bool), (&str, bool)); 2] = [
     ),
 ];
 
-/// Whether these replies are the known difference to Valkey, in either version of the protocol.
+/// Whether these replies are the known difference from Valkey, in either version of the protocol.
 fn is_known_of_valkey(text: &str, direct: &(String, bool), through: &(String, bool)) -> bool {
     let is = |(said, closed): &(String, bool), (wanted, is_closed): (&str, bool)| {
         said.ends_with(wanted) && *closed == is_closed

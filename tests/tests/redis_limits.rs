@@ -1,4 +1,4 @@
-//! Too many clients, and bytes that are too many or no protocol: a clear word, and little memory.
+//! Too many clients, too many bytes, or invalid protocol: a clear error, and bounded memory.
 #![allow(missing_docs)]
 
 use std::thread;
@@ -29,7 +29,7 @@ fn more_clients_than_the_limit_are_told_so_and_the_others_go_on() {
         sidecar.metric("redis_proxy_connections_refused_total{reason=\"limit\",upstream=\"x\"}"),
         1
     );
-    // Who does nothing loses the place to others.
+    // An idle client loses its place to others.
     for client in &mut clients {
         assert!(client.is_closed());
     }
@@ -43,7 +43,7 @@ fn the_upstreams_own_limit_is_told_word_for_word() {
     let mut direct = Vec::new();
     let waited = Stopwatch::start();
     while direct.len() < 5 {
-        // The connection that saw Redis come up may not have gone yet.
+        // The connection that waited for Redis to start may not be closed yet.
         let mut client = redis.client();
         if client.ask("PING") == "+PONG\r\n" {
             direct.push(client);
@@ -57,7 +57,7 @@ fn the_upstreams_own_limit_is_told_word_for_word() {
         "-ERR max number of clients reached\r\n"
     );
     drop(direct);
-    // The connection is kept, and works as soon as there is a place.
+    // The connection is kept, and works as soon as a place is free.
     let waited = Stopwatch::start();
     while client.ask("INCR a") != ":1\r\n" {
         assert!(waited.elapsed() < GENEROUS);
@@ -82,7 +82,7 @@ fn large_values_pass_as_they_are_and_are_not_held() {
         reply[head..head + LENGTH] == value[..],
         "the value came back changed"
     );
-    // A client that does not read what it asked for is not held in memory either.
+    // Replies to a client that does not read are not buffered without limit either.
     for _ in 0..4 {
         client.command("GET a");
     }
@@ -121,7 +121,7 @@ fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memo
         all.push(bytes.to_vec());
     }
     for bytes in &all {
-        // Not all is taken: the connection may be closed in the middle.
+        // The connection may be closed before all is read.
         Client::connect(sidecar.address()).send(bytes);
     }
     for (bytes, text) in [

@@ -1,4 +1,4 @@
-//! Redis is away, dead or stands still: who waits how long, and what the server sees of it.
+//! Redis is down, unreachable or frozen: how long clients wait, and what load the server sees.
 #![allow(missing_docs)]
 
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use levee_harness::wait::GENEROUS;
 /// More than a deadline of 3 s, on a busy machine.
 const DEADLINE_AND_SLACK: Duration = Duration::from_secs(8);
 
-/// Clients that read and write as long as they are told to, and note what went wrong.
+/// Clients that read and write until stopped, and record errors.
 struct Load {
     running: Arc<AtomicBool>,
     clients: Vec<thread::JoinHandle<(u64, Vec<String>, Duration)>>,
@@ -35,7 +35,7 @@ impl Load {
         Self { running, clients }
     }
 
-    /// Ends it: how many commands were answered, what went wrong, and the longest time of a round.
+    /// Stops the clients. Returns the number of replies, the errors, and the longest time of a round.
     fn end(self) -> (u64, Vec<String>, Duration) {
         self.running.store(false, Ordering::SeqCst);
         let mut all = (0, Vec::new(), Duration::ZERO);
@@ -54,7 +54,7 @@ fn drive(address: SocketAddr, number: usize, running: &AtomicBool) -> (u64, Vec<
     let (mut answered, mut wrong, mut longest) = (0, Vec::new(), Duration::ZERO);
     while running.load(Ordering::SeqCst) {
         let key = format!("k{number}");
-        // A third of the clients sends pipelines.
+        // A third of the clients send pipelines.
         let commands: Vec<String> = if number.is_multiple_of(3) {
             (0..8)
                 .flat_map(|_| [format!("SET {key} v"), format!("GET {key}")])
@@ -91,7 +91,7 @@ fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
     let mut redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "");
     let load = Load::start(sidecar.address(), 30);
-    // The budget is a share of the commands: so many pay for 30 clients with their pipelines.
+    // The budget is a share of the commands: this many cover 30 clients with their pipelines.
     sidecar.wait_for("traffic", |s| {
         s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}") > 4000
     });
@@ -126,7 +126,7 @@ fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
 fn two_hundred_clients_that_need_redis_while_it_is_away_see_no_error() {
     const CLIENTS: usize = 200;
     let mut redis = Redis::start().unwrap();
-    // All settings are the defaults, and there was no traffic that would have filled the budget.
+    // Default settings, and no earlier traffic that filled the budget.
     let sidecar = Sidecar::before(redis.address, "");
     redis.stop();
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| sidecar.client()).collect();
@@ -139,7 +139,7 @@ fn two_hundred_clients_that_need_redis_while_it_is_away_see_no_error() {
         assert_eq!(client.reply().as_deref(), Some(":1\r\n"));
     }
     let retries = sidecar.metric("redis_retry_total{upstream=\"x\"}");
-    // One client's attempts: 100, 300, 700, 1,500 ms, or up to half of that; more where starting Redis took longer.
+    // One client's attempts: after 100, 300, 700, 1,500 ms, or down to half of that; more if Redis took longer to start.
     assert!((1..20).contains(&retries), "{retries} attempts");
     assert_eq!(sidecar.state()["breaker"]["state"], "closed");
 }
@@ -267,7 +267,7 @@ fn a_dead_upstream_sees_a_fifth_more_attempts_and_they_are_spread() {
     }
     let attempts = dead.attempts();
     let commands = usize::try_from(commands.load(Ordering::SeqCst)).expect("a small number");
-    // The reserve of a second's retry for each of ten seconds comes on top; more windows than one may pass.
+    // Plus the reserve of one retry a second over ten seconds; more than one window may pass.
     let most = commands + commands / 5 + 40;
     assert!(attempts.len() > commands, "nothing was tried again");
     assert!(
@@ -276,7 +276,7 @@ fn a_dead_upstream_sees_a_fifth_more_attempts_and_they_are_spread() {
         attempts.len()
     );
 
-    // The first commands come at once; those that were paid for come again 50 to 100 ms later, spread.
+    // The first commands come at once; retries within the budget follow 50 to 100 ms later, spread.
     let tenths: std::collections::BTreeSet<u128> =
         attempts.iter().map(|at| at.as_millis() / 5).collect();
     println!(
@@ -290,7 +290,7 @@ fn a_dead_upstream_sees_a_fifth_more_attempts_and_they_are_spread() {
 #[test]
 fn a_sidecar_that_is_started_in_an_outage_goes_on_where_the_last_one_ended() {
     let store = Redis::start().unwrap();
-    // Commands that are sent again are what a budget pays for, so connections are made, and lost.
+    // The budget pays for retried commands, so the test opens and loses connections.
     let dead = Dead::start();
     let yaml = format!(
         "redis: [{{name: x, listen: 127.0.0.1:0, upstream: 'redis://{}', breaker: {{open_for: 1m}}, deadline: 100ms}}]\n\

@@ -1,4 +1,4 @@
-//! What is idle and what is not, several upstreams beside each other, and stopping while pipelines are under way.
+//! Idle clients, several upstreams, and stopping while pipelines are in flight.
 #![allow(missing_docs)]
 
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ fn who_waits_for_redis_is_not_idle() {
     assert!(subscribed.ask("SUBSCRIBE news").starts_with("*3"));
     assert_eq!(idle.ask("PING"), "+PONG\r\n");
     assert!(idle.is_closed(), "it did nothing for 300 ms");
-    // The other two have waited for as long as it; and for as long again.
+    // The other two have waited equally long; now twice as long.
     let mut another = sidecar.client();
     assert_eq!(another.ask("PING"), "+PONG\r\n");
     assert!(another.is_closed());
@@ -70,7 +70,7 @@ fn one_upstreams_outage_is_not_anothers() {
             assert_eq!(sidecar.metric(&name), wanted, "{name}");
         }
     }
-    // That Redis is away is its own trouble: the sidecar is ready.
+    // An unreachable Redis does not make the sidecar unready.
     assert_eq!(sidecar.get("/readyz").0, 200);
 }
 
@@ -104,7 +104,7 @@ fn a_stop_says_so_and_gives_what_is_under_way_its_time() {
     assert_eq!(sidecar.wait(GENEROUS).expect("it ends").code(), Some(0));
 }
 
-/// Sends pipelines until the connection is closed: how many replies came.
+/// Sends pipelines until the connection is closed, and returns the number of replies.
 fn pipelines(address: SocketAddr) -> u64 {
     const LENGTH: usize = 50;
     let mut client = Client::connect(address);
@@ -159,7 +159,7 @@ fn passwords_are_shown_nowhere() {
     direct.ask("AUTH hunter2");
     direct.ask("CONFIG SET requirepass hunter3");
     direct.ask("CLIENT KILL TYPE normal SKIPME yes");
-    // Its identity is not valid any more: an error, or a closed connection.
+    // Its credentials are no longer valid: an error, or a closed connection.
     let reply = client.ask("GET a");
     assert!(reply.is_empty() || reply.starts_with('-'), "{reply}");
     let (_, page) = sidecar.get("/v1/redis");

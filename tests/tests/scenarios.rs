@@ -60,7 +60,7 @@ fn stale_calls_are_ended() {
     plays("stale calls pile up");
 }
 
-/// Plays scenarios with one part of Levee only: what that part promises does not need the others.
+/// Plays scenarios with one part of Levee only: its promises don't depend on the others.
 fn one_part_keeps_its_promises(part: Parts, names: &[&str]) {
     let mut stack = Stack::start(part);
     for name in names {

@@ -1,4 +1,4 @@
-//! `levee status`: what it shows of the whole stack, and what it says of a part that can't be reached.
+//! `levee status` for a whole stack, and for parts that can't be reached.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use levee_harness::sidecar::{Sidecar, TOKEN, program};
 use levee_harness::wait::{self, GENEROUS};
 use serde_json::{Value, json};
 
-/// What `levee status` with these arguments says, in `folder`, and how it exits.
+/// Output and exit code of `levee status` with these arguments, in `folder`.
 fn status_in(folder: &Path, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(program())
         .arg("status")
@@ -43,7 +43,7 @@ fn json_of(admin: SocketAddr) -> (i32, Value) {
     (code, page)
 }
 
-/// Waits until it holds.
+/// Waits until the condition holds.
 fn eventually(what: &str, holds: impl FnMut() -> Result<(), String>) {
     wait::until_blocking(what, 2 * GENEROUS, holds);
 }
@@ -56,7 +56,7 @@ fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
 
 #[expect(
     clippy::too_many_lines,
-    reason = "one run of a whole stack, looked at in order"
+    reason = "one run of a whole stack, checked step by step"
 )]
 #[test]
 fn a_breaker_that_is_open_and_all_else_is_shown() {
@@ -66,7 +66,7 @@ fn a_breaker_that_is_open_and_all_else_is_shown() {
         assert!(stack.post("/v1/auth/login", &login).0 < 300);
     }
     let admin = stack.sidecar.as_ref().expect("there is one").admin;
-    // It must have looked before, to know later that the breaker opened since.
+    // It must have polled once, to know later that the breaker has opened since.
     eventually("the first look", || {
         let (_, page) = json_of(admin);
         let seen = page["services"][0]["name"] == "auth";
@@ -93,7 +93,7 @@ fn a_breaker_that_is_open_and_all_else_is_shown() {
             && video["state"] == "open"
             && video["failures"].as_u64() >= Some(5)
             && video["requests"]["rejected"].as_u64() >= Some(1)
-            // It opened while the sidecar looked, so both are known.
+            // It opened between two polls, so both bounds are known.
             && video["since"]["at_most_seconds"].as_f64() > video["since"]["at_least_seconds"].as_f64()
             && auth["state"] == "closed"
             && auth["requests"]["success"].as_u64() >= Some(5)
@@ -121,13 +121,13 @@ fn a_breaker_that_is_open_and_all_else_is_shown() {
     assert!(line("sessions ").contains(" closed "), "{text}");
     assert!(line("auth_cleanup ").contains(" done "), "{text}");
     assert!(line("WATCHDOG").contains("looked "), "{text}");
-    // What is not before the first space is in the order of the screen: what is open comes first.
+    // Services are in the order of the screen: open breakers come first.
     assert!(text.find("\nvideo ") < text.find("\nauth "), "{text}");
     let (_, json) = status(admin, &["--json"]);
     for secret in [TOKEN, "postgres://"] {
         assert!(!text.contains(secret) && !json.contains(secret), "{secret}");
     }
-    // Without a terminal it is printed once, asked for or not.
+    // Without a terminal it is printed once, with or without --once.
     let (code, piped) = status(admin, &[]);
     assert_eq!(code, 0);
     assert!(
@@ -282,7 +282,7 @@ fn a_sidecar_that_is_down_is_said_to_be() {
         text.contains("sidecar: UNREADABLE, it can't be reached"),
         "{text}"
     );
-    // Something else that listens there.
+    // Something else listens there.
     let redis = Redis::start().unwrap();
     let (code, text) = status(redis.address, &["--once"]);
     assert_eq!(code, 1);

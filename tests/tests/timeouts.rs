@@ -1,4 +1,4 @@
-//! Time limits: each ends what it should, on time, with the right status, flag and counter; and nothing else.
+//! Time limits: each ends only what it should, on time, with the right status, flag and counter.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use levee_harness::wait;
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
-/// How much later than its limit a request may end. Machines are busy; what matters is that it isn't the next limit.
+/// How much later than its limit a request may end. Generous for busy machines, but below the next limit.
 const SLACK: Duration = Duration::from_secs(3);
 
 async fn gateway(service: &str, backend: &Backend, plugin: Value) -> Envoy {
@@ -178,7 +178,7 @@ async fn a_clients_own_timeout_header_lengthens_nothing() {
     assert_about(answer.took, 1000 * MS);
 }
 
-/// Also where Envoy doesn't take the headers off by itself, as in the plain configuration with an internal client.
+/// Even if Envoy doesn't remove the headers itself, as for an internal client in the plain configuration.
 #[tokio::test]
 async fn the_filter_overwrites_the_headers_by_itself() {
     let auth = Backend::start();

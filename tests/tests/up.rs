@@ -1,4 +1,4 @@
-//! `levee-up`, what `cargo xtask up` runs: starts, serves, ends, and leaves nothing behind.
+//! `levee-up`, which `cargo xtask up` runs: starts, serves, ends, and leaves nothing behind.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -31,7 +31,7 @@ impl Up {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
-        // PostgreSQL has files there, as another user where the tests run as root.
+        // PostgreSQL writes here, as another user if the tests run as root.
         for path in [folder.path(), &temporary] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -54,7 +54,7 @@ impl Up {
         fs::read_to_string(self.folder.path().join(name)).unwrap()
     }
 
-    /// The address that follows `label` in what was printed.
+    /// The address after `label` in the output.
     async fn address(&self, label: &str) -> SocketAddr {
         wait::until_now(
             &format!("`{label}` to be printed"),
@@ -337,7 +337,7 @@ fn a_mistake_on_the_command_line_says_what_is_right() {
 #[test]
 fn an_envoy_that_does_not_start_is_quoted() {
     let mut up = Up::start_with(&free_ports_and(&[]), |command| {
-        // No wasm module: Envoy refuses its configuration.
+        // Not a Wasm module: Envoy rejects the configuration.
         command.env(
             "LEVEE_FILTER_WASM",
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),

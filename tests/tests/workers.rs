@@ -1,4 +1,4 @@
-//! One breaker for the whole process, however many workers Envoy has.
+//! One breaker for the whole process, for any number of workers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const VIDEO: &str = "/v1/video/x";
 const WORKERS: u32 = 4;
-/// How long after the fifth failure every worker must refuse. What is measured is a hundredth of it.
+/// How soon after the fifth failure every worker must refuse. Typically it takes a hundredth of this.
 const SOON: Duration = Duration::from_millis(500);
 
 async fn gateway(video: &Backend, plugin: Value) -> Envoy {
@@ -30,14 +30,14 @@ async fn gateway(video: &Backend, plugin: Value) -> Envoy {
     .await
 }
 
-/// Opens connections until each worker has one, and gives one for each worker.
+/// Opens connections until each worker has one, and returns one for each worker.
 async fn one_for_each_worker(envoy: &Envoy) -> Vec<Connection> {
     let mut connections: Vec<Connection> = Vec::new();
     let mut known: BTreeSet<String> = workers_with_connections(envoy).await;
     assert!(known.is_empty(), "no connection was made before: {known:?}");
     for _ in 0..200 {
         let mut connection = Connection::open(envoy.address()).await.unwrap();
-        // A route that no service has: the connection is served for certain, and no breaker sees it.
+        // A route without a service: the connection is certainly served, and no breaker sees it.
         assert_eq!(
             connection
                 .send(&Request::get("/nowhere"))
@@ -69,12 +69,12 @@ async fn workers_with_connections(envoy: &Envoy) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
-    // How the failures fall on the workers.
+    // How the failures are distributed over the workers.
     for pattern in [[0, 0, 0, 0, 0], [0, 1, 2, 3, 0], [3, 3, 1, 1, 2]] {
         let video = Backend::start();
         let envoy = gateway(&video, json!({})).await;
         let mut connections = one_for_each_worker(&envoy).await;
-        // Each worker knows the service as one that works: only what it is told can change that.
+        // Each worker has seen the service work: only a message from another worker can change that.
         for connection in &mut connections {
             let answer = connection.send(&Request::get(VIDEO)).await.unwrap();
             assert_eq!(answer.status, 200);
@@ -107,7 +107,7 @@ async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
     }
 }
 
-/// How soon, measured on an idle machine: after 1 to 2 ms, which is what the four requests themselves take.
+/// Measured on an idle machine: 1 to 2 ms, the time of the four requests themselves.
 #[tokio::test]
 async fn after_the_fifth_failure_workers_let_through_few_requests_if_any() {
     let video = Backend::start();
@@ -156,7 +156,7 @@ async fn a_success_on_one_worker_ends_a_row_of_failures_on_another() {
                 .unwrap();
             assert_eq!(answer.status, 500, "round {round}");
         }
-        // The worker must have heard of the row before its success can end it, which nothing shows.
+        // The worker must know of the row of failures before its success can end it, and nothing exposes that.
         tokio::time::sleep(SOON).await;
         assert_eq!(
             connections[2]
@@ -187,7 +187,7 @@ async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
     }
     let before = video.requests();
     video.always(Behaviour::Stall);
-    // Many clients on all workers, again and again: never more than three at the backend.
+    // Many clients on all workers, repeatedly: never more than three requests at the backend.
     let crowds = wait::until("three probes in flight", wait::GENEROUS, || async {
         let crowd = levee_harness::raw::Crowd::ask(envoy.address(), VIDEO, 20)
             .await

@@ -1,11 +1,10 @@
-//! What a service at `PostgreSQL` notices of a cleanup job beside it.
+//! How a cleanup job affects a service that uses the same `PostgreSQL`.
 //!
-//! The job runs for a few seconds, then it rests for as long, and so on. So the same table is looked at with and without
-//! it, and what neighbours do to the machine meets both alike. So does what a job leaves behind, such as work for vacuum: that
-//! is not told apart.
+//! The job alternately runs and rests for a few seconds, so the same table is measured with and without it, and other load
+//! on the machine affects both alike. So do the job's after-effects, such as work for vacuum: they are not separated.
 //!
 //! Started by `cargo xtask bench database`, with the number of rounds. `BENCH_JOB` in the environment has further keys of
-//! the job, such as `, batch: 1000`; what is printed says so.
+//! the job, such as `, batch: 1000`; the output names them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What can be wrong with it, on demand.
+//! Faults on demand.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use super::{Failure, Service};
 
-/// No request is held longer, whatever it asks for.
+/// The longest delay that a request can ask for.
 const LONGEST_DELAY: Duration = Duration::from_mins(10);
 
 const WELL: u8 = 0;
 const FAILING: u8 = 1;
 const HANGING: u8 = 2;
 
-/// The fault that is switched on, and what was asked so far.
+/// The active fault, and the requests so far.
 #[derive(Default)]
 pub(super) struct Faults {
     kind: AtomicU8,
@@ -34,7 +34,7 @@ impl Faults {
     }
 }
 
-/// Counts a request for as long as it is under way, also if nobody waits for its answer any more.
+/// Counts a request while it is in progress, even if its client has left.
 struct InFlight(Service);
 
 impl Drop for InFlight {
@@ -43,7 +43,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Does to a request what was switched on, or what it asks for in its query.
+/// Applies the active fault, or the one that the query asks for.
 pub(super) async fn apply(
     State(service): State<Service>,
     request: Request,
@@ -86,7 +86,7 @@ pub(super) async fn switch(
     Ok(state(State(service)).await)
 }
 
-/// What was asked so far.
+/// The requests so far.
 pub(super) async fn state(State(service): State<Service>) -> Json<Value> {
     let faults = &service.0.faults;
     Json(json!({
@@ -97,7 +97,7 @@ pub(super) async fn state(State(service): State<Service>) -> Json<Value> {
     }))
 }
 
-/// What a request asks for in its query. What isn't understood is left out.
+/// The fault that a query asks for. Invalid values are ignored.
 #[derive(Debug, Default, PartialEq)]
 struct Asked {
     status: Option<StatusCode>,

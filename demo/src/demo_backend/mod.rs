@@ -1,4 +1,4 @@
-//! A service of the kind that Levee is made for, and that knows nothing of it: sessions in Redis, tokens and calls in
+//! A service of the kind that Levee is made for, unaware of it: sessions in Redis, tokens and calls in
 //! `PostgreSQL`, ordinary client libraries, no time limits of its own that would help.
 //!
 //! | request | what it does |
@@ -42,10 +42,10 @@ use tokio::net::TcpListener;
 
 use faults::Faults;
 
-/// How long it waits for Redis: as a widely used client does with the repetitions that it makes by itself.
+/// How long it waits for Redis: like a widely used client with its default retries.
 const REDIS_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Its connections to the database at most.
+/// Maximum of connections to the database.
 const CONNECTIONS: u32 = 4;
 
 /// One service. Clones are the same.
@@ -97,7 +97,7 @@ impl Service {
         })))
     }
 
-    /// Answers requests for ever.
+    /// Answers requests forever.
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
         axum::serve(listener, self.router()).await
     }
@@ -121,7 +121,7 @@ impl Service {
             .route("/healthz", get(who))
             .fallback(who)
             .layer(faults)
-            // Not subject to the faults that they switch.
+            // Not subject to the faults themselves.
             .route("/demo/state", get(faults::state))
             .route("/demo/{fault}", post(faults::switch))
             .with_state(self)
@@ -153,7 +153,7 @@ async fn who(
     })))
 }
 
-/// Why a request can't be done.
+/// Why a request fails.
 #[derive(Debug)]
 enum Failure {
     Without(&'static str),
@@ -204,7 +204,7 @@ fn text<'a>(body: &'a Value, field: &str) -> Result<&'a str, Failure> {
         })
 }
 
-/// The id in a path. Ids are UUIDs; any other text names nothing.
+/// The id in a path. Ids are UUIDs; any other text matches nothing.
 fn id(Path(id): Path<String>, what: &'static str) -> Result<String, Failure> {
     let is_uuid = id.len() == 36
         && id.bytes().enumerate().all(|(at, byte)| match at {

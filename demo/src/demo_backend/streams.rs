@@ -1,4 +1,4 @@
-//! Everything but one answer to one request: uploads, server-sent events, a WebSocket.
+//! Uploads, server-sent events, and a WebSocket.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const EVENT_EVERY: Duration = Duration::from_millis(50);
 /// The most events for one request.
 const MOST_EVENTS: u32 = 10_000;
 
-/// Bytes of a WebSocket message at most.
+/// Largest WebSocket message, in bytes.
 const MESSAGE_LIMIT: usize = 64 * 1024;
 
 /// The length of a body in bytes. The body is not kept.

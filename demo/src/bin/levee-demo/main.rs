@@ -28,7 +28,7 @@ struct Args {
     name: String,
 }
 
-/// Set by Ctrl-C: what is under way ends, nothing more is begun.
+/// Set by Ctrl-C: the current scenario ends, and no other begins.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     thread::spawn(wait_for_interrupt);
-    // What is broken is told as a failure of the scenario; the stack unwinds in either case.
+    // A panic is reported as a failure of the scenario; the stack is dropped in either case.
     match panic::catch_unwind(|| play(&wanted)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,

@@ -77,7 +77,7 @@ impl Gateway {
                 "--concurrency",
                 &args.concurrency.to_string(),
             ])
-            // Transitions of breakers are told at this level; single requests are in the access log.
+            // Logs transitions of breakers; single requests are in the access log.
             .args([
                 "--log-level",
                 "warning",

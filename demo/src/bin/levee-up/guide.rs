@@ -52,7 +52,7 @@ pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
         );
         let _ = writeln!(
             text,
-            "Or let it fail until it is told to work again; the breaker closes by itself after that:\n  \
+            "Or make it fail until you let it recover; the breaker then closes by itself:\n  \
              curl -X POST http://{}/demo/fail\n  curl -X POST http://{}/demo/recover\n",
             first.at, first.at
         );

@@ -45,7 +45,7 @@ pub struct Sidecar {
     _files: TempDir,
 }
 
-/// What is to be started, and in words why a part is left out.
+/// What to start, and why a part is left out.
 #[derive(Debug)]
 pub struct Plan {
     /// The program.
