@@ -1,10 +1,9 @@
 //! `levee check`
 
-use super::Exit;
+use super::{Exit, print_all};
 use crate::check::{Checked, Severity, of_envoy, of_levee};
 use crate::cli;
 use crate::yaml;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 pub fn check(arguments: &cli::Check) -> Exit {
@@ -31,8 +30,7 @@ pub fn check(arguments: &cli::Check) -> Exit {
             }
         }
     }
-    // A reader such as `head` may close the pipe early, which is no failure.
-    let _ = io::stdout().write_all(report(&checked).as_bytes());
+    print_all(report(&checked).as_bytes());
     let has = |severity| checked.iter().any(|(_, checked)| checked.has(severity));
     if is_unread {
         Exit::Failed

@@ -1,11 +1,10 @@
 //! `levee man`
 
-use super::{Exit, failed};
+use super::{Exit, failed, print_all};
 use crate::cli::{self, Cli};
 use anyhow::Context;
 use clap::CommandFactory;
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 /// Prints the page of `levee`, or writes the pages of all commands.
@@ -25,8 +24,7 @@ fn print() -> anyhow::Result<()> {
     let levee = Cli::command().disable_help_subcommand(true);
     let mut page = Vec::new();
     clap_mangen::Man::new(levee).render(&mut page)?;
-    // A reader such as `head` may close the pipe early, which is no failure.
-    let _ = io::stdout().write_all(&page);
+    print_all(&page);
     Ok(())
 }
 

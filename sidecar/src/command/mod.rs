@@ -26,6 +26,7 @@ pub use exit::Exit;
 use crate::check::levee::Valid;
 use crate::config::Config;
 use crate::{check as checks, logging, yaml};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Reads a configuration and starts the log it describes, or prints all findings as `levee check` does.
@@ -50,6 +51,11 @@ fn start_log_by(path: &Path) -> Result<Config, Exit> {
             Err(Exit::Invalid)
         }
     }
+}
+
+/// A reader such as `head` may close the pipe early, which is no failure.
+fn print_all(text: &[u8]) {
+    let _ = io::stdout().write_all(text);
 }
 
 fn failed(error: &anyhow::Error) -> Exit {
