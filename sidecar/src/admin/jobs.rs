@@ -4,7 +4,7 @@ use super::state::Admin;
 use crate::config::Secret;
 use crate::database::cleanup::Cleanup;
 use crate::database::preset::{PRESETS, Preset};
-use crate::database::sql::Action;
+use crate::database::spec::Action;
 use crate::jobs::report::{Outcome, Report};
 use crate::jobs::runner::Runner;
 use axum::Router;
@@ -208,7 +208,7 @@ fn describe(job: &Job) -> Value {
     let spec = &job.job.spec;
     json!({
         "name": job.name,
-        "table": spec.table(),
+        "table": spec.quoted_table(),
         "action": match spec.action {
             Action::Delete => "delete",
             Action::Set(_) => "set",

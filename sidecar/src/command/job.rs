@@ -4,7 +4,7 @@ use crate::admin::describe_report;
 use crate::clock::Clock;
 use crate::config::database::{Database, Job as JobConfig};
 use crate::database::cleanup::Cleanup;
-use crate::database::sql::Action;
+use crate::database::spec::Action;
 use crate::jobs::report::Report;
 use crate::jobs::runner::Runner;
 use crate::jobs::{Job, Run};
@@ -30,7 +30,7 @@ pub fn list(database: &Database) {
             Some(every) => format!("every {}", humantime::format_duration(every)),
             None => "manual runs only".to_owned(),
         };
-        println!("{}: {what} {}, {every}", job.name, job.spec.table());
+        println!("{}: {what} {}, {every}", job.name, job.spec.quoted_table());
     }
 }
 

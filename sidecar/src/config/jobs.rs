@@ -1,7 +1,8 @@
 //! The section `database.jobs`.
 
+use crate::database::identifier::Identifier;
 use crate::database::preset::{PRESETS, Preset};
-use crate::database::sql::{Action, Condition, Identifier, Spec, Value};
+use crate::database::spec::{Action, Assignment, Condition, Spec, Value};
 use crate::jobs::pace::PaceSettings;
 use crate::jobs::settings::JobSettings;
 use levee_config::LONGEST;
@@ -128,19 +129,7 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
         _ => None,
     });
     let assignments = read_assignments(s);
-    let action = match s.choice("action", &[("delete", false), ("set", true)]) {
-        Some(true) if assignments.is_empty() => {
-            s.error("set", "is missing: the columns, such as {status: ended}");
-            Action::Delete
-        }
-        Some(true) => Action::Set(assignments),
-        _ => {
-            if !assignments.is_empty() {
-                s.error("set", "has no meaning where action is not \"set\"");
-            }
-            Action::Delete
-        }
-    };
+    let action = read_action(s, assignments);
     let spec = Spec {
         schema: None,
         table: identifier(s, "table"),
@@ -159,6 +148,27 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     Spec {
         order: order.or(by_time).unwrap_or(key),
         ..spec
+    }
+}
+
+fn read_action(s: &mut Section<'_>, assignments: Vec<Assignment>) -> Action {
+    #[derive(Clone, Copy)]
+    enum Word {
+        Delete,
+        Set,
+    }
+    match s.choice("action", &[("delete", Word::Delete), ("set", Word::Set)]) {
+        Some(Word::Set) if assignments.is_empty() => {
+            s.error("set", "is missing: the columns, such as {status: ended}");
+            Action::Delete
+        }
+        Some(Word::Set) => Action::Set(assignments),
+        Some(Word::Delete) | None => {
+            if !assignments.is_empty() {
+                s.error("set", "has no meaning where action is not \"set\"");
+            }
+            Action::Delete
+        }
     }
 }
 
@@ -182,7 +192,11 @@ fn read_condition(s: &mut Section<'_>) -> Option<Condition> {
     match (before, any, is_null) {
         (Some(before), None, None) => Some(Condition::Before(column, before)),
         (None, Some(any), None) => Some(Condition::In(column, any)),
-        (None, None, Some(is_null)) => Some(Condition::Null(column, is_null)),
+        (None, None, Some(is_null)) => Some(if is_null {
+            Condition::IsNull(column)
+        } else {
+            Condition::IsNotNull(column)
+        }),
         _ => {
             if !s.has("before") || s.has("in") || s.has("is_null") {
                 s.error(
@@ -195,7 +209,7 @@ fn read_condition(s: &mut Section<'_>) -> Option<Condition> {
     }
 }
 
-fn read_assignments(s: &mut Section<'_>) -> Vec<(Identifier, Value)> {
+fn read_assignments(s: &mut Section<'_>) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     for (name, value) in s.values("set") {
         let path = format!("set.{name}");
@@ -207,7 +221,7 @@ fn read_assignments(s: &mut Section<'_>) -> Vec<(Identifier, Value)> {
             }
         };
         match read_value(&value) {
-            Some(value) => assignments.push((column, value)),
+            Some(value) => assignments.push(Assignment { column, value }),
             None => s.error(
                 &path,
                 "must be a text, a number, true, false, null, {ago: 0s} or {seconds_since: column}",

@@ -1,7 +1,7 @@
 //! The section `database.watchdog`.
 
 use crate::database::dialect::Dialect;
-use crate::database::sql::Identifier;
+use crate::database::identifier::Identifier;
 use crate::database::watchdog::{Class, Rule, WatchdogSettings};
 use levee_config::LONGEST;
 use levee_config::reader::Section;

@@ -3,7 +3,8 @@
 use super::connect::Database;
 use super::error::Error;
 use super::preset::Preset;
-use super::sql::{Begin, Parameter, Spec, Statement, Type, Types};
+use super::spec::Spec;
+use super::sql::{Begin, Parameter, Statement, Type, Types, moving_column};
 use crate::jobs::{self, Batch, ErrorKind, Job, Run};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -11,20 +12,16 @@ use sqlx::{AssertSqlSafe, Postgres, Row};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Cleanup {
-    /// Its name; instances whose jobs have the same name and table take turns.
+    /// Instances whose jobs have the same name and table take turns.
     pub name: String,
-    /// Which preset it is, if it is one.
     pub preset: Option<&'static Preset>,
-    /// What it does.
     pub spec: Spec,
-    /// Where.
     pub database: Database,
 }
 
-/// A run of it: a connection of its own, which holds the claim and is closed at the end.
+/// A run with its own connection, which holds the claim and is closed at the end.
 #[derive(Debug)]
 pub struct CleanupRun {
     connection: PoolConnection<Postgres>,
@@ -32,9 +29,9 @@ pub struct CleanupRun {
     database: Database,
     first: Statement,
     next: Statement,
-    /// Where the next batch begins: at the last row of the one before. `None`: at the first row of all.
+    /// Where the next batch begins: at the last row of the previous one. `None`: at the first row.
     from: Option<String>,
-    /// Rows that were handled since it began at the first row.
+    /// Rows handled since it last began at the first row.
     since_first: u64,
     count: Statement,
     claim: String,
@@ -57,7 +54,7 @@ impl Job for Cleanup {
             from: None,
             since_first: 0,
             count: self.spec.count(&types),
-            claim: format!("levee/job/{}/{}", self.name, self.spec.table()),
+            claim: format!("levee/job/{}/{}", self.name, self.spec.quoted_table()),
             database: self.database.clone(),
             connection,
             _place: place,
@@ -78,11 +75,11 @@ impl From<Error> for jobs::Error {
 }
 
 impl Cleanup {
-    /// The types of the columns, also without their lengths: a cast to `varchar(3)`, or to a domain of it, would cut a
-    /// value in silence, where an assignment or a comparison does not. `"char"` and `name` (18 and 19) cut in any case,
-    /// so those are left as text.
+    /// The types of the columns, with and without their lengths: a cast to `varchar(3)`, or to a domain of it, truncates a
+    /// value silently, where an assignment or a comparison does not. `"char"` and `name` (18 and 19) always truncate, so
+    /// they are treated as text.
     async fn types(&self, connection: &mut PoolConnection<Postgres>) -> Result<Types, Error> {
-        let table = self.spec.table();
+        let table = self.spec.quoted_table();
         let all = sqlx::query_as::<_, (String, String, String)>(
             "WITH RECURSIVE c (name, type, modifier) AS (\
              SELECT CAST(attname AS text), atttypid, atttypmod FROM pg_catalog.pg_attribute \
@@ -111,7 +108,7 @@ impl Cleanup {
     }
 
     fn check_columns(&self, types: &Types) -> Result<(), Error> {
-        let table = self.spec.table();
+        let table = self.spec.quoted_table();
         let missing: Vec<String> = self
             .spec
             .columns()
@@ -127,10 +124,10 @@ impl Cleanup {
                 known.join(", ")
             )));
         }
-        if let Some(column) = self.spec.moves(types) {
+        if let Some(column) = moving_column(&self.spec, types) {
             return Err(Error::Permanent(format!(
-                "column {} would be set again and again, to what is another time at each look; give a time, or {{ago: 0s}} \
-                 for that of the moment",
+                "column {} would be set again and again, to a word that means another time at each batch; give a time, or \
+                 {{ago: 0s}} for the current one",
                 column.quoted()
             )));
         }
@@ -138,7 +135,7 @@ impl Cleanup {
     }
 
     async fn check_key(&self, connection: &mut PoolConnection<Postgres>) -> Result<(), Error> {
-        let table = self.spec.table();
+        let table = self.spec.quoted_table();
         let unique = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
              ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass($1)::oid \
@@ -238,7 +235,7 @@ fn number(row: &PgRow, column: usize) -> Result<u64, Error> {
 }
 
 fn unexpected(error: &sqlx::Error) -> Error {
-    Error::Permanent(format!("an answer that was not expected: {error}"))
+    Error::Permanent(format!("an unexpected answer: {error}"))
 }
 
 /// The statement with its parameters.
@@ -247,7 +244,7 @@ fn bound(
     size: u32,
     from: Option<&str>,
 ) -> sqlx::query::Query<'static, Postgres, PgArguments> {
-    // Planned anew each time, with the values: a plan without them may sort all rows for each batch.
+    // Not prepared, so it is planned with the values each time: a plan without them may sort all rows for each batch.
     let mut query = sqlx::query(AssertSqlSafe(statement.text.clone())).persistent(false);
     for parameter in &statement.parameters {
         query = match parameter {

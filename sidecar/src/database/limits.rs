@@ -2,7 +2,7 @@
 
 use super::connect::Database;
 use super::error::Error;
-use super::sql::Identifier;
+use super::identifier::Identifier;
 use super::watchdog::WatchdogSettings;
 use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;

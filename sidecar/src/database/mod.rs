@@ -3,6 +3,7 @@
 //! | module | the one thing in it |
 //! |---|---|
 //! | [`cleanup`] | a job that deletes or changes rows |
+//! | [`spec`] | what such a job does: table, conditions, action |
 //! | [`sql`] | the statements of such a job |
 //! | [`preset`] | jobs for common tables |
 //! | [`watchdog`] | which statements have run too long |
@@ -10,6 +11,7 @@
 //! | [`fingerprint`] | a statement without its values |
 //! | [`limits`] | settings of roles |
 //! | [`undo`] | the file that undoes them |
+//! | [`identifier`] | names of tables, columns and roles |
 //! | [`connect`] | Levee's own connections |
 //! | [`dialect`] | where `PostgreSQL` and `CockroachDB` differ |
 //! | [`error`] | errors of the database |
@@ -21,9 +23,11 @@ pub mod connect;
 pub mod dialect;
 pub mod error;
 pub mod fingerprint;
+pub mod identifier;
 pub mod limits;
 pub mod metrics;
 pub mod preset;
+pub mod spec;
 pub mod sql;
 pub mod undo;
 pub mod watchdog;

@@ -3,7 +3,8 @@
 //! All that distinguishes a preset is its entry in [`PRESETS`]. The configuration, the admin interface and the
 //! metrics iterate over that table.
 
-use super::sql::{Action, Condition, Identifier, Spec, Value};
+use super::identifier::Identifier;
+use super::spec::{Action, Assignment, Condition, Spec, Value};
 use crate::jobs::metrics::OwnNames;
 use std::time::Duration;
 
@@ -68,6 +69,11 @@ fn column(name: &str) -> Identifier {
     Identifier::new(name).expect("names in presets are valid")
 }
 
+fn set(name: &str, value: Value) -> Assignment {
+    let column = column(name);
+    Assignment { column, value }
+}
+
 /// Deletes tokens once they have expired.
 fn expired_tokens(older_than: Duration) -> Spec {
     Spec {
@@ -80,7 +86,7 @@ fn expired_tokens(older_than: Duration) -> Spec {
     }
 }
 
-/// Ends calls that still ring or are active and began longer than `older_than` ago.
+/// Ends calls that are still ringing or active and began longer than `older_than` ago.
 fn stale_calls(older_than: Duration) -> Spec {
     Spec {
         schema: None,
@@ -95,12 +101,9 @@ fn stale_calls(older_than: Duration) -> Spec {
             Condition::Before(column("started_at"), older_than),
         ],
         action: Action::Set(vec![
-            (column("status"), Value::Text("ended".to_owned())),
-            (column("ended_at"), Value::Ago(Duration::ZERO)),
-            (
-                column("duration"),
-                Value::SecondsSince(column("started_at")),
-            ),
+            set("status", Value::Text("ended".to_owned())),
+            set("ended_at", Value::Ago(Duration::ZERO)),
+            set("duration", Value::SecondsSince(column("started_at"))),
         ]),
     }
 }

@@ -1,7 +1,7 @@
 //! The file that says how to undo applied limits.
 
+use super::identifier::Identifier;
 use super::limits::{Change, SETTINGS};
-use super::sql::Identifier;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fs;
