@@ -550,6 +550,47 @@ fn what_is_no_command_is_answered_in_order_and_ends_the_connection() {
 }
 
 #[test]
+fn a_wrong_line_end_behind_an_argument_never_reaches_redis() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).raw(b"*1\r\n$4\r\nPINGxx");
+    assert_eq!(play.connect(), "*2 GET a");
+    play.upstream("$-1\r\n");
+    assert_eq!(
+        play.said(),
+        "$-1\r\n-ERR Protocol error: invalid CRLF in request\r\n"
+    );
+    assert!(play.session.is_over());
+    assert_eq!(play.gate.counts.failure.get(), 0);
+}
+
+#[test]
+fn an_incomplete_line_is_dropped_at_a_stop() {
+    let mut play = Play::new();
+    play.client(&["INCR a"]).raw(b"PIN").connect();
+    play.session.stop();
+    play.upstream(":1\r\n");
+    assert_eq!(play.said(), ":1\r\n");
+    assert!(play.session.is_over());
+    assert_eq!(play.gate.counts.refused_protocol.get(), 0);
+}
+
+#[test]
+fn an_incomplete_line_behind_a_full_pipeline_may_end_later() {
+    let mut play = Play::new();
+    let line = format!("SET a {}\r\n", "v".repeat(1000));
+    let limit = settings().buffered_bytes;
+    play.raw(line.repeat(limit / line.len() + 1).as_bytes())
+        .raw(b"PI");
+    assert!(!play.session.wants_client());
+    let sent = play.connect().matches("SET").count();
+    assert_eq!(
+        play.upstream(&"+OK\r\n".repeat(sent)).said().len(),
+        5 * sent
+    );
+    assert_eq!(play.raw(b"NG\r\n").sent(), "*1 PING");
+}
+
+#[test]
 fn inline_commands_go_out_as_arrays() {
     let mut play = Play::new();
     play.raw(b"\r\nSET a \"b c\"\r\n\r\nPI");

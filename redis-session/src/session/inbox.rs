@@ -90,11 +90,11 @@ impl Inbox {
         self.slice(self.sent, self.sendable())
     }
 
-    /// Scans up to the end of the next command. `may_grow`: more bytes may arrive before others are answered.
-    pub fn scan(&mut self, may_grow: bool) -> Result<Scan, ProtocolError> {
+    /// Scans up to the end of the next command. Without `has_room`, a line that has not ended is too long.
+    pub fn scan(&mut self, has_room: bool) -> Result<Scan, ProtocolError> {
         let rest = self.slice(self.scanned, self.end());
         if !self.scanner.is_within() && rest.first().is_some_and(|byte| *byte != b'*') {
-            return self.rewrite_inline(may_grow);
+            return self.rewrite_inline(has_room);
         }
         let at = self.index(self.scanned);
         let progress = self
@@ -110,7 +110,7 @@ impl Inbox {
     }
 
     /// Rewrites consecutive inline commands as arrays in one pass, so trailing bytes move once.
-    fn rewrite_inline(&mut self, may_grow: bool) -> Result<Scan, ProtocolError> {
+    fn rewrite_inline(&mut self, has_room: bool) -> Result<Scan, ProtocolError> {
         let at = self.index(self.scanned);
         let unscanned = self.bytes.get(at..).unwrap_or_default();
         let (mut commands, mut rest) = (Vec::new(), unscanned);
@@ -134,7 +134,7 @@ impl Inbox {
         }
         let until = self.bytes.len() - rest.len();
         if until == at {
-            return if may_grow {
+            return if has_room {
                 Ok(Scan::Incomplete)
             } else {
                 Err(ProtocolError::LongLine)

@@ -57,7 +57,7 @@ impl Session {
     }
 
     fn scan(&mut self, now: Instant) -> Result<Scan, ProtocolError> {
-        let scan = self.inbox.scan(self.wants_client())?;
+        let scan = self.inbox.scan(self.has_room())?;
         if scan == Scan::Rewritten {
             return Ok(scan);
         }
@@ -73,6 +73,14 @@ impl Session {
             self.stream_command(now);
         }
         Ok(scan)
+    }
+
+    /// Whether an incomplete line may still end: there is room for more of it, or there will be once others are
+    /// answered. When the connection ends, it is dropped without a word.
+    fn has_room(&self) -> bool {
+        self.ending != Ending::No
+            || !self.queue.is_empty()
+            || self.inbox.len() < self.settings.buffered_bytes
     }
 
     fn refuse_size(&mut self, now: Instant) {
