@@ -7,11 +7,12 @@ use std::fmt::Display;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::stack::{COMMAND_LIMIT, HEADER_LIMIT, QUERY_LIMIT, Stack};
-use levee_harness::client::{Answer, NoAnswer, Request};
+use crate::stack::{COMMAND_LIMIT, HEADER_LIMIT, Outcome, QUERY_LIMIT, Stack};
+use levee_harness::client::{Answer, Request};
 use levee_harness::clock::Stopwatch;
+use levee_harness::error::{Context, Error, Result};
 use levee_harness::metrics::Metrics;
 use levee_harness::process::Signal;
 use levee_harness::wait::GENEROUS;
@@ -84,17 +85,24 @@ impl Report {
     }
 
     /// A gauge has a value, soon. Only asked where there is Levee, as are counters.
-    fn gauge(&mut self, stack: &Stack, name: &str, labels: &[(&str, &str)], wanted: u32) {
+    fn gauge(
+        &mut self,
+        stack: &Stack,
+        name: &str,
+        labels: &[(&str, &str)],
+        wanted: u32,
+    ) -> Result<()> {
         if !stack.has_levee() {
-            return;
+            return Ok(());
         }
         let (value, holds) = eventually(|| {
-            let value = stack.metrics().get(name, labels);
-            (value, value == Some(f64::from(wanted)))
-        });
+            let value = stack.metrics()?.get(name, labels);
+            Ok((value, value == Some(f64::from(wanted))))
+        })?;
         let seen = value.map_or_else(|| "absent".to_owned(), |value| value.to_string());
         let wanted = format!("{} is {wanted}", shown(name, labels));
         self.metrics.push(fact(wanted, seen, holds));
+        Ok(())
     }
 
     /// A counter soon grows by at least this much.
@@ -105,29 +113,31 @@ impl Report {
         name: &str,
         labels: &[(&str, &str)],
         least: u32,
-    ) {
+    ) -> Result<()> {
         if !stack.has_levee() {
-            return;
+            return Ok(());
         }
         let (grown, holds) = eventually(|| {
-            let grown = stack.metrics().sum(name, labels) - before.sum(name, labels);
-            (grown, grown >= f64::from(least))
-        });
+            let grown = stack.metrics()?.sum(name, labels) - before.sum(name, labels);
+            Ok((grown, grown >= f64::from(least)))
+        })?;
         let wanted = format!("{} grows by {least} or more", shown(name, labels));
         self.metrics
             .push(fact(wanted, format!("by {grown}"), holds));
+        Ok(())
     }
 
     /// A counter of what goes wrong does not grow.
-    fn unchanged(&mut self, stack: &Stack, before: &Metrics, name: &str) {
+    fn unchanged(&mut self, stack: &Stack, before: &Metrics, name: &str) -> Result<()> {
         if stack.has_levee() {
-            let grown = stack.metrics().sum(name, &[]) - before.sum(name, &[]);
+            let grown = stack.metrics()?.sum(name, &[]) - before.sum(name, &[]);
             self.metrics.push(fact(
                 format!("{name} does not grow"),
                 format!("by {grown}"),
                 grown == 0.0,
             ));
         }
+        Ok(())
     }
 }
 
@@ -150,17 +160,17 @@ fn fact(wanted: impl Display, seen: impl Display, holds: bool) -> Fact {
     }
 }
 
-/// Polls until it holds or time is up, and returns the last observation.
-fn eventually<T>(look: impl FnMut() -> (T, bool)) -> (T, bool) {
+/// Looks until it holds, or for long enough. What was seen last.
+fn eventually<T>(look: impl FnMut() -> Result<(T, bool)>) -> Result<(T, bool)> {
     within(GENEROUS, look)
 }
 
-fn within<T>(bound: Duration, mut look: impl FnMut() -> (T, bool)) -> (T, bool) {
+fn within<T>(bound: Duration, mut look: impl FnMut() -> Result<(T, bool)>) -> Result<(T, bool)> {
     let waited = Stopwatch::start();
     loop {
-        let (seen, holds) = look();
+        let (seen, holds) = look()?;
         if holds || waited.elapsed() > bound {
-            return (seen, holds);
+            return Ok((seen, holds));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -174,9 +184,12 @@ struct Answered {
 }
 
 impl Answered {
-    fn of(results: Vec<Result<Answer, NoAnswer>>) -> Self {
+    fn of(results: Vec<Outcome>) -> Self {
         let clients = results.len();
-        let answers: Vec<Answer> = results.into_iter().filter_map(Result::ok).collect();
+        let answers: Vec<Answer> = results
+            .into_iter()
+            .filter_map(std::result::Result::ok)
+            .collect();
         let slowest = answers.iter().map(|answer| answer.took).max();
         Self {
             clients,
@@ -221,7 +234,8 @@ fn ask(path: &str) -> Request {
 pub struct Scenario {
     pub name: &'static str,
     pub about: &'static str,
-    pub play: fn(&mut Stack) -> Report,
+    /// Plays it.
+    pub play: fn(&mut Stack) -> Result<Report>,
 }
 
 pub const ALL: [Scenario; 5] = [
@@ -252,60 +266,60 @@ pub const ALL: [Scenario; 5] = [
     },
 ];
 
+/// The id in an answer that made something.
+fn made<'a>(what: &str, status: u16, answer: &'a Value) -> Result<&'a str> {
+    let id = answer[what].as_str().filter(|_| status == 201);
+    id.ok_or_else(|| Error::new(format!("no new {what}, but {status}: {answer}")))
+}
+
 /// A new call: the path at which it can be asked for.
-fn a_call(stack: &Stack) -> String {
+fn a_call(stack: &Stack) -> Result<String> {
     let (status, call) = stack.post("/v1/video/calls", &json!({"caller": "ann"}));
-    assert_eq!(status, 201, "{call}");
-    format!("/v1/video/calls/{}", call["call"].as_str().expect("an id"))
+    made("call", status, &call).map(|id| format!("/v1/video/calls/{id}"))
 }
 
 /// A new session: the path at which it can be asked for.
-fn a_session(stack: &Stack) -> String {
+fn a_session(stack: &Stack) -> Result<String> {
     let (status, session) = stack.post("/v1/auth/login", &json!({"user": "ann"}));
-    assert_eq!(status, 201, "{session}");
-    format!(
-        "/v1/auth/session/{}",
-        session["session"].as_str().expect("an id")
-    )
+    made("session", status, &session).map(|id| format!("/v1/auth/session/{id}"))
 }
 
 /// All is normal again: a path answers 200 three times in a row, and the breakers are closed.
-fn normal_again(report: &mut Report, stack: &Stack, path: &str, breakers: &[&str]) {
+fn normal_again(report: &mut Report, stack: &Stack, path: &str, breakers: &[&str]) -> Result<()> {
     let mut in_a_row = 0;
     let took = Stopwatch::start();
     let (status, holds) = eventually(|| {
         let status = stack.get(path).0;
         in_a_row = if status == 200 { in_a_row + 1 } else { 0 };
-        (status, in_a_row >= 3)
-    });
+        Ok((status, in_a_row >= 3))
+    })?;
     let seen = format!("{status}, {:.1} s later", took.elapsed().as_secs_f64());
     report.always("afterwards requests succeed", seen, holds);
     for service in breakers {
         let labels = [("service", *service)];
         // It closes by requests that succeed.
-        let _ = eventually(|| {
-            let state = stack
-                .has_levee()
-                .then(|| stack.metrics().get("circuit_breaker_state", &labels));
-            let closed = state.is_none_or(|state| state == Some(0.0));
+        eventually(|| {
+            let closed = !stack.has_levee()
+                || stack.metrics()?.get("circuit_breaker_state", &labels) == Some(0.0);
             if !closed {
                 stack.get(path);
             }
-            ((), closed)
-        });
-        report.gauge(stack, "circuit_breaker_state", &labels, 0);
+            Ok(((), closed))
+        })?;
+        report.gauge(stack, "circuit_breaker_state", &labels, 0)?;
     }
+    Ok(())
 }
 
 /// The database is slow: statements wait behind a lock.
-pub fn database_slow(stack: &mut Stack) -> Report {
+pub fn database_slow(stack: &mut Stack) -> Result<Report> {
     let mut report = Report::default();
-    let call = a_call(stack);
-    let session = a_session(stack);
-    let before = stack.metrics();
-    let mut holder = stack.postgres.client();
-    let mut lock = holder.transaction().expect("a transaction");
-    lock.batch_execute("LOCK TABLE calls").expect("a lock");
+    let call = a_call(stack)?;
+    let session = a_session(stack)?;
+    let before = stack.metrics()?;
+    let mut holder = stack.postgres.client()?;
+    let mut lock = holder.transaction().context("a transaction")?;
+    lock.batch_execute("LOCK TABLE calls").context("a lock")?;
 
     let crowd = Answered::of(stack.crowd(&ask(&call), CROWD));
     let bound = HEADER_LIMIT + AT_ONCE;
@@ -316,33 +330,33 @@ pub fn database_slow(stack: &mut Stack) -> Report {
     // Requests that got no connection from the pool at first wait once more.
     let bound = 2 * QUERY_LIMIT + AT_ONCE;
     let (left, holds) = within(bound, || {
-        let left = stack.postgres.number(waiting);
-        (left, left == 0)
-    });
+        let left = stack.postgres.number(waiting)?;
+        Ok((left, left == 0))
+    })?;
     let wanted = format!("{bound:?} later no statement waits for the lock");
     report.promise(wanted, format!("{left} wait"), holds);
     let status = stack.get(&session).0;
     report.always("sessions go on meanwhile", status, status == 200);
     let labels = [("database", "app"), ("class", "query")];
-    report.counter(stack, &before, "db_query_timeout_total", &labels, 1);
-    lock.rollback().expect("the end of the lock");
-    normal_again(&mut report, stack, &call, &["video"]);
-    report
+    report.counter(stack, &before, "db_query_timeout_total", &labels, 1)?;
+    lock.rollback().context("the end of the lock")?;
+    normal_again(&mut report, stack, &call, &["video"])?;
+    Ok(report)
 }
 
 /// Redis restarts, and then hangs.
-pub fn redis_down(stack: &mut Stack) -> Report {
+pub fn redis_down(stack: &mut Stack) -> Result<Report> {
     let mut report = Report::default();
-    let session = a_session(stack);
-    let call = a_call(stack);
-    let before = stack.metrics();
+    let session = a_session(stack)?;
+    let call = a_call(stack)?;
+    let before = stack.metrics()?;
 
     let asking = stack.keep_asking(&ask(&session), 4);
-    asking.wait_for(20);
+    asking.wait_for(20)?;
     stack.redis.stop();
     thread::sleep(OUTAGE);
-    stack.redis.start_again().unwrap();
-    asking.wait_for(20);
+    stack.redis.start_again()?;
+    asking.wait_for(20)?;
     let answers = asking.answers(stack);
     let failed = answers
         .iter()
@@ -357,7 +371,7 @@ pub fn redis_down(stack: &mut Stack) -> Report {
         "redis_retry_total",
         &[("upstream", "sessions")],
         1,
-    );
+    )?;
 
     // Each service has its connection (again) before Redis hangs: an old one fails at its next use.
     let (connected, holds) = eventually(|| {
@@ -367,14 +381,14 @@ pub fn redis_down(stack: &mut Stack) -> Report {
             .iter()
             .filter(|answer| answer.status == 200);
         let holds = well.count() == answered.clients;
-        (answered, holds)
-    });
+        Ok((answered, holds))
+    })?;
     report.always(
         "after the restart each service reads the session",
         &connected,
         holds,
     );
-    stack.redis.signal(Signal::Stop);
+    stack.redis.signal(Signal::Stop)?;
     let crowd = Answered::of(stack.crowd(&ask(&session), CROWD));
     let bound = COMMAND_LIMIT + AT_ONCE;
     let wanted = format!("while Redis hangs, {CROWD} clients are answered within {bound:?}");
@@ -383,27 +397,27 @@ pub fn redis_down(stack: &mut Stack) -> Report {
     let (next, holds) = within(PATIENCE, || {
         let next = Answered::of(stack.each_service(&ask(&session)));
         let holds = next.all_within(AT_ONCE);
-        (next, holds)
-    });
+        Ok((next, holds))
+    })?;
     let wanted = "soon all services hear at once that Redis does not answer";
     report.promise(wanted, &next, holds);
     let labels = [("service", "redis:sessions")];
-    report.gauge(stack, "circuit_breaker_state", &labels, 1);
-    report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5);
+    report.gauge(stack, "circuit_breaker_state", &labels, 1)?;
+    report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5)?;
     let status = stack.get(&call).0;
     report.always("calls go on meanwhile", status, status == 200);
-    stack.redis.signal(Signal::Continue);
-    normal_again(&mut report, stack, &session, &["auth", "redis:sessions"]);
-    report
+    stack.redis.signal(Signal::Continue)?;
+    normal_again(&mut report, stack, &session, &["auth", "redis:sessions"])?;
+    Ok(report)
 }
 
 /// A service hangs, ends, and comes back.
-pub fn backend_down(stack: &mut Stack) -> Report {
+pub fn backend_down(stack: &mut Stack) -> Result<Report> {
     let mut report = Report::default();
-    let session = a_session(stack);
-    let call = a_call(stack);
-    let before = stack.metrics();
-    stack.service("video").stand_still();
+    let session = a_session(stack)?;
+    let call = a_call(stack)?;
+    let before = stack.metrics()?;
+    stack.service("video")?.stand_still();
 
     let crowd = Answered::of(stack.crowd(&ask(&call), CROWD));
     let bound = HEADER_LIMIT + AT_ONCE;
@@ -421,8 +435,8 @@ pub fn backend_down(stack: &mut Stack) -> Report {
     let status = stack.get(&session).0;
     report.always("the other services go on meanwhile", status, status == 200);
     let labels = [("service", "video")];
-    report.gauge(stack, "circuit_breaker_state", &labels, 1);
-    report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5);
+    report.gauge(stack, "circuit_breaker_state", &labels, 1)?;
+    report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5)?;
     let rejected = [("service", "video"), ("outcome", "rejected")];
     report.counter(
         stack,
@@ -430,34 +444,34 @@ pub fn backend_down(stack: &mut Stack) -> Report {
         "circuit_breaker_requests_total",
         &rejected,
         8,
-    );
+    )?;
     let kind = [("service", "video"), ("kind", "response_header")];
-    report.counter(stack, &before, "proxy_request_timeout_total", &kind, 5);
+    report.counter(stack, &before, "proxy_request_timeout_total", &kind, 5)?;
 
-    stack.service("video").stop();
-    stack.service("video").start_again();
-    normal_again(&mut report, stack, &call, &["video"]);
-    report
+    stack.service("video")?.stop();
+    stack.service("video")?.start_again()?;
+    normal_again(&mut report, stack, &call, &["video"])?;
+    Ok(report)
 }
 
 /// Tokens expire and nobody removes them.
-pub fn expired_tokens(stack: &mut Stack) -> Report {
+pub fn expired_tokens(stack: &mut Stack) -> Result<Report> {
     let mut report = Report::default();
-    let session = a_session(stack);
-    let before = stack.metrics();
+    let session = a_session(stack)?;
+    let before = stack.metrics()?;
     let id = session.rsplit('/').next().unwrap_or_default();
     let body = json!({"session": id, "email": "ann@example.org"}).to_string();
     let wanted_valid = "SELECT count(*) FROM email_verification_tokens WHERE expires_at > now()";
-    let valid_before = stack.postgres.number(wanted_valid);
-    stack.postgres.add_tokens(EXPIRED_TOKENS, VALID_TOKENS);
+    let valid_before = stack.postgres.number(wanted_valid)?;
+    stack.postgres.add_tokens(EXPIRED_TOKENS, VALID_TOKENS)?;
 
     let request =
         Request::post("/v1/auth/email-token", body).header("content-type", "application/json");
     let asking = stack.keep_asking(&request.bound(PATIENCE), 1);
     let (left, holds) = within(CLEANED_WITHIN, || {
-        let left = stack.postgres.expired_tokens();
-        (left, left == 0)
-    });
+        let left = stack.postgres.expired_tokens()?;
+        Ok((left, left == 0))
+    })?;
     let answers = asking.answers(stack);
     let wanted = format!("{EXPIRED_TOKENS} expired tokens are removed within {CLEANED_WITHIN:?}");
     report.promise(wanted, format!("{left} are left"), holds);
@@ -467,7 +481,7 @@ pub fn expired_tokens(stack: &mut Stack) -> Report {
         .count();
     let seen = format!("{made} of {} requests for one succeeded", answers.len());
     report.always("new tokens are made meanwhile", seen, made == answers.len());
-    let valid = stack.postgres.number(wanted_valid);
+    let valid = stack.postgres.number(wanted_valid)?;
     let lost =
         valid_before + i64::from(VALID_TOKENS) + i64::try_from(made).unwrap_or(i64::MAX) - valid;
     report.always("no valid token is lost", format!("{lost} were"), lost == 0);
@@ -477,50 +491,48 @@ pub fn expired_tokens(stack: &mut Stack) -> Report {
         "auth_cleanup_expired_tokens_total",
         &[],
         EXPIRED_TOKENS,
-    );
+    )?;
     report.counter(
         stack,
         &before,
         "auth_cleanup_duration_seconds_count",
         &[],
         1,
-    );
-    report.unchanged(stack, &before, "auth_cleanup_failed_total");
-    normal_again(&mut report, stack, &session, &["auth"]);
-    report
+    )?;
+    report.unchanged(stack, &before, "auth_cleanup_failed_total")?;
+    normal_again(&mut report, stack, &session, &["auth"])?;
+    Ok(report)
 }
 
 /// Calls are never ended.
-pub fn stale_calls(stack: &mut Stack) -> Report {
+pub fn stale_calls(stack: &mut Stack) -> Result<Report> {
     let mut report = Report::default();
-    let recent = a_call(stack);
-    let before = stack.metrics();
+    let recent = a_call(stack)?;
+    let before = stack.metrics()?;
     stack.postgres.execute(&format!(
         "INSERT INTO calls (status, started_at) SELECT (ARRAY['ringing', 'active'])[1 + n % 2], \
            now() - interval '25 hours' FROM generate_series(1, {STALE_CALLS}) n; \
          INSERT INTO calls (status, started_at) SELECT 'active', now() - interval '23 hours' \
            FROM generate_series(1, {RECENT_CALLS})"
-    ));
+    ))?;
     let stale =
         "SELECT call_id::text FROM calls WHERE started_at < now() - interval '24 hours' LIMIT 1";
-    let row = stack.postgres.client().query_one(stale, &[]);
-    let id: String = row.expect("a call that is stale").get(0);
+    let row = stack.postgres.client()?.query_one(stale, &[]);
+    let id: String = row.context("a call that is stale")?.get(0);
     let stale = format!("/v1/video/calls/{id}");
     let since = Stopwatch::start();
     let (seen, holds) = within(CLEANED_WITHIN, || {
         let call = stack.get(&stale).1;
-        (
-            format!("its status is {}", call["status"]),
-            call["status"] == "ended",
-        )
-    });
+        let seen = format!("its status is {}", call["status"]);
+        Ok((seen, call["status"] == "ended"))
+    })?;
     let wanted = format!("a client sees a stale call ended within {CLEANED_WITHIN:?}");
     report.promise(wanted, seen, holds);
     let open = "SELECT count(*) FROM calls WHERE status <> 'ended' AND started_at < now() - interval '24 hours'";
     let (left, holds) = within(CLEANED_WITHIN.saturating_sub(since.elapsed()), || {
-        let left = stack.postgres.number(open);
-        (left, left == 0)
-    });
+        let left = stack.postgres.number(open)?;
+        Ok((left, left == 0))
+    })?;
     report.promise(
         format!("all {STALE_CALLS} are ended by then"),
         format!("{left} are not"),
@@ -531,7 +543,7 @@ pub fn stale_calls(stack: &mut Stack) -> Report {
     let open = stack.postgres.number(
         "SELECT count(*) FROM calls WHERE status = 'active' AND ended_at IS NULL \
         AND started_at > now() - interval '24 hours'",
-    );
+    )?;
     report.always(
         format!("{RECENT_CALLS} calls of 23 hours are left alone"),
         open,
@@ -543,19 +555,19 @@ pub fn stale_calls(stack: &mut Stack) -> Report {
         "video_cleanup_stale_calls_total",
         &[],
         STALE_CALLS,
-    );
+    )?;
     report.counter(
         stack,
         &before,
         "video_cleanup_duration_seconds_count",
         &[],
         1,
-    );
-    report.unchanged(stack, &before, "video_cleanup_failed_total");
+    )?;
+    report.unchanged(stack, &before, "video_cleanup_failed_total")?;
     let (status, _) = stack.post(&format!("{recent}/end"), &json!({}));
     report.always("it can be ended by who made it", status, status == 200);
-    normal_again(&mut report, stack, &recent, &["video"]);
-    report
+    normal_again(&mut report, stack, &recent, &["video"])?;
+    Ok(report)
 }
 
 #[cfg(test)]

@@ -2,14 +2,11 @@
 //! Levee, to see what it changes.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fmt::Write;
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,16 +14,20 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use levee_harness::address::free_address;
+use levee_harness::built;
 use levee_harness::client::{Answer, NoAnswer, Request};
-use levee_harness::clock::Stopwatch;
 use levee_harness::envoy::{Envoy, Start};
 use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::error::{Context, Error, Result};
 use levee_harness::metrics::Metrics;
 use levee_harness::postgres::Postgres;
 use levee_harness::process::{Process, Signal};
 use levee_harness::redis::Redis;
 use levee_harness::sidecar::{self, Sidecar};
-use levee_harness::wait::GENEROUS;
+use levee_harness::wait::{GENEROUS, until_blocking};
+
+/// What became of a request.
+pub type Outcome = std::result::Result<Answer, NoAnswer>;
 
 /// The services, as `envoy/gateway.yaml` has them.
 pub const SERVICES: [&str; 4] = ["auth", "chat", "video", "storage"];
@@ -89,30 +90,33 @@ pub struct Stack {
 
 impl Stack {
     /// Starts all of it, with these parts of Levee.
-    pub fn start(parts: Parts) -> Self {
+    pub fn start(parts: Parts) -> Result<Self> {
         Self::start_with(parts, &Start::default())
     }
 
     /// As [`Self::start`], with what Envoy's start allows.
-    pub fn start_with(parts: Parts, start: &Start) -> Self {
-        let runtime = Runtime::new().expect("start the threads of requests");
+    pub fn start_with(parts: Parts, start: &Start) -> Result<Self> {
+        let runtime = Runtime::new().context("start the threads of requests")?;
         // What was written is there again after a restart.
-        let redis = Redis::start_with(&["--appendonly", "yes"]).unwrap();
-        let postgres = Postgres::with_tables().unwrap();
+        let redis = Redis::start_with(&["--appendonly", "yes"])?;
+        let postgres = Postgres::with_tables()?;
         // The sidecar reads Envoy, and Envoy's services reach Redis by the sidecar: one address must be known before.
-        let admin = start.admin.unwrap_or_else(free_address);
-        let sidecar = levee_yaml(parts, &redis, &postgres, admin).map(|yaml| Sidecar::start(&yaml));
+        let admin = match start.admin {
+            Some(admin) => admin,
+            None => free_address()?,
+        };
+        let sidecar = levee_yaml(parts, &redis, &postgres, admin)
+            .map(|yaml| Sidecar::start(&yaml))
+            .transpose()?;
         let redis_address = match &sidecar {
-            Some(sidecar) if parts.redis_proxy => sidecar.address(),
+            Some(sidecar) if parts.redis_proxy => sidecar.address()?,
             _ => redis.address,
         };
-        let services: BTreeMap<_, _> = SERVICES
-            .into_iter()
-            .map(|name| {
-                let database = postgres.url_of("app");
-                (name, Service::start(name, redis_address, &database))
-            })
-            .collect();
+        let mut services = BTreeMap::new();
+        for name in SERVICES {
+            let service = Service::start(name, redis_address, &postgres.url_of("app"))?;
+            services.insert(name, service);
+        }
         let config = services.values().fold(gateway(parts), |config, service| {
             config.upstream(service.name, service.address)
         });
@@ -120,8 +124,8 @@ impl Stack {
             admin: Some(admin),
             ..start.clone()
         };
-        let gateway = runtime.block_on(Envoy::start_with(config, &start));
-        Self {
+        let gateway = runtime.block_on(Envoy::start_with(config, &start))?;
+        Ok(Self {
             redis,
             postgres,
             sidecar,
@@ -129,7 +133,7 @@ impl Stack {
             services,
             gateway,
             runtime,
-        }
+        })
     }
 
     /// Whether all of Levee is there.
@@ -143,36 +147,33 @@ impl Stack {
     }
 
     /// One of [`SERVICES`].
-    pub fn service(&mut self, name: &str) -> &mut Service {
-        self.services.get_mut(name).expect("one of the services")
+    pub fn service(&mut self, name: &str) -> Result<&mut Service> {
+        let service = self.services.get_mut(name);
+        service.ok_or_else(|| Error::new(format!("there is no service `{name}`")))
     }
 
     /// Sends a request through the gateway.
-    pub fn send(&self, request: &Request) -> Result<Answer, NoAnswer> {
+    pub fn send(&self, request: &Request) -> Outcome {
         self.send_to(self.address(), request)
     }
 
     /// Sends a request to any address.
-    pub fn send_to(&self, to: SocketAddr, request: &Request) -> Result<Answer, NoAnswer> {
+    pub fn send_to(&self, to: SocketAddr, request: &Request) -> Outcome {
         self.runtime.block_on(request.send(to))
     }
 
-    /// Sends the same request from this many clients at once, through the gateway.
-    pub fn crowd(&self, request: &Request, clients: usize) -> Vec<Result<Answer, NoAnswer>> {
+    /// Sends the same request from so many clients at once, through the gateway.
+    pub fn crowd(&self, request: &Request, clients: usize) -> Vec<Outcome> {
         self.send_to_all(vec![self.address(); clients], request)
     }
 
     /// Sends the same request directly to each of the services at once.
-    pub fn each_service(&self, request: &Request) -> Vec<Result<Answer, NoAnswer>> {
+    pub fn each_service(&self, request: &Request) -> Vec<Outcome> {
         let addresses = self.services.values().map(|service| service.address);
         self.send_to_all(addresses.collect(), request)
     }
 
-    fn send_to_all(
-        &self,
-        addresses: Vec<SocketAddr>,
-        request: &Request,
-    ) -> Vec<Result<Answer, NoAnswer>> {
+    fn send_to_all(&self, addresses: Vec<SocketAddr>, request: &Request) -> Vec<Outcome> {
         self.runtime.block_on(async {
             let mut under_way = JoinSet::new();
             for to in addresses {
@@ -226,17 +227,17 @@ impl Stack {
     }
 
     /// All metrics of Levee's: at the sidecar, which shows the gateway's too; at the gateway, where there is no sidecar.
-    pub fn metrics(&self) -> Metrics {
+    pub fn metrics(&self) -> Result<Metrics> {
         let page = match &self.sidecar {
-            Some(sidecar) => sidecar.get("/metrics").1,
-            None => self.ask_envoy("/stats/prometheus"),
+            Some(sidecar) => sidecar.get("/metrics")?.1,
+            None => self.ask_envoy("/stats/prometheus")?,
         };
-        Metrics::parse(&page).unwrap_or_else(|error| panic!("the metrics, {error}"))
+        Metrics::parse(&page).context("the metrics")
     }
 
     /// What Envoy's admin interface answers.
-    pub fn ask_envoy(&self, path: &str) -> String {
-        self.block_on(self.gateway.ask_admin(path)).text()
+    pub fn ask_envoy(&self, path: &str) -> Result<String> {
+        Ok(self.block_on(self.gateway.ask_admin(path))?.text())
     }
 }
 
@@ -245,29 +246,32 @@ impl Stack {
 pub struct Asking {
     ended: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    tasks: JoinSet<Vec<Result<Answer, NoAnswer>>>,
+    tasks: JoinSet<Vec<Outcome>>,
 }
 
 impl Asking {
-    /// Waits until this many more requests have ended.
-    pub fn wait_for(&self, more: usize) {
+    /// Waits until so many more requests have come to an end.
+    pub fn wait_for(&self, more: usize) -> Result<()> {
         let enough = self.answered.load(Ordering::Relaxed) + more;
-        let waited = Stopwatch::start();
-        while self.answered.load(Ordering::Relaxed) < enough {
-            assert!(waited.elapsed() < GENEROUS, "waited for {more} answers");
-            thread::sleep(Duration::from_millis(5));
-        }
+        until_blocking(&format!("{more} more answers"), GENEROUS, || {
+            let answered = self.answered.load(Ordering::Relaxed);
+            if answered < enough {
+                Err(format!("{answered} of {enough}"))
+            } else {
+                Ok(())
+            }
+        })
     }
 
-    /// Lets each client finish its last request, and returns all answers.
-    pub fn answers(self, stack: &Stack) -> Vec<Result<Answer, NoAnswer>> {
+    /// Lets each end its last request: all that they saw.
+    pub fn answers(self, stack: &Stack) -> Vec<Outcome> {
         self.ended.store(true, Ordering::Relaxed);
         stack.block_on(self.tasks.join_all()).concat()
     }
 }
 
-/// Status and JSON of an answer; 0 and the reason without an answer.
-fn answer_of(answer: Result<Answer, NoAnswer>) -> (u16, Value) {
+/// Status and JSON of an answer; 0 and the reason where there was none.
+fn answer_of(answer: Outcome) -> (u16, Value) {
     match answer {
         Ok(answer) => (
             answer.status,
@@ -338,36 +342,30 @@ pub struct Service {
 
 impl Service {
     /// Starts one on a free port.
-    pub fn start(name: &'static str, redis: SocketAddr, database: &str) -> Self {
+    pub fn start(name: &'static str, redis: SocketAddr, database: &str) -> Result<Self> {
         let mut service = Self {
             name,
-            address: free_address(),
+            address: free_address()?,
             redis,
             database: database.to_owned(),
             process: None,
         };
-        service.start_again();
-        service
+        service.start_again()?;
+        Ok(service)
     }
 
     /// Starts it again at the same address, after [`stop`](Self::stop).
-    pub fn start_again(&mut self) {
-        let mut command = Command::new(program());
+    pub fn start_again(&mut self) -> Result<()> {
+        let mut command = Command::new(built::program("levee-demo-backend")?);
         command
             .args(["--listen", &self.address.to_string(), "--name", self.name])
             .args(["--redis", &format!("redis://{}", self.redis)])
             .args(["--database", &self.database])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let process = Process::spawn(command, Signal::Kill)
-            .unwrap_or_else(|error| panic!("{} can't be started: {error}", program().display()));
-        let process = self.process.insert(process);
-        let waited = Stopwatch::start();
-        while TcpStream::connect(self.address).is_err() {
-            assert!(process.exit_status().is_none(), "{} has ended", self.name);
-            assert!(waited.elapsed() < GENEROUS, "{} does not listen", self.name);
-            thread::sleep(Duration::from_millis(5));
-        }
+        let process = self.process.insert(Process::spawn(command, Signal::Kill)?);
+        let name = format!("the service {}", self.name);
+        process.until_it_listens(&name, self.address, GENEROUS, String::new)
     }
 
     /// Ends it at once, as a crash would.
@@ -384,15 +382,4 @@ impl Service {
             process.signal(Signal::Stop);
         }
     }
-}
-
-/// The program `levee-demo-backend`: beside this one, or one folder up where this one is a test.
-fn program() -> PathBuf {
-    let own = env::current_exe().expect("the path of this program");
-    let folder = own.parent().expect("a program is in a folder");
-    let builds = folder
-        .parent()
-        .filter(|_| folder.ends_with("deps"))
-        .unwrap_or(folder);
-    builds.join("levee-demo-backend")
 }

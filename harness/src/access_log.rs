@@ -1,19 +1,20 @@
-//! Envoy's JSON access log, as it is being written.
+//! Reads Envoy's JSON access log while Envoy writes it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::error::{Context, Result};
 use crate::wait;
 
-/// A log file with one JSON object a line.
+/// A log file with one JSON object per line.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     path: PathBuf,
 }
 
-/// One line of it.
+/// One line.
 #[derive(Debug, Clone)]
 pub struct Line(pub Value);
 
@@ -35,18 +36,18 @@ impl Line {
 }
 
 impl AccessLog {
-    /// The log in this file, which may not be there yet.
+    /// The log in this file, which need not exist yet.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// Where it is.
+    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// All complete lines so far.
-    pub fn lines(&self) -> Vec<Line> {
+    pub fn lines(&self) -> Result<Vec<Line>> {
         let bytes = std::fs::read(&self.path).unwrap_or_default();
         let complete = bytes
             .iter()
@@ -55,10 +56,9 @@ impl AccessLog {
         String::from_utf8_lossy(&bytes[..complete])
             .lines()
             .map(|line| {
-                Line(
-                    serde_json::from_str(line)
-                        .unwrap_or_else(|error| panic!("not JSON ({error}): {line}")),
-                )
+                serde_json::from_str(line)
+                    .map(Line)
+                    .context(format!("a line of the access log is not JSON: {line}"))
             })
             .collect()
     }
@@ -69,9 +69,9 @@ impl AccessLog {
         what: &str,
         bound: Duration,
         fits: impl Fn(&Line) -> bool,
-    ) -> Line {
+    ) -> Result<Line> {
         wait::until_now(&format!("a log line {what}"), bound, || {
-            let mut lines = self.lines();
+            let mut lines = self.lines().map_err(|error| error.to_string())?;
             match lines.iter().position(&fits) {
                 Some(at) => Ok(lines.swap_remove(at)),
                 None => Err(format!(
@@ -85,7 +85,7 @@ impl AccessLog {
     }
 
     /// Waits for the line of the request with this id (`x-request-id`, which Envoy sends back to the client).
-    pub async fn of_request(&self, id: &str) -> Line {
+    pub async fn of_request(&self, id: &str) -> Result<Line> {
         self.wait_for(&format!("of request {id}"), wait::GENEROUS, |line| {
             line.text("request_id") == id
         })
@@ -93,7 +93,7 @@ impl AccessLog {
     }
 
     /// Waits for the first line with this path (without the query).
-    pub async fn of_path(&self, path: &str) -> Line {
+    pub async fn of_path(&self, path: &str) -> Result<Line> {
         self.wait_for(&format!("of path {path}"), wait::GENEROUS, |line| {
             line.text("path") == path
         })

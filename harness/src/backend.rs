@@ -3,27 +3,30 @@
 //! ```no_run
 //! use levee_harness::backend::{Backend, Behaviour};
 //!
-//! let auth = Backend::start();                       // answers 200
+//! let auth = Backend::start()?;                            // answers 200
 //! auth.next([Behaviour::status(500), Behaviour::Stall]);   // the next two requests
 //! auth.always(Behaviour::status(204));                     // all after them
 //! assert_eq!(auth.requests(), 0);
+//! # Ok::<(), levee_harness::error::Error>(())
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::error::{Context, Error, Result};
+use crate::lock::lock;
+use crate::runtime::runtime;
 use crate::{raw, wait};
 
 /// Limits for what one request may hold here.
@@ -185,6 +188,8 @@ pub struct Seen {
     pub answered: usize,
     /// The last requests, at most 10,000.
     pub last: VecDeque<SeenRequest>,
+    /// Why a connection was closed because what came on it is not HTTP.
+    pub not_http: Option<String>,
 }
 
 type Choice = Arc<dyn Fn(usize, &SeenRequest) -> Behaviour + Send + Sync>;
@@ -220,21 +225,21 @@ impl fmt::Debug for Backend {
 
 impl Backend {
     /// Starts one that answers every request with 200.
-    pub fn start() -> Self {
-        let backend = Self::start_refusing();
-        backend.accept();
-        backend
+    pub fn start() -> Result<Self> {
+        let backend = Self::start_refusing()?;
+        backend.accept()?;
+        Ok(backend)
     }
 
     /// Starts one that refuses connections, until [`Self::accept`].
-    pub fn start_refusing() -> Self {
+    pub fn start_refusing() -> Result<Self> {
         let reserved =
-            bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("bind a port on 127.0.0.1");
+            bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("bind a port on 127.0.0.1")?;
         let address = reserved
             .local_addr()
-            .ok()
-            .and_then(|address| address.as_socket())
-            .expect("an IP address");
+            .context("the address of a backend")?
+            .as_socket()
+            .ok_or_else(|| Error::new("a backend has no IP address"))?;
         let always: Choice = Arc::new(|_, _| Behaviour::status(200));
         let script = Mutex::new(Script {
             next: VecDeque::new(),
@@ -245,12 +250,12 @@ impl Backend {
             script,
             seen: Mutex::default(),
         });
-        Self {
+        Ok(Self {
             address,
             shared,
             _reserved: reserved,
             serving: Mutex::new(None),
-        }
+        })
     }
 
     /// Where it is.
@@ -293,20 +298,20 @@ impl Backend {
     }
 
     /// Opens the port (again).
-    pub fn accept(&self) {
-        self.serve(serve);
+    pub fn accept(&self) -> Result<()> {
+        self.serve(serve)
     }
 
     /// Accepts connections and says nothing on them, ever: to a client that begins with TLS, a silent handshake.
-    pub fn be_silent(&self) {
+    pub fn be_silent(&self) -> Result<()> {
         self.serve(|stream, _| async move {
-            // Holding it open is all that is asked.
+            // Only holds it open.
             let _held = stream;
             std::future::pending::<()>().await;
-        });
+        })
     }
 
-    fn serve<F, Fut>(&self, each: F)
+    fn serve<F, Fut>(&self, each: F) -> Result<()>
     where
         F: Fn(TcpStream, Arc<Shared>) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
@@ -314,7 +319,7 @@ impl Backend {
         let mut serving = lock(&self.serving);
         // The old listener must be gone before the port can be listened on again.
         *serving = None;
-        let listener = listen(self.address);
+        let listener = listen(self.address)?;
         let shared = Arc::clone(&self.shared);
         let mut tasks = JoinSet::new();
         tasks.spawn_on(
@@ -329,9 +334,10 @@ impl Backend {
                     connections.spawn(each(stream, Arc::clone(&shared)));
                 }
             },
-            runtime().handle(),
+            runtime()?.handle(),
         );
         *serving = Some(tasks);
+        Ok(())
     }
 
     // --- what it saw ---------------------------------------------------------------------------------------------
@@ -347,45 +353,44 @@ impl Backend {
     }
 
     /// The last request that came.
-    pub fn last_request(&self) -> SeenRequest {
-        lock(&self.shared.seen)
-            .last
-            .back()
-            .expect("a request has come")
-            .clone()
+    pub fn last_request(&self) -> Result<SeenRequest> {
+        let last = lock(&self.shared.seen).last.back().cloned();
+        last.ok_or_else(|| Error::new("the backend has seen no request"))
     }
 
     /// Waits until what it saw `fits`.
-    pub async fn wait_until(&self, what: &str, fits: impl Fn(&Seen) -> bool) {
+    pub async fn wait_until(&self, what: &str, fits: impl Fn(&Seen) -> bool) -> Result<()> {
         wait::until_now(&format!("the backend to see {what}"), wait::GENEROUS, || {
             let seen = lock(&self.shared.seen);
             if fits(&seen) {
                 return Ok(());
             }
             Err(format!(
-                "{} connections, {} requests, {} in flight (most {}), {} cancelled, {} answered",
-                seen.connections, seen.requests, seen.in_flight, seen.most_in_flight, seen.cancelled, seen.answered
+                "{} connections, {} requests, {} in flight (most {}), {} cancelled, {} answered, not HTTP: {:?}",
+                seen.connections,
+                seen.requests,
+                seen.in_flight,
+                seen.most_in_flight,
+                seen.cancelled,
+                seen.answered,
+                seen.not_http
             ))
         })
-        .await;
+        .await
     }
 
     /// Waits until so many requests are under way.
-    pub async fn wait_in_flight(&self, count: usize) {
+    pub async fn wait_in_flight(&self, count: usize) -> Result<()> {
         self.wait_until(&format!("{count} requests in flight"), |seen| {
             seen.in_flight == count
         })
-        .await;
+        .await
     }
 }
 
 /// Whether request `number` is one of those, when so many per thousand are, spread as evenly as can be.
 pub fn spread(number: usize, per_thousand: usize) -> bool {
     (number + 1) * per_thousand / 1000 > number * per_thousand / 1000
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
@@ -396,8 +401,8 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-pub(crate) fn listen(address: SocketAddr) -> TcpListener {
-    let _context = runtime().enter();
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let _context = runtime()?.enter();
     // The task that held the old listener is dropped by another thread, which may take a moment.
     let mut last = None;
     for _ in 0..200 {
@@ -406,25 +411,12 @@ pub(crate) fn listen(address: SocketAddr) -> TcpListener {
             socket.set_nonblocking(true)?;
             TcpListener::from_std(socket.into())
         }) {
-            Ok(listener) => return listener,
+            Ok(listener) => return Ok(listener),
             Err(error) => last = Some(error),
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("listen on {address}: {last:?}");
-}
-
-/// All backends run apart from the tests' own runtimes, so that neither can hold up the other.
-pub(crate) fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("backends")
-            .enable_all()
-            .build()
-            .expect("start the backends' runtime")
-    })
+    Err(Error::new(format!("listen on {address}: {last:?}")))
 }
 
 /// One connection with the bytes that were read ahead.
@@ -484,7 +476,15 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         stream,
         ahead: BytesMut::new(),
     };
-    while let Some(head) = connection.read_head().await {
+    loop {
+        let head = match connection.read_head().await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(why) => {
+                lock(&shared.seen).not_http = Some(why.to_string());
+                return;
+            }
+        };
         let in_flight = InFlight::begin(&shared, &head.request);
         let behaviour = {
             let mut script = lock(&shared.script);
@@ -580,19 +580,20 @@ impl Connection {
         }
     }
 
-    /// Reads the head of the next request; none where the connection ends before it.
-    async fn read_head(&mut self) -> Option<Head> {
+    /// Reads the head of the next request; none if the connection ends before it.
+    async fn read_head(&mut self) -> Result<Option<Head>> {
         loop {
-            if let Some((head, length)) = parse_head(&self.ahead) {
+            if let Some((head, length)) = parse_head(&self.ahead)? {
                 self.ahead.advance(length);
-                return Some(head);
+                return Ok(Some(head));
             }
-            assert!(
-                self.ahead.len() < HEAD_LIMIT,
-                "a request's head of more than {HEAD_LIMIT} bytes"
-            );
-            if !self.read_more().await.ok()? {
-                return None;
+            if self.ahead.len() >= HEAD_LIMIT {
+                return Err(Error::new(format!(
+                    "a request's head of more than {HEAD_LIMIT} bytes"
+                )));
+            }
+            if !matches!(self.read_more().await, Ok(true)) {
+                return Ok(None);
             }
         }
     }
@@ -701,16 +702,16 @@ impl Connection {
 }
 
 /// The head at the beginning of `bytes` and its length; none while it is incomplete.
-fn parse_head(bytes: &[u8]) -> Option<(Head, usize)> {
+fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
     let mut parsed = httparse::Request::new(&mut headers);
     let length = match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return None,
-        Err(error) => panic!(
-            "the gateway sent what is not HTTP ({error}): {}",
-            String::from_utf8_lossy(bytes)
-        ),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => {
+            let sent = String::from_utf8_lossy(bytes);
+            return Err(Error::new(format!("{error}: {sent}")));
+        }
     };
     let request = SeenRequest {
         method: parsed.method.unwrap_or_default().to_string(),
@@ -735,14 +736,14 @@ fn parse_head(bytes: &[u8]) -> Option<(Head, usize)> {
         BodyLength::Bytes(length.unwrap_or(0))
     };
     let expects_continue = has("expect", "100-continue");
-    Some((
+    Ok(Some((
         Head {
             request,
             body,
             expects_continue,
         },
         length,
-    ))
+    )))
 }
 
 #[cfg(test)]

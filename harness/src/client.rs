@@ -1,9 +1,9 @@
-//! HTTP requests, each on a connection of its own or several on one.
+//! The HTTP client: requests on new connections or on one, with or without a runtime.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +20,9 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::clock::Stopwatch;
+use crate::runtime::runtime;
 
-/// How long a request may take unless it says otherwise: no test hangs for ever.
+/// How long a request may take by default, so that no test hangs.
 const BOUND: Duration = Duration::from_mins(1);
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -34,6 +35,8 @@ pub struct Request {
     headers: HeaderMap,
     body: Upload,
     bound: Duration,
+    /// Why it can't be sent.
+    invalid: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,18 +49,18 @@ enum Upload {
     },
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body as far as it came.
+    /// The body, as much of it as came.
     pub body: Bytes,
-    /// Trailers, where there were any.
+    /// The trailers, if any.
     pub trailers: Option<HeaderMap>,
-    /// Why the body ended before it was complete; none where it was.
+    /// Why the body is incomplete; none if it is complete.
     pub broken: Option<String>,
     /// From sending to the headers.
     pub until_headers: Duration,
@@ -66,7 +69,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A header as text; empty where it is absent.
+    /// A header as text; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -90,9 +93,11 @@ impl Answer {
     }
 }
 
-/// Why nothing came back.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoAnswer {
+    /// The request is not valid HTTP, so it was not sent.
+    Invalid(String),
     /// No connection.
     NotConnected(String),
     /// The connection ended before the headers of an answer.
@@ -104,6 +109,7 @@ pub enum NoAnswer {
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Invalid(why) => write!(f, "not a request: {why}"),
             Self::NotConnected(why) => write!(f, "no connection: {why}"),
             Self::Ended(why) => write!(f, "the connection ended without an answer: {why}"),
             Self::TooLate(bound) => write!(f, "no answer within {bound:?}"),
@@ -122,6 +128,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: Upload::Whole(Bytes::new()),
             bound: BOUND,
+            invalid: None,
         }
     }
 
@@ -138,18 +145,23 @@ impl Request {
         }
     }
 
-    /// Adds a header. Its value may be any bytes that HTTP allows; for others see [`crate::raw`].
+    /// Adds a header. Its value may be any bytes that HTTP allows; for others see [`crate::raw`]. Sending fails if name or
+    /// value are invalid.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        let name: HeaderName = name.parse().expect("a header name");
-        self.headers.append(
-            name,
-            HeaderValue::from_bytes(value.as_ref()).expect("a header value"),
-        );
+        match (
+            HeaderName::try_from(name),
+            HeaderValue::from_bytes(value.as_ref()),
+        ) {
+            (Ok(name), Ok(value)) => {
+                self.headers.append(name, value);
+            }
+            _ => self.invalid = Some(format!("the header `{name}`")),
+        }
         self
     }
 
-    /// Uploads so many chunks, with a pause before each but the first.
+    /// Uploads `chunks` chunks, with a pause before each but the first.
     #[must_use]
     pub fn slow_body(mut self, chunk: impl Into<Bytes>, chunks: usize, pause: Duration) -> Self {
         self.body = Upload::Slow {
@@ -160,7 +172,7 @@ impl Request {
         self
     }
 
-    /// How long it may take in all.
+    /// Sets how long it may take in all.
     #[must_use]
     pub fn bound(mut self, bound: Duration) -> Self {
         self.bound = bound;
@@ -172,7 +184,21 @@ impl Request {
         Connection::open(to).await?.send(self).await
     }
 
-    fn build(&self, authority: &str, http2: bool) -> http::Request<Body> {
+    /// As [`Self::send`], for callers without a runtime. Blocks the thread.
+    pub fn send_blocking(&self, to: SocketAddr) -> Result<Answer, NoAnswer> {
+        let runtime = runtime().map_err(|error| NoAnswer::NotConnected(error.to_string()))?;
+        let (reply, answer) = mpsc::channel();
+        let request = self.clone();
+        runtime.spawn(async move { reply.send(request.send(to).await) });
+        answer
+            .recv()
+            .unwrap_or_else(|_| Err(NoAnswer::Ended("the task that sends has ended".into())))
+    }
+
+    fn build(&self, authority: &str, http2: bool) -> Result<http::Request<Body>, NoAnswer> {
+        if let Some(invalid) = &self.invalid {
+            return Err(NoAnswer::Invalid(invalid.clone()));
+        }
         let target = if http2 {
             format!("http://{authority}{}", self.path)
         } else {
@@ -182,13 +208,14 @@ impl Request {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = target
             .parse()
-            .unwrap_or_else(|error| panic!("{target}: {error}"));
+            .map_err(|error| NoAnswer::Invalid(format!("{target}: {error}")))?;
         *request.headers_mut() = self.headers.clone();
         if !http2 {
-            let host = HeaderValue::from_str(authority).expect("an address is a header value");
+            let host = HeaderValue::from_str(authority)
+                .map_err(|error| NoAnswer::Invalid(format!("the host {authority}: {error}")))?;
             request.headers_mut().entry("host").or_insert(host);
         }
-        request
+        Ok(request)
     }
 }
 
@@ -219,7 +246,7 @@ impl Upload {
     }
 }
 
-/// One connection: all its requests go to one of Envoy's workers.
+/// One connection: all its requests go to the same worker of Envoy.
 #[derive(Debug)]
 pub struct Connection {
     sender: Sender,
@@ -239,15 +266,16 @@ impl Connection {
         Self::http1(connect(to).await?, to.to_string()).await
     }
 
-    /// HTTP/2 without TLS, known beforehand.
+    /// HTTP/2 without TLS, by prior knowledge.
     pub async fn open_http2(to: SocketAddr) -> Result<Self, NoAnswer> {
         Self::http2(connect(to).await?, to.to_string()).await
     }
 
-    /// TLS, with HTTP/2 where both want it.
+    /// TLS, with HTTP/2 if both sides offer it.
     pub async fn open_tls(to: SocketAddr, config: Arc<ClientConfig>) -> Result<Self, NoAnswer> {
         let stream = connect(to).await?;
-        let name = ServerName::try_from("localhost").expect("a DNS name");
+        let name = ServerName::try_from("localhost")
+            .map_err(|error| NoAnswer::NotConnected(error.to_string()))?;
         let stream = TlsConnector::from(config)
             .connect(name, stream)
             .await
@@ -297,7 +325,7 @@ impl Connection {
         })
     }
 
-    /// What ALPN chose.
+    /// The protocol that ALPN chose.
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
     }
@@ -315,13 +343,13 @@ impl Connection {
             Sender::Http1(sender) => {
                 sender.ready().await.map_err(|error| ended(&error))?;
                 sender
-                    .send_request(request.build(&self.authority, false))
+                    .send_request(request.build(&self.authority, false)?)
                     .await
             }
             Sender::Http2(sender) => {
                 sender.ready().await.map_err(|error| ended(&error))?;
                 sender
-                    .send_request(request.build(&self.authority, true))
+                    .send_request(request.build(&self.authority, true)?)
                     .await
             }
         }
@@ -368,7 +396,7 @@ fn ended(error: &hyper::Error) -> NoAnswer {
     NoAnswer::Ended(describe(error))
 }
 
-/// An error with its causes: hyper's own texts leave them out.
+/// An error with its causes, which hyper's own texts omit.
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -11,7 +11,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Measures from its start on, by the monotonic clock.
+/// Measures the time since its start, by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);
 
@@ -27,7 +27,7 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
-    /// The instant of the start plus `after`, for timers that want one.
+    /// The instant of the start plus `after`, for timers that take one.
     pub fn at(&self, after: Duration) -> Instant {
         self.0 + after
     }

@@ -1,15 +1,15 @@
-//! An Envoy under test, started by func-e; and one that is expected not to start.
+//! Starts Envoy, waits until it serves, and reads its logs and metrics.
 //!
-//! Envoy and func-e are found by the environment variables `ENVOY_PATH` and `FUNC_E_PATH`, the filter by
-//! `LEVEE_FILTER_WASM`. `cargo xtask test` sets them.
+//! Envoy and func-e are named by the environment variables `ENVOY_PATH` and `FUNC_E_PATH`, the filter by
+//! `LEVEE_FILTER_WASM`. `cargo xtask` sets them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
-use std::{env, thread};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,22 +18,27 @@ use crate::access_log::AccessLog;
 use crate::client::{Answer, Request};
 use crate::clock::Stopwatch;
 use crate::envoy_config::EnvoyConfig;
+use crate::error::{Context, Error, Result};
 use crate::metrics::Metrics;
-use crate::process::{Process, Signal};
+use crate::process::{Process, Signal, last_lines, not_ready};
+use crate::tool::file_from;
 use crate::wait;
 
-/// How long Envoy may take from its start until it serves. Compiling the filter is most of it.
+/// From Envoy's start until it serves. Most of it is compiling the filter; host names that don't resolve take some seconds.
 const START: Duration = Duration::from_mins(1);
+
+/// The pause between two looks at Envoy's start.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Lines of Envoy's log that are shown when a test fails.
 const SHOWN_LOG_LINES: usize = 60;
 
-/// A running Envoy in a directory of its own. Dropping it ends it.
+/// A running Envoy. Dropping it ends it and removes its files.
 #[derive(Debug)]
 pub struct Envoy {
     process: Process,
     admin: SocketAddr,
-    listeners: Listeners,
+    address: SocketAddr,
     files: Files,
 }
 
@@ -44,11 +49,17 @@ pub struct Start {
     pub concurrency: u32,
     /// `info` shows the filter's transitions; `debug` is for looking into a failure.
     pub log_level: &'static str,
+    /// Levels of components that differ from `log_level`, such as `wasm:info`.
+    pub component_log_level: Option<&'static str>,
     /// Another module in the filter's place.
     pub filter: Option<PathBuf>,
-    /// Where the admin interface listens; a free port, if it is not said.
+    /// Where the listener `gateway` listens; a free port by default.
+    pub listen: Option<SocketAddr>,
+    /// Where the admin interface listens; a free port by default.
     pub admin: Option<SocketAddr>,
-    /// Through func-e, as the tests do; otherwise it is started directly, and func-e need not be there.
+    /// The folder of `envoy.log` and `access.log`; a temporary one by default.
+    pub log_folder: Option<PathBuf>,
+    /// Through func-e, as the tests do; otherwise directly, and func-e need not be installed.
     pub by_func_e: bool,
 }
 
@@ -57,160 +68,158 @@ impl Default for Start {
         Self {
             concurrency: 1,
             log_level: "info",
+            component_log_level: None,
             filter: None,
+            listen: None,
             admin: None,
+            log_folder: None,
             by_func_e: true,
         }
     }
 }
 
+/// The files of one Envoy.
 #[derive(Debug)]
 struct Files {
     directory: TempDir,
+    logs: PathBuf,
 }
 
 impl Files {
-    fn new() -> Self {
-        Self {
-            directory: tempfile::Builder::new()
-                .prefix("levee-envoy-")
-                .tempdir()
-                .expect("make a directory"),
-        }
+    fn new(start: &Start) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("levee-envoy-")
+            .tempdir()
+            .context("make a directory for Envoy")?;
+        let logs = start.log_folder.as_deref().unwrap_or(directory.path());
+        Ok(Self {
+            logs: logs.to_path_buf(),
+            directory,
+        })
     }
 
     fn at(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
+    fn log_file(&self) -> PathBuf {
+        self.logs.join("envoy.log")
+    }
+
     fn log(&self) -> String {
-        let read = |name| fs::read(self.at(name)).unwrap_or_default();
-        String::from_utf8_lossy(&[read("stdout.log"), read("stderr.log")].concat()).into_owned()
+        let log = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Writes the configuration and gives back Envoy's arguments.
-    fn arguments(&self, config: &EnvoyConfig, start: &Start) -> Vec<String> {
+    fn access_log(&self) -> PathBuf {
+        self.logs.join("access.log")
+    }
+
+    /// Free ports unless others are chosen, the access log, and the filter that was built.
+    fn prepared(&self, config: EnvoyConfig, start: &Start) -> Result<EnvoyConfig> {
+        let mut config = config.free_ports().access_log(&self.access_log());
+        if let Some(filter) = &start.filter {
+            config = config.wasm_file(filter);
+        } else if config.has_filter() {
+            config = config.wasm_file(&file_from("LEVEE_FILTER_WASM")?);
+        }
+        if let Some(address) = start.listen {
+            config = config.listen(address);
+        }
+        if let Some(address) = start.admin {
+            config = config.admin(address);
+        }
+        Ok(config)
+    }
+
+    /// Writes the configuration and completes the command that runs it.
+    fn complete(&self, command: &mut Command, config: &EnvoyConfig, start: &Start) -> Result<()> {
         let file = self.at("envoy.yaml");
-        fs::write(&file, config.to_yaml()).expect("write Envoy's configuration");
-        let text = |path: PathBuf| {
-            path.to_str()
-                .expect("temporary paths are UTF-8")
-                .to_string()
-        };
-        [
-            "-c",
-            &text(file),
-            // Several Envoys at once would meet at the same shared memory.
-            "--disable-hot-restart",
-            "--admin-address-path",
-            &text(self.at("admin-address")),
-            "--concurrency",
-            &start.concurrency.to_string(),
-            "--log-level",
-            start.log_level,
-            // The default of 10 s is long for one who waits for a line.
-            "--file-flush-interval-msec",
-            "20",
-        ]
-        .map(String::from)
-        .to_vec()
-    }
-
-    fn outputs_of(&self, command: &mut Command) {
-        let file = |name| File::create(self.at(name)).expect("make a log file");
+        fs::write(&file, config.to_yaml()?).context("write Envoy's configuration")?;
         command
+            .arg("-c")
+            .arg(file)
+            // Several Envoys would use the same shared memory.
+            .arg("--disable-hot-restart")
+            .arg("--admin-address-path")
+            .arg(self.at("admin-address"))
+            .args(["--concurrency", &start.concurrency.to_string()])
+            .args(["--log-level", start.log_level])
+            // The default of 10 s is long for somebody who waits for a line.
+            .args(["--file-flush-interval-msec", "20"]);
+        if let Some(levels) = start.component_log_level {
+            command.args(["--component-log-level", levels]);
+        }
+        let log = self.log_file();
+        let log = File::create(&log).context(format!("make {}", log.display()))?;
+        command
+            .current_dir(project_root())
             .stdin(Stdio::null())
-            .stdout(file("stdout.log"))
-            .stderr(file("stderr.log"));
+            .stdout(log.try_clone().context("share Envoy's log")?)
+            .stderr(log);
+        Ok(())
     }
 }
 
 impl Envoy {
     /// Starts `config` with the filter on free ports, with one worker.
-    pub async fn start(config: EnvoyConfig) -> Self {
+    pub async fn start(config: EnvoyConfig) -> Result<Self> {
         Self::start_with(config, &Start::default()).await
     }
 
-    /// Starts `config` on free ports, with the filter where it has one.
-    pub async fn start_with(config: EnvoyConfig, start: &Start) -> Self {
-        let files = Files::new();
-        let mut config = prepared(config, &files);
-        if let Some(filter) = &start.filter {
-            config = config.wasm_file(filter);
-        }
-        if let Some(admin) = start.admin {
-            config = config.admin(admin);
-        }
-        let arguments = files.arguments(&config, start);
-        let command = if start.by_func_e {
-            func_e(&files)
-        } else {
-            Command::new(path_from("ENVOY_PATH"))
-        };
-        Self::run(files, command, &arguments).await
+    /// Starts `config`, with the filter if it has one.
+    pub async fn start_with(config: EnvoyConfig, start: &Start) -> Result<Self> {
+        let files = Files::new(start)?;
+        let config = files.prepared(config, start)?;
+        Self::run(files, &config, start).await
     }
 
     /// Starts `config` with its listeners in a file that [`Self::replace_listeners`] replaces.
-    pub async fn start_with_listeners_in_a_file(config: EnvoyConfig) -> Self {
-        let files = Files::new();
+    pub async fn start_with_listeners_in_a_file(config: EnvoyConfig) -> Result<Self> {
+        let start = Start::default();
+        let files = Files::new(&start)?;
         let dynamic = files.at("dynamic");
-        fs::create_dir(&dynamic).expect("make a directory");
-        let (config, listeners) =
-            prepared(config, &files).listeners_from_file(&dynamic, "listeners.json");
-        fs::write(dynamic.join("listeners.json"), listeners).expect("write the listeners");
-        let arguments = files.arguments(&config, &Start::default());
-        let command = func_e(&files);
-        Self::run(files, command, &arguments).await
+        fs::create_dir(&dynamic).context("make a directory for Envoy's listeners")?;
+        let (config, listeners) = files
+            .prepared(config, &start)?
+            .listeners_from_file(&dynamic, "listeners.json")?;
+        fs::write(dynamic.join("listeners.json"), listeners).context("write Envoy's listeners")?;
+        Self::run(files, &config, &start).await
     }
 
-    async fn run(files: Files, mut command: Command, arguments: &[String]) -> Self {
-        command.args(arguments).current_dir(project_root());
-        files.outputs_of(&mut command);
-        let process = Process::spawn(command, Signal::Terminate).expect("start Envoy");
-        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut envoy = Self {
-            process,
-            admin: unknown,
-            listeners: Listeners::new(),
-            files,
+    async fn run(files: Files, config: &EnvoyConfig, start: &Start) -> Result<Self> {
+        let (mut command, at_our_end) = if start.by_func_e {
+            // func-e ends Envoy when it is asked to end.
+            (func_e(&files)?, Signal::Terminate)
+        } else {
+            (Command::new(file_from("ENVOY_PATH")?), Signal::Kill)
         };
-        envoy.wait_until_ready().await;
-        envoy
+        files.complete(&mut command, config, start)?;
+        let mut process = Process::spawn(command, at_our_end)?;
+        let (admin, listeners) = until_ready(&mut process, &files).await?;
+        let address = *listeners.get("gateway").ok_or_else(|| {
+            Error::new(format!(
+                "Envoy has no listener `gateway`, but {listeners:?}"
+            ))
+        })?;
+        Ok(Self {
+            process,
+            admin,
+            address,
+            files,
+        })
     }
 
-    async fn wait_until_ready(&mut self) {
-        let waited = Stopwatch::start();
-        loop {
-            let seen = self.readiness().await;
-            let Err(seen) = seen else { return };
-            if let Some(exit) = self.process.exit_status() {
-                panic!("Envoy ended at its start ({exit}):\n{}", self.log());
-            }
-            assert!(
-                waited.elapsed() < START,
-                "Envoy wasn't ready in {START:?}; last: {seen}\n{}",
-                self.log()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn readiness(&mut self) -> Result<(), String> {
-        (self.admin, self.listeners) = ready(&self.files.at("admin-address")).await?;
-        Ok(())
+    /// An error if it has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let files = &self.files;
+        self.process
+            .check_alive("Envoy ended by itself", || files.log())
     }
 
     /// The address of the listener `gateway`.
     pub fn address(&self) -> SocketAddr {
-        self.listener("gateway")
-    }
-
-    /// The address of a listener.
-    pub fn listener(&self, name: &str) -> SocketAddr {
-        *self
-            .listeners
-            .get(name)
-            .unwrap_or_else(|| panic!("no listener `{name}` in {:?}", self.listeners))
+        self.address
     }
 
     /// The admin interface's address.
@@ -218,43 +227,44 @@ impl Envoy {
         self.admin
     }
 
-    /// Asks the gateway, on a connection of its own. No answer at all ends the test.
-    pub async fn get(&self, path: &str) -> Answer {
-        Request::get(path)
-            .send(self.address())
-            .await
-            .unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    /// Sends a GET through the gateway, on a connection of its own.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        let answer = Request::get(path).send(self.address()).await;
+        answer.context(format!("GET {path}"))
     }
 
-    /// Asks the admin interface.
-    pub async fn ask_admin(&self, path: &str) -> Answer {
-        Request::get(path)
-            .send(self.admin)
-            .await
-            .unwrap_or_else(|error| panic!("admin {path}: {error}\n{}", self.log()))
+    /// Sends a GET to the admin interface.
+    pub async fn ask_admin(&self, path: &str) -> Result<Answer> {
+        let answer = Request::get(path).send(self.admin).await;
+        answer.context(format!("Envoy's admin interface, GET {path}"))
     }
 
     /// Its metrics now.
-    pub async fn metrics(&self) -> Metrics {
-        let page = self.ask_admin("/stats/prometheus").await;
-        Metrics::parse(&page.text()).unwrap_or_else(|error| panic!("/stats/prometheus, {error}"))
+    pub async fn metrics(&self) -> Result<Metrics> {
+        let page = self.ask_admin("/stats/prometheus").await?;
+        Metrics::parse(&page.text()).context("/stats/prometheus")
     }
 
-    /// Waits until a metric has this value. Levee's are sent from time to time, not at each request.
-    pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
+    /// Waits until a metric has this value. Levee's metrics are sent at intervals, not with each request.
+    pub async fn wait_for_metric(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        wanted: f64,
+    ) -> Result<()> {
         let what = format!("{name}{labels:?} to be {wanted}");
         wait::until(&what, wait::GENEROUS, || async {
-            let metrics = self.metrics().await;
+            let metrics = self.metrics().await.map_err(|error| error.to_string())?;
             match metrics.get(name, labels) {
                 Some(value) if (value - wanted).abs() < 1e-9 => Ok(()),
                 other => Err(format!("{other:?}\n{}", metrics.show(name))),
             }
         })
-        .await;
+        .await
     }
 
     /// Waits until Envoy's log holds `text`.
-    pub async fn wait_for_log(&self, text: &str) {
+    pub async fn wait_for_log(&self, text: &str) -> Result<()> {
         wait::until_now(&format!("`{text}` in Envoy's log"), wait::GENEROUS, || {
             let log = self.log();
             if log.contains(text) {
@@ -263,32 +273,39 @@ impl Envoy {
                 Err(last_lines(&log, SHOWN_LOG_LINES))
             }
         })
-        .await;
+        .await
     }
 
-    /// Replaces the listeners of [`Self::start_with_listeners_in_a_file`], as one would while it runs: by moving a
-    /// new file over the old one. `config` is changed as at the start, but keeps its ports.
-    pub fn replace_listeners(&self, config: EnvoyConfig) {
+    /// Replaces the listeners of [`Self::start_with_listeners_in_a_file`] as users do: by moving a new file over the old
+    /// one. `config` is changed as at the start, but keeps its ports.
+    pub fn replace_listeners(&self, config: EnvoyConfig) -> Result<()> {
         let dynamic = self.files.at("dynamic");
-        let listeners = prepared(config, &self.files)
-            .listen(self.address())
-            .listeners_file();
+        let start = Start {
+            listen: Some(self.address),
+            ..Start::default()
+        };
+        let listeners = self.files.prepared(config, &start)?.listeners_file()?;
         let new = dynamic.join("listeners.json.new");
-        fs::write(&new, listeners).expect("write the new listeners");
-        fs::rename(new, dynamic.join("listeners.json")).expect("move the new listeners into place");
+        fs::write(&new, listeners).context("write Envoy's new listeners")?;
+        fs::rename(new, dynamic.join("listeners.json")).context("replace Envoy's listeners")
     }
 
     /// The access log.
     pub fn access_log(&self) -> AccessLog {
-        AccessLog::at(self.files.at("access.log"))
+        AccessLog::at(self.files.access_log())
     }
 
-    /// All that Envoy and func-e have said so far.
+    /// The file of its log.
+    pub fn log_file(&self) -> PathBuf {
+        self.files.log_file()
+    }
+
+    /// What Envoy and func-e have logged so far.
     pub fn log(&self) -> String {
         self.files.log()
     }
 
-    /// A directory that lasts as long as this Envoy.
+    /// A directory that is removed with this Envoy.
     pub fn directory(&self) -> &Path {
         self.files.directory.path()
     }
@@ -315,13 +332,13 @@ impl Drop for Envoy {
     }
 }
 
-/// func-e, about to run Envoy.
-fn func_e(files: &Files) -> Command {
-    let mut command = Command::new(path_from("FUNC_E_PATH"));
+/// func-e, to run Envoy.
+fn func_e(files: &Files) -> Result<Command> {
+    let mut command = Command::new(file_from("FUNC_E_PATH")?);
     command
         .arg("run")
-        .env("ENVOY_PATH", path_from("ENVOY_PATH"));
-    // func-e's own folders, so that it neither finds nor leaves anything elsewhere.
+        .env("ENVOY_PATH", file_from("ENVOY_PATH")?);
+    // Its own folders, so that it neither finds nor leaves anything elsewhere.
     for folder in ["CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"] {
         command.env(
             format!("FUNC_E_{folder}"),
@@ -331,49 +348,51 @@ fn func_e(files: &Files) -> Command {
     command
         .env_remove("FUNC_E_HOME")
         .env("FUNC_E_RUN_ID", "test");
-    command
+    Ok(command)
 }
 
-/// Where Envoy listens.
-pub type Listeners = BTreeMap<String, SocketAddr>;
+/// Listeners by name.
+type Listeners = BTreeMap<String, SocketAddr>;
 
-/// Asks an Envoy whether it is ready. `admin_address` is the file that it was told to write its admin address to.
-///
-/// The answer is the admin interface's address and the listeners' by name; the error says what is still missing.
-pub async fn ready(admin_address: &Path) -> Result<(SocketAddr, Listeners), String> {
+async fn until_ready(process: &mut Process, files: &Files) -> Result<(SocketAddr, Listeners)> {
+    let waited = Stopwatch::start();
+    loop {
+        let seen = match ready(&files.at("admin-address")).await {
+            Ok(ready) => return Ok(ready),
+            Err(seen) => seen,
+        };
+        process.check_alive("Envoy didn't start", || files.log())?;
+        if waited.elapsed() > START {
+            return Err(not_ready("Envoy", START, &seen, &files.log()));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The address of the admin interface and those of the listeners, once Envoy is ready. `admin_address` is the file to which
+/// Envoy writes its admin address.
+async fn ready(admin_address: &Path) -> std::result::Result<(SocketAddr, Listeners), String> {
     let text = fs::read_to_string(admin_address).map_err(|_| "no admin address yet")?;
     let admin: SocketAddr = text
         .trim()
         .parse()
         .map_err(|_| format!("not an address: {text}"))?;
-    let ready = Request::get("/ready")
-        .send(admin)
-        .await
-        .map_err(|error| error.to_string())?;
+    let get = async |path: &str| {
+        let answer = Request::get(path).send(admin).await;
+        answer.map_err(|error| error.to_string())
+    };
+    let ready = get("/ready").await?;
     if ready.status != 200 {
         return Err(format!("/ready says {}", ready.text().trim()));
     }
-    let page = Request::get("/listeners?format=json")
-        .send(admin)
-        .await
-        .map_err(|e| e.to_string())?;
+    let page = get("/listeners?format=json").await?;
     let page: Value = serde_json::from_slice(&page.body).map_err(|error| error.to_string())?;
     let mut listeners = Listeners::new();
     for status in page["listener_statuses"].as_array().into_iter().flatten() {
-        let at = &status["local_address"]["socket_address"];
-        let host: IpAddr = at["address"]
-            .as_str()
-            .unwrap_or_default()
-            .parse()
-            .map_err(|_| format!("{at}"))?;
-        let port = at["port_value"]
-            .as_u64()
-            .and_then(|port| u16::try_from(port).ok())
-            .ok_or(format!("{at}"))?;
-        listeners.insert(
-            status["name"].as_str().unwrap_or_default().to_string(),
-            (host, port).into(),
-        );
+        let name = status["name"].as_str().unwrap_or_default();
+        let address = socket_address(&status["local_address"]["socket_address"])
+            .ok_or_else(|| format!("the listener {status} has no address"))?;
+        listeners.insert(name.to_string(), address);
     }
     if listeners.is_empty() {
         return Err("no listener yet".into());
@@ -381,69 +400,47 @@ pub async fn ready(admin_address: &Path) -> Result<(SocketAddr, Listeners), Stri
     Ok((admin, listeners))
 }
 
+fn socket_address(at: &Value) -> Option<SocketAddr> {
+    let host: IpAddr = at["address"].as_str()?.parse().ok()?;
+    let port = u16::try_from(at["port_value"].as_u64()?).ok()?;
+    Some((host, port).into())
+}
+
 /// What became of an Envoy that was expected not to start.
 #[derive(Debug)]
 pub struct RefusedStart {
     /// How it ended.
     pub exit: ExitStatus,
-    /// What it said.
+    /// What it logged.
     pub log: String,
 }
 
-/// Starts Envoy directly and waits for its end. A start that works ends the test.
-pub async fn start_that_fails(config: EnvoyConfig) -> RefusedStart {
-    let files = Files::new();
-    let config = prepared(config, &files);
-    let mut command = Command::new(path_from("ENVOY_PATH"));
-    command
-        .args(files.arguments(&config, &Start::default()))
-        .current_dir(project_root());
-    files.outputs_of(&mut command);
-    let mut process = Process::spawn(command, Signal::Kill).expect("start Envoy");
+/// Starts Envoy directly and waits until it fails. It is an error if it doesn't.
+pub async fn start_that_fails(config: EnvoyConfig) -> Result<RefusedStart> {
+    let start = Start {
+        by_func_e: false,
+        ..Start::default()
+    };
+    let files = Files::new(&start)?;
+    let config = files.prepared(config, &start)?;
+    let mut command = Command::new(file_from("ENVOY_PATH")?);
+    files.complete(&mut command, &config, &start)?;
+    let mut process = Process::spawn(command, Signal::Kill)?;
     let exit = wait::until_now("Envoy to end", START, || {
         process
             .exit_status()
             .ok_or_else(|| last_lines(&files.log(), SHOWN_LOG_LINES))
     })
-    .await;
+    .await?;
     let log = files.log();
-    assert!(!exit.success(), "Envoy ended without an error:\n{log}");
-    RefusedStart { exit, log }
-}
-
-/// The last `count` lines of a text.
-pub fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-/// Free ports, the log in the directory, and the filter that was built.
-fn prepared(config: EnvoyConfig, files: &Files) -> EnvoyConfig {
-    let config = config.free_ports().access_log(&files.at("access.log"));
-    if config.has_filter() {
-        config.wasm_file(&path_from("LEVEE_FILTER_WASM"))
-    } else {
-        config
+    if exit.success() {
+        return Err(Error::new(format!("Envoy ended without an error:\n{log}")));
     }
-}
-
-fn path_from(variable: &str) -> PathBuf {
-    let Some(path) = env::var_os(variable).map(PathBuf::from) else {
-        panic!(
-            "{variable} is not set: run the end-to-end tests by `cargo xtask test`, which sets it"
-        )
-    };
-    assert!(
-        path.is_file(),
-        "{variable} names {}, which is not a file",
-        path.display()
-    );
-    path.canonicalize().unwrap_or(path)
+    Ok(RefusedStart { exit, log })
 }
 
 /// The project's root, where Envoy is started.
 fn project_root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate is in the project's folder")
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
 }

@@ -1,14 +1,14 @@
-//! A gRPC service that does as it is told, and a client for it. Messages are bytes; their meaning is nobody's business
-//! here.
+//! A scripted gRPC service and a client for it. Messages are opaque bytes.
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty};
@@ -18,10 +18,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinSet;
 
-use crate::backend::{listen, runtime};
+use crate::backend::listen;
 use crate::client::{Answer, Connection, NoAnswer, Request};
+use crate::error::{Context, Result};
+use crate::lock::lock;
+use crate::runtime::runtime;
 
-/// The numbers of the statuses that tests ask for.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Status numbers that tests use.
 pub mod status {
     #![allow(missing_docs, reason = "the names are gRPC's own")]
     pub const OK: u32 = 0;
@@ -34,7 +39,7 @@ pub mod status {
     pub const DATA_LOSS: u32 = 15;
 }
 
-/// What is done with one call.
+/// What the service does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrpcBehaviour {
     /// A message, then this status in the trailers.
@@ -47,12 +52,12 @@ pub enum GrpcBehaviour {
     StallInStream,
 }
 
-/// What a gRPC backend has seen so far.
+/// What a gRPC backend has seen.
 #[derive(Clone, Debug, Default)]
 pub struct GrpcSeen {
-    /// Calls that came.
+    /// All calls.
     pub calls: usize,
-    /// Calls that are not answered yet.
+    /// Calls without an answer yet.
     pub in_flight: usize,
     /// Calls whose stream was reset before the answer began.
     pub cancelled: usize,
@@ -85,11 +90,11 @@ type Body = BoxBody<Bytes, Infallible>;
 
 impl GrpcBackend {
     /// Starts one that answers OK.
-    pub fn start() -> Self {
-        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    pub fn start() -> Result<Self> {
+        let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener
             .local_addr()
-            .expect("a bound socket has an address");
+            .context("the address of a gRPC backend")?;
         let behaviour = Mutex::new(GrpcBehaviour::Trailers(status::OK));
         let shared = Arc::new(Shared {
             behaviour,
@@ -109,39 +114,39 @@ impl GrpcBackend {
                     connections.spawn(async move {
                         let service =
                             service_fn(move |request| answer(request, Arc::clone(&shared)));
-                        // Its end is the other side's business.
+                        // How a connection ends is not reported.
                         let _ = http2::Builder::new(TokioExecutor::new())
                             .serve_connection(TokioIo::new(stream), service)
                             .await;
                     });
                 }
             },
-            runtime().handle(),
+            runtime()?.handle(),
         );
-        Self {
+        Ok(Self {
             address,
             shared,
             _serving: serving,
-        }
+        })
     }
 
-    /// Where it is.
+    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// For all calls from now on.
+    /// Sets the behaviour for all calls from now on.
     pub fn always(&self, behaviour: GrpcBehaviour) {
         *lock(&self.shared.behaviour) = behaviour;
     }
 
-    /// Everything it saw so far.
+    /// What it has seen so far.
     pub fn seen(&self) -> GrpcSeen {
         lock(&self.shared.seen).clone()
     }
 }
 
-/// Counts a call as under way; dropped before `done`, as cancelled.
+/// Counts a call as in flight; as cancelled if it is dropped before `done`.
 struct InFlight {
     shared: Arc<Shared>,
     done: bool,
@@ -158,7 +163,7 @@ impl Drop for InFlight {
 async fn answer(
     request: http::Request<Incoming>,
     shared: Arc<Shared>,
-) -> Result<http::Response<Body>, Infallible> {
+) -> std::result::Result<http::Response<Body>, Infallible> {
     {
         let mut seen = lock(&shared.seen);
         seen.calls += 1;
@@ -176,61 +181,70 @@ async fn answer(
         .await
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
-    let response = http::Response::builder().header("content-type", "application/grpc");
-    let response = match behaviour {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    let body = match behaviour {
         GrpcBehaviour::Stall => std::future::pending().await,
-        GrpcBehaviour::TrailersOnly(status) => response
-            .header("grpc-status", status)
-            .body(Empty::new().boxed()),
+        GrpcBehaviour::TrailersOnly(status) => {
+            headers.insert(GRPC_STATUS, HeaderValue::from(status));
+            Empty::new().boxed()
+        }
         GrpcBehaviour::Trailers(status) => {
             let (mut sender, channel) = Channel::<Bytes, Infallible>::new(2);
-            let _ = sender
-                .send_data(if body.is_empty() { message(b"") } else { body })
-                .await;
-            let trailers = HeaderMap::from_iter([(
-                "grpc-status".parse().expect("a name"),
-                HeaderValue::from(status),
-            )]);
+            let echo = if body.is_empty() { EMPTY } else { body };
+            let _ = sender.send_data(echo).await;
+            let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(status))]);
             let _ = sender.send_trailers(trailers).await;
-            response.body(channel.boxed())
+            channel.boxed()
         }
         GrpcBehaviour::StallInStream => {
             let (mut sender, channel) = Channel::<Bytes, Infallible>::new(2);
-            let _ = sender.send_data(message(b"first")).await;
+            let _ = sender.send_data(FIRST).await;
             tokio::spawn(async move {
-                // Keeps the stream open for as long as somebody reads it, within a bound.
-                let _ = tokio::time::timeout(std::time::Duration::from_mins(2), async {
+                // Keeps the stream open while somebody reads it, within a bound.
+                let _ = tokio::time::timeout(Duration::from_mins(2), async {
                     while sender.send_data(Bytes::new()).await.is_ok() {
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 })
                 .await;
             });
-            response.body(channel.boxed())
+            channel.boxed()
         }
     };
     in_flight.done = true;
-    Ok(response.expect("a valid answer"))
+    let mut response = http::Response::new(body);
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
-/// A gRPC message as it goes over the wire: not compressed, with its length.
-pub fn message(content: &[u8]) -> Bytes {
+// Messages as they are on the wire: not compressed, with their length.
+const EMPTY: Bytes = Bytes::from_static(b"\0\0\0\0\0");
+const PING: Bytes = Bytes::from_static(b"\0\0\0\0\x04ping");
+const FIRST: Bytes = Bytes::from_static(b"\0\0\0\0\x05first");
+
+/// A gRPC message as it is on the wire: not compressed, with its length.
+pub fn message(content: &[u8]) -> Result<Bytes> {
+    let length = u32::try_from(content.len()).context("a message of 4 GiB or more")?;
     let mut bytes = BytesMut::with_capacity(5 + content.len());
     bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(content.len()).expect("a message under 4 GiB"));
+    bytes.put_u32(length);
     bytes.extend_from_slice(content);
-    bytes.freeze()
+    Ok(bytes.freeze())
 }
 
 /// A unary call of `path`, such as `/v1/auth/levee.Demo/Call`.
 pub fn call(path: &str) -> Request {
-    Request::post(path, message(b"ping"))
+    Request::post(path, PING)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
 }
 
 /// Makes a unary call on a connection of its own.
-pub async fn send(call: &Request, to: SocketAddr) -> Result<Answer, NoAnswer> {
+pub async fn send(call: &Request, to: SocketAddr) -> std::result::Result<Answer, NoAnswer> {
     Connection::open_http2(to).await?.send(call).await
 }
 
@@ -242,8 +256,4 @@ pub fn status_of(answer: &Answer) -> Option<u32> {
         .as_ref()
         .and_then(from)
         .or_else(|| from(&answer.headers))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

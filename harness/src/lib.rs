@@ -25,11 +25,11 @@
 //! | [`relay`] | a network that loses replies on demand |
 //! | [`tool`] | programs of the machine that check files |
 //!
-//! It panics where a test can't go on, and says what it saw last.
+//! Nothing here panics: errors say what failed and what was seen last, and tests unwrap them.
 
-#![allow(
-    clippy::missing_panics_doc,
-    reason = "a harness that can't do its part ends the test, and says why in the panic's message"
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
 pub mod access_log;
@@ -43,6 +43,8 @@ pub mod envoy;
 pub mod envoy_config;
 pub mod error;
 pub mod grpc;
+pub mod host_port;
+mod lock;
 pub mod metrics;
 pub mod postgres;
 pub mod process;
@@ -50,6 +52,7 @@ pub mod processor;
 pub mod raw;
 pub mod redis;
 pub mod relay;
+mod runtime;
 pub mod sidecar;
 pub mod tool;
 pub mod wait;

@@ -1,9 +1,14 @@
-//! The Prometheus text format, read strictly: a line that isn't understood ends the test.
+//! The Prometheus text format, read strictly: a line that isn't understood is an error.
+//!
+//! The sidecar has a reader of its own (`levee::envoy::text`), which skips such lines. Tests check what the sidecar writes
+//! and what it makes of Envoy's page, so they must not use the code that they test.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use std::collections::BTreeMap;
 use std::fmt;
+
+use crate::error::{Error, Result};
 
 /// One reading of a metrics page.
 #[derive(Debug, Clone, Default)]
@@ -12,7 +17,7 @@ pub struct Metrics {
     kinds: BTreeMap<String, String>,
 }
 
-/// One line of it.
+/// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     /// The metric's name.
@@ -36,7 +41,7 @@ impl fmt::Display for Series {
 
 impl Metrics {
     /// Reads a page. The error names the line.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self> {
         let mut metrics = Self::default();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim_end();
@@ -48,8 +53,9 @@ impl Metrics {
                     metrics.kinds.insert(name.to_string(), kind.to_string());
                 }
             } else if !line.is_empty() {
-                let series =
-                    parse_line(line).map_err(|what| format!("line {number}: {what}: {line}"))?;
+                let series = parse_line(line).map_err(|what| {
+                    Error::new(format!("line {number} of the metrics: {what}: {line}"))
+                })?;
                 metrics.series.push(series);
             }
         }
@@ -90,12 +96,12 @@ impl Metrics {
         &self.series
     }
 
-    /// `counter`, `gauge`, `histogram`, as the page says.
+    /// The declared type, such as `counter`.
     pub fn kind(&self, name: &str) -> Option<&str> {
         self.kinds.get(name).map(String::as_str)
     }
 
-    /// The series whose names begin so, a line each: for messages.
+    /// The series whose names begin with `prefix`, one per line, for messages.
     pub fn show(&self, prefix: &str) -> String {
         let lines: Vec<String> = self
             .series
@@ -111,7 +117,7 @@ impl Metrics {
     }
 }
 
-fn parse_line(line: &str) -> Result<Series, &'static str> {
+fn parse_line(line: &str) -> std::result::Result<Series, &'static str> {
     let name_end = line.find(['{', ' ']).ok_or("no value")?;
     let (name, mut rest) = line.split_at(name_end);
     if !is_name(name) {
@@ -142,11 +148,11 @@ fn parse_line(line: &str) -> Result<Series, &'static str> {
     })
 }
 
-/// Reads `a="x",b="y"}` and gives back what follows it.
+/// Reads `a="x",b="y"}` and returns the rest.
 fn parse_labels<'a>(
     mut rest: &'a str,
     labels: &mut BTreeMap<String, String>,
-) -> Result<&'a str, &'static str> {
+) -> std::result::Result<&'a str, &'static str> {
     loop {
         if let Some(after) = rest.strip_prefix('}') {
             return Ok(after);
@@ -222,7 +228,7 @@ mod tests {
             "a{b=\"1\",b=\"2\"} 1",
         ] {
             let error = Metrics::parse(&format!("ok 1\n{bad}\n")).unwrap_err();
-            assert!(error.starts_with("line 2: "), "{error}");
+            assert!(error.to_string().starts_with("line 2 "), "{error}");
         }
     }
 }

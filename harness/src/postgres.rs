@@ -1,29 +1,27 @@
 //! A real `PostgreSQL`.
 
-use std::ffi::OsString;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
 use crate::address::free_address;
+use crate::built;
 use crate::certificate::Certificate;
-use crate::clock::Stopwatch;
 use crate::error::{Context, Error, Result};
-use crate::process::{Process, Signal};
+use crate::process::{Process, Signal, output_of};
 use crate::wait::GENEROUS;
 
-/// As whom it runs when the tests run as root, which it refuses.
+/// The users as whom it may run when this program runs as root, which it refuses.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// A `PostgreSQL` of a test's own, on a free port of loopback, with the database `app` and the superuser `postgres`.
-/// Nothing it holds outlives it.
+/// A `PostgreSQL` on a free port of loopback, with the database `app` and the superuser `postgres`. Dropping it ends it and
+/// removes its data.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
@@ -50,7 +48,7 @@ impl Postgres {
         let files = directory()?;
         copy(&template()?, &files.path().join("data"))?;
         let mut postgres = Self {
-            port: free_address().port(),
+            port: free_address()?.port(),
             options: settings.iter().map(ToString::to_string).collect(),
             files,
             process: None,
@@ -59,16 +57,18 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Starts a replica of it, with further settings of the replica's own, such as `recovery_min_apply_delay=5s`.
+    /// Starts a replica of it, with further settings such as `recovery_min_apply_delay=5s`.
     pub fn start_replica(&self, settings: &[&str]) -> Result<Self> {
         let files = directory()?;
-        run(program("pg_basebackup")?
-            .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream"])
-            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"])
-            .args(["-p", &self.port.to_string(), "-D"])
-            .arg(files.path().join("data")))?;
+        output_of(
+            program("pg_basebackup")?
+                .args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream"])
+                .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"])
+                .args(["-p", &self.port.to_string(), "-D"])
+                .arg(files.path().join("data")),
+        )?;
         let mut replica = Self {
-            port: free_address().port(),
+            port: free_address()?.port(),
             options: settings.iter().map(ToString::to_string).collect(),
             files,
             process: None,
@@ -77,13 +77,13 @@ impl Postgres {
         Ok(replica)
     }
 
-    /// Lets it speak TLS too. The certificate stands in a file that is returned.
+    /// Restarts it with TLS. Returns the file of its certificate.
     pub fn start_tls(&mut self) -> Result<PathBuf> {
-        let certificate = Certificate::make_in(self.files.path());
+        let certificate = Certificate::make_in(self.files.path())?;
         fs::set_permissions(&certificate.key, fs::Permissions::from_mode(0o600))
             .context("close the key")?;
         give(&certificate.key)?;
-        self.stop();
+        self.stop()?;
         self.options.extend([
             "ssl=on".to_owned(),
             format!("ssl_cert_file={}", certificate.certificate.display()),
@@ -107,16 +107,14 @@ impl Postgres {
             .args(["-p", &self.port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            // Ctrl-C reaches the whole group of a terminal; it is ended by us, after those who use it.
-            .process_group(0);
+            .stderr(log);
         let own = [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "fsync=off",
             "full_page_writes=off",
             "shared_buffers=32MB",
-            // In its directory, which is removed, whatever it dies of.
+            // In its directory, so that it is removed even after a crash.
             "dynamic_shared_memory_type=mmap",
         ];
         for setting in own
@@ -125,57 +123,62 @@ impl Postgres {
         {
             command.args(["-c", setting]);
         }
-        // What it does at once on SIGINT; by force it would leave its children to themselves.
-        let process =
-            Process::spawn(command, Signal::Interrupt).context("PostgreSQL can't be started")?;
-        self.process = Some(process);
-        let waited = Stopwatch::start();
-        while Client::connect(&self.url("postgres", "postgres"), NoTls).is_err() {
-            if waited.elapsed() > GENEROUS {
-                let log = self.log();
-                return Err(Error::new(format!("PostgreSQL does not answer: {log}")));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        // It ends at once on SIGINT, with its children; SIGKILL would leave them running.
+        self.process = Some(Process::spawn(command, Signal::Interrupt)?);
+        let url = self.url("postgres", "postgres");
+        let log = self.files.path().join("log");
+        let log = || fs::read_to_string(&log).unwrap_or_default();
+        self.running_mut()?
+            .until_ready("PostgreSQL", GENEROUS, log, || {
+                Client::connect(&url, NoTls).map(drop)
+            })
     }
 
-    /// Ends it, as an orderly restart would: sessions are told.
-    pub fn stop(&mut self) {
-        self.stop_with(Signal::Interrupt);
+    fn running(&self) -> Result<&Process> {
+        self.process.as_ref().ok_or_else(stopped)
+    }
+
+    fn running_mut(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().ok_or_else(stopped)
+    }
+
+    /// Ends it as an orderly restart does: sessions get an error message.
+    pub fn stop(&mut self) -> Result<()> {
+        self.stop_with(Signal::Interrupt)
     }
 
     /// Ends it by a signal, and waits until it and all its children have ended.
     ///
-    /// `Terminate` takes no new clients and waits for those who are there to leave; `Interrupt` sends them away; `Quit`
-    /// breaks off, and so does `Kill`, without a word to anyone: the next start recovers, as after a crash.
-    pub fn stop_with(&mut self, signal: Signal) {
-        if let Some(mut process) = self.process.take()
-            && !process.end_by(signal, GENEROUS)
-        {
+    /// `Terminate` waits until its clients have left; `Interrupt` disconnects them. `Quit` and `Kill` end it without
+    /// cleaning up: the next start recovers, as after a crash.
+    pub fn stop_with(&mut self, signal: Signal) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        process.end_by(signal, GENEROUS).map_err(|error| {
             quit(&mut process);
-            panic!("PostgreSQL did not end by {signal:?}: {}", self.log());
-        }
+            Error::new(format!("PostgreSQL: {error}: {}", self.log()))
+        })
     }
 
-    /// Sends a signal to the process that accepts connections, and does not wait for what comes of it.
+    /// Sends a signal to the process that accepts connections, without waiting for its effect.
     ///
-    /// `Stop` lets only that process stand still: new connections are accepted by the kernel and never answered, while
-    /// those that are open go on, each having a process of its own. [`signal_all`](Self::signal_all) stops those too.
-    pub fn signal(&mut self, signal: Signal) {
-        let process = self.process.as_mut().expect("it is running");
-        process.signal(signal);
+    /// `Stop` pauses only that process: new connections are accepted by the kernel and never answered, while open ones go
+    /// on, since each has a process of its own. [`signal_all`](Self::signal_all) pauses those too.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.running_mut()?.signal(signal);
+        Ok(())
     }
 
-    /// Lets all its processes stand still, or go on.
-    pub fn signal_all(&mut self, signal: Signal) {
-        let process = self.process.as_mut().expect("it is running");
-        process.signal_with_children(signal);
+    /// Sends a signal to all its processes.
+    pub fn signal_all(&mut self, signal: Signal) -> Result<()> {
+        self.running_mut()?.signal_with_children(signal);
+        Ok(())
     }
 
     /// The id of the process that accepts connections.
-    pub fn id(&self) -> u32 {
-        self.process.as_ref().expect("it is running").id()
+    pub fn id(&self) -> Result<u32> {
+        Ok(self.running()?.id())
     }
 
     /// Its data directory.
@@ -183,10 +186,11 @@ impl Postgres {
         self.files.path().join("data")
     }
 
-    /// Lets in only whom these lines of `pg_hba.conf` do.
-    pub fn let_in(&self, lines: &str) {
-        fs::write(self.files.path().join("data/pg_hba.conf"), lines).expect("write pg_hba.conf");
-        self.execute("SELECT pg_reload_conf()");
+    /// Replaces `pg_hba.conf`, which says who may connect, by these lines.
+    pub fn let_in(&self, lines: &str) -> Result<()> {
+        fs::write(self.files.path().join("data/pg_hba.conf"), lines)
+            .context("write pg_hba.conf")?;
+        self.execute("SELECT pg_reload_conf()")
     }
 
     /// What it has logged.
@@ -208,23 +212,20 @@ impl Postgres {
         self.port
     }
 
-    fn connect(&self, user: &str, database: &str) -> Result<Client> {
-        Client::connect(&self.url(user, database), NoTls).context(format!("connect as {user}"))
-    }
-
     /// A client of the database `app` as superuser.
-    pub fn client(&self) -> Client {
-        self.connect("postgres", "app").unwrap()
+    pub fn client(&self) -> Result<Client> {
+        self.client_as("postgres")
     }
 
     /// A client of the database `app` as `user`.
-    pub fn client_as(&self, user: &str) -> Client {
-        self.connect(user, "app").unwrap()
+    pub fn client_as(&self, user: &str) -> Result<Client> {
+        Client::connect(&self.url_of(user), NoTls)
+            .context(format!("connect to PostgreSQL as {user}"))
     }
 
-    /// Makes the tables of a service, and two roles: `app`, which is the service, and `levee`.
+    /// Creates the tables of a service, and two roles: `app` for the service, and `levee`.
     pub fn make_tables(&self) -> Result<()> {
-        let mut client = self.connect("postgres", "app")?;
+        let mut client = self.client()?;
         client.batch_execute(
             "CREATE ROLE app LOGIN; CREATE ROLE levee LOGIN; GRANT pg_read_all_stats, pg_signal_backend TO levee;
              CREATE TABLE email_verification_tokens (token_id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid,
@@ -241,33 +242,31 @@ impl Postgres {
     }
 
     /// Adds tokens that have expired, and some that have not.
-    pub fn add_tokens(&self, expired: u32, valid: u32) {
+    pub fn add_tokens(&self, expired: u32, valid: u32) -> Result<()> {
         self.execute(&format!(
             "INSERT INTO email_verification_tokens (expires_at)
                SELECT now() - interval '1 s' - random() * interval '1 hour' FROM generate_series(1, {expired});
              INSERT INTO email_verification_tokens (expires_at)
                SELECT now() + interval '1 hour' + random() * interval '1 hour' FROM generate_series(1, {valid});
              ANALYZE"
-        ));
+        ))
     }
 
     /// How many tokens have expired.
-    pub fn expired_tokens(&self) -> i64 {
+    pub fn expired_tokens(&self) -> Result<i64> {
         self.number("SELECT count(*) FROM email_verification_tokens WHERE expires_at < now()")
     }
 
     /// Executes statements as superuser.
-    pub fn execute(&self, statements: &str) {
-        self.client()
-            .batch_execute(statements)
-            .unwrap_or_else(|error| panic!("{statements}: {error}"));
+    pub fn execute(&self, statements: &str) -> Result<()> {
+        let mut client = self.client()?;
+        client.batch_execute(statements).context(statements)
     }
 
-    /// The number that a query answers.
-    pub fn number(&self, query: &str) -> i64 {
-        let row = self.client().query_one(query, &[]);
-        row.unwrap_or_else(|error| panic!("{query}: {error}"))
-            .get(0)
+    /// The number that a query returns.
+    pub fn number(&self, query: &str) -> Result<i64> {
+        let row = self.client()?.query_one(query, &[]);
+        row.and_then(|row| row.try_get(0)).context(query)
     }
 }
 
@@ -279,11 +278,15 @@ impl Drop for Postgres {
     }
 }
 
+fn stopped() -> Error {
+    Error::new("PostgreSQL is stopped")
+}
+
 /// Ends it within a bound, whatever state it is in.
 fn quit(process: &mut Process) {
     // It gives its children five seconds before it kills them.
-    if !process.end_by(Signal::Quit, GENEROUS) {
-        process.end_by(Signal::Kill, GENEROUS);
+    if process.end_by(Signal::Quit, GENEROUS).is_err() {
+        let _ = process.end_by(Signal::Kill, GENEROUS);
     }
 }
 
@@ -316,7 +319,7 @@ pub fn find_programs() -> Option<PathBuf> {
     folders.into_iter().find(has_them)
 }
 
-/// The user and group that it runs as, if these tests run as root.
+/// The user and group that it runs as, if this program runs as root.
 fn its_user() -> Result<Option<(u32, u32)>> {
     static USER: OnceLock<Result<Option<(u32, u32)>>> = OnceLock::new();
     let user = USER.get_or_init(|| {
@@ -342,11 +345,11 @@ fn its_user() -> Result<Option<(u32, u32)>> {
     user.clone()
 }
 
-/// One of the programs, to be run by whom it accepts.
+/// One of the programs, run by a user that it accepts.
 fn program(name: &str) -> Result<Command> {
     let mut command = Command::new(programs()?.join(name));
     command.env("LC_ALL", "C");
-    // It would take further settings from these.
+    // They would change its settings.
     for (key, _) in env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"PG")) {
         command.env_remove(key);
     }
@@ -373,11 +376,11 @@ fn give(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The template of data directories: made once, and kept beside the builds, since a copy is made much sooner.
+/// The template of data directories. It is made once and kept beside the builds, since copying it is much faster.
 fn template() -> Result<PathBuf> {
     static TEMPLATE: OnceLock<Result<PathBuf>> = OnceLock::new();
     let template = TEMPLATE.get_or_init(|| {
-        let version: String = run(program("postgres")?.arg("--version"))?
+        let version: String = output_of(program("postgres")?.arg("--version"))?
             .chars()
             .map(|char| {
                 if char.is_ascii_alphanumeric() {
@@ -387,37 +390,37 @@ fn template() -> Result<PathBuf> {
                 }
             })
             .collect();
-        let tests = env::current_exe().context("the path of the running program")?;
-        let builds = tests
-            .ancestors()
-            .nth(2)
-            .ok_or_else(|| Error::new("the running program is not in cargo's folder of builds"))?;
+        let builds = built::folder()?;
         // The number changes with what `make_template` does.
         let template = builds.join(format!("postgres-template-1-{}", version.trim_matches('-')));
         if !template.is_dir() {
-            make_template(builds, &template)?;
+            make_template(&builds, &template)?;
         }
         Ok(template)
     });
     template.clone()
 }
 
-/// Makes the template under another name first, so that nobody ever sees half of it.
+/// Makes the template under a temporary name first, so that nobody sees half of it.
 fn make_template(builds: &Path, template: &Path) -> Result<()> {
     let files = directory()?;
     let data = files.path().join("data");
-    run(program("initdb")?
-        .args(["--username=postgres", "--auth=trust", "--no-sync"])
-        .args(["--encoding=UTF8", "--locale=C", "--pgdata"])
-        .arg(&data))?;
+    output_of(
+        program("initdb")?
+            .args(["--username=postgres", "--auth=trust", "--no-sync"])
+            .args(["--encoding=UTF8", "--locale=C", "--pgdata"])
+            .arg(&data),
+    )?;
     let statement = files.path().join("statement");
     fs::write(&statement, "CREATE DATABASE app\n").context("write a statement")?;
-    run(program("postgres")?
-        .arg("--single")
-        .arg("-D")
-        .arg(&data)
-        .args(["-c", "fsync=off", "postgres"])
-        .stdin(fs::File::open(statement).context("open a statement")?))?;
+    output_of(
+        program("postgres")?
+            .arg("--single")
+            .arg("-D")
+            .arg(&data)
+            .args(["-c", "fsync=off", "postgres"])
+            .stdin(fs::File::open(statement).context("open a statement")?),
+    )?;
     let unfinished = tempfile::tempdir_in(builds).context("make a directory among the builds")?;
     let copied = unfinished.path().join("data");
     copy_for(&data, &copied, &|_| Ok(()))?;
@@ -427,23 +430,6 @@ fn make_template(builds: &Path, template: &Path) -> Result<()> {
             Err(Error::new(format!("keep {}: {error}", template.display())))
         }
         _ => Ok(()),
-    }
-}
-
-/// Runs a command to its end, and returns what it prints.
-fn run(command: &mut Command) -> Result<String> {
-    let program: OsString = command.get_program().to_owned();
-    let program = program.display();
-    let output = command
-        .output()
-        .context(format!("{program} can't be started"))?;
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed).into_owned();
-    if output.status.success() {
-        Ok(printed)
-    } else {
-        let status = output.status;
-        Err(Error::new(format!("{program} failed, {status}: {printed}")))
     }
 }
 

@@ -1,8 +1,9 @@
-//! Child processes that never outlive their parent.
+//! Runs programs: children that never outlive this program, and commands that run to their end.
 //!
 //! The kernel signals a child when the *thread* that forked it ends (`prctl(2)`, `PR_SET_PDEATHSIG`), and test
 //! frameworks use a short-lived thread for each test. So one thread that lives as long as the process forks them all.
 
+use std::fmt::Display;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
@@ -12,23 +13,24 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use crate::clock::Stopwatch;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::lock::lock;
 use crate::processor;
 
 /// A signal by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Please end.
+    /// `SIGTERM`: end in order.
     Terminate,
-    /// What Ctrl-C sends.
+    /// `SIGINT`: what Ctrl-C sends.
     Interrupt,
-    /// End without being orderly about it. What that is depends on the program.
+    /// `SIGQUIT`: for `PostgreSQL`, end without cleaning up.
     Quit,
-    /// End at once.
+    /// `SIGKILL`: end at once.
     Kill,
-    /// Stand still.
+    /// `SIGSTOP`: pause.
     Stop,
-    /// Go on.
+    /// `SIGCONT`: resume.
     Continue,
 }
 
@@ -45,48 +47,60 @@ impl Signal {
     }
 }
 
-/// A child process. It is ended when this is dropped, and by the kernel when the whole program dies.
+/// A child process. Dropping this ends it; when the whole program dies, the kernel does.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     exit: Option<ExitStatus>,
 }
 
-/// How long a process may take to end by itself before it is killed.
+/// How long a process may take to end after `SIGTERM` before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The pause between two looks at a process.
+const PAUSE: Duration = Duration::from_millis(5);
 
 struct Order {
     command: Command,
     reply: Sender<io::Result<Child>>,
 }
 
-fn forker() -> &'static Mutex<Sender<Order>> {
-    static FORKER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
-    FORKER.get_or_init(|| {
-        let (orders, inbox): (Sender<Order>, Receiver<Order>) = channel();
+/// The inbox of the thread that forks.
+fn forker() -> Result<&'static Mutex<Sender<Order>>> {
+    static FORKER: OnceLock<Result<Mutex<Sender<Order>>>> = OnceLock::new();
+    let start = || {
+        let (orders, inbox) = channel();
         thread::Builder::new()
             .name("forker".into())
-            .spawn(move || {
-                for Order { mut command, reply } in inbox {
-                    // If nobody waits for the child any more, dropping it here would leave it running.
-                    if let Err(unwanted) = reply.send(command.spawn())
-                        && let Ok(mut child) = unwanted.0
-                    {
-                        let _ = child.kill();
-                        let _ = child.wait();
-                    }
-                }
-            })
-            .expect("start the thread that forks");
-        Mutex::new(orders)
-    })
+            .spawn(move || fork_all(&inbox))
+            .context("start the thread that forks")?;
+        Ok(Mutex::new(orders))
+    };
+    FORKER.get_or_init(start).as_ref().map_err(Error::clone)
+}
+
+fn fork_all(inbox: &Receiver<Order>) {
+    for Order { mut command, reply } in inbox {
+        // If nobody waits for the child any more, dropping it here would leave it running.
+        if let Err(unwanted) = reply.send(command.spawn())
+            && let Ok(mut child) = unwanted.0
+        {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 impl Process {
-    /// Starts `command`. When this program dies, the kernel sends it `at_our_end`.
-    pub fn spawn(mut command: Command, at_our_end: Signal) -> io::Result<Self> {
+    /// Starts `command`. When this program dies, the kernel sends `at_our_end`.
+    ///
+    /// The child gets a process group of its own, so that Ctrl-C in a terminal reaches only this program, which ends its
+    /// children in the right order.
+    pub fn spawn(mut command: Command, at_our_end: Signal) -> Result<Self> {
         let parent = std::process::id();
         let signal = at_our_end.number();
+        let name = command.get_program().display().to_string();
+        command.process_group(0);
         // SAFETY: between fork and exec only async-signal-safe calls are made, and nothing is allocated.
         #[allow(
             unsafe_code,
@@ -105,15 +119,50 @@ impl Process {
             });
         }
         let (reply, answer) = channel();
-        forker()
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        let forker_ended = || Error::new("the thread that forks has ended");
+        lock(forker()?)
             .send(Order { command, reply })
-            .expect("the forking thread lives as long as the process");
+            .map_err(|_| forker_ended())?;
         let child = answer
             .recv()
-            .expect("the forking thread answers each order")?;
+            .map_err(|_| forker_ended())?
+            .context(format!("{name} can't be started"))?;
         Ok(Self { child, exit: None })
+    }
+
+    /// Waits until `look` succeeds. Fails when the process ends first, or when `bound` is over.
+    ///
+    /// The error names the process as `what` and shows `log()`, or what was seen last.
+    pub fn until_ready<T, S: Display>(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        log: impl Fn() -> String,
+        mut look: impl FnMut() -> std::result::Result<T, S>,
+    ) -> Result<T> {
+        let waited = Stopwatch::start();
+        loop {
+            let seen = match look() {
+                Ok(found) => return Ok(found),
+                Err(seen) => seen,
+            };
+            self.check_alive(&format!("{what} didn't start"), &log)?;
+            if waited.elapsed() > bound {
+                return Err(not_ready(what, bound, &seen, &log()));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// An error if it has ended: `what`, its exit status and the end of its log.
+    pub fn check_alive(&mut self, what: &str, log: impl Fn() -> String) -> Result<()> {
+        match self.exit_status() {
+            Some(exit) => Err(Error::new(format!(
+                "{what} ({exit}). Its log ends with:\n{}",
+                end_of_log(&log())
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Its process id.
@@ -146,9 +195,9 @@ impl Process {
         }
     }
 
-    /// Sends it a signal and waits at most `bound` until it has ended, and each child that it had too. Those who stand
-    /// still go on. False: it has not ended, or a child had to be killed.
-    pub fn end_by(&mut self, signal: Signal, bound: Duration) -> bool {
+    /// Sends a signal, resumes it and its children if they are stopped, and waits until all of them have ended, at most
+    /// `bound`. Fails if the process has not ended by then, or if children had to be killed.
+    pub fn end_by(&mut self, signal: Signal, bound: Duration) -> Result<()> {
         let children = children_of(self.id());
         self.signal(signal);
         self.signal(Signal::Continue);
@@ -157,30 +206,35 @@ impl Process {
         }
         let waited = Stopwatch::start();
         if self.wait(bound).is_none() {
-            return false;
+            let id = self.id();
+            return Err(Error::new(format!(
+                "process {id} has not ended within {bound:?} after {signal:?}"
+            )));
         }
         while children.iter().any(Known::is_running) {
             if waited.elapsed() > bound {
                 for child in children {
                     child.signal(Signal::Kill);
                 }
-                return false;
+                return Err(Error::new(format!(
+                    "its children had to be killed {bound:?} after {signal:?}"
+                )));
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(PAUSE);
         }
-        true
+        Ok(())
     }
 
     /// Waits until it has ended, at most `bound`. Blocks the thread.
     pub fn wait(&mut self, bound: Duration) -> Option<ExitStatus> {
         let waited = Stopwatch::start();
         while self.exit_status().is_none() && waited.elapsed() < bound {
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(PAUSE);
         }
         self.exit
     }
 
-    /// Ends it: politely first, by force when it takes too long. Its own children too, if they outlive it.
+    /// Ends it by `SIGTERM`, or by `SIGKILL` when that takes too long. Kills its children if they outlive it.
     pub fn end(&mut self) -> ExitStatus {
         let children = children_of(self.id());
         self.signal(Signal::Terminate);
@@ -197,6 +251,18 @@ impl Process {
         exit
     }
 
+    /// Waits until something listens at `address`, at most `bound`. The error is that of [`Self::until_ready`].
+    pub fn until_it_listens(
+        &mut self,
+        what: &str,
+        address: SocketAddr,
+        bound: Duration,
+        log: impl Fn() -> String,
+    ) -> Result<()> {
+        self.until_ready(what, bound, log, || TcpStream::connect(address))
+            .map(drop)
+    }
+
     /// CPU time of it and its children. An error if one has ended.
     pub fn cpu_time(&self) -> io::Result<Duration> {
         self.family().map(processor::cpu_time).sum()
@@ -209,22 +275,6 @@ impl Process {
 
     fn family(&self) -> impl Iterator<Item = u32> {
         std::iter::once(self.id()).chain(self.children())
-    }
-
-    /// Waits until something listens at `address`, at most `bound`. An error if this process ends before.
-    pub fn wait_until_it_listens(&mut self, address: SocketAddr, bound: Duration) -> Result<()> {
-        let waited = Stopwatch::start();
-        while let Err(error) = TcpStream::connect(address) {
-            if let Some(exit) = self.exit_status() {
-                return Err(Error::new(format!("it has ended ({exit})")));
-            }
-            if waited.elapsed() > bound {
-                let message = format!("nothing listens at {address} after {bound:?}: {error}");
-                return Err(Error::new(message));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
     }
 
     /// The ids of its children at this moment.
@@ -244,12 +294,60 @@ impl Drop for Process {
     }
 }
 
+/// An error for what is running and did not become ready in time.
+pub(crate) fn not_ready(what: &str, bound: Duration, seen: &impl Display, log: &str) -> Error {
+    Error::new(format!(
+        "{what} wasn't ready within {bound:?} ({seen}). Its log ends with:\n{}",
+        end_of_log(log)
+    ))
+}
+
+/// The end of a log, indented: of its errors, if Envoy wrote any.
+fn end_of_log(log: &str) -> String {
+    let is_error = |line: &&str| line.contains("[error]") || line.contains("[critical]");
+    let errors: Vec<&str> = log.lines().filter(is_error).collect();
+    let lines = if errors.is_empty() {
+        last_lines(log, SHOWN_LINES)
+    } else {
+        last_lines(&errors.join("\n"), SHOWN_LINES)
+    };
+    format!("  {}", lines.replace('\n', "\n  "))
+}
+
+const SHOWN_LINES: usize = 20;
+
+/// The last `count` lines of a text.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .get(lines.len().saturating_sub(count)..)
+        .unwrap_or_default()
+        .join("\n")
+}
+
+/// Runs a command to its end. Returns its standard output; if it fails, the error has both outputs.
+pub fn output_of(command: &mut Command) -> Result<String> {
+    let name = command.get_program().display().to_string();
+    let output = command
+        .output()
+        .context(format!("{name} can't be started"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(printed);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(Error::new(format!(
+        "{name} failed, {}:\n{printed}{complaint}",
+        output.status
+    )))
+}
+
 /// Whether a process with this id is there and is not a zombie.
 pub fn is_running(id: u32) -> bool {
     stat(id).is_some_and(|stat| stat.state != 'Z' && stat.state != 'X')
 }
 
-/// A process by id and start time, so that an id that was given out anew is not mistaken for it.
+/// A process by id and start time, so that another process with a reused id is not mistaken for it.
 #[derive(Debug)]
 struct Known {
     id: u32,
@@ -287,8 +385,8 @@ struct Stat {
     started: u64,
 }
 
-/// Reads `/proc/<id>/stat` (see `proc_pid_stat(5)`). The name in it may hold blanks and brackets: the fields begin after
-/// the last closing one.
+/// Reads `/proc/<id>/stat` (see `proc_pid_stat(5)`). The name in it may contain spaces and parentheses, so the fields are
+/// read after the last closing one.
 fn stat(id: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! What lies between two programs, and does what no real network does on demand.
+//! A network between two programs that fails on demand.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,8 +10,10 @@ use std::time::Duration;
 use levee_policy::random::SplitMix64;
 
 use crate::clock::Stopwatch;
+use crate::error::{Context, Result};
+use crate::lock::lock;
 
-/// Passes bytes on, until it is told to lose a reply.
+/// Forwards bytes, and loses a reply on demand.
 #[derive(Debug)]
 pub struct Relay {
     /// Where it listens.
@@ -21,11 +23,11 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Begins to pass on to `upstream`.
-    pub fn to(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+    /// Starts forwarding to `upstream`.
+    pub fn to(upstream: SocketAddr) -> Result<Self> {
+        let (listener, address) = listen()?;
         let relay = Self {
-            address: listener.local_addr().expect("an address"),
+            address,
             lose: Arc::default(),
             count: Arc::default(),
         };
@@ -38,13 +40,12 @@ impl Relay {
                 pass(client, server, lose.clone(), count.clone());
             }
         });
-        relay
+        Ok(relay)
     }
 
-    /// The next command with these bytes reaches Redis and is executed, but its reply is lost, and the
-    /// connection with it.
+    /// The next command that contains `bytes` reaches Redis and is executed, but its reply and the connection are lost.
     pub fn lose_reply_to(&self, bytes: &str) {
-        *self.lose.lock().expect("no thread has failed") = Some(bytes.as_bytes().to_vec());
+        *lock(&self.lose) = Some(bytes.as_bytes().to_vec());
     }
 
     /// How many replies were lost.
@@ -53,13 +54,19 @@ impl Relay {
     }
 }
 
+fn listen() -> Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on 127.0.0.1")?;
+    let address = listener.local_addr().context("the address of a listener")?;
+    Ok((listener, address))
+}
+
 fn pass(
     client: TcpStream,
     server: TcpStream,
     lose: Arc<Mutex<Option<Vec<u8>>>>,
     count: Arc<AtomicU64>,
 ) {
-    let loses = Arc::new(Mutex::new(false));
+    let loses = Arc::new(AtomicBool::new(false));
     let copies = (client.try_clone(), server.try_clone(), loses.clone());
     thread::spawn(move || {
         let (Ok(mut client), Ok(mut server), loses) = copies else {
@@ -68,13 +75,13 @@ fn pass(
         let mut chunk = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = client.read(&mut chunk) {
             let bytes = &chunk[..read];
-            let mut wanted = lose.lock().expect("no thread has failed");
+            let mut wanted = lock(&lose);
             let is_it = wanted
                 .as_ref()
                 .is_some_and(|wanted| bytes.windows(wanted.len()).any(|part| part == wanted));
             if is_it {
                 *wanted = None;
-                *loses.lock().expect("no thread has failed") = true;
+                loses.store(true, Ordering::SeqCst);
             }
             drop(wanted);
             if server.write_all(bytes).is_err() {
@@ -87,7 +94,7 @@ fn pass(
         let (mut client, mut server) = (client, server);
         let mut chunk = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = server.read(&mut chunk) {
-            if *loses.lock().expect("no thread has failed") {
+            if loses.load(Ordering::SeqCst) {
                 count.fetch_add(1, Ordering::SeqCst);
                 break;
             }
@@ -100,7 +107,7 @@ fn pass(
     });
 }
 
-/// A server that takes each connection and closes it at once, and knows when that was.
+/// A server that closes each connection at once and records when.
 #[derive(Debug)]
 pub struct Dead {
     /// Where it listens.
@@ -109,34 +116,30 @@ pub struct Dead {
 }
 
 impl Dead {
-    /// Begins.
-    pub fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
-        let address = listener.local_addr().expect("an address");
+    /// Starts it.
+    pub fn start() -> Result<Self> {
+        let (listener, address) = listen()?;
         let at: Arc<Mutex<Vec<Duration>>> = Arc::default();
         let seen = at.clone();
         let clock = Stopwatch::start();
         thread::spawn(move || {
             for client in listener.incoming() {
-                seen.lock()
-                    .expect("no thread has failed")
-                    .push(clock.elapsed());
+                lock(&seen).push(clock.elapsed());
                 drop(client);
             }
         });
-        Self { address, at }
+        Ok(Self { address, at })
     }
 
     /// When connections came, since the start.
     pub fn attempts(&self) -> Vec<Duration> {
-        self.at.lock().expect("no thread has failed").clone()
+        lock(&self.at).clone()
     }
 }
 
-/// A server that answers each connection's first bytes by its own, one after the other, and closes.
-pub fn answering(answers: Vec<Vec<u8>>) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
-    let address = listener.local_addr().expect("an address");
+/// A server that sends one of `answers` on each connection, in order, after its first bytes, and closes it.
+pub fn answering(answers: Vec<Vec<u8>>) -> Result<SocketAddr> {
+    let (listener, address) = listen()?;
     thread::spawn(move || {
         for (client, answer) in listener.incoming().flatten().zip(answers) {
             let mut client = client;
@@ -144,11 +147,11 @@ pub fn answering(answers: Vec<Vec<u8>>) -> SocketAddr {
             let _ = client.write_all(&answer);
         }
     });
-    address
+    Ok(address)
 }
 
-/// Passes bytes on, and cuts each connection after a number of bytes that nobody knows before: in the middle of
-/// commands, of replies, or between them.
+/// Forwards bytes, and cuts each connection after a random number of them: within commands, within replies, or between
+/// them.
 #[derive(Debug)]
 pub struct Flaky {
     /// Where it listens.
@@ -158,11 +161,11 @@ pub struct Flaky {
 }
 
 impl Flaky {
-    /// Begins to pass on to `upstream`, at most so many bytes on a connection in each direction.
-    pub fn to(upstream: SocketAddr, seed: u64, most_bytes: u64) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+    /// Starts forwarding to `upstream`, fewer than `most_bytes` on a connection in each direction.
+    pub fn to(upstream: SocketAddr, seed: u64, most_bytes: u64) -> Result<Self> {
+        let (listener, address) = listen()?;
         let flaky = Self {
-            address: listener.local_addr().expect("an address"),
+            address,
             cuts: Arc::default(),
             calm: Arc::default(),
         };
@@ -184,7 +187,7 @@ impl Flaky {
                 }
             }
         });
-        flaky
+        Ok(flaky)
     }
 
     /// How many connections were cut.
@@ -192,7 +195,7 @@ impl Flaky {
         self.cuts.load(Ordering::SeqCst)
     }
 
-    /// Cuts no more.
+    /// Stops cutting.
     pub fn calm_down(&self) {
         self.calm.store(true, Ordering::SeqCst);
     }
@@ -219,7 +222,7 @@ fn pass_some(
         }
         left = left.saturating_sub(read as u64);
     }
-    // Bytes that have come are still handed over: both ends see an orderly close.
+    // Bytes that were forwarded still arrive: both ends see an orderly close.
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
 }

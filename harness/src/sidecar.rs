@@ -1,236 +1,232 @@
-//! The sidecar under test.
+//! Starts the sidecar and talks to its admin interface.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
-use std::{env, fs, thread};
 
+use http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::clock::Stopwatch;
+use crate::built;
+use crate::client::Request;
+use crate::error::{Context, Error, Result};
 use crate::postgres::Postgres;
 use crate::process::{Process, Signal};
 use crate::redis::Client;
-use crate::wait::GENEROUS;
+use crate::wait::{GENEROUS, until_blocking};
 
-/// A running `levee run`.
+/// A running `levee run`. Dropping it ends it and removes its files.
 #[derive(Debug)]
 pub struct Sidecar {
     /// Where the admin interface listens.
     pub admin: SocketAddr,
     listeners: Vec<SocketAddr>,
+    log: PathBuf,
     process: Process,
-    files: TempDir,
+    _files: TempDir,
 }
 
-/// `LEVEE_BIN`, or the program beside the tests.
-pub fn program() -> PathBuf {
-    env::var_os("LEVEE_BIN").map_or_else(
-        || {
-            let tests = env::current_exe().expect("the path of the tests");
-            tests
-                .ancestors()
-                .nth(2)
-                .expect("the folder of builds")
-                .join("levee")
-        },
-        PathBuf::from,
-    )
+/// How it is started.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// The program; otherwise [`built::levee`].
+    pub program: Option<PathBuf>,
+    /// The folder of `levee.log`; otherwise a temporary one.
+    pub log_folder: Option<PathBuf>,
 }
 
-/// What a client must show before it may change something.
+/// From its start until it is ready.
+const START: Duration = Duration::from_secs(30);
+
+/// The token of the admin interface in tests.
 pub const TOKEN: &str = "let me in";
 
-/// The section `database` for the database at `url`, with these further keys (YAML, one a line).
+/// The section `database` for the database at `url`, with further keys (YAML, one per line).
 pub fn at(url: &str, keys: &str) -> String {
     let keys = keys.replace('\n', "\n  ");
     format!("database:\n  url_file: '{{files}}/url'\n  {keys}\n#url {url}\n")
 }
 
-/// Writes a configuration into `folder`, with what it names.
-pub fn write_config(folder: &Path, yaml: &str) -> PathBuf {
+/// Writes a configuration into `folder`, with the files that it names. What it doesn't set gets the settings of tests: a log
+/// of level debug, and an admin interface with [`TOKEN`] on a free port.
+pub fn write_config(folder: &Path, yaml: &str) -> Result<PathBuf> {
     let write = |name: &str, text: &str| {
-        fs::write(folder.join(name), text).expect("write a file for the sidecar");
+        fs::write(folder.join(name), text).context(format!("write the sidecar's file `{name}`"))
     };
-    write("token", TOKEN);
+    write("token", TOKEN)?;
     let url = yaml.lines().find_map(|line| line.strip_prefix("#url "));
-    write("url", url.unwrap_or_default());
-    let admin = if yaml.lines().any(|line| line.starts_with("admin:")) {
-        ""
-    } else {
-        "admin: {listen: '127.0.0.1:0', token_file: '{files}/token'}\n"
-    };
-    let all = format!("log: {{format: json, level: debug}}\n{admin}{yaml}");
+    write("url", url.unwrap_or_default())?;
+    let mut all = String::new();
+    for (section, setting) in [
+        ("log:", "log: {format: json, level: debug}\n"),
+        (
+            "admin:",
+            "admin: {listen: '127.0.0.1:0', token_file: '{files}/token'}\n",
+        ),
+    ] {
+        if !yaml.lines().any(|line| line.starts_with(section)) {
+            all += setting;
+        }
+    }
+    all += yaml;
     write(
         "levee.yaml",
         &all.replace("{files}", &folder.display().to_string()),
-    );
-    folder.join("levee.yaml")
+    )?;
+    Ok(folder.join("levee.yaml"))
 }
 
 impl Sidecar {
-    /// Starts it with one upstream, and these further keys of that upstream (YAML, one a line).
-    pub fn before(upstream: SocketAddr, keys: &str) -> Self {
+    /// Starts it with one upstream of Redis, and further keys of that upstream (YAML, one per line).
+    pub fn before(upstream: SocketAddr, keys: &str) -> Result<Self> {
         let keys = keys.replace('\n', "\n    ");
         Self::start(&format!(
             "redis:\n  - name: x\n    listen: 127.0.0.1:0\n    upstream: redis://{upstream}\n    {keys}\n"
         ))
     }
 
-    /// Starts it with a database, where it logs in as `user`, and these further keys of that (YAML, one a line).
-    pub fn at(postgres: &Postgres, user: &str, keys: &str) -> Self {
+    /// Starts it with a database, where it logs in as `user`, and further keys of the database (YAML, one per line).
+    pub fn at(postgres: &Postgres, user: &str, keys: &str) -> Result<Self> {
         Self::start(&at(&postgres.url_of(user), keys))
     }
 
-    /// Starts it with this configuration, and waits until it is ready. `{files}` stands for a folder of its own.
-    pub fn start(yaml: &str) -> Self {
-        let files = tempfile::tempdir().expect("make a directory for the sidecar");
-        let config = write_config(files.path(), yaml);
-        let log = fs::File::create(files.path().join("log")).expect("make a log");
-        let mut command = Command::new(program());
+    /// Starts it with this configuration and waits until it is ready. `{files}` stands for a temporary folder.
+    pub fn start(yaml: &str) -> Result<Self> {
+        Self::start_with(yaml, &Start::default())
+    }
+
+    /// As [`Self::start`], with another program or folder of logs. Its log must be JSON.
+    pub fn start_with(yaml: &str, start: &Start) -> Result<Self> {
+        let files = tempfile::Builder::new()
+            .prefix("levee-sidecar-")
+            .tempdir()
+            .context("make a directory for the sidecar")?;
+        let config = write_config(files.path(), yaml)?;
+        let log = start.log_folder.as_deref().unwrap_or(files.path());
+        let log = log.join("levee.log");
+        let program = match &start.program {
+            Some(program) => program.clone(),
+            None => built::levee()?,
+        };
+        let mut command = Command::new(program);
         command
             .args(["run", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
-            .stderr(log);
-        let process = Process::spawn(command, Signal::Kill)
-            .unwrap_or_else(|error| panic!("{} can't be started: {error}", program().display()));
-        let mut sidecar = Self {
-            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
-            listeners: Vec::new(),
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).context(format!("make {}", log.display()))?);
+        let mut process = Process::spawn(command, Signal::Kill)?;
+        let (admin, listeners) =
+            process.until_ready("the sidecar", START, || read(&log), || ready(&read(&log)))?;
+        Ok(Self {
+            admin,
+            listeners,
+            log,
             process,
-            files,
-        };
-        sidecar.wait_until_ready();
-        sidecar
+            _files: files,
+        })
     }
 
-    fn wait_until_ready(&mut self) {
-        let waited = Stopwatch::start();
-        loop {
-            let lines: Vec<Value> = self
-                .log()
-                .lines()
-                .filter_map(|line| serde_json::from_str(line).ok())
-                .collect();
-            if lines.iter().any(|line| line["message"] == "ready") {
-                for line in lines.iter().filter(|line| line["message"] == "listening") {
-                    let address = line["address"].as_str().and_then(|text| text.parse().ok());
-                    let address = address.expect("an address in the log");
-                    if line["part"] == "admin" {
-                        self.admin = address;
-                    } else {
-                        self.listeners.push(address);
-                    }
-                }
-                return;
-            }
-            if let Some(exit) = self.process.exit_status() {
-                panic!("the sidecar has ended ({exit}): {}", self.log());
-            }
-            assert!(waited.elapsed() < GENEROUS, "not ready: {}", self.log());
-            thread::sleep(Duration::from_millis(5));
-        }
+    /// An error if it has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let log = || read(&self.log);
+        self.process.check_alive("the sidecar ended by itself", log)
     }
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.files.path().join("log")).unwrap_or_default()
+        read(&self.log)
     }
 
-    /// Where the first upstream's clients connect.
-    pub fn address(&self) -> SocketAddr {
-        self.listeners[0]
+    /// The file of its log.
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 
-    /// A client of the first upstream.
-    pub fn client(&self) -> Client {
-        Client::connect(self.address())
+    /// Where clients of the first Redis upstream connect.
+    pub fn address(&self) -> Result<SocketAddr> {
+        let first = self.listeners.first().copied();
+        first.ok_or_else(|| Error::new("the sidecar has no Redis upstream"))
+    }
+
+    /// A client of the first Redis upstream.
+    pub fn client(&self) -> Result<Client> {
+        Client::connect(self.address()?)
     }
 
     /// Status and body of a page of the admin interface.
-    pub fn get(&self, path: &str) -> (u16, String) {
-        self.request(&format!("GET {path}"), "")
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.request(&Request::get(path))
     }
 
-    /// Status and body of what is asked to be done, by one who has the token.
-    pub fn post(&self, path: &str) -> (u16, Value) {
-        let (status, body) = self.request(
-            &format!("POST {path}"),
-            &format!("authorization: Bearer {TOKEN}\r\n"),
-        );
-        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    /// Status and JSON body of the answer to a POST with the token.
+    pub fn post(&self, path: &str) -> Result<(u16, Value)> {
+        let request = Request::new(Method::POST, path);
+        let (status, body) =
+            self.request(&request.header("authorization", format!("Bearer {TOKEN}")))?;
+        Ok((status, serde_json::from_str(&body).unwrap_or(Value::Null)))
     }
 
-    /// Status and body of the answer to a request with these headers.
-    pub fn request(&self, line: &str, headers: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.admin).expect("connect to the admin interface");
-        stream
-            .set_read_timeout(Some(3 * GENEROUS))
-            .expect("set an option of a socket");
-        write!(
-            stream,
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"
-        )
-        .expect("send a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("read an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer of HTTP");
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        (status.expect("a status"), body.to_owned())
-    }
-
-    /// The state of the first upstream, as `/v1/redis` has it.
-    pub fn state(&self) -> Value {
-        let (_, body) = self.get("/v1/redis");
-        let page: Value = serde_json::from_str(&body).expect("JSON");
-        page["upstreams"][0].clone()
-    }
-
-    /// A counter or gauge by its name and labels, as they stand in the text.
-    pub fn metric(&self, name: &str) -> u64 {
-        let (_, text) = self.get("/metrics");
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let value = line.and_then(|rest| rest.trim().parse().ok());
-        value.unwrap_or_else(|| panic!("no {name} in:\n{text}"))
-    }
-
-    /// Waits until a page or a state is as it should be.
-    pub fn wait_for(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let waited = Stopwatch::start();
-        while !holds(self) {
-            assert!(
-                waited.elapsed() < GENEROUS,
-                "waited for {what}: {} {} {}",
-                self.state(),
-                self.get("/v1/jobs").1,
-                self.log()
-            );
-            thread::sleep(Duration::from_millis(10));
+    /// Status and body of the answer to a request to the admin interface.
+    pub fn request(&self, request: &Request) -> Result<(u16, String)> {
+        let answer = request
+            .send_blocking(self.admin)
+            .context("the sidecar's admin interface")?;
+        match &answer.broken {
+            Some(broken) => Err(Error::new(format!(
+                "the sidecar's answer broke off: {broken}"
+            ))),
+            None => Ok((answer.status, answer.text())),
         }
     }
 
-    /// How much memory it has, in kilobytes.
-    pub fn memory_kb(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
-            .expect("read its status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.expect("its memory")
+    /// The state of the first Redis upstream, from `/v1/redis`.
+    pub fn state(&self) -> Result<Value> {
+        let (_, body) = self.get("/v1/redis")?;
+        let page: Value =
+            serde_json::from_str(&body).context(format!("/v1/redis is not JSON: {body}"))?;
+        let first = page.pointer("/upstreams/0").cloned();
+        Ok(first.unwrap_or(Value::Null))
     }
 
-    /// Asks it to end, without waiting.
+    /// A counter or gauge, by name and labels as they are in the text.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let (_, text) = self.get("/metrics")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|rest| rest.trim().parse().ok());
+        value.ok_or_else(|| Error::new(format!("no {name} in:\n{text}")))
+    }
+
+    /// Waits until a condition holds, such as one on a page or a state.
+    pub fn wait_for(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
+        until_blocking(what, GENEROUS, || {
+            if holds(self) {
+                return Ok(());
+            }
+            let state = self.state().unwrap_or_default();
+            let jobs = self.get("/v1/jobs").unwrap_or_default().1;
+            Err(format!("{state} {jobs} {}", self.log()))
+        })
+    }
+
+    /// Its resident memory, in kilobytes.
+    pub fn memory_kb(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+            .context("read the sidecar's /proc/PID/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.ok_or_else(|| Error::new(format!("no VmRSS in:\n{status}")))
+    }
+
+    /// Sends it `SIGTERM`, without waiting.
     pub fn terminate(&mut self) {
         self.process.signal(Signal::Terminate);
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended, at most `bound`.
     pub fn wait(&mut self, bound: Duration) -> Option<ExitStatus> {
         self.process.wait(bound)
     }
@@ -240,4 +236,30 @@ impl Sidecar {
         self.process.signal(Signal::Kill);
         self.process.wait(GENEROUS);
     }
+}
+
+fn read(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default()
+}
+
+/// Where the admin interface and the Redis upstreams listen, once the log says that all is ready.
+fn ready(log: &str) -> std::result::Result<(SocketAddr, Vec<SocketAddr>), String> {
+    let lines: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    if !lines.iter().any(|line| line["message"] == "ready") {
+        return Err("no line `ready` yet".into());
+    }
+    let (mut admin, mut listeners) = (None, Vec::new());
+    for line in lines.iter().filter(|line| line["message"] == "listening") {
+        let address = line["address"].as_str().and_then(|text| text.parse().ok());
+        let address = address.ok_or_else(|| format!("no address in {line}"))?;
+        if line["part"] == "admin" {
+            admin = Some(address);
+        } else {
+            listeners.push(address);
+        }
+    }
+    Ok((admin.ok_or("no admin interface")?, listeners))
 }

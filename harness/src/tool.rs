@@ -1,10 +1,13 @@
-//! Programs of the machine that check files.
+//! Where programs are that the machine has, or that set-up has installed.
 
 use std::env;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
-/// promtool, which checks what is made for Prometheus: `PROMTOOL_PATH`, or what is on the PATH.
-pub fn promtool() -> Command {
+use crate::error::{Error, Result};
+
+/// promtool, which checks rules and metrics pages: `PROMTOOL_PATH`, or the one on the PATH.
+pub fn promtool() -> Result<Command> {
     program(
         "PROMTOOL_PATH",
         "promtool",
@@ -12,8 +15,8 @@ pub fn promtool() -> Command {
     )
 }
 
-/// Prometheus itself: `PROMETHEUS_PATH`, or what is on the PATH.
-pub fn prometheus() -> Command {
+/// Prometheus itself: `PROMETHEUS_PATH`, or the one on the PATH.
+pub fn prometheus() -> Result<Command> {
     program(
         "PROMETHEUS_PATH",
         "prometheus",
@@ -21,8 +24,8 @@ pub fn prometheus() -> Command {
     )
 }
 
-/// docker-compose, which reads a `docker-compose.yml`: `DOCKER_COMPOSE_PATH`, or what is on the PATH.
-pub fn docker_compose() -> Command {
+/// docker-compose: `DOCKER_COMPOSE_PATH`, or the one on the PATH.
+pub fn docker_compose() -> Result<Command> {
     program(
         "DOCKER_COMPOSE_PATH",
         "docker-compose",
@@ -30,30 +33,44 @@ pub fn docker_compose() -> Command {
     )
 }
 
-fn program(variable: &str, name: &str, hint: &str) -> Command {
-    if let Some(own) = env::var_os(variable).filter(|path| !path.is_empty()) {
-        return Command::new(own);
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file());
-    let Some(found) = found else {
-        panic!("{name} is missing: install it ({hint}), or name it by {variable}")
-    };
-    Command::new(found)
+fn program(variable: &str, name: &str, hint: &str) -> Result<Command> {
+    let found = find(variable, &[name]).ok_or_else(|| {
+        Error::new(format!(
+            "{name} is missing: install it ({hint}), or name it by {variable}"
+        ))
+    })?;
+    Ok(Command::new(found))
 }
 
-/// Runs a command to its end: what it said to its standard output, or, if it failed, all that it said.
-pub fn output_of(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{}: {error}", command.get_program().display()))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok(said);
+/// What the environment variable names; otherwise the first of these names on the PATH.
+pub fn find(variable: &str, names: &[&str]) -> Option<PathBuf> {
+    if let Some(own) = env::var_os(variable).filter(|path| !path.is_empty()) {
+        return Some(own.into());
     }
-    let complained = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}\n{said}{complained}", output.status))
+    names.iter().find_map(|name| on_the_path(name))
+}
+
+/// A program on the PATH.
+pub fn on_the_path(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// The file that an environment variable names. `cargo xtask` sets these variables.
+pub fn file_from(variable: &str) -> Result<PathBuf> {
+    let path = env::var_os(variable).map(PathBuf::from).ok_or_else(|| {
+        Error::new(format!(
+            "{variable} is not set: start this by `cargo xtask up`, `demo` or `test`, which set it"
+        ))
+    })?;
+    path.canonicalize()
+        .ok()
+        .filter(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new(format!(
+                "{variable} names {}, which is not a file",
+                path.display()
+            ))
+        })
 }

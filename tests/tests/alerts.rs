@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use levee_harness::tool::{output_of, promtool};
+use levee_harness::process::output_of;
+use levee_harness::tool::promtool;
 use levee_pages::Page;
 use serde_json::Value;
 
@@ -112,7 +113,7 @@ fn known_metrics() -> BTreeSet<String> {
 
 /// Runs `promtool` with these arguments, which must succeed.
 fn passes(arguments: &[&str]) {
-    let mut promtool = promtool();
+    let mut promtool = promtool().unwrap();
     promtool.args(arguments).current_dir(root());
     if let Err(said) = output_of(&mut promtool) {
         panic!("promtool {arguments:?}: {said}");

@@ -37,14 +37,14 @@ impl System {
             Path::WithLevee => Parts::ALL,
         };
         Self {
-            stack: Stack::start(parts),
+            stack: Stack::start(parts).unwrap(),
             path,
         }
     }
 
     fn address(&mut self, service: &str) -> SocketAddr {
         match self.path {
-            Path::Directly => self.stack.service(service).address,
+            Path::Directly => self.stack.service(service).unwrap().address,
             Path::ByPlainEnvoy | Path::WithLevee => self.stack.address(),
         }
     }
@@ -75,7 +75,7 @@ fn by_each_path(test: fn(&mut System)) {
         // Checks the path: Levee saw the requests (its metrics lag a little), or was not there.
         let waited = Stopwatch::start();
         let levee_saw = || {
-            let metrics = system.stack.metrics();
+            let metrics = system.stack.metrics().unwrap();
             metrics.sum("circuit_breaker_requests_total", &[]) > 0.0
         };
         if path == Path::WithLevee {

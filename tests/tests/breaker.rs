@@ -22,26 +22,28 @@ async fn gateway(video: &Backend, plugin: Value) -> Envoy {
             .plugin(&plugin),
     )
     .await
+    .unwrap()
 }
 
 /// Sends failing requests until the breaker refuses.
 async fn open_the_breaker(envoy: &Envoy, video: &Backend) {
     video.always(Behaviour::status(500));
     wait::until("the breaker to open", wait::GENEROUS, || async {
-        let answer = envoy.get(VIDEO).await;
+        let answer = envoy.get(VIDEO).await.unwrap();
         if answer.is_refusal() {
             Ok(())
         } else {
             Err(answer.status)
         }
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 /// Sends requests until one is admitted, and returns its response.
 async fn first_let_through(envoy: &Envoy) -> Answer {
     wait::until("a request to be let through", wait::GENEROUS, || async {
-        let answer = envoy.get(VIDEO).await;
+        let answer = envoy.get(VIDEO).await.unwrap();
         if answer.is_refusal() {
             Err("refused")
         } else {
@@ -49,13 +51,15 @@ async fn first_let_through(envoy: &Envoy) -> Answer {
         }
     })
     .await
+    .unwrap()
 }
 
 async fn transitions(envoy: &Envoy, to: &str, wanted: f64) {
     let labels = [("service", "video"), ("to", to)];
     envoy
         .wait_for_metric("circuit_breaker_transitions_total", &labels, wanted)
-        .await;
+        .await
+        .unwrap();
 }
 
 /// Sends a request without waiting for its response.
@@ -66,16 +70,16 @@ fn send_in_background(envoy: &Envoy, requests: &mut JoinSet<Answer>) {
 
 #[tokio::test]
 async fn the_sixth_request_to_a_failing_service_is_refused_without_touching_it() {
-    let (video, chat) = (Backend::start(), Backend::start());
+    let (video, chat) = (Backend::start().unwrap(), Backend::start().unwrap());
     video.always(Behaviour::status(500));
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .upstream("chat", chat.address())
         .plugin_exactly(&json!({}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for _ in 0..5 {
-        assert_eq!(envoy.get(VIDEO).await.status, 500);
-        assert_eq!(envoy.get("/v1/chat/x").await.status, 200);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
+        assert_eq!(envoy.get("/v1/chat/x").await.unwrap().status, 200);
     }
     let mut connection = Connection::open(envoy.address()).await.unwrap();
     let mut fastest = Duration::MAX;
@@ -97,7 +101,11 @@ async fn the_sixth_request_to_a_failing_service_is_refused_without_touching_it()
             "{}",
             refused.text()
         );
-        let line = envoy.access_log().of_request(refused.request_id()).await;
+        let line = envoy
+            .access_log()
+            .of_request(refused.request_id())
+            .await
+            .unwrap();
         assert_eq!(
             (
                 line.text("details"),
@@ -107,7 +115,7 @@ async fn the_sixth_request_to_a_failing_service_is_refused_without_touching_it()
             ("levee_circuit_open", "video", "")
         );
         assert_eq!(
-            envoy.get("/v1/chat/x").await.status,
+            envoy.get("/v1/chat/x").await.unwrap().status,
             200,
             "others are untouched"
         );
@@ -116,42 +124,46 @@ async fn the_sixth_request_to_a_failing_service_is_refused_without_touching_it()
     assert_eq!(video.requests(), 5);
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 1.0)
-        .await;
+        .await
+        .unwrap();
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "chat")], 0.0)
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_service_that_is_down_opens_its_breaker_and_closes_it_when_it_is_back() {
-    let video = Backend::start_refusing();
+    let video = Backend::start_refusing().unwrap();
     let envoy = gateway(&video, json!({"breaker": {"open_for": "500ms"}})).await;
     for _ in 0..5 {
-        let answer = envoy.get(VIDEO).await;
+        let answer = envoy.get(VIDEO).await.unwrap();
         assert_eq!((answer.status, answer.is_refusal()), (503, false));
         assert_eq!(
             envoy
                 .access_log()
                 .of_request(answer.request_id())
                 .await
+                .unwrap()
                 .text("flags"),
             "UF"
         );
     }
-    assert!(envoy.get(VIDEO).await.is_refusal());
-    video.accept();
+    assert!(envoy.get(VIDEO).await.unwrap().is_refusal());
+    video.accept().unwrap();
     for _ in 0..3 {
         assert_eq!(first_let_through(&envoy).await.status, 200);
     }
     transitions(&envoy, "closed", 1.0).await;
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 0.0)
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn half_open_lets_three_through_at_once_and_closes_after_three_successes() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
     open_the_breaker(&envoy, &video).await;
     let before = video.requests();
@@ -167,12 +179,17 @@ async fn half_open_lets_three_through_at_once_and_closes_after_three_successes()
             Err(video.seen().in_flight)
         }
     })
-    .await;
+    .await
+    .unwrap();
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 2.0)
-        .await;
+        .await
+        .unwrap();
     for _ in 0..10 {
-        assert!(envoy.get(VIDEO).await.is_refusal(), "the places are taken");
+        assert!(
+            envoy.get(VIDEO).await.unwrap().is_refusal(),
+            "the places are taken"
+        );
     }
     assert_eq!(video.requests(), before + 3);
     gate.open();
@@ -188,14 +205,14 @@ async fn half_open_lets_three_through_at_once_and_closes_after_three_successes()
     );
     assert_eq!(video.seen().most_in_flight, 3);
     for _ in 0..10 {
-        assert_eq!(envoy.get(VIDEO).await.status, 200, "closed");
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 200, "closed");
     }
     transitions(&envoy, "closed", 1.0).await;
 }
 
 #[tokio::test]
 async fn a_failed_probe_opens_it_again_for_longer() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let envoy = gateway(&video, json!({"breaker": {"open_for": "500ms"}})).await;
     open_the_breaker(&envoy, &video).await;
     let mut open_for = Vec::new();
@@ -217,17 +234,17 @@ async fn a_failed_probe_opens_it_again_for_longer() {
 
 #[tokio::test]
 async fn a_call_from_before_that_fails_while_half_open_decides_nothing() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
     let mut requests = JoinSet::new();
     // Two calls are admitted while closed.
     let (fails, succeeds) = (Gate::closed(), Gate::closed());
     video.next([Behaviour::Hold(fails.clone(), Response::status(500))]);
     send_in_background(&envoy, &mut requests);
-    video.wait_in_flight(1).await;
+    video.wait_in_flight(1).await.unwrap();
     video.next([Behaviour::Hold(succeeds.clone(), Response::status(200))]);
     send_in_background(&envoy, &mut requests);
-    video.wait_in_flight(2).await;
+    video.wait_in_flight(2).await.unwrap();
 
     open_the_breaker(&envoy, &video).await;
     video.always(Behaviour::status(200));
@@ -237,27 +254,29 @@ async fn a_call_from_before_that_fails_while_half_open_decides_nothing() {
         "one probe of three has succeeded"
     );
     fails.open();
-    video.wait_in_flight(1).await;
+    video.wait_in_flight(1).await.unwrap();
     assert_eq!(requests.join_next().await.unwrap().unwrap().status, 500);
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 2.0)
-        .await;
+        .await
+        .unwrap();
     succeeds.open();
     assert_eq!(requests.join_next().await.unwrap().unwrap().status, 200);
     // The success from before doesn't count either: it still takes two more.
-    assert_eq!(envoy.get(VIDEO).await.status, 200);
+    assert_eq!(envoy.get(VIDEO).await.unwrap().status, 200);
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 2.0)
-        .await;
+        .await
+        .unwrap();
     transitions(&envoy, "closed", 0.0).await;
-    assert_eq!(envoy.get(VIDEO).await.status, 200);
+    assert_eq!(envoy.get(VIDEO).await.unwrap().status, 200);
     transitions(&envoy, "closed", 1.0).await;
     transitions(&envoy, "open", 1.0).await;
 }
 
 #[tokio::test]
 async fn a_probe_whose_client_leaves_gives_its_permit_back() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let breaker =
         json!({"breaker": {"open_for": "300ms", "half_open": {"max_in_flight": 1, "lease": "1h"}}});
     let envoy = gateway(&video, breaker).await;
@@ -272,23 +291,25 @@ async fn a_probe_whose_client_leaves_gives_its_permit_back() {
             Err("refused")
         }
     })
-    .await;
+    .await
+    .unwrap();
     assert!(
-        envoy.get(VIDEO).await.is_refusal(),
+        envoy.get(VIDEO).await.unwrap().is_refusal(),
         "the only place is taken"
     );
     video.always(Behaviour::status(200));
     probe.leave();
     video
         .wait_until("the cancellation", |seen| seen.cancelled == 1)
-        .await;
+        .await
+        .unwrap();
     assert_eq!(first_let_through(&envoy).await.status, 200);
     transitions(&envoy, "open", 1.0).await;
 }
 
 #[tokio::test]
 async fn a_probe_that_hangs_frees_its_place_when_its_lease_ends() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let plugin = json!({
         "breaker": {"open_for": "300ms", "half_open": {"max_in_flight": 1, "lease": "500ms"}},
         "timeouts": {"response_header": "20s"},
@@ -306,7 +327,8 @@ async fn a_probe_that_hangs_frees_its_place_when_its_lease_ends() {
         send_in_background(&envoy, &mut requests);
         Err("refused")
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(
         first_let_through(&envoy).await.status,
         200,
@@ -319,39 +341,42 @@ async fn a_probe_that_hangs_frees_its_place_when_its_lease_ends() {
             &[("service", "video")],
             1.0,
         )
-        .await;
+        .await
+        .unwrap();
     gate.open();
 }
 
 #[tokio::test]
 async fn clients_that_leave_open_nothing_and_the_service_sees_it() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::Stall);
     let envoy = gateway(&video, json!({})).await;
     for vanish in [false, true] {
         let crowd = Crowd::ask(envoy.address(), VIDEO, 30).await.unwrap();
-        video.wait_in_flight(30).await;
+        video.wait_in_flight(30).await.unwrap();
         if vanish {
             crowd.vanish();
         } else {
             crowd.leave();
         }
-        video.wait_in_flight(0).await;
+        video.wait_in_flight(0).await.unwrap();
     }
     assert_eq!(video.seen().cancelled, 60);
     let neutral = [("service", "video"), ("outcome", "neutral")];
     envoy
         .wait_for_metric("circuit_breaker_requests_total", &neutral, 60.0)
-        .await;
+        .await
+        .unwrap();
     envoy
         .wait_for_metric(
             "circuit_breaker_failures_total",
             &[("service", "video")],
             0.0,
         )
-        .await;
+        .await
+        .unwrap();
     video.always(Behaviour::status(200));
-    assert_eq!(envoy.get(VIDEO).await.status, 200);
+    assert_eq!(envoy.get(VIDEO).await.unwrap().status, 200);
     transitions(&envoy, "open", 0.0).await;
 }
 
@@ -373,7 +398,7 @@ async fn is_any_refused(envoy: &Envoy, count: usize) -> bool {
 
 #[tokio::test]
 async fn ten_percent_errors_open_it_where_five_are_allowed() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.fail_per_thousand(100);
     let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05}}});
     let envoy = gateway(&video, rate).await;
@@ -382,7 +407,7 @@ async fn ten_percent_errors_open_it_where_five_are_allowed() {
 
 #[tokio::test]
 async fn one_error_in_a_thousand_never_opens_it() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.fail_per_thousand(1);
     let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05}}});
     let envoy = gateway(&video, rate).await;
@@ -393,12 +418,13 @@ async fn one_error_in_a_thousand_never_opens_it() {
             &[("service", "video")],
             5.0,
         )
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn one_failure_among_fewer_requests_than_the_minimum_never_opens_it() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.next([Behaviour::status(500)]);
     let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05, "minimum_requests": 20}}});
     let envoy = gateway(&video, rate).await;
@@ -408,12 +434,12 @@ async fn one_failure_among_fewer_requests_than_the_minimum_never_opens_it() {
 
 #[tokio::test]
 async fn sixty_percent_errors_open_it_with_the_defaults_though_never_five_in_a_row() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.fail_per_thousand(600);
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .plugin_exactly(&json!({}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     assert!(is_any_refused(&envoy, 500).await);
 }
 
@@ -425,7 +451,7 @@ async fn modes_do_what_they_say() {
         ("forced_open", 3.0, true, true),
         ("forced_closed", 4.0, false, false),
     ] {
-        let video = Backend::start();
+        let video = Backend::start().unwrap();
         let envoy = gateway(
             &video,
             json!({"services": {"video": {"breaker": {"mode": mode}}}}),
@@ -445,11 +471,13 @@ async fn modes_do_what_they_say() {
         let service = [("service", "video")];
         envoy
             .wait_for_metric("circuit_breaker_mode", &service, number)
-            .await;
+            .await
+            .unwrap();
         if mode == "shadow" {
             envoy
                 .wait_for_metric("circuit_breaker_shadow_rejected_total", &service, 5.0)
-                .await;
+                .await
+                .unwrap();
             transitions(&envoy, "open", 1.0).await;
         }
         if refused_when_well {
@@ -460,16 +488,16 @@ async fn modes_do_what_they_say() {
 
 #[tokio::test]
 async fn a_fixed_fallback_answers_in_place_of_the_refusal() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let fallback = json!({"services": {"video": {"fallback": {
         "status": 200, "headers": {"content-type": "text/plain", "x-stale": "an hour"}, "body": "as of yesterday",
     }}}});
     let envoy = gateway(&video, fallback).await;
     video.always(Behaviour::status(500));
     for _ in 0..5 {
-        assert_eq!(envoy.get(VIDEO).await.status, 500);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
     }
-    let answer = envoy.get(VIDEO).await;
+    let answer = envoy.get(VIDEO).await.unwrap();
     assert_eq!(
         (answer.status, answer.text().as_str()),
         (200, "as of yesterday")
@@ -483,7 +511,7 @@ async fn a_fixed_fallback_answers_in_place_of_the_refusal() {
 
 #[tokio::test]
 async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it() {
-    let (video, storage) = (Backend::start(), Backend::start());
+    let (video, storage) = (Backend::start().unwrap(), Backend::start().unwrap());
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .upstream("storage", storage.address())
@@ -493,14 +521,14 @@ async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it
             "route": {"cluster": "storage"},
         }))
         .plugin(&json!({"services": {"video": {"fallback": {"route": "copies"}}}}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     video.always(Behaviour::status(500));
     for _ in 0..5 {
-        assert_eq!(envoy.get(VIDEO).await.status, 500);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
     }
     storage.always(Behaviour::status(203));
     for _ in 0..3 {
-        assert_eq!(envoy.get(VIDEO).await.status, 203);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 203);
     }
     assert_eq!((video.requests(), storage.requests()), (5, 3));
     // Only the filter may choose this route.
@@ -510,7 +538,7 @@ async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it
 
 #[tokio::test]
 async fn a_fallback_route_that_does_not_exist_does_not_switch_the_breaker_off() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::status(500));
     let envoy = gateway(
         &video,
@@ -518,24 +546,25 @@ async fn a_fallback_route_that_does_not_exist_does_not_switch_the_breaker_off() 
     )
     .await;
     for _ in 0..6 {
-        assert_eq!(envoy.get(VIDEO).await.status, 500);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
     }
     envoy
         .wait_for_log("no route for x-levee-fallback: typo")
-        .await;
-    let refused = envoy.get(VIDEO).await;
+        .await
+        .unwrap();
+    let refused = envoy.get(VIDEO).await.unwrap();
     assert!(refused.is_refusal(), "{refused:?}");
     assert_eq!(video.requests(), 6);
 }
 
 #[tokio::test]
 async fn grpc_clients_are_refused_with_unavailable() {
-    let auth = GrpcBackend::start();
+    let auth = GrpcBackend::start().unwrap();
     auth.always(GrpcBehaviour::TrailersOnly(status::INTERNAL));
     let config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         .upstream_http2("auth");
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let call = grpc::call("/v1/auth/levee.Demo/Call");
     for wanted in [status::INTERNAL; 5]
         .into_iter()

@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use levee::check::of_envoy;
-use levee_harness::envoy::last_lines;
+use levee_harness::process::last_lines;
 use levee_harness::process::{Process, Signal};
 use levee_harness::wait;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,8 @@ async fn the_broken_configurations_are_ones_that_envoy_takes_unless_the_filter_o
         let exit = wait::until_now("Envoy to end", wait::GENEROUS, || {
             process.exit_status().ok_or_else(said)
         })
-        .await;
+        .await
+        .unwrap();
         assert_eq!(
             exit.success(),
             wanted,

@@ -12,12 +12,12 @@ use levee_harness::address::free_address;
 use levee_harness::built;
 use levee_harness::client::Request;
 use levee_harness::clock::Stopwatch;
-use levee_harness::envoy::last_lines;
 use levee_harness::postgres::{self, Postgres};
 use levee_harness::process::{Process, Signal};
+use levee_harness::process::{last_lines, output_of};
 use levee_harness::redis::Redis;
-use levee_harness::sidecar::{self, Sidecar};
-use levee_harness::tool::{docker_compose, output_of, promtool};
+use levee_harness::sidecar::Sidecar;
+use levee_harness::tool::{docker_compose, promtool};
 use levee_harness::wait::{self, GENEROUS};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,7 +47,7 @@ fn read(path: &str) -> String {
 fn compose(secrets: &[&str]) -> Command {
     let nothing = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nothing.env");
     fs::write(&nothing, "").expect("write an empty file");
-    let mut compose = docker_compose();
+    let mut compose = docker_compose().unwrap();
     compose
         .current_dir(root())
         .arg("--env-file")
@@ -174,7 +174,9 @@ fn docker_compose_reads_the_file_and_no_secret_has_a_default() {
             .into_iter()
             .filter(|other| *other != secret)
             .collect();
-        let said = output_of(&mut compose(&others)).expect_err(secret);
+        let said = output_of(&mut compose(&others))
+            .expect_err(secret)
+            .to_string();
         assert!(
             said.contains("set it in the environment") && said.contains(secret),
             "{secret}: {said}"
@@ -372,7 +374,7 @@ fn envoy_is_the_one_that_the_tests_run() {
 
 #[test]
 fn levee_yaml_is_valid() {
-    let mut levee = Command::new(sidecar::program());
+    let mut levee = Command::new(built::levee().unwrap());
     levee
         .current_dir(root())
         .args(["check", "--config", "compose/levee.yaml"]);
@@ -415,7 +417,7 @@ fn prometheus_yml_is_valid_with_the_rules_where_they_are_mounted() {
         );
     }
     let files = prometheus_files(&[]);
-    let mut promtool = promtool();
+    let mut promtool = promtool().unwrap();
     let said = output_of(
         promtool
             .args(["check", "config"])
@@ -474,11 +476,18 @@ fn redis_starts_by_its_command_line_and_is_healthy() {
         .map(String::as_str)
         .collect();
     let redis = Redis::start_with(&options).unwrap();
-    let policy = redis.client().ask("CONFIG GET maxmemory-policy");
+    let policy = redis
+        .client()
+        .unwrap()
+        .ask("CONFIG GET maxmemory-policy")
+        .unwrap();
     assert!(policy.contains("noeviction"), "{policy}");
     let check = health_check(&services()["redis"]);
     assert!(healthy(&check, 6379, redis.address));
-    assert!(!healthy(&check, 6379, free_address()), "nobody is there");
+    assert!(
+        !healthy(&check, 6379, free_address().unwrap()),
+        "nobody is there"
+    );
 }
 
 #[test]
@@ -486,7 +495,11 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
     let files = tempfile::tempdir().expect("make a directory");
     let database = database();
     let redis = Redis::start().unwrap();
-    let [gateway, stats, admin] = [free_address(), free_address(), free_address()];
+    let [gateway, stats, admin] = [
+        free_address().unwrap(),
+        free_address().unwrap(),
+        free_address().unwrap(),
+    ];
     let sidecar = sidecar_at(&redis, &database, stats);
     let backends = backends_at(&sidecar, &database, &files);
     let _envoy = envoy_before(&backends, [gateway, stats, admin], &files);
@@ -527,21 +540,32 @@ fn sidecar_at(redis: &Redis, database: &Postgres, envoy: SocketAddr) -> Sidecar 
         "{}\n#url {}\n",
         levee[0],
         database.url_of("levee")
-    ));
+    ))
+    .unwrap();
     assert_eq!(
         command("sidecar"),
         ["run", "--config", "/etc/levee/levee.yaml"]
     );
     assert!(healthy(&health_check_of("Dockerfile"), 9464, sidecar.admin));
     assert!(
-        !healthy(&health_check_of("Dockerfile"), 9464, free_address()),
+        !healthy(
+            &health_check_of("Dockerfile"),
+            9464,
+            free_address().unwrap()
+        ),
         "nobody is there"
     );
-    sidecar.wait_for("the watchdog's rights", |sidecar| {
-        sidecar.get("/v1/watchdog").1.contains("\"problem\":null")
-    });
+    sidecar
+        .wait_for("the watchdog's rights", |sidecar| {
+            sidecar
+                .get("/v1/watchdog")
+                .unwrap()
+                .1
+                .contains("\"problem\":null")
+        })
+        .unwrap();
     for job in ["auth_cleanup", "video_cleanup"] {
-        let (status, report) = sidecar.post(&format!("/v1/jobs/{job}/run"));
+        let (status, report) = sidecar.post(&format!("/v1/jobs/{job}/run")).unwrap();
         assert_eq!(
             (status, report["outcome"].as_str()),
             (200, Some("done")),
@@ -561,18 +585,18 @@ struct Service {
 fn backends_at(sidecar: &Sidecar, database: &Postgres, files: &TempDir) -> Vec<Service> {
     let mut backends = Vec::new();
     for name in ["auth", "chat", "video", "storage"] {
-        let address = free_address();
+        let address = free_address().unwrap();
         let arguments = replaced(
             &command(name),
             &[
                 ("0.0.0.0:9000", address.to_string()),
-                ("sidecar:6380", sidecar.address().to_string()),
+                ("sidecar:6380", sidecar.address().unwrap().to_string()),
                 ("postgres:5432", format!("127.0.0.1:{}", database.port())),
             ],
         );
         assert!(arguments.iter().any(|word| word == name), "{arguments:?}");
         let (mut process, log) = start(
-            built::program("levee-demo-backend"),
+            built::program("levee-demo-backend").unwrap(),
             &arguments,
             files,
             name,
@@ -645,7 +669,7 @@ fn envoy_before(
 
 /// Prometheus by its command line reads the sidecar and Envoy, and has the alerts.
 fn prometheus_reads(sidecar: &Sidecar, stats: SocketAddr, files: &TempDir) {
-    let web = free_address();
+    let web = free_address().unwrap();
     let prometheus = prometheus_files(&[
         ("sidecar:9464", sidecar.admin.to_string()),
         ("envoy:9902", stats.to_string()),
@@ -693,7 +717,10 @@ fn database() -> Postgres {
         5432,
         ([127, 0, 0, 1], database.port()).into()
     ));
-    assert!(!healthy(&check, 5432, free_address()), "nobody is there");
+    assert!(
+        !healthy(&check, 5432, free_address().unwrap()),
+        "nobody is there"
+    );
     let path = [
         postgres::programs().unwrap().into(),
         PathBuf::from(env::var_os("PATH").unwrap_or_default()),
@@ -710,7 +737,7 @@ fn database() -> Postgres {
         .env("LEVEE_PASSWORD", "secret");
     output_of(&mut script).unwrap_or_else(|said| panic!("postgres-init.sh: {said}"));
     assert_eq!(
-        database.number("SELECT count(*) FROM pg_authid WHERE rolname IN ('app', 'levee') AND rolpassword LIKE 'SCRAM%'"),
+        database.number("SELECT count(*) FROM pg_authid WHERE rolname IN ('app', 'levee') AND rolpassword LIKE 'SCRAM%'").unwrap(),
         2
     );
     database
@@ -790,7 +817,8 @@ async fn it_reads_both_and_has_the_alerts(web: SocketAddr) {
             .filter(|one| one["value"][1] == "1");
         if up.count() == 2 { Ok(()) } else { Err(text) }
     })
-    .await;
+    .await
+    .unwrap();
     let rules = Request::get("/api/v1/rules")
         .send(web)
         .await
@@ -819,5 +847,6 @@ async fn each_of_the_filters_metrics_is_there_once(web: SocketAddr) {
             _ => Err(text),
         }
     })
-    .await;
+    .await
+    .unwrap();
 }

@@ -31,14 +31,14 @@ fn four_mistakes() -> (Value, [&'static str; 4]) {
 #[tokio::test]
 async fn gateway_yaml_starts_and_serves_each_service() {
     let names = ["auth", "chat", "video", "storage"];
-    let backends = names.map(|_| Backend::start());
+    let backends = names.map(|_| Backend::start().unwrap());
     let config = names
         .iter()
         .zip(&backends)
         .fold(EnvoyConfig::gateway(), |config, (name, backend)| {
             config.upstream(name, backend.address())
         });
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for (name, backend) in names.iter().zip(&backends) {
         for path in [format!("/v1/{name}"), format!("/v1/{name}/x")] {
             assert_eq!(
@@ -58,7 +58,8 @@ async fn gateway_yaml_starts_and_serves_each_service() {
                 &[("service", name), ("outcome", "success")],
                 2.0,
             )
-            .await;
+            .await
+            .unwrap();
     }
     assert_eq!(
         Request::get("/v1/authentic")
@@ -72,9 +73,11 @@ async fn gateway_yaml_starts_and_serves_each_service() {
 
 #[tokio::test]
 async fn minimal_yaml_starts_and_its_breaker_works() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     auth.always(Behaviour::status(500));
-    let envoy = Envoy::start(EnvoyConfig::minimal().upstream("auth", auth.address())).await;
+    let envoy = Envoy::start(EnvoyConfig::minimal().upstream("auth", auth.address()))
+        .await
+        .unwrap();
     for wanted in [500, 500, 500, 500, 500, 503] {
         assert_eq!(
             Request::get("/")
@@ -87,23 +90,24 @@ async fn minimal_yaml_starts_and_its_breaker_works() {
     }
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "auth")], 1.0)
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn the_tls_listener_serves_both_protocols_and_bounds_the_handshake() {
     let directory = tempfile::tempdir().unwrap();
-    let certificate = Certificate::make_in(directory.path());
-    let auth = Backend::start();
+    let certificate = Certificate::make_in(directory.path()).unwrap();
+    let auth = Backend::start().unwrap();
     let mut config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         .listener_tls(&certificate);
     let bound = &mut config.value_mut()["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket_connect_timeout"];
     assert_eq!(*bound, "5s");
     *bound = json!("0.500s");
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for protocols in [&["h2", "http/1.1"][..], &["http/1.1"][..]] {
-        let tls = certificate.trusting_client(protocols);
+        let tls = certificate.trusting_client(protocols).unwrap();
         let mut connection = Connection::open_tls(envoy.address(), tls).await.unwrap();
         assert_eq!(connection.protocol(), Some(protocols[0]));
         assert_eq!(
@@ -132,22 +136,24 @@ async fn the_tls_listener_serves_both_protocols_and_bounds_the_handshake() {
 
 #[tokio::test]
 async fn grpc_goes_through_the_same_routes() {
-    let auth = GrpcBackend::start();
+    let auth = GrpcBackend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         .upstream_http2("auth");
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let answer = grpc::send(&grpc::call("/v1/auth/levee.Demo/Call"), envoy.address())
         .await
         .unwrap();
     assert_eq!(grpc::status_of(&answer), Some(status::OK), "{answer:?}");
-    assert_eq!(answer.body, grpc::message(b"ping"));
+    assert_eq!(answer.body, grpc::message(b"ping").unwrap());
 }
 
 #[tokio::test]
 async fn a_configuration_with_four_mistakes_is_refused_and_all_four_are_named() {
     let (mistakes, paths) = four_mistakes();
-    let refused = start_that_fails(EnvoyConfig::gateway().plugin_exactly(&mistakes)).await;
+    let refused = start_that_fails(EnvoyConfig::gateway().plugin_exactly(&mistakes))
+        .await
+        .unwrap();
     for path in paths {
         assert!(
             refused.log.contains(path),
@@ -164,31 +170,37 @@ async fn the_filters_configuration_may_be_a_struct_or_text() {
         EnvoyConfig::gateway().plugin_exactly(&configuration),
         EnvoyConfig::gateway().plugin_text(&configuration.to_string()),
     ] {
-        let auth = Backend::start();
+        let auth = Backend::start().unwrap();
         auth.always(Behaviour::status(500));
-        let envoy = Envoy::start(config.upstream("auth", auth.address())).await;
+        let envoy = Envoy::start(config.upstream("auth", auth.address()))
+            .await
+            .unwrap();
         for wanted in [500, 418] {
-            assert_eq!(envoy.get("/v1/auth/x").await.status, wanted);
+            assert_eq!(envoy.get("/v1/auth/x").await.unwrap().status, wanted);
         }
     }
 }
 
 #[tokio::test]
 async fn what_is_not_json_is_refused() {
-    let refused = start_that_fails(EnvoyConfig::gateway().plugin_text("{\"breaker\":")).await;
+    let refused = start_that_fails(EnvoyConfig::gateway().plugin_text("{\"breaker\":"))
+        .await
+        .unwrap();
     assert!(refused.log.contains("not valid JSON"), "{}", refused.log);
 }
 
 #[tokio::test]
 async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     auth.always(Behaviour::status(500));
     let config = || {
         EnvoyConfig::gateway()
             .upstream("auth", auth.address())
             .plugin(&json!({"breaker": {"consecutive_failures": 2}}))
     };
-    let envoy = Envoy::start_with_listeners_in_a_file(config()).await;
+    let envoy = Envoy::start_with_listeners_in_a_file(config())
+        .await
+        .unwrap();
     let ask = async || {
         Request::get("/v1/auth/x")
             .send(envoy.address())
@@ -199,12 +211,14 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
     assert_eq!(ask().await, 500);
 
     let (mistakes, paths) = four_mistakes();
-    envoy.replace_listeners(config().plugin_exactly(&mistakes));
+    envoy
+        .replace_listeners(config().plugin_exactly(&mistakes))
+        .unwrap();
     for path in paths {
-        envoy.wait_for_log(path).await;
+        envoy.wait_for_log(path).await.unwrap();
     }
     wait::until("the update to be refused", wait::GENEROUS, || async {
-        let metrics = envoy.metrics().await;
+        let metrics = envoy.metrics().await.unwrap();
         let refused = metrics.sum("envoy_listener_manager_lds_update_rejected", &[]);
         if refused > 0.0 {
             Ok(())
@@ -212,7 +226,8 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
             Err(metrics.show("envoy_listener_manager_lds"))
         }
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(ask().await, 500, "the second failure");
     assert_eq!(
         ask().await,
@@ -220,7 +235,9 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
         "the old limit of 2 is in force, and counted on"
     );
 
-    envoy.replace_listeners(config().plugin(&json!({"breaker": {"mode": "disabled"}})));
+    envoy
+        .replace_listeners(config().plugin(&json!({"breaker": {"mode": "disabled"}})))
+        .unwrap();
     // While a listener is replaced, a connection not yet accepted may be reset.
     wait::until(
         "a good configuration to take effect",
@@ -232,12 +249,13 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
             }
         },
     )
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 async fn clients_headers_that_would_steer_envoy_or_levee_do_not_arrive() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         // A route that only such a header selects.
@@ -246,7 +264,7 @@ async fn clients_headers_that_would_steer_envoy_or_levee_do_not_arrive() {
             "match": {"prefix": "/", "headers": [{"name": "x-levee-fallback", "present_match": true}]},
             "direct_response": {"status": 418},
         }));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let steering = [
         "x-envoy-upstream-rq-timeout-ms",
         "x-envoy-upstream-rq-per-try-timeout-ms",
@@ -265,7 +283,7 @@ async fn clients_headers_that_would_steer_envoy_or_levee_do_not_arrive() {
             request.header(name, "7777777")
         });
     assert_eq!(request.send(envoy.address()).await.unwrap().status, 200);
-    let seen = auth.last_request();
+    let seen = auth.last_request().unwrap();
     for (name, value) in &seen.headers {
         assert_ne!(value, b"7777777", "{name}");
     }
@@ -273,14 +291,14 @@ async fn clients_headers_that_would_steer_envoy_or_levee_do_not_arrive() {
 
 #[tokio::test]
 async fn slow_and_silent_clients_are_let_go() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         .connection_manager(&json!({
             "request_headers_timeout": "0.5s",
             "common_http_protocol_options": {"idle_timeout": "0.5s"},
         }));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let mut slow = RawConnection::open(envoy.address()).await.unwrap();
     slow.send("GET /v1/auth/x HTTP/1.1\r\nhost: x\r\nx-slow: ")
         .await
@@ -293,12 +311,12 @@ async fn slow_and_silent_clients_are_let_go() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_closed_and_the_admin_interface_still_answers() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     let mut config = EnvoyConfig::gateway().upstream("auth", auth.address());
     let monitor =
         &mut config.value_mut()["overload_manager"]["resource_monitors"][1]["typed_config"];
     monitor["max_active_downstream_connections"] = json!(3);
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut connection = Connection::open(envoy.address()).await.unwrap();
@@ -319,7 +337,7 @@ async fn connections_over_the_limit_are_closed_and_the_admin_interface_still_ans
             .await
             .is_err()
     );
-    assert_eq!(envoy.ask_admin("/ready").await.status, 200);
+    assert_eq!(envoy.ask_admin("/ready").await.unwrap().status, 200);
     drop(held.pop());
     wait::until("a place to be free again", wait::GENEROUS, || async {
         Request::get("/v1/auth/x")
@@ -327,5 +345,6 @@ async fn connections_over_the_limit_are_closed_and_the_admin_interface_still_ans
             .await
             .map(|_| ())
     })
-    .await;
+    .await
+    .unwrap();
 }

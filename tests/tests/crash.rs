@@ -23,7 +23,7 @@ const TRAPS_ON_MANY_HEADERS: &str = r#"
 
 #[tokio::test]
 async fn a_gateway_whose_filter_has_failed_recovers_by_itself() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let filter = folder.path().join("traps.wasm");
     std::fs::write(&filter, wat::parse_str(TRAPS_ON_MANY_HEADERS).unwrap()).unwrap();
@@ -32,8 +32,8 @@ async fn a_gateway_whose_filter_has_failed_recovers_by_itself() {
         filter: Some(filter),
         ..Start::default()
     };
-    let envoy = Envoy::start_with(config, &start).await;
-    assert_eq!(envoy.get("/v1/video/x").await.status, 200);
+    let envoy = Envoy::start_with(config, &start).await.unwrap();
+    assert_eq!(envoy.get("/v1/video/x").await.unwrap().status, 200);
 
     let mut fatal = Request::get("/v1/video/x");
     for number in 0..40 {
@@ -41,7 +41,7 @@ async fn a_gateway_whose_filter_has_failed_recovers_by_itself() {
     }
     assert_eq!(fatal.send(envoy.address()).await.unwrap().status, 503);
     assert_eq!(
-        envoy.get("/v1/video/x").await.status,
+        envoy.get("/v1/video/x").await.unwrap().status,
         503,
         "closed, not open"
     );
@@ -49,11 +49,12 @@ async fn a_gateway_whose_filter_has_failed_recovers_by_itself() {
         "the gateway to serve again",
         Duration::from_secs(30),
         || async {
-            match envoy.get("/v1/video/x").await.status {
+            match envoy.get("/v1/video/x").await.unwrap().status {
                 200 => Ok(()),
                 status => Err(format!("{status}")),
             }
         },
     )
-    .await;
+    .await
+    .unwrap();
 }

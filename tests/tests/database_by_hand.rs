@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use levee_harness::built;
+use levee_harness::client::Request;
 use levee_harness::postgres::Postgres;
 use levee_harness::sidecar::{self, Sidecar, TOKEN};
 use serde_json::Value;
@@ -11,70 +13,92 @@ use serde_json::Value;
 const SLOW: &str =
     "jobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 100ms, scheduled: false}}";
 
+fn is_refused_without_the_token(sidecar: &Sidecar) {
+    let run = Request::post("/v1/jobs/auth_cleanup/run", "");
+    let with = |credentials: &str| run.clone().header("authorization", credentials);
+    for request in [
+        run.clone(),
+        with("Bearer other"),
+        with("Bearer "),
+        with("Basic eDp5"),
+        // Without the token, the answer does not reveal which jobs exist.
+        Request::post("/v1/jobs/nothing/run", ""),
+    ] {
+        let (status, body) = sidecar.request(&request).unwrap();
+        assert_eq!(status, 401, "{request:?}: {body}");
+    }
+}
+
 #[test]
 fn a_run_is_asked_for_over_http() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.add_tokens(1000, 0);
-    let sidecar = Sidecar::at(&postgres, "levee", SLOW);
-    let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
-    let run = "POST /v1/jobs/auth_cleanup/run";
-    for headers in [
-        String::new(),
-        bearer("other"),
-        bearer(""),
-        "authorization: Basic eDp5\r\n".to_owned(),
-    ] {
-        let (status, body) = sidecar.request(run, &headers);
-        assert_eq!(status, 401, "{headers}: {body}");
-    }
-    // Without the token, the answer does not reveal which jobs exist.
-    assert_eq!(sidecar.request("POST /v1/jobs/nothing/run", "").0, 401);
-    let (status, body) = sidecar.post("/v1/jobs/nothing/run");
+    postgres.add_tokens(1000, 0).unwrap();
+    let sidecar = Sidecar::at(&postgres, "levee", SLOW).unwrap();
+    is_refused_without_the_token(&sidecar);
+    let (status, body) = sidecar.post("/v1/jobs/nothing/run").unwrap();
     assert_eq!(
         (status, &body["jobs"][0]),
         (404, &Value::from("auth_cleanup"))
     );
-    assert_eq!(sidecar.post("/v1/video/cleanup").0, 404);
+    assert_eq!(sidecar.post("/v1/video/cleanup").unwrap().0, 404);
     assert_eq!(
         sidecar
-            .request("GET /v1/jobs/auth_cleanup/run", &bearer(TOKEN))
+            .request(
+                &Request::get("/v1/jobs/auth_cleanup/run")
+                    .header("authorization", format!("Bearer {TOKEN}"))
+            )
+            .unwrap()
             .0,
         405
     );
     for query in ["dry_run=maybe", "wait=soon", "wait=2h", "x=1"] {
         assert_eq!(
-            sidecar.post(&format!("/v1/auth/cleanup?{query}")).0,
+            sidecar
+                .post(&format!("/v1/auth/cleanup?{query}"))
+                .unwrap()
+                .0,
             400,
             "{query}"
         );
     }
-    let (status, body) = sidecar.post("/v1/auth/cleanup?dry_run=true");
+    let (status, body) = sidecar.post("/v1/auth/cleanup?dry_run=true").unwrap();
     assert_eq!((status, body["rows"].as_u64()), (200, Some(1000)), "{body}");
-    assert_eq!(postgres.expired_tokens(), 1000);
-    assert_eq!(sidecar.metric("auth_cleanup_expired_tokens_total"), 0);
+    assert_eq!(postgres.expired_tokens().unwrap(), 1000);
+    assert_eq!(
+        sidecar.metric("auth_cleanup_expired_tokens_total").unwrap(),
+        0
+    );
 
-    let (status, body) = sidecar.post("/v1/jobs/auth_cleanup/run?wait=0s");
+    let (status, body) = sidecar.post("/v1/jobs/auth_cleanup/run?wait=0s").unwrap();
     assert_eq!(
         (status, &body["outcome"]),
         (202, &Value::from("running")),
         "{body}"
     );
-    assert_eq!(sidecar.post("/v1/jobs/auth_cleanup/run").0, 409);
-    assert_eq!(sidecar.post("/v1/auth/cleanup?dry_run=true").0, 409);
+    assert_eq!(sidecar.post("/v1/jobs/auth_cleanup/run").unwrap().0, 409);
+    assert_eq!(
+        sidecar.post("/v1/auth/cleanup?dry_run=true").unwrap().0,
+        409
+    );
     let see = body["see"].as_str().expect("where to look").to_owned();
-    let page =
-        |sidecar: &Sidecar| -> Value { serde_json::from_str(&sidecar.get(&see).1).expect("JSON") };
-    sidecar.wait_for("progress", |sidecar| {
-        page(sidecar)["running"]["rows"].as_u64() > Some(0)
-    });
-    sidecar.wait_for("the end", |sidecar| page(sidecar)["last"]["batches"] == 100);
-    assert_eq!(postgres.expired_tokens(), 0);
+    let page = |sidecar: &Sidecar| -> Value {
+        serde_json::from_str(&sidecar.get(&see).unwrap().1).expect("JSON")
+    };
+    sidecar
+        .wait_for("progress", |sidecar| {
+            page(sidecar)["running"]["rows"].as_u64() > Some(0)
+        })
+        .unwrap();
+    sidecar
+        .wait_for("the end", |sidecar| page(sidecar)["last"]["batches"] == 100)
+        .unwrap();
+    assert_eq!(postgres.expired_tokens().unwrap(), 0);
 }
 
 #[test]
 fn without_a_token_in_the_configuration_nothing_can_be_changed() {
-    let sidecar = Sidecar::start("admin: {listen: '127.0.0.1:0'}\n");
-    let (status, body) = sidecar.post("/v1/auth/cleanup");
+    let sidecar = Sidecar::start("admin: {listen: '127.0.0.1:0'}\n").unwrap();
+    let (status, body) = sidecar.post("/v1/auth/cleanup").unwrap();
     assert_eq!(status, 403);
     assert!(
         body["error"].to_string().contains("admin.token_env"),
@@ -89,12 +113,12 @@ fn levee(
     keys: &str,
     arguments: &[&str],
 ) -> (Option<i32>, String, String) {
-    let config = sidecar::write_config(folder, &sidecar::at(url, keys));
+    let config = sidecar::write_config(folder, &sidecar::at(url, keys)).unwrap();
     let Output {
         status,
         stdout,
         stderr,
-    } = Command::new(sidecar::program())
+    } = Command::new(built::levee().unwrap())
         .args(arguments)
         .arg("--config")
         .arg(config)
@@ -109,7 +133,7 @@ fn levee(
 #[test]
 fn a_run_is_asked_for_on_the_command_line() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.add_tokens(100, 10);
+    postgres.add_tokens(100, 10).unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let levee =
         |arguments: &[&str]| levee(folder.path(), &postgres.url_of("levee"), SLOW, arguments);
@@ -128,25 +152,32 @@ fn a_run_is_asked_for_on_the_command_line() {
         (Some(0), Some(100)),
         "{report}"
     );
-    assert_eq!(postgres.expired_tokens(), 100);
+    assert_eq!(postgres.expired_tokens().unwrap(), 100);
     let (code, _, err) = levee(&["job", "run", "nothing"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("there are: auth_cleanup"), "{err}");
 
     // While a sidecar runs the job, nobody else does.
-    let sidecar = Sidecar::at(&postgres, "levee", SLOW);
-    assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").0, 202);
-    sidecar.wait_for("progress", |sidecar| {
-        sidecar.metric("job_rows_total{job=\"auth_cleanup\"}") > 0
-    });
+    let sidecar = Sidecar::at(&postgres, "levee", SLOW).unwrap();
+    assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").unwrap().0, 202);
+    sidecar
+        .wait_for("progress", |sidecar| {
+            sidecar
+                .metric("job_rows_total{job=\"auth_cleanup\"}")
+                .unwrap()
+                > 0
+        })
+        .unwrap();
     let (code, out, _) = levee(&["job", "run", "auth_cleanup"]);
     assert_eq!(code, Some(3), "{out}");
     drop(sidecar);
 
     let (code, out, _) = levee(&["job", "run", "auth_cleanup"]);
     assert_eq!(code, Some(0), "{out}");
-    assert_eq!(postgres.expired_tokens(), 0);
-    postgres.execute("DROP TABLE email_verification_tokens");
+    assert_eq!(postgres.expired_tokens().unwrap(), 0);
+    postgres
+        .execute("DROP TABLE email_verification_tokens")
+        .unwrap();
     let (code, out, err) = levee(&["job", "run", "auth_cleanup"]);
     assert_eq!(code, Some(1));
     assert!(
@@ -158,17 +189,18 @@ fn a_run_is_asked_for_on_the_command_line() {
 #[test]
 fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.add_tokens(300, 0);
+    postgres.add_tokens(300, 0).unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let keys = SLOW.replace("batch: 10", "batch: 100");
     let config = sidecar::write_config(
         folder.path(),
         &sidecar::at(&postgres.url_of("levee"), &keys),
-    );
+    )
+    .unwrap();
     let run = |options: &str| {
         let command = format!(
             "{} job run auth_cleanup {options} --config {}",
-            sidecar::program().display(),
+            built::levee().unwrap().display(),
             config.display()
         );
         // Runs the command on a terminal of its own.
@@ -201,7 +233,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
          GRANT app, reports TO levee WITH ADMIN OPTION;
          ALTER ROLE reports SET work_mem = '8MB'; ALTER ROLE app IN DATABASE app SET lock_timeout = '9s';
          ALTER ROLE app IN DATABASE app SET work_mem = '9MB'",
-    );
+    ).unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let keys = "watchdog: {roles: [app, reports], rules: [{role: reports, class: long_query}]}\nlimits: {lock_timeout: 3s}";
     let levee_with = |keys: &str, arguments: &[&str]| {
@@ -214,7 +246,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
     };
     let levee = |arguments: &[&str]| levee_with(keys, arguments);
     let settings = || {
-        let rows = postgres.client().query(
+        let rows = postgres.client().unwrap().query(
             "SELECT rolname || ' ' || coalesce(array_to_string(rolconfig, ','), '-') FROM pg_roles \
              WHERE rolname IN ('app', 'reports') ORDER BY 1",
             &[],
@@ -246,7 +278,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
             "reports work_mem=8MB,statement_timeout=30000ms,idle_in_transaction_session_timeout=60000ms,lock_timeout=3000ms"
         ]
     );
-    let mut service = postgres.client_as("app");
+    let mut service = postgres.client_as("app").unwrap();
     let row = service.query_one("SHOW statement_timeout", &[]);
     assert_eq!(row.expect("a row").get::<_, String>(0), "5s");
     let (code, out, err) = levee(&["--apply"]);
@@ -258,13 +290,15 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
 
     // A failed attempt removes nothing from the undo file.
     let shorter = format!("{keys}\n").replace("3s", "4s");
-    postgres.execute("ALTER ROLE levee NOCREATEROLE");
+    postgres.execute("ALTER ROLE levee NOCREATEROLE").unwrap();
     let (code, _, err) = levee_with(&shorter, &["--apply"]);
     assert_eq!(code, Some(1), "{err}");
-    postgres.execute("ALTER ROLE levee CREATEROLE");
+    postgres.execute("ALTER ROLE levee CREATEROLE").unwrap();
 
     // A value that somebody has changed since is left alone.
-    postgres.execute("ALTER ROLE app SET lock_timeout = '1s'");
+    postgres
+        .execute("ALTER ROLE app SET lock_timeout = '1s'")
+        .unwrap();
     // Works even if the watchdog is no longer configured.
     let (code, out, _) = levee_with("connections: 2", &["--rollback"]);
     assert_eq!(code, Some(0));
@@ -287,10 +321,12 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
 #[test]
 fn limits_that_are_in_force_in_other_words_are_left_alone() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.execute(
-        "ALTER ROLE app SET statement_timeout = '5s'; ALTER ROLE app SET lock_timeout = 2000;
+    postgres
+        .execute(
+            "ALTER ROLE app SET statement_timeout = '5s'; ALTER ROLE app SET lock_timeout = 2000;
          ALTER ROLE app SET idle_in_transaction_session_timeout = '1 min'",
-    );
+        )
+        .unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let (code, out, err) = levee(
         folder.path(),
@@ -308,7 +344,7 @@ fn limits_that_are_in_force_in_other_words_are_left_alone() {
 #[test]
 fn limits_of_one_server_are_not_undone_at_another() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.execute("ALTER ROLE levee SUPERUSER");
+    postgres.execute("ALTER ROLE levee SUPERUSER").unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let other = r#"{"server": "elsewhere:5432", "changes": []}"#;
     std::fs::write(folder.path().join("levee-limits-undo.json"), other).expect("a file");
@@ -326,7 +362,9 @@ fn limits_of_one_server_are_not_undone_at_another() {
         );
     }
     assert_eq!(
-        postgres.number("SELECT count(*) FROM pg_db_role_setting"),
+        postgres
+            .number("SELECT count(*) FROM pg_db_role_setting")
+            .unwrap(),
         0
     );
 }
@@ -353,7 +391,9 @@ fn limits_that_can_not_be_applied_change_nothing() {
     assert_eq!(code, Some(1));
     assert!(err.contains("has no role nobody"), "{err}");
     assert_eq!(
-        postgres.number("SELECT count(*) FROM pg_db_role_setting"),
+        postgres
+            .number("SELECT count(*) FROM pg_db_role_setting")
+            .unwrap(),
         0
     );
 }
@@ -373,7 +413,9 @@ fn an_encrypted_connection_is_made_if_the_certificate_is_trusted() {
         )
     };
     // The server refuses unencrypted connections.
-    postgres.let_in("host all postgres 127.0.0.1/32 trust\nhostssl all levee 127.0.0.1/32 trust\n");
+    postgres
+        .let_in("host all postgres 127.0.0.1/32 trust\nhostssl all levee 127.0.0.1/32 trust\n")
+        .unwrap();
     let trusted = format!("sslmode=verify-full&sslrootcert={}", certificate.display());
     let (code, out, err) = run(&trusted);
     assert_eq!(code, Some(0), "{out} {err}");

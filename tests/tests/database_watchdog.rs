@@ -22,9 +22,11 @@ const WATCHDOG: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 150
                         idle_in_transaction: 1500ms, rules: [{application: reports, class: long_query}]}";
 
 fn timeouts(sidecar: &Sidecar, class: &str) -> u64 {
-    sidecar.metric(&format!(
-        "db_query_timeout_total{{class=\"{class}\",database=\"app\"}}"
-    ))
+    sidecar
+        .metric(&format!(
+            "db_query_timeout_total{{class=\"{class}\",database=\"app\"}}"
+        ))
+        .unwrap()
 }
 
 /// Executes a statement, and returns its duration and the SQLSTATE of its failure, if any.
@@ -43,13 +45,13 @@ fn ask(client: &mut Client, statement: &str) -> (Duration, String) {
 #[test]
 fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
     let postgres = Postgres::with_tables().unwrap();
-    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
-    let mut holder = postgres.client();
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG).unwrap();
+    let mut holder = postgres.client().unwrap();
     let mut transaction = holder.transaction().expect("a transaction");
     transaction
         .batch_execute("LOCK TABLE calls")
         .expect("a lock");
-    let mut service = postgres.client_as("app");
+    let mut service = postgres.client_as("app").unwrap();
     let (took, code) = ask(
         &mut service,
         "SELECT count(*) FROM calls WHERE call_type = 'secret'",
@@ -67,7 +69,9 @@ fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
         "",
         "the connection is kept"
     );
-    sidecar.wait_for("the count", |sidecar| timeouts(sidecar, "query") == 1);
+    sidecar
+        .wait_for("the count", |sidecar| timeouts(sidecar, "query") == 1)
+        .unwrap();
     assert_eq!(timeouts(&sidecar, "long_query"), 0);
     let log = sidecar.log();
     let line = log
@@ -87,11 +91,11 @@ fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
 #[test]
 fn the_class_is_that_of_the_application_or_of_a_comment() {
     let postgres = Postgres::with_tables().unwrap();
-    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
-    let mut service = postgres.client_as("app");
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG).unwrap();
+    let mut service = postgres.client_as("app").unwrap();
     let statement = "SELECT pg_sleep(2.5) /* levee: long_query */";
     assert_eq!(ask(&mut service, statement).1, "");
-    let mut reports = postgres.client_as("app");
+    let mut reports = postgres.client_as("app").unwrap();
     reports
         .batch_execute("SET application_name = 'reports'")
         .expect("a setting");
@@ -99,7 +103,9 @@ fn the_class_is_that_of_the_application_or_of_a_comment() {
     let (took, code) = ask(&mut reports, "SELECT pg_sleep(60)");
     assert_eq!(code, "57014", "{took:?}");
     assert!(took >= Duration::from_millis(3950), "{took:?}");
-    sidecar.wait_for("the count", |sidecar| timeouts(sidecar, "long_query") == 1);
+    sidecar
+        .wait_for("the count", |sidecar| timeouts(sidecar, "long_query") == 1)
+        .unwrap();
     assert_eq!(timeouts(&sidecar, "query"), 0);
 }
 
@@ -107,8 +113,8 @@ fn the_class_is_that_of_the_application_or_of_a_comment() {
 fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
     let postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 10ms, classes: {query: 200ms}}";
-    let sidecar = Sidecar::at(&postgres, "levee", keys);
-    let mut service = postgres.client_as("app");
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    let mut service = postgres.client_as("app").unwrap();
     let (mut ended, mut cancelled) = (0, 0);
     // From well before the limit to well after it.
     for millis in (170..230).cycle().step_by(3).take(60) {
@@ -131,9 +137,11 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
     }
     println!("{ended} ended, {cancelled} were cancelled");
     assert!(ended > 0 && cancelled > 0);
-    sidecar.wait_for("the count", |sidecar| {
-        timeouts(sidecar, "query") >= cancelled
-    });
+    sidecar
+        .wait_for("the count", |sidecar| {
+            timeouts(sidecar, "query") >= cancelled
+        })
+        .unwrap();
     // A cancellation that arrived as the statement ended counts, though the client saw none.
     assert!(timeouts(&sidecar, "query") <= cancelled + 6);
 }
@@ -146,7 +154,7 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
         postgres.url_of("levee")
     );
     let folder = tempfile::tempdir().expect("a directory");
-    let file = write_config(folder.path(), &yaml);
+    let file = write_config(folder.path(), &yaml).unwrap();
     let text = std::fs::read_to_string(file).expect("the configuration");
     let config = Config::parse(&text).expect("a valid configuration");
     let (_stop, stopped) = tokio::sync::watch::channel(false);
@@ -157,7 +165,7 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
         runtime.block_on(async { database::build(&config, &registry, Clock::start(), &stopped) });
     let guard = part.expect("metrics").guard.expect("a watchdog");
 
-    let mut service = postgres.client_as("app");
+    let mut service = postgres.client_as("app").unwrap();
     let statements = thread::spawn(move || {
         let first = ask(&mut service, "SELECT pg_sleep(60) /* 1 */").1;
         let second = ask(&mut service, "SELECT pg_sleep(1) /* 2 */").1;
@@ -191,10 +199,12 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     let first = seen("/* 1 */");
     // It ends, and the next one begins, before the watchdog acts.
     // By a single signal: a cancel request signals both the process and its group.
-    postgres.number(&format!(
-        "SELECT pg_cancel_backend({})::int::bigint",
-        first.process
-    ));
+    postgres
+        .number(&format!(
+            "SELECT pg_cancel_backend({})::int::bigint",
+            first.process
+        ))
+        .unwrap();
     let second = seen("/* 2 */");
     assert_eq!(first.process, second.process);
     nothing_is_done(&first);
@@ -212,7 +222,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
     postgres.execute(
         "CREATE ROLE other LOGIN; ALTER ROLE app REPLICATION; CREATE TABLE large AS SELECT i FROM generate_series(1, 60000) i;
          ALTER TABLE large OWNER TO app",
-    );
+    ).unwrap();
     // Levee logs in as the role that it watches.
     let keys = "jobs: {own: {table: large2, key: i, where: {column: i, is_null: false}, action: delete, scheduled: false}}\n\
                 watchdog: {roles: [app, levee], applications: [repair], every: 100ms, classes: {query: 300ms}}";
@@ -221,8 +231,8 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
          CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); RETURN OLD; END';
          CREATE TRIGGER slow BEFORE DELETE ON large2 FOR EACH ROW EXECUTE FUNCTION slow();
          GRANT pg_read_all_stats, pg_signal_backend TO app",
-    );
-    let sidecar = Sidecar::at(&postgres, "app", keys);
+    ).unwrap();
+    let sidecar = Sidecar::at(&postgres, "app", keys).unwrap();
     let mut receiver = Command::new(programs().unwrap().join("pg_receivewal"));
     let folder = tempfile::tempdir().expect("a directory");
     receiver
@@ -244,7 +254,7 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
     thread::scope(|scope| {
         // Slow maintenance, by the cost delay.
         let vacuum = scope.spawn(|| {
-            let mut client = postgres.client_as("app");
+            let mut client = postgres.client_as("app").unwrap();
             client
                 .batch_execute("SET vacuum_cost_delay = 20; SET vacuum_cost_limit = 10")
                 .expect("settings");
@@ -252,14 +262,19 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
         });
         // A superuser with a watched application name.
         let superuser = scope.spawn(|| {
-            let mut client = postgres.client();
+            let mut client = postgres.client().unwrap();
             client
                 .batch_execute("SET application_name = 'repair'")
                 .expect("a setting");
             ask(&mut client, "SELECT pg_sleep(1.5)")
         });
-        let other = scope.spawn(|| ask(&mut postgres.client_as("other"), "SELECT pg_sleep(1.5)"));
-        let (status, report) = sidecar.post("/v1/jobs/own/run?wait=1m");
+        let other = scope.spawn(|| {
+            ask(
+                &mut postgres.client_as("other").unwrap(),
+                "SELECT pg_sleep(1.5)",
+            )
+        });
+        let (status, report) = sidecar.post("/v1/jobs/own/run?wait=1m").unwrap();
         assert_eq!(
             (status, report["rows"].as_u64()),
             (200, Some(1)),
@@ -277,13 +292,17 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
     });
     assert_eq!(receiver.exit_status(), None, "replication was ended");
     assert_eq!(
-        postgres.number("SELECT count(*) FROM pg_stat_replication WHERE usename = 'app'"),
+        postgres
+            .number("SELECT count(*) FROM pg_stat_replication WHERE usename = 'app'")
+            .unwrap(),
         1
     );
     assert_eq!(timeouts(&sidecar, "query"), 0);
-    let failed = sidecar.metric("db_watchdog_failed_total{database=\"app\"}");
+    let failed = sidecar
+        .metric("db_watchdog_failed_total{database=\"app\"}")
+        .unwrap();
     assert_eq!(failed, 0, "nothing was tried: {}", sidecar.log());
-    let mut service = postgres.client_as("app");
+    let mut service = postgres.client_as("app").unwrap();
     assert_eq!(
         ask(&mut service, "SELECT pg_sleep(60)").1,
         "57014",
@@ -294,29 +313,40 @@ fn others_maintenance_replication_and_levee_itself_are_left_alone() {
 #[test]
 fn without_its_roles_it_says_so_and_the_rest_works() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.add_tokens(10, 0);
-    postgres.execute("REVOKE pg_read_all_stats, pg_signal_backend FROM levee");
+    postgres.add_tokens(10, 0).unwrap();
+    postgres
+        .execute("REVOKE pg_read_all_stats, pg_signal_backend FROM levee")
+        .unwrap();
     let keys =
         format!("jobs: {{auth_cleanup: {{preset: expired_tokens, scheduled: false}}}}\n{WATCHDOG}");
-    let sidecar = Sidecar::at(&postgres, "levee", &keys);
-    sidecar.wait_for("it to be said", |sidecar| {
-        let (_, page) = sidecar.get("/v1/watchdog");
-        page.contains("lacks pg_read_all_stats, pg_signal_backend")
-            && sidecar.metric("db_watchdog_failed_total{database=\"app\"}") > 0
-    });
+    let sidecar = Sidecar::at(&postgres, "levee", &keys).unwrap();
+    sidecar
+        .wait_for("it to be said", |sidecar| {
+            let (_, page) = sidecar.get("/v1/watchdog").unwrap();
+            page.contains("lacks pg_read_all_stats, pg_signal_backend")
+                && sidecar
+                    .metric("db_watchdog_failed_total{database=\"app\"}")
+                    .unwrap()
+                    > 0
+        })
+        .unwrap();
     assert!(
         sidecar
             .log()
             .contains("GRANT pg_read_all_stats, pg_signal_backend TO")
     );
-    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m");
+    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m").unwrap();
     assert_eq!(
         (status, report["rows"].as_u64()),
         (200, Some(10)),
         "{report}"
     );
     assert_eq!(
-        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(2)").1,
+        ask(
+            &mut postgres.client_as("app").unwrap(),
+            "SELECT pg_sleep(2)"
+        )
+        .1,
         ""
     );
 }
@@ -324,17 +354,23 @@ fn without_its_roles_it_says_so_and_the_rest_works() {
 #[test]
 fn sessions_idle_in_a_transaction_are_ended() {
     let postgres = Postgres::with_tables().unwrap();
-    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
-    let mut service = postgres.client_as("app");
-    let mut idle = postgres.client_as("app");
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG).unwrap();
+    let mut service = postgres.client_as("app").unwrap();
+    let mut idle = postgres.client_as("app").unwrap();
     service
         .batch_execute("BEGIN; LOCK TABLE calls")
         .expect("a transaction");
-    sidecar.wait_for("its end", |sidecar| {
-        timeouts(sidecar, "idle_in_transaction") == 1
-    });
+    sidecar
+        .wait_for("its end", |sidecar| {
+            timeouts(sidecar, "idle_in_transaction") == 1
+        })
+        .unwrap();
     assert_eq!(
-        ask(&mut postgres.client(), "SELECT count(*) FROM calls").1,
+        ask(
+            &mut postgres.client().unwrap(),
+            "SELECT count(*) FROM calls"
+        )
+        .1,
         "",
         "the lock is free"
     );
@@ -352,16 +388,18 @@ fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
     let postgres = Postgres::with_tables().unwrap();
     let keys =
         "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}, terminate_after: 700ms}";
-    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
     let stubborn = "DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'";
-    let (took, code) = ask(&mut postgres.client_as("app"), stubborn);
+    let (took, code) = ask(&mut postgres.client_as("app").unwrap(), stubborn);
     // The client may see its connection close before the reason arrives.
     assert!(
         ["57P01", "connection closed"].contains(&code.as_str()),
         "{code} {took:?}"
     );
     let ended = "db_sessions_terminated_total{database=\"app\"}";
-    sidecar.wait_for("the count", |sidecar| sidecar.metric(ended) == 1);
+    sidecar
+        .wait_for("the count", |sidecar| sidecar.metric(ended).unwrap() == 1)
+        .unwrap();
     assert_eq!(timeouts(&sidecar, "query"), 1, "it is one statement");
 }
 
@@ -370,75 +408,107 @@ fn of_two_instances_one_acts_and_the_other_takes_over() {
     let postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
     let mut sidecars = vec![
-        Sidecar::at(&postgres, "levee", keys),
-        Sidecar::at(&postgres, "levee", keys),
+        Sidecar::at(&postgres, "levee", keys).unwrap(),
+        Sidecar::at(&postgres, "levee", keys).unwrap(),
     ];
     for _ in 0..10 {
         assert_eq!(
-            ask(&mut postgres.client_as("app"), "SELECT pg_sleep(60)").1,
+            ask(
+                &mut postgres.client_as("app").unwrap(),
+                "SELECT pg_sleep(60)"
+            )
+            .1,
             "57014"
         );
     }
-    let stands_by =
-        |sidecar: &Sidecar| sidecar.get("/v1/watchdog").1.contains("\"stands_by\":true");
+    let stands_by = |sidecar: &Sidecar| {
+        sidecar
+            .get("/v1/watchdog")
+            .unwrap()
+            .1
+            .contains("\"stands_by\":true")
+    };
     let acting = sidecars.iter().position(|sidecar| !stands_by(sidecar));
     let mut acting = sidecars.swap_remove(acting.expect("one acts"));
     assert!(stands_by(&sidecars[0]));
-    acting.wait_for("the count", |sidecar| timeouts(sidecar, "query") == 10);
+    acting
+        .wait_for("the count", |sidecar| timeouts(sidecar, "query") == 10)
+        .unwrap();
     assert_eq!(timeouts(&sidecars[0], "query"), 0);
     acting.kill();
     assert_eq!(
-        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(60)").1,
+        ask(
+            &mut postgres.client_as("app").unwrap(),
+            "SELECT pg_sleep(60)"
+        )
+        .1,
         "57014"
     );
-    sidecars[0].wait_for("the count", |sidecar| timeouts(sidecar, "query") == 1);
+    sidecars[0]
+        .wait_for("the count", |sidecar| timeouts(sidecar, "query") == 1)
+        .unwrap();
 }
 
 #[test]
 fn roles_that_can_not_be_watched_are_named() {
     let postgres = Postgres::with_tables().unwrap();
-    postgres.execute("CREATE ROLE team; GRANT team TO app");
+    postgres
+        .execute("CREATE ROLE team; GRANT team TO app")
+        .unwrap();
     let keys = "watchdog: {roles: [app, ap, postgres, team], every: 100ms}";
-    let sidecar = Sidecar::at(&postgres, "levee", keys);
-    sidecar.wait_for("it to be said", |sidecar| {
-        let page = sidecar.get("/v1/watchdog").1;
-        page.contains("there is no role \\\"ap\\\"")
-            && page.contains("\\\"postgres\\\" is a superuser")
-            && page.contains("nobody logs in as role \\\"team\\\"")
-    });
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    sidecar
+        .wait_for("it to be said", |sidecar| {
+            let page = sidecar.get("/v1/watchdog").unwrap().1;
+            page.contains("there is no role \\\"ap\\\"")
+                && page.contains("\\\"postgres\\\" is a superuser")
+                && page.contains("nobody logs in as role \\\"team\\\"")
+        })
+        .unwrap();
 }
 
 #[test]
 fn a_server_that_does_not_track_activities_is_told_of() {
     let postgres = Postgres::start_with(&["track_activities=off"]).unwrap();
     postgres.make_tables().unwrap();
-    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG);
-    sidecar.wait_for("it to be said", |sidecar| {
-        sidecar
-            .get("/v1/watchdog")
-            .1
-            .contains("track_activities is off")
-    });
+    let sidecar = Sidecar::at(&postgres, "levee", WATCHDOG).unwrap();
+    sidecar
+        .wait_for("it to be said", |sidecar| {
+            sidecar
+                .get("/v1/watchdog")
+                .unwrap()
+                .1
+                .contains("track_activities is off")
+        })
+        .unwrap();
 }
 
 #[test]
 fn a_dry_run_only_says_what_it_would_do() {
     let postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 200ms}, idle_in_transaction: 300ms, dry_run: true}";
-    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
     assert_eq!(
-        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(1.5)").1,
+        ask(
+            &mut postgres.client_as("app").unwrap(),
+            "SELECT pg_sleep(1.5)"
+        )
+        .1,
         ""
     );
-    sidecar.wait_for("the line", |sidecar| {
-        sidecar.log().contains("would cancel: SELECT pg_sleep(?)")
-    });
+    sidecar
+        .wait_for("the line", |sidecar| {
+            sidecar.log().contains("would cancel: SELECT pg_sleep(?)")
+        })
+        .unwrap();
     assert_eq!(sidecar.log().matches("would cancel").count(), 1);
-    let mut service = postgres.client_as("app");
+    let mut service = postgres.client_as("app").unwrap();
     service.batch_execute("BEGIN").expect("a transaction");
-    sidecar.wait_for("the line", |sidecar| {
-        sidecar.log().contains("would end: BEGIN")
-    });
+    sidecar
+        .wait_for("the line", |sidecar| {
+            sidecar.log().contains("would end: BEGIN")
+        })
+        .unwrap();
     assert!(service.batch_execute("COMMIT").is_ok());
     assert_eq!(
         timeouts(&sidecar, "query") + timeouts(&sidecar, "idle_in_transaction"),
@@ -450,22 +520,47 @@ fn a_dry_run_only_says_what_it_would_do() {
 fn a_database_that_was_away_is_watched_again() {
     let mut postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
-    let sidecar = Sidecar::at(&postgres, "levee", keys);
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
     assert_eq!(
-        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(60)").1,
+        ask(
+            &mut postgres.client_as("app").unwrap(),
+            "SELECT pg_sleep(60)"
+        )
+        .1,
         "57014"
     );
-    postgres.stop();
-    sidecar.wait_for("its failure", |sidecar| {
-        sidecar.metric("db_watchdog_failed_total{database=\"app\"}") > 0
-    });
-    assert!(sidecar.get("/v1/watchdog").1.contains("can't be reached"));
+    postgres.stop().unwrap();
+    sidecar
+        .wait_for("its failure", |sidecar| {
+            sidecar
+                .metric("db_watchdog_failed_total{database=\"app\"}")
+                .unwrap()
+                > 0
+        })
+        .unwrap();
+    assert!(
+        sidecar
+            .get("/v1/watchdog")
+            .unwrap()
+            .1
+            .contains("can't be reached")
+    );
     postgres.start_again().unwrap();
     assert_eq!(
-        ask(&mut postgres.client_as("app"), "SELECT pg_sleep(60)").1,
+        ask(
+            &mut postgres.client_as("app").unwrap(),
+            "SELECT pg_sleep(60)"
+        )
+        .1,
         "57014"
     );
-    sidecar.wait_for("its recovery", |sidecar| {
-        sidecar.get("/v1/watchdog").1.contains("\"problem\":null")
-    });
+    sidecar
+        .wait_for("its recovery", |sidecar| {
+            sidecar
+                .get("/v1/watchdog")
+                .unwrap()
+                .1
+                .contains("\"problem\":null")
+        })
+        .unwrap();
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use levee_harness::built;
 use levee_harness::process::{Process, Signal};
-use levee_harness::sidecar;
 use tempfile::TempDir;
 
 /// A `levee-demo` with its output in files, and a folder for temporary files.
@@ -27,7 +26,7 @@ impl Demo {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let output = |name| fs::File::create(folder.path().join(name)).unwrap();
-        let mut command = Command::new(built::program("levee-demo"));
+        let mut command = Command::new(built::program("levee-demo").unwrap());
         command
             .args(arguments)
             .env("TMPDIR", temporary)
@@ -58,7 +57,7 @@ impl Demo {
 
 #[test]
 fn the_demonstration_ends_with_a_table_in_which_all_hold() {
-    let (code, said) = Demo::start(&[], &sidecar::program()).end();
+    let (code, said) = Demo::start(&[], &built::levee().unwrap()).end();
     assert_eq!(code, 0, "{said}");
     let (_, table) = said
         .split_once("without Levee                           with Levee")
@@ -85,14 +84,14 @@ fn it_fails_where_levee_does_not_do_its_part() {
 
 #[test]
 fn a_name_that_fits_no_scenario_is_told() {
-    let (code, said) = Demo::start(&["cassandra"], &sidecar::program()).end();
+    let (code, said) = Demo::start(&["cassandra"], &built::levee().unwrap()).end();
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("Redis down"), "{said}");
 }
 
 #[test]
 fn ctrl_c_ends_it_after_the_scenario_under_way() {
-    let mut demo = Demo::start(&[], &sidecar::program());
+    let mut demo = Demo::start(&[], &built::levee().unwrap());
     let stdout = demo.folder.path().join("stdout");
     let waited = levee_harness::clock::Stopwatch::start();
     while !fs::read_to_string(&stdout)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::client::Request;
 use levee_harness::clock::Stopwatch;
 use levee_harness::envoy::Envoy;
 use levee_harness::envoy_config::EnvoyConfig;
@@ -53,17 +54,19 @@ fn each_example_has_a_readme_and_is_tested_here() {
 
 #[tokio::test]
 async fn breaker_only_opens_after_five_failures_and_closes_after_three_successes() {
-    let orders = Backend::start();
+    let orders = Backend::start().unwrap();
     orders.always(Behaviour::status(501));
     let config = EnvoyConfig::parse(&read("breaker-only/envoy.yaml"));
-    let envoy = Envoy::start(config.upstream("orders", orders.address())).await;
+    let envoy = Envoy::start(config.upstream("orders", orders.address()))
+        .await
+        .unwrap();
     let opened = Stopwatch::start();
     for _ in 0..5 {
-        assert_eq!(envoy.get("/").await.status, 501);
+        assert_eq!(envoy.get("/").await.unwrap().status, 501);
     }
     orders.always(Behaviour::status(200));
     for _ in 0..2 {
-        let refused = envoy.get("/").await;
+        let refused = envoy.get("/").await.unwrap();
         assert_eq!(
             (refused.status, refused.header("x-levee-reason")),
             (503, "circuit_open")
@@ -71,24 +74,25 @@ async fn breaker_only_opens_after_five_failures_and_closes_after_three_successes
         assert_ne!(refused.header("retry-after"), "");
     }
     assert_eq!(orders.requests(), 5);
-    let seen = orders.last_request();
+    let seen = orders.last_request().unwrap();
     assert_eq!(
         seen.header("x-envoy-expected-rq-timeout-ms"),
         Some(&b"10000"[..])
     );
     wait::until("a request to be let through", wait::GENEROUS, || async {
-        let answer = envoy.get("/").await;
+        let answer = envoy.get("/").await.unwrap();
         if answer.is_refusal() {
             Err("refused")
         } else {
             Ok(())
         }
     })
-    .await;
+    .await
+    .unwrap();
     let open_for = opened.elapsed();
     assert!(open_for > Duration::from_millis(4900), "{open_for:?}");
     for _ in 0..2 {
-        assert_eq!(envoy.get("/").await.status, 200);
+        assert_eq!(envoy.get("/").await.unwrap().status, 200);
     }
     let of = [("service", "orders")];
     envoy
@@ -97,13 +101,16 @@ async fn breaker_only_opens_after_five_failures_and_closes_after_three_successes
             &[of[0], ("to", "closed")],
             1.0,
         )
-        .await;
+        .await
+        .unwrap();
     envoy
         .wait_for_metric("circuit_breaker_state", &of, 0.0)
-        .await;
+        .await
+        .unwrap();
     envoy
         .wait_for_metric("circuit_breaker_failures_total", &of, 5.0)
-        .await;
+        .await
+        .unwrap();
 }
 
 #[test]
@@ -115,24 +122,29 @@ fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
             ("listen: 127.0.0.1:6380", "listen: 127.0.0.1:0".to_owned()),
             ("127.0.0.1:6379", redis.address.to_string()),
         ],
-    ));
-    let mut client = sidecar.client();
-    assert_eq!(client.ask("SET greeting hello"), "+OK\r\n");
+    ))
+    .unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("SET greeting hello").unwrap(), "+OK\r\n");
 
     redis.stop();
     client.command("GET greeting");
     redis.start_again().unwrap();
-    assert_eq!(client.reply().as_deref(), Some("$-1\r\n"), "no error");
+    assert_eq!(
+        client.reply().unwrap().as_deref(),
+        Some("$-1\r\n"),
+        "no error"
+    );
 
     redis.stop();
     for _ in 0..5 {
         let took = Stopwatch::start();
-        let error = client.ask("GET greeting");
+        let error = client.ask("GET greeting").unwrap();
         assert!(error.contains("can't be reached within 1s"), "{error}");
         assert!(took.elapsed() > Duration::from_millis(900), "{error}");
     }
     let took = Stopwatch::start();
-    let error = client.ask("GET greeting");
+    let error = client.ask("GET greeting").unwrap();
     assert!(
         error.starts_with("-ERR levee: circuit open for sessions"),
         "{error}"
@@ -142,9 +154,11 @@ fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
 
     redis.start_again().unwrap();
     let waited = Stopwatch::start();
-    sidecar.wait_for("Redis to be found again", |sidecar| {
-        sidecar.client().ask("GET greeting") == "$-1\r\n"
-    });
+    sidecar
+        .wait_for("Redis to be found again", |sidecar| {
+            sidecar.client().unwrap().ask("GET greeting").unwrap() == "$-1\r\n"
+        })
+        .unwrap();
     let waited = waited.elapsed();
     assert!(
         waited < Duration::from_secs(5),
@@ -155,7 +169,7 @@ fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
 #[test]
 fn database_deletes_what_expired_and_cancels_what_hangs() {
     let postgres = Postgres::start().unwrap();
-    postgres.execute(&read("database/schema.sql"));
+    postgres.execute(&read("database/schema.sql")).unwrap();
     let yaml = levee_yaml(
         "database/levee.yaml",
         &[
@@ -169,19 +183,19 @@ fn database_deletes_what_expired_and_cancels_what_hangs() {
             ),
         ],
     );
-    let sidecar = Sidecar::start(&format!("{yaml}#url {}\n", postgres.url_of("levee")));
-    let sessions = || postgres.number("SELECT count(*) FROM sessions");
+    let sidecar = Sidecar::start(&format!("{yaml}#url {}\n", postgres.url_of("levee"))).unwrap();
+    let sessions = || postgres.number("SELECT count(*) FROM sessions").unwrap();
 
     let run = "/v1/jobs/sessions/run";
-    let (status, dry) = sidecar.post(&format!("{run}?dry_run=true"));
+    let (status, dry) = sidecar.post(&format!("{run}?dry_run=true")).unwrap();
     assert_eq!((status, &dry["rows"]), (200, &500.into()), "{dry}");
-    assert_eq!(sidecar.request(&format!("POST {run}"), "").0, 401);
+    assert_eq!(sidecar.request(&Request::post(run, "")).unwrap().0, 401);
     assert_eq!(sessions(), 510);
-    let (status, report) = sidecar.post(run);
+    let (status, report) = sidecar.post(run).unwrap();
     assert_eq!((status, &report["rows"]), (200, &500.into()), "{report}");
     assert_eq!(sessions(), 10);
 
-    let tokens = sidecar.post("/v1/jobs/auth_cleanup/run");
+    let tokens = sidecar.post("/v1/jobs/auth_cleanup/run").unwrap();
     assert_eq!(
         (tokens.0, &tokens.1["rows"]),
         (200, &1000.into()),
@@ -189,11 +203,13 @@ fn database_deletes_what_expired_and_cancels_what_hangs() {
         tokens.1
     );
     assert_eq!(
-        postgres.number("SELECT count(*) FROM email_verification_tokens"),
+        postgres
+            .number("SELECT count(*) FROM email_verification_tokens")
+            .unwrap(),
         10
     );
 
-    let mut service = postgres.client_as("app");
+    let mut service = postgres.client_as("app").unwrap();
     let took = Stopwatch::start();
     let error = service.batch_execute("SELECT pg_sleep(60)").unwrap_err();
     assert_eq!(
@@ -208,7 +224,12 @@ fn database_deletes_what_expired_and_cancels_what_hangs() {
     service
         .batch_execute("/* levee: long_query */ SELECT pg_sleep(3)")
         .expect("long queries may take 30 s");
-    sidecar.wait_for("the count", |sidecar| {
-        sidecar.metric("db_query_timeout_total{class=\"query\",database=\"app\"}") == 1
-    });
+    sidecar
+        .wait_for("the count", |sidecar| {
+            sidecar
+                .metric("db_query_timeout_total{class=\"query\",database=\"app\"}")
+                .unwrap()
+                == 1
+        })
+        .unwrap();
 }

@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn a_backend_answers_by_sequence_and_then_as_always() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     backend.next([
         Behaviour::status(500),
         Behaviour::Answer(
@@ -49,7 +49,8 @@ async fn a_backend_answers_by_sequence_and_then_as_always() {
     // A client gets its response before the backend has counted it.
     backend
         .wait_until("the third answer", |seen| seen.answered == 3)
-        .await;
+        .await
+        .unwrap();
     let seen = backend.seen();
     assert_eq!(
         (
@@ -66,42 +67,44 @@ async fn a_backend_answers_by_sequence_and_then_as_always() {
 
 #[tokio::test]
 async fn a_stalling_backend_counts_those_in_flight_and_those_that_left() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     backend.always(Behaviour::Stall);
     let crowd = Crowd::ask(backend.address(), "/x", 7).await.unwrap();
-    backend.wait_in_flight(7).await;
+    backend.wait_in_flight(7).await.unwrap();
     crowd.leave();
     backend
         .wait_until("7 cancellations", |seen| {
             seen.cancelled == 7 && seen.in_flight == 0
         })
-        .await;
+        .await
+        .unwrap();
     let crowd = Crowd::ask(backend.address(), "/x", 3).await.unwrap();
-    backend.wait_in_flight(3).await;
+    backend.wait_in_flight(3).await.unwrap();
     crowd.vanish();
     backend
         .wait_until("10 cancellations", |seen| seen.cancelled == 10)
-        .await;
+        .await
+        .unwrap();
     assert_eq!(backend.seen().most_in_flight, 7);
 }
 
 #[tokio::test]
 async fn a_gate_holds_requests_back_until_it_is_opened() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     let gate = Gate::closed();
     backend.always(Behaviour::Hold(gate.clone(), Response::status(200)));
     let held = tokio::spawn({
         let address = backend.address();
         async move { Request::get("/").send(address).await }
     });
-    backend.wait_in_flight(1).await;
+    backend.wait_in_flight(1).await.unwrap();
     gate.open();
     assert_eq!(held.await.unwrap().unwrap().status, 200);
 }
 
 #[tokio::test]
 async fn a_refusing_backend_keeps_its_port_and_comes_back() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     let mut kept = Connection::open(backend.address()).await.unwrap();
     assert_eq!(kept.send(&Request::get("/")).await.unwrap().status, 200);
     for _ in 0..20 {
@@ -112,8 +115,9 @@ async fn a_refusing_backend_keeps_its_port_and_comes_back() {
                 other => Err(format!("{other:?}")),
             }
         })
-        .await;
-        backend.accept();
+        .await
+        .unwrap();
+        backend.accept().unwrap();
         assert_eq!(
             Request::get("/")
                 .send(backend.address())
@@ -131,8 +135,8 @@ async fn a_refusing_backend_keeps_its_port_and_comes_back() {
 
 #[tokio::test]
 async fn a_silent_backend_accepts_and_says_nothing() {
-    let backend = Backend::start();
-    backend.be_silent();
+    let backend = Backend::start().unwrap();
+    backend.be_silent().unwrap();
     let mut client = RawConnection::open(backend.address()).await.unwrap();
     client.send("GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(client.read_to_end(SOON).await, Read::TooLate);
@@ -142,7 +146,7 @@ async fn a_silent_backend_accepts_and_says_nothing() {
 
 #[tokio::test]
 async fn resets_closes_and_stalls_come_where_they_are_told() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     backend.next([
         Behaviour::Reset,
         Behaviour::ResetInBody("part".into()),
@@ -163,7 +167,7 @@ async fn resets_closes_and_stalls_come_where_they_are_told() {
 
 #[tokio::test]
 async fn uploads_are_read_whole_chunked_or_in_drops() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     backend.next([
         Behaviour::status(200),
         Behaviour::Drip(10, Duration::from_millis(20), Response::status(201)),
@@ -193,7 +197,7 @@ async fn uploads_are_read_whole_chunked_or_in_drops() {
 
 #[tokio::test]
 async fn an_upgraded_connection_is_silent_or_echoes() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     backend.next([Behaviour::Upgrade, Behaviour::UpgradeAndEcho]);
     let upgrade = "GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     let mut silent = RawConnection::open(backend.address()).await.unwrap();
@@ -211,7 +215,7 @@ async fn an_upgraded_connection_is_silent_or_echoes() {
 
 #[tokio::test]
 async fn a_grpc_backend_answers_with_each_status_and_stalls() {
-    let backend = GrpcBackend::start();
+    let backend = GrpcBackend::start().unwrap();
     let call = grpc::call("/levee.Demo/Call");
     for behaviour in [
         GrpcBehaviour::Trailers(status::OK),
@@ -240,24 +244,32 @@ async fn a_grpc_backend_answers_with_each_status_and_stalls() {
             Err(format!("{:?}", seen()))
         }
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(seen().calls, 4);
 }
 
 #[tokio::test]
 async fn a_bare_gateway_passes_requests_on_and_reports_them() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .without_filter()
         .upstream("auth", auth.address());
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let answer = Request::get("/v1/auth/me?token=secret")
         .send(envoy.address())
         .await
         .unwrap();
     assert_eq!(answer.status, 200);
-    assert_eq!(auth.last_request().target, "/v1/auth/me?token=secret");
-    let line = envoy.access_log().of_request(answer.request_id()).await;
+    assert_eq!(
+        auth.last_request().unwrap().target,
+        "/v1/auth/me?token=secret"
+    );
+    let line = envoy
+        .access_log()
+        .of_request(answer.request_id())
+        .await
+        .unwrap();
     assert_eq!(
         (
             line.number("status"),
@@ -272,12 +284,15 @@ async fn a_bare_gateway_passes_requests_on_and_reports_them() {
             &[("envoy_cluster_name", "auth")],
             1.0,
         )
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_envoy_leaves_no_process() {
-    let envoy = Envoy::start(EnvoyConfig::minimal().without_filter()).await;
+    let envoy = Envoy::start(EnvoyConfig::minimal().without_filter())
+        .await
+        .unwrap();
     let ids = envoy.process_ids();
     assert_eq!(ids.len(), 2, "func-e and Envoy: {ids:?}");
     let directory = envoy.directory().to_path_buf();
@@ -307,12 +322,7 @@ async fn waiting_ends_at_its_bound_with_what_was_seen_last() {
     let waiting = tokio::spawn(wait::until_now("the moon", SOON, || {
         Err::<(), _>("only clouds")
     }));
-    let message = *waiting
-        .await
-        .unwrap_err()
-        .into_panic()
-        .downcast::<String>()
-        .unwrap();
+    let message = waiting.await.unwrap().unwrap_err().to_string();
     assert!(
         message.contains("the moon") && message.contains("only clouds"),
         "{message}"
@@ -323,9 +333,9 @@ async fn waiting_ends_at_its_bound_with_what_was_seen_last() {
 /// With one or two hosts, an ejection would be an outage caused by the gateway.
 #[tokio::test]
 async fn outlier_detection_ejects_nobody_from_a_service_of_one_host_and_one_of_three() {
-    let bad = Backend::start();
+    let bad = Backend::start().unwrap();
     bad.always(Behaviour::status(503));
-    let good = [Backend::start(), Backend::start()];
+    let good = [Backend::start().unwrap(), Backend::start().unwrap()];
     let config = EnvoyConfig::gateway()
         .without_filter()
         .upstream("auth", bad.address())
@@ -339,7 +349,7 @@ async fn outlier_detection_ejects_nobody_from_a_service_of_one_host_and_one_of_t
         )
         .cluster("auth", &json!({"outlier_detection": {"interval": "0.2s"}}))
         .cluster("video", &json!({"outlier_detection": {"interval": "0.2s"}}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for _ in 0..30 {
         assert_eq!(
             Request::get("/v1/auth")
@@ -357,11 +367,13 @@ async fn outlier_detection_ejects_nobody_from_a_service_of_one_host_and_one_of_t
     let ejections = "envoy_cluster_outlier_detection_ejections_active";
     envoy
         .wait_for_metric(ejections, &[("envoy_cluster_name", "video")], 1.0)
-        .await;
+        .await
+        .unwrap();
     assert_eq!(
         envoy
             .metrics()
             .await
+            .unwrap()
             .get(ejections, &[("envoy_cluster_name", "auth")]),
         Some(0.0)
     );
@@ -369,7 +381,7 @@ async fn outlier_detection_ejects_nobody_from_a_service_of_one_host_and_one_of_t
 
 #[tokio::test]
 async fn a_service_that_came_back_is_reached_before_the_next_health_check() {
-    let auth = Backend::start_refusing();
+    let auth = Backend::start_refusing().unwrap();
     let checks = json!({"health_checks": [{
         "timeout": "1s", "interval": "60s", "no_traffic_interval": "60s",
         "unhealthy_threshold": 1, "healthy_threshold": 1, "tcp_health_check": {},
@@ -378,11 +390,12 @@ async fn a_service_that_came_back_is_reached_before_the_next_health_check() {
         .without_filter()
         .upstream("auth", auth.address())
         .cluster("auth", &checks);
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let unhealthy = [("envoy_cluster_name", "auth")];
     envoy
         .wait_for_metric("envoy_cluster_membership_healthy", &unhealthy, 0.0)
-        .await;
+        .await
+        .unwrap();
     let down = Request::get("/v1/auth")
         .send(envoy.address())
         .await
@@ -392,11 +405,12 @@ async fn a_service_that_came_back_is_reached_before_the_next_health_check() {
             .access_log()
             .of_request(down.request_id())
             .await
+            .unwrap()
             .text("flags"),
         "UF",
         "not UH"
     );
-    auth.accept();
+    auth.accept().unwrap();
     assert_eq!(
         Request::get("/v1/auth")
             .send(envoy.address())
@@ -407,5 +421,6 @@ async fn a_service_that_came_back_is_reached_before_the_next_health_check() {
     );
     envoy
         .wait_for_metric("envoy_cluster_membership_healthy", &unhealthy, 0.0)
-        .await;
+        .await
+        .unwrap();
 }

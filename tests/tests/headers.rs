@@ -44,7 +44,7 @@ async fn gateway(service: &Backend) -> Envoy {
             "timeouts": {"client_deadline_header": "x-deadline-ms"},
             "breaker": {"mode": "shadow"},
         }));
-    Envoy::start(config).await
+    Envoy::start(config).await.unwrap()
 }
 
 fn assert_unharmed(envoy: &Envoy) {
@@ -56,7 +56,7 @@ fn assert_unharmed(envoy: &Envoy) {
 
 #[tokio::test]
 async fn headers_that_are_not_utf8_pass() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let envoy = gateway(&video).await;
     for name in READ {
         let mut client = RawConnection::open(envoy.address()).await.unwrap();
@@ -72,14 +72,14 @@ async fn headers_that_are_not_utf8_pass() {
         .await
         .unwrap();
     let _ = client.read_status(wait::GENEROUS).await;
-    assert_eq!(envoy.get("/v1/video/x").await.status, 200);
+    assert_eq!(envoy.get("/v1/video/x").await.unwrap().status, 200);
     assert_unharmed(&envoy);
 }
 
 #[tokio::test]
 async fn ten_thousand_random_headers_pass() {
     const REQUESTS: usize = 10_000;
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let envoy = gateway(&video).await;
     let mut runner = TestRunner::new(Config::default());
     // All bytes valid in a header's value, with digits and units over-represented.
@@ -108,6 +108,6 @@ async fn ten_thousand_random_headers_pass() {
         "most of them arrived: {}",
         video.requests()
     );
-    assert_eq!(envoy.get("/v1/video/x").await.status, 200);
+    assert_eq!(envoy.get("/v1/video/x").await.unwrap().status, 200);
     assert_unharmed(&envoy);
 }

@@ -60,7 +60,8 @@ async fn calls_of(envoy: &Envoy, number: usize) -> Vec<String> {
         };
         Ok(())
     })
-    .await;
+    .await
+    .unwrap();
     found
 }
 
@@ -85,26 +86,26 @@ const GOOD: [&str; 7] = [
 
 #[tokio::test]
 async fn a_good_answer_is_known_by_one_call_in_http_and_in_grpc() {
-    let (http, service) = (Backend::start(), GrpcBackend::start());
+    let (http, service) = (Backend::start().unwrap(), GrpcBackend::start().unwrap());
     service.always(GrpcBehaviour::Trailers(status::OK));
     let config = EnvoyConfig::gateway()
         .upstream("video", http.address())
         .upstream("auth", service.address())
         .upstream_http2("auth")
         .plugin_exactly(&json!({}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let call = grpc::call("/v1/auth/levee.Demo/Call");
     // The first request of each registers the service and reveals its protocol.
-    assert_eq!(envoy.get("/v1/video").await.status, 200);
+    assert_eq!(envoy.get("/v1/video").await.unwrap().status, 200);
     grpc::send(&call, envoy.address()).await.expect("an answer");
     trace(&envoy).await;
-    assert_eq!(envoy.get("/v1/video").await.status, 200);
+    assert_eq!(envoy.get("/v1/video").await.unwrap().status, 200);
     assert_eq!(calls_of(&envoy, 1).await, GOOD);
     grpc::send(&call, envoy.address()).await.expect("an answer");
     assert_eq!(calls_of(&envoy, 2).await, GOOD);
 
     http.always(Behaviour::status(500));
-    assert_eq!(envoy.get("/v1/video").await.status, 500);
+    assert_eq!(envoy.get("/v1/video").await.unwrap().status, 500);
     let calls = calls_of(&envoy, 3).await;
     assert!(
         calls.len() > GOOD.len() + 4,

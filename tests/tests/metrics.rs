@@ -12,11 +12,13 @@ use serde_json::json;
 /// A gateway on which a service failed until its breaker opened: 3 successes, one neutral answer, 5 failures, and 3
 /// refusals.
 async fn gateway_after_an_outage() -> Envoy {
-    let video = Backend::start();
-    let envoy = Envoy::start(EnvoyConfig::gateway().upstream("video", video.address())).await;
+    let video = Backend::start().unwrap();
+    let envoy = Envoy::start(EnvoyConfig::gateway().upstream("video", video.address()))
+        .await
+        .unwrap();
     video.next([200, 200, 404, 429, 500, 500, 500, 500, 500].map(Behaviour::status));
     for _ in 0..12 {
-        envoy.get("/v1/video/x").await;
+        envoy.get("/v1/video/x").await.unwrap();
     }
     envoy
 }
@@ -82,7 +84,7 @@ async fn each_metric_has_the_promised_name_labels_and_value() {
         ),
     ] {
         let labels: Vec<(&str, &str)> = [("service", "video")].into_iter().chain(label).collect();
-        envoy.wait_for_metric(name, &labels, wanted).await;
+        envoy.wait_for_metric(name, &labels, wanted).await.unwrap();
     }
 }
 
@@ -91,8 +93,9 @@ async fn there_are_no_others_and_each_is_of_the_promised_type() {
     let envoy = gateway_after_an_outage().await;
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 1.0)
-        .await;
-    let metrics = envoy.metrics().await;
+        .await
+        .unwrap();
+    let metrics = envoy.metrics().await.unwrap();
     let is_ours = |name: &str| {
         ["circuit_breaker", "proxy_request", "wasmcustom"]
             .iter()
@@ -131,7 +134,7 @@ async fn service_names_with_dots_and_bars_stay_whole_and_aliases_shorten_them() 
         "a.service.b",
         "outbound|80||chat.svc",
     ];
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     let mut config = EnvoyConfig::gateway()
         .only_services(names)
         .plugin(&json!({"aliases": {names[2]: "chat"}}));
@@ -139,40 +142,42 @@ async fn service_names_with_dots_and_bars_stay_whole_and_aliases_shorten_them() 
         let route = json!({"match": {"prefix": format!("/{number}")}, "route": {"cluster": name}});
         config = config.upstream(name, backend.address()).first_route(route);
     }
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for path in ["/0", "/1", "/2"] {
-        assert_eq!(envoy.get(path).await.status, 200);
+        assert_eq!(envoy.get(path).await.unwrap().status, 200);
     }
     for service in [names[0], names[1], "chat"] {
         envoy
             .wait_for_metric("circuit_breaker_state", &[("service", service)], 0.0)
-            .await;
+            .await
+            .unwrap();
         let success = [("service", service), ("outcome", "success")];
         envoy
             .wait_for_metric("circuit_breaker_requests_total", &success, 1.0)
-            .await;
+            .await
+            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn services_over_the_limit_are_counted_and_still_served() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     let config = ["auth", "chat", "video"]
         .iter()
         .fold(EnvoyConfig::gateway(), |config, name| {
             config.upstream(name, backend.address())
         })
         .plugin(&json!({"max_services": 1}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for name in ["auth", "chat", "video", "auth"] {
         assert_eq!(
-            envoy.get(&format!("/v1/{name}/x")).await.status,
+            envoy.get(&format!("/v1/{name}/x")).await.unwrap().status,
             200,
             "{name}"
         );
     }
     wait::until("the limit to be counted", wait::GENEROUS, || async {
-        let metrics = envoy.metrics().await;
+        let metrics = envoy.metrics().await.unwrap();
         let over = metrics.sum("circuit_breaker_services_over_limit_total", &[]);
         if over > 0.0 {
             Ok(())
@@ -180,15 +185,18 @@ async fn services_over_the_limit_are_counted_and_still_served() {
             Err(metrics.show("circuit_breaker"))
         }
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 /// Envoy's own histogram of upstream times exists for each service. The sidecar derives
 /// `proxy_request_duration_seconds` from it.
 #[tokio::test]
 async fn envoys_histogram_of_upstream_times_is_there_for_each_service() {
-    let auth = Backend::start();
-    let envoy = Envoy::start(EnvoyConfig::gateway().upstream("auth", auth.address())).await;
+    let auth = Backend::start().unwrap();
+    let envoy = Envoy::start(EnvoyConfig::gateway().upstream("auth", auth.address()))
+        .await
+        .unwrap();
     Request::get("/v1/auth/x")
         .send(envoy.address())
         .await
@@ -199,5 +207,6 @@ async fn envoys_histogram_of_upstream_times_is_there_for_each_service() {
             &[("envoy_cluster_name", "auth")],
             1.0,
         )
-        .await;
+        .await
+        .unwrap();
 }

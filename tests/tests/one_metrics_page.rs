@@ -76,20 +76,20 @@ const DESIGN: [Promise; 14] = [
 
 /// Waits until the condition holds.
 fn eventually(what: &str, holds: impl FnMut() -> Result<(), String>) {
-    wait::until_blocking(what, 2 * GENEROUS, holds);
+    wait::until_blocking(what, 2 * GENEROUS, holds).unwrap();
 }
 
 /// A stack after trouble: `video` is down and its breaker open, `chat` has hung once, `auth` is well.
 fn stack_after_trouble() -> Stack {
-    let mut stack = Stack::start(Parts::ALL);
+    let mut stack = Stack::start(Parts::ALL).unwrap();
     let login = json!({"user": "5f0c1a52-54a2-4d0b-9f0c-000000000001"});
     for _ in 0..5 {
         let (status, answer) = stack.post("/v1/auth/login", &login);
         assert!(status < 300, "{status} {answer}");
     }
-    stack.service("chat").stand_still();
+    stack.service("chat").unwrap().stand_still();
     assert_eq!(stack.get("/v1/chat/x").0, 504);
-    stack.service("video").stop();
+    stack.service("video").unwrap().stop();
     for _ in 0..12 {
         assert_eq!(stack.get("/v1/video/x").0, 503);
     }
@@ -101,7 +101,7 @@ fn all_metrics_of_the_design_are_on_the_one_page_and_a_real_prometheus_reads_it(
     let stack = stack_after_trouble();
     let sidecar = stack.sidecar.as_ref().expect("there is one");
     eventually("all metrics", || {
-        let metrics = stack.metrics();
+        let metrics = stack.metrics().unwrap();
         for (name, kind, labels) in DESIGN {
             if metrics.kind(name) != Some(kind) {
                 return Err(format!("{name} is {:?}", metrics.kind(name)));
@@ -142,16 +142,16 @@ fn all_metrics_of_the_design_are_on_the_one_page_and_a_real_prometheus_reads_it(
         is("auth_cleanup_duration_seconds_count", &[], 1.0)
     });
     durations_are_envoys_in_seconds(&stack);
-    each_series_is_there_once(&sidecar.get("/metrics").1);
-    promtool_finds_nothing_wrong(&sidecar.get("/metrics").1);
+    each_series_is_there_once(&sidecar.get("/metrics").unwrap().1);
+    promtool_finds_nothing_wrong(&sidecar.get("/metrics").unwrap().1);
     a_prometheus_answers_for(sidecar.admin);
 }
 
 /// Bucket by bucket.
 fn durations_are_envoys_in_seconds(stack: &Stack) {
     eventually("the same durations", || {
-        let own = stack.metrics();
-        let envoy = Metrics::parse(&stack.ask_envoy("/stats/prometheus"))?;
+        let own = stack.metrics().unwrap();
+        let envoy = Metrics::parse(&stack.ask_envoy("/stats/prometheus").unwrap()).unwrap();
         let mut buckets = 0;
         for theirs in envoy.named("envoy_cluster_upstream_rq_time_bucket") {
             let (service, bound) = (&theirs.labels["envoy_cluster_name"], &theirs.labels["le"]);
@@ -204,7 +204,7 @@ fn promtool_finds_nothing_wrong(page: &str) {
     let folder = tempfile::tempdir().expect("make a directory");
     let file = folder.path().join("page");
     fs::write(&file, page).expect("write the page");
-    let mut promtool = promtool();
+    let mut promtool = promtool().unwrap();
     promtool.args(["check", "metrics"]);
     let output = promtool
         .stdin(fs::File::open(&file).expect("open the page"))
@@ -218,7 +218,7 @@ fn promtool_finds_nothing_wrong(page: &str) {
 fn a_prometheus_answers_for(admin: SocketAddr) {
     let (folder, web) = (
         tempfile::tempdir().expect("make a directory"),
-        free_address(),
+        free_address().unwrap(),
     );
     let path = |name: &str| folder.path().join(name);
     let config = json!({
@@ -226,7 +226,7 @@ fn a_prometheus_answers_for(admin: SocketAddr) {
         "scrape_configs": [{"job_name": "levee", "static_configs": [{"targets": [admin.to_string()]}]}],
     });
     fs::write(path("prometheus.yml"), config.to_string()).expect("write a configuration");
-    let mut command = prometheus();
+    let mut command = prometheus().unwrap();
     command
         .arg(format!(
             "--config.file={}",
@@ -277,12 +277,17 @@ fn a_prometheus_answers_for(admin: SocketAddr) {
 
 /// The sidecar with an Envoy at this address, and its page, which must arrive within the promised time.
 fn sidecar_of(envoy: SocketAddr) -> Sidecar {
-    Sidecar::start(&format!("envoy: {{admin: 'http://{envoy}'}}\n"))
+    Sidecar::start(&format!("envoy: {{admin: 'http://{envoy}'}}\n")).unwrap()
 }
 
-fn page_of(sidecar: &Sidecar, headers: &str) -> (Metrics, Duration) {
+fn page_of(sidecar: &Sidecar, headers: &[(&str, &str)]) -> (Metrics, Duration) {
     let took = Stopwatch::start();
-    let (status, page) = sidecar.request("GET /metrics", headers);
+    let request = headers
+        .iter()
+        .fold(Request::get("/metrics"), |request, (name, value)| {
+            request.header(name, value)
+        });
+    let (status, page) = sidecar.request(&request).unwrap();
     assert_eq!(status, 200, "{page}");
     let metrics = Metrics::parse(&page).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(metrics.named("levee_build_info").count(), 1, "{page}");
@@ -359,13 +364,13 @@ fn the_page_is_there_in_time_whatever_envoy_does() {
         (Bad::EndsTooSoon, "can't be read"),
     ] {
         let sidecar = sidecar_of(bad_envoy(bad).0);
-        let (metrics, took) = page_of(&sidecar, "");
+        let (metrics, took) = page_of(&sidecar, &[]);
         // Two readings of at most 2 s, with a margin for a busy machine.
         assert!(took < Duration::from_secs(8), "{bad:?} took {took:?}");
         assert_eq!(metrics.get("levee_envoy_up", &[]), Some(0.0), "{bad:?}");
         assert_eq!(metrics.named("circuit_breaker_state").count(), 0, "{bad:?}");
         eventually("the failure to be counted", || {
-            let (metrics, _) = page_of(&sidecar, "");
+            let (metrics, _) = page_of(&sidecar, &[]);
             let failed = metrics.get("levee_envoy_scrapes_failed_total", &[]);
             let counted = failed.is_some_and(|failed| failed >= 1.0);
             counted.then_some(()).ok_or(format!("{bad:?}: {failed:?}"))
@@ -380,13 +385,12 @@ fn the_page_is_there_in_time_whatever_envoy_does() {
 #[test]
 fn prometheus_own_limit_shortens_the_wait() {
     let sidecar = sidecar_of(bad_envoy(Bad::Silent).0);
-    let header = "x-prometheus-scrape-timeout-seconds: 0.5\r\n";
-    let (metrics, took) = page_of(&sidecar, header);
+    let header = "x-prometheus-scrape-timeout-seconds";
+    let (metrics, took) = page_of(&sidecar, &[(header, "0.5")]);
     assert_eq!(metrics.get("levee_envoy_up", &[]), Some(0.0));
     assert!(took < Duration::from_millis(1800), "{took:?}");
     for nonsense in ["-1", "soon", "1e300", "NaN"] {
-        let header = format!("x-prometheus-scrape-timeout-seconds: {nonsense}\r\n");
-        let (metrics, _) = page_of(&sidecar, &header);
+        let (metrics, _) = page_of(&sidecar, &[(header, nonsense)]);
         assert_eq!(metrics.get("levee_envoy_up", &[]), Some(0.0), "{nonsense}");
     }
 }
@@ -397,7 +401,7 @@ fn those_who_ask_together_share_a_reading() {
     let sidecar = sidecar_of(address);
     thread::scope(|threads| {
         for _ in 0..20 {
-            threads.spawn(|| page_of(&sidecar, ""));
+            threads.spawn(|| page_of(&sidecar, &[]));
         }
     });
     // The sidecar's own, the one shared by the twenty, and one of each that may have begun since.
@@ -407,28 +411,29 @@ fn those_who_ask_together_share_a_reading() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_envoy_that_comes_goes_and_comes_back_is_seen() {
-    let admin = free_address();
+    let admin = free_address().unwrap();
     let sidecar = sidecar_of(admin);
     let is = async |wanted: f64| {
         wait::until("levee_envoy_up", 2 * GENEROUS, || async {
-            let (metrics, _) = page_of(&sidecar, "");
+            let (metrics, _) = page_of(&sidecar, &[]);
             let up = metrics.get("levee_envoy_up", &[]);
             let lines = metrics.named("circuit_breaker_state").count();
             let holds = up == Some(wanted) && (lines > 0) == (wanted > 0.0);
             holds.then_some(()).ok_or(format!("{up:?}, {lines} states"))
         })
-        .await;
+        .await
+        .unwrap();
     };
     is(0.0).await;
     for _ in 0..2 {
-        let auth = Backend::start();
+        let auth = Backend::start().unwrap();
         let start = Start {
             admin: Some(admin),
             ..Start::default()
         };
         let config = EnvoyConfig::gateway().upstream("auth", auth.address());
-        let envoy = Envoy::start_with(config, &start).await;
-        assert_eq!(envoy.get("/v1/auth/x").await.status, 200);
+        let envoy = Envoy::start_with(config, &start).await.unwrap();
+        assert_eq!(envoy.get("/v1/auth/x").await.unwrap().status, 200);
         is(1.0).await;
         drop(envoy);
         is(0.0).await;
@@ -442,8 +447,8 @@ async fn an_envoy_that_comes_goes_and_comes_back_is_seen() {
 
 #[test]
 fn without_envoy_in_the_configuration_there_is_nothing_of_it() {
-    let sidecar = Sidecar::start("");
-    let (metrics, _) = page_of(&sidecar, "");
+    let sidecar = Sidecar::start("").unwrap();
+    let (metrics, _) = page_of(&sidecar, &[]);
     assert_eq!(metrics.get("levee_envoy_up", &[]), None);
 }
 
@@ -452,31 +457,34 @@ const DOTTED: &str = "outbound|8080||auth.default.svc.cluster-a.local";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clusters_name_with_dots_is_the_services_and_aliases_are_heeded() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     let yaml = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         .to_yaml()
+        .unwrap()
         .replace("cluster: auth\n", &format!("cluster: {DOTTED}\n"))
         .replace("name: auth\n", &format!("name: {DOTTED}\n"));
-    let envoy = Envoy::start(EnvoyConfig::parse(&yaml)).await;
-    assert_eq!(envoy.get("/v1/auth/x").await.status, 200);
+    let envoy = Envoy::start(EnvoyConfig::parse(&yaml)).await.unwrap();
+    assert_eq!(envoy.get("/v1/auth/x").await.unwrap().status, 200);
     let plain = sidecar_of(envoy.admin());
     let aliased = Sidecar::start(&format!(
         "envoy: {{admin: 'http://{}', aliases: {{'{DOTTED}': auth}}}}\n",
         envoy.admin()
-    ));
+    ))
+    .unwrap();
     for (sidecar, service) in [(&plain, DOTTED), (&aliased, "auth")] {
         wait::until("the durations", 2 * GENEROUS, || async {
-            let (metrics, _) = page_of(sidecar, "");
+            let (metrics, _) = page_of(sidecar, &[]);
             let name = "proxy_request_duration_seconds_count";
             let count = metrics.get(name, &[("service", service)]);
             (count == Some(1.0))
                 .then_some(())
                 .ok_or(metrics.show("proxy_request_duration_seconds"))
         })
-        .await;
+        .await
+        .unwrap();
     }
-    let (metrics, _) = page_of(&plain, "");
+    let (metrics, _) = page_of(&plain, &[]);
     assert_eq!(
         metrics.get("circuit_breaker_state", &[("service", DOTTED)]),
         Some(0.0)

@@ -24,7 +24,7 @@ fn counting() -> Value {
 }
 
 async fn counted(envoy: &Envoy, service: &str) -> [f64; 3] {
-    let metrics = envoy.metrics().await;
+    let metrics = envoy.metrics().await.unwrap();
     ["success", "failure", "neutral"].map(|outcome| {
         metrics.sum(
             "circuit_breaker_requests_total",
@@ -52,16 +52,17 @@ async fn counts(envoy: &Envoy, service: &str, before: [f64; 3], change: [f64; 3]
             }
         },
     )
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 async fn each_end_of_a_request_is_counted_as_what_it_is() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .plugin(&counting());
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let cases = [
         ("200", Behaviour::status(200), SUCCESS),
         ("302", Behaviour::status(302), SUCCESS),
@@ -95,24 +96,24 @@ async fn each_end_of_a_request_is_counted_as_what_it_is() {
     for (what, behaviour, change) in cases {
         let before = counted(&envoy, "video").await;
         video.always(behaviour);
-        envoy.get("/v1/video/x").await;
+        envoy.get("/v1/video/x").await.unwrap();
         counts(&envoy, "video", before, change, what).await;
     }
     let before = counted(&envoy, "video").await;
     video.refuse();
-    envoy.get("/v1/video/x").await;
+    envoy.get("/v1/video/x").await.unwrap();
     counts(&envoy, "video", before, FAILURE, "a refused connection").await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_in_the_body_is_neutral() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::StallInBody("part".into()));
     let timeouts = json!({"timeouts": {"response_header": "10s", "classes": {"default": "30s"}}});
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .plugin(&timeouts);
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let crowd = Crowd::ask(envoy.address(), "/v1/video/x", 1).await.unwrap();
     let mut client = crowd.into_clients().remove(0);
     assert_eq!(client.read_status(wait::GENEROUS).await, Ok(200));
@@ -120,7 +121,8 @@ async fn a_client_that_leaves_in_the_body_is_neutral() {
     counts(&envoy, "video", [0.0; 3], NEUTRAL, "a client that left").await;
     video
         .wait_until("the cancellation", |seen| seen.cancelled == 1)
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -129,13 +131,14 @@ async fn a_service_without_hosts_fails() {
     let clusters = &mut config.value_mut()["static_resources"]["clusters"];
     assert_eq!(clusters[2]["name"], "video");
     clusters[2]["load_assignment"]["endpoints"] = json!([]);
-    let envoy = Envoy::start(config).await;
-    let answer = envoy.get("/v1/video/x").await;
+    let envoy = Envoy::start(config).await.unwrap();
+    let answer = envoy.get("/v1/video/x").await.unwrap();
     assert_eq!(
         envoy
             .access_log()
             .of_request(answer.request_id())
             .await
+            .unwrap()
             .text("flags"),
         "UH"
     );
@@ -144,7 +147,7 @@ async fn a_service_without_hosts_fails() {
 
 #[tokio::test]
 async fn envoys_own_overflow_is_neutral() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::Stall);
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
@@ -154,9 +157,9 @@ async fn envoys_own_overflow_is_neutral() {
                 {"max_connections": 1, "max_pending_requests": 1, "max_requests": 1},
             ]}}),
         );
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let held = Crowd::ask(envoy.address(), "/v1/video/x", 1).await.unwrap();
-    video.wait_in_flight(1).await;
+    video.wait_in_flight(1).await.unwrap();
     let waiting = Crowd::ask(envoy.address(), "/v1/video/x", 1).await.unwrap();
     let overflows = wait::until("an overflow", wait::GENEROUS, || async {
         let answer = Request::get("/v1/video/x")
@@ -168,12 +171,14 @@ async fn envoys_own_overflow_is_neutral() {
             other => Err(format!("{other:?}")),
         }
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(
         envoy
             .access_log()
             .of_request(overflows.request_id())
             .await
+            .unwrap()
             .text("flags"),
         "UO"
     );
@@ -184,7 +189,7 @@ async fn envoys_own_overflow_is_neutral() {
 
 #[tokio::test]
 async fn another_filters_answer_is_neutral() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let mut config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .plugin(&counting());
@@ -205,7 +210,7 @@ async fn another_filters_answer_is_neutral() {
             "headers": [{"name": "please-fail", "present_match": true}],
         }}),
     );
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let aborted = Request::get("/v1/video/x").header("please-fail", "1");
     assert_eq!(aborted.send(envoy.address()).await.unwrap().status, 503);
     counts(&envoy, "video", [0.0; 3], NEUTRAL, "another filter's 503").await;
@@ -214,13 +219,13 @@ async fn another_filters_answer_is_neutral() {
 
 #[tokio::test]
 async fn grpc_statuses_are_counted_as_what_they_are() {
-    let auth = GrpcBackend::start();
+    let auth = GrpcBackend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         .upstream_http2("auth")
         .plugin(&counting())
         .plugin(&json!({"services": {"auth": {"timeouts": {"class": "default"}}}}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let call = grpc::call("/v1/auth/levee.Demo/Call");
     let statuses = [
         (status::OK, SUCCESS),
@@ -253,11 +258,11 @@ async fn grpc_statuses_are_counted_as_what_they_are() {
 
 #[tokio::test]
 async fn a_client_that_says_grpc_to_an_http_service_is_judged_by_what_the_service_answers() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .plugin(&counting());
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for kind in ["application/grpc", "application/grpc-web+proto"] {
         for (code, expected) in [
             (200, SUCCESS),
@@ -276,14 +281,14 @@ async fn a_client_that_says_grpc_to_an_http_service_is_judged_by_what_the_servic
 
 #[tokio::test]
 async fn a_clients_own_shorter_deadline_is_neutral_and_counted_as_a_timeout() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::Stall);
     let mut plugin = counting();
     plugin["timeouts"]["client_deadline_header"] = json!("x-deadline-ms");
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .plugin(&plugin);
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for (deadline, expected) in [("50", NEUTRAL), ("60000", FAILURE)] {
         let before = counted(&envoy, "video").await;
         let request = Request::get("/v1/video/x").header("x-deadline-ms", deadline);
@@ -293,6 +298,7 @@ async fn a_clients_own_shorter_deadline_is_neutral_and_counted_as_a_timeout() {
     let timeouts = envoy
         .metrics()
         .await
+        .unwrap()
         .sum("proxy_request_timeout_total", &[("service", "video")]);
     assert!((timeouts - 2.0).abs() < f64::EPSILON, "{timeouts}");
 }

@@ -34,9 +34,11 @@ fn replace_keys(place: &mut Value, snippet: &str) {
 
 #[tokio::test]
 async fn the_readmes_snippets_run_count_with_labels_and_refuse_nothing() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     auth.always(Behaviour::status(500));
-    let envoy = Envoy::start(with_the_snippets().upstream("auth", auth.address())).await;
+    let envoy = Envoy::start(with_the_snippets().upstream("auth", auth.address()))
+        .await
+        .unwrap();
     for _ in 0..8 {
         let answer = Request::get("/").send(envoy.address()).await.unwrap();
         assert_eq!(answer.status, 500, "{answer:?}");
@@ -44,16 +46,19 @@ async fn the_readmes_snippets_run_count_with_labels_and_refuse_nothing() {
     assert_eq!(auth.requests(), 8);
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "auth")], 1.0)
-        .await;
+        .await
+        .unwrap();
     envoy
         .wait_for_metric(
             "circuit_breaker_shadow_rejected_total",
             &[("service", "auth")],
             3.0,
         )
-        .await;
+        .await
+        .unwrap();
     let labels = [("service", "auth"), ("outcome", "failure")];
     envoy
         .wait_for_metric("circuit_breaker_requests_total", &labels, 8.0)
-        .await;
+        .await
+        .unwrap();
 }

@@ -104,9 +104,9 @@ impl Life {
             if let Some(client) = self.client.take() {
                 return client;
             }
-            let mut client = Client::connect(self.address);
-            let hello = client.ask("HELLO 3 AUTH default secret");
-            let select = client.ask(&format!("SELECT {}", self.number + 1));
+            let mut client = Client::connect(self.address).unwrap();
+            let hello = client.ask("HELLO 3 AUTH default secret").unwrap();
+            let select = client.ask(&format!("SELECT {}", self.number + 1)).unwrap();
             if hello.starts_with('%') && select == "+OK\r\n" {
                 self.client = Some(client);
             }
@@ -163,7 +163,11 @@ impl Life {
         let _ = client.send(&bytes[..first]) && client.send(&bytes[first..]);
         let mut is_open = true;
         for step in &steps {
-            let reply = if is_open { client.reply() } else { None };
+            let reply = if is_open {
+                client.reply().unwrap()
+            } else {
+                None
+            };
             is_open = reply.is_some();
             self.check(*step, reply.as_deref());
         }
@@ -219,9 +223,9 @@ impl Life {
     }
 
     fn hold(&self, direct: &mut Client) {
-        direct.ask(&format!("SELECT {}", self.number + 1));
+        direct.ask(&format!("SELECT {}", self.number + 1)).unwrap();
         let mut number = |what: &str| -> u64 {
-            let reply = direct.ask(&format!("GET {what}"));
+            let reply = direct.ask(&format!("GET {what}")).unwrap();
             reply
                 .lines()
                 .nth(1)
@@ -232,7 +236,7 @@ impl Life {
         let twice = number("twice");
         assert!(twice.is_multiple_of(2), "half a transaction: {twice}");
         self.exec.hold(twice / 2, "the transactions' counter");
-        let list = direct.ask("LRANGE list 0 -1");
+        let list = direct.ask("LRANGE list 0 -1").unwrap();
         let tokens: Vec<u64> = list
             .lines()
             .filter(|line| !line.starts_with(['*', '$']))
@@ -255,18 +259,18 @@ fn pipelines_over_connections_that_are_cut_anywhere_are_answered_in_order_and_ap
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
-    let mut direct = redis.client();
-    direct.ask("AUTH secret");
+    let mut direct = redis.client().unwrap();
+    direct.ask("AUTH secret").unwrap();
     for number in 1..=CLIENTS {
-        direct.ask(&format!("SELECT {number}"));
-        direct.ask(&format!("SET database db{number}"));
+        direct.ask(&format!("SELECT {number}")).unwrap();
+        direct.ask(&format!("SET database db{number}")).unwrap();
     }
-    let flaky = Flaky::to(redis.address, seed, 3000);
+    let flaky = Flaky::to(redis.address, seed, 3000).unwrap();
     let sidecar = Sidecar::before(
         flaky.address,
         "retry: {attempts: 5, base: 1ms, max: 2ms}\nbudget: {per_second: 10000}\nbreaker: {mode: disabled}",
-    );
-    let address = sidecar.address();
+    ).unwrap();
+    let address = sidecar.address().unwrap();
     let lives: Vec<_> = (0..CLIENTS)
         .map(|number| {
             thread::spawn(move || {
@@ -299,12 +303,12 @@ fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let redis = Redis::start().unwrap();
-    let flaky = Flaky::to(redis.address, seed, 3_000_000);
+    let flaky = Flaky::to(redis.address, seed, 3_000_000).unwrap();
     let sidecar = Sidecar::before(
         flaky.address,
         "retry: {attempts: 5, base: 1ms, max: 2ms}\nbudget: {per_second: 10000}\nbreaker: {mode: disabled}",
-    );
-    let (mut direct, mut client) = (redis.client(), sidecar.client());
+    ).unwrap();
+    let (mut direct, mut client) = (redis.client().unwrap(), sidecar.client().unwrap());
     let (mut whole, mut errors, mut closed) = (0, 0, 0);
     for round in 0..100 {
         // Replies that are buffered until complete, and replies that are streamed.
@@ -312,15 +316,15 @@ fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
             let letter = char::from(b'a' + round % 26);
             let value: String = std::iter::repeat_n(letter, length).collect();
             let bulk = format!("${length}\r\n{value}\r\n");
-            direct.ask(&format!("SET theirs {value}"));
+            direct.ask(&format!("SET theirs {value}")).unwrap();
             for (command, wanted) in [
                 ("GET theirs".to_owned(), bulk.as_str()),
                 (format!("SET mine {value}"), "+OK\r\n"),
             ] {
-                let reply = client.ask(&command);
+                let reply = client.ask(&command).unwrap();
                 if reply.is_empty() {
                     closed += 1;
-                    client = sidecar.client();
+                    client = sidecar.client().unwrap();
                 } else if reply.starts_with('-') {
                     errors += 1;
                     assert!(reply.starts_with("-ERR levee: "), "{reply}");
@@ -328,7 +332,7 @@ fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
                     whole += 1;
                     assert!(reply == wanted, "{length} bytes came back changed");
                     assert!(
-                        reply != "+OK\r\n" || direct.ask("GET mine") == bulk,
+                        reply != "+OK\r\n" || direct.ask("GET mine").unwrap() == bulk,
                         "{length} bytes were changed"
                     );
                 }
@@ -345,7 +349,7 @@ fn large_values_over_connections_that_are_cut_are_whole_or_an_error() {
 /// Sends pipelines of INCR while `running`. Returns the longest time of one, the number of replies, and the number of
 /// commands with an unknown result.
 fn count_up(address: SocketAddr, key: &str, running: &AtomicBool) -> (Duration, Seen) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address).unwrap();
     let (mut longest, mut seen) = (Duration::ZERO, Seen::default());
     while running.load(Ordering::SeqCst) {
         let took = Stopwatch::start();
@@ -353,7 +357,7 @@ fn count_up(address: SocketAddr, key: &str, running: &AtomicBool) -> (Duration, 
             client.command(&format!("INCR {key}"));
         }
         for _ in 0..10 {
-            let reply = client.reply().expect("the connection is kept");
+            let reply = client.reply().unwrap().expect("the connection is kept");
             seen.note(Some(&reply));
         }
         longest = longest.max(took.elapsed());
@@ -367,8 +371,9 @@ fn a_redis_that_stands_still_now_and_then_holds_nobody_up_and_counts_right() {
     let sidecar = Sidecar::before(
         redis.address,
         "deadline: 500ms\nbudget: {per_second: 1000}\nbreaker: {mode: disabled}",
-    );
-    let address = sidecar.address();
+    )
+    .unwrap();
+    let address = sidecar.address().unwrap();
     let running = Arc::new(AtomicBool::new(true));
     let clients: Vec<_> = (0..10)
         .map(|number| {
@@ -378,16 +383,16 @@ fn a_redis_that_stands_still_now_and_then_holds_nobody_up_and_counts_right() {
         .collect();
     for _ in 0..3 {
         thread::sleep(Duration::from_millis(200));
-        redis.signal(Signal::Stop);
+        redis.signal(Signal::Stop).unwrap();
         thread::sleep(Duration::from_millis(800));
-        redis.signal(Signal::Continue);
+        redis.signal(Signal::Continue).unwrap();
     }
     thread::sleep(Duration::from_millis(200));
     running.store(false, Ordering::SeqCst);
-    let mut direct = redis.client();
+    let mut direct = redis.client().unwrap();
     for (number, client) in clients.into_iter().enumerate() {
         let (longest, seen) = client.join().expect("a client that was answered");
-        let value = direct.ask(&format!("GET k{number}"));
+        let value = direct.ask(&format!("GET k{number}")).unwrap();
         let value = value.lines().nth(1).and_then(|line| line.parse().ok());
         println!("{longest:?} {seen:?} {value:?}");
         seen.hold(value.expect("a number"), "the counter");

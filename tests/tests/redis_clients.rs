@@ -32,10 +32,10 @@ fn output(command: &mut Command) -> String {
 /// Runs a program directly at Redis and through the sidecar: both must print the same.
 fn same_with_and_without(mut session: impl FnMut(SocketAddr) -> String) {
     let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
     let direct = session(redis.address);
     assert!(direct.lines().count() > 10, "{direct}");
-    assert_eq!(session(sidecar.address()), direct);
+    assert_eq!(session(sidecar.address().unwrap()), direct);
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn session(address: SocketAddr) -> redis::RedisResult<String> {
 #[test]
 fn redis_cli_and_redis_benchmark_work() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    let port = sidecar.address().port().to_string();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let port = sidecar.address().unwrap().port().to_string();
     assert_eq!(
         output(Command::new("redis-cli").args(["-p", &port, "SET", "a", "b c"])),
         "OK\n"
@@ -157,7 +157,7 @@ fn redis_cli_and_redis_benchmark_work() {
     let said = pipe.wait_with_output().expect("redis-cli ends").stdout;
     let said = String::from_utf8_lossy(&said);
     assert!(said.contains("errors: 0, replies: 50000"), "{said}");
-    assert_eq!(redis.client().ask("DBSIZE"), ":50001\r\n");
+    assert_eq!(redis.client().unwrap().ask("DBSIZE").unwrap(), ":50001\r\n");
 
     for pipeline in ["1", "16"] {
         let mut benchmark = Command::new("redis-benchmark");
@@ -173,7 +173,7 @@ fn redis_cli_and_redis_benchmark_work() {
 
 /// The commands that a server knows, with their flags.
 fn commands_of(client: &mut Client) -> HashMap<String, HashSet<String>> {
-    let reply = client.ask("COMMAND");
+    let reply = client.ask("COMMAND").unwrap();
     let lines: Vec<&str> = reply.split("\r\n").collect();
     let mut commands = HashMap::new();
     let mut at = 1;
@@ -197,7 +197,7 @@ fn commands_of(client: &mut Client) -> HashMap<String, HashSet<String>> {
 #[test]
 fn the_tables_agree_with_the_servers_own_flags() {
     let redis = Redis::start().unwrap();
-    let commands = commands_of(&mut redis.client());
+    let commands = commands_of(&mut redis.client().unwrap());
     assert!(commands.len() > 200, "{} commands", commands.len());
     // Commands that touch no data have no flag that says so.
     let no_data = ["PING", "ECHO", "TIME", "COMMAND", "INFO", "LOLWUT"];
@@ -238,8 +238,8 @@ fn flags_known(commands: &HashMap<String, HashSet<String>>, name: &str) -> bool 
 #[test]
 fn an_upstream_over_tls_is_reached_if_its_certificate_is_trusted() {
     let files = tempfile::tempdir().expect("make a directory");
-    let certificate = Certificate::make_in(files.path());
-    let tls = free_address();
+    let certificate = Certificate::make_in(files.path()).unwrap();
+    let tls = free_address().unwrap();
     let (port, cert, key) = (
         tls.port().to_string(),
         certificate.certificate.display().to_string(),
@@ -264,24 +264,25 @@ fn an_upstream_over_tls_is_reached_if_its_certificate_is_trusted() {
              deadline: 500ms\n    tls: {{ca_file: {trust}}}\n"
         )
     };
-    let sidecar = Sidecar::start(&yaml(&cert));
-    let mut client = sidecar.client();
-    assert_eq!(client.ask("SET a 1"), "+OK\r\n");
+    let sidecar = Sidecar::start(&yaml(&cert)).unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
     let large = "v".repeat(1_000_000);
-    assert_eq!(client.ask(&format!("SET big {large}")), "+OK\r\n");
+    assert_eq!(client.ask(&format!("SET big {large}")).unwrap(), "+OK\r\n");
     assert_eq!(
-        client.ask("GET big").len(),
+        client.ask("GET big").unwrap().len(),
         large.len() + "$1000000\r\n\r\n".len()
     );
 
     let others = tempfile::tempdir().expect("make a directory");
     let other = Certificate::make_in(others.path())
+        .unwrap()
         .certificate
         .display()
         .to_string();
-    let sidecar = Sidecar::start(&yaml(&other));
-    let reply = sidecar.client().ask("GET a");
+    let sidecar = Sidecar::start(&yaml(&other)).unwrap();
+    let reply = sidecar.client().unwrap().ask("GET a").unwrap();
     assert!(reply.starts_with("-ERR levee: "), "{reply}");
-    let message = sidecar.state()["last_error"]["message"].to_string();
+    let message = sidecar.state().unwrap()["last_error"]["message"].to_string();
     assert!(message.contains("certificate"), "{message}");
 }

@@ -15,52 +15,56 @@ use levee_harness::sidecar::Sidecar;
 #[test]
 fn what_follows_a_refused_multi_is_no_transaction() {
     let redis = Redis::start().unwrap();
-    let relay = Relay::to(redis.address);
-    let sidecar = Sidecar::before(relay.address, "retry: {base: 1ms}");
-    let mut client = sidecar.client();
+    let relay = Relay::to(redis.address).unwrap();
+    let sidecar = Sidecar::before(relay.address, "retry: {base: 1ms}").unwrap();
+    let mut client = sidecar.client().unwrap();
     relay.lose_reply_to("INCR");
     assert!(client.send(b"MULTI x\r\nINCR n\r\n"));
     for _ in 0..2 {
-        let reply = client.reply().expect("the connection is kept");
+        let reply = client.reply().unwrap().expect("the connection is kept");
         assert!(reply.starts_with("-ERR"), "{reply}");
     }
     assert_eq!(relay.lost(), 1);
-    assert_eq!(redis.client().ask("GET n"), "$1\r\n1\r\n");
+    assert_eq!(redis.client().unwrap().ask("GET n").unwrap(), "$1\r\n1\r\n");
 
     // Nor does a transaction begin later.
-    let mut client = sidecar.client();
-    assert!(client.ask("MULTI x").starts_with("-ERR"));
-    redis.client().ask("CLIENT KILL TYPE normal SKIPME yes");
-    assert_eq!(client.ask("GET n"), "$1\r\n1\r\n");
+    let mut client = sidecar.client().unwrap();
+    assert!(client.ask("MULTI x").unwrap().starts_with("-ERR"));
+    redis
+        .client()
+        .unwrap()
+        .ask("CLIENT KILL TYPE normal SKIPME yes")
+        .unwrap();
+    assert_eq!(client.ask("GET n").unwrap(), "$1\r\n1\r\n");
 }
 
 #[test]
 fn a_watch_outlives_what_ends_no_transaction() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms}");
-    let mut direct = redis.client();
+    let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms}").unwrap();
+    let mut direct = redis.client().unwrap();
     for end in ["DISCARD", "EXEC"] {
-        let mut client = sidecar.client();
-        assert_eq!(client.ask("WATCH a"), "+OK\r\n");
-        assert!(client.ask(end).contains("without MULTI"));
-        direct.ask("SET a other");
-        direct.ask("CLIENT KILL TYPE normal SKIPME yes");
+        let mut client = sidecar.client().unwrap();
+        assert_eq!(client.ask("WATCH a").unwrap(), "+OK\r\n");
+        assert!(client.ask(end).unwrap().contains("without MULTI"));
+        direct.ask("SET a other").unwrap();
+        direct.ask("CLIENT KILL TYPE normal SKIPME yes").unwrap();
         for command in ["MULTI", "SET a mine", "EXEC"] {
-            client.ask(command);
+            client.ask(command).unwrap();
         }
-        assert_eq!(direct.ask("GET a"), "$5\r\nother\r\n", "{end}");
+        assert_eq!(direct.ask("GET a").unwrap(), "$5\r\nother\r\n", "{end}");
     }
 }
 
 #[test]
 fn a_write_past_its_deadline_says_that_its_fate_is_unknown() {
     let mut redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "deadline: 300ms");
-    let mut client = sidecar.client();
-    assert_eq!(client.ask("PING"), "+PONG\r\n");
-    redis.signal(Signal::Stop);
-    let (write, read) = (client.ask("SET a 1"), client.ask("GET a"));
-    redis.signal(Signal::Continue);
+    let sidecar = Sidecar::before(redis.address, "deadline: 300ms").unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+    redis.signal(Signal::Stop).unwrap();
+    let (write, read) = (client.ask("SET a 1").unwrap(), client.ask("GET a").unwrap());
+    redis.signal(Signal::Continue).unwrap();
     assert!(
         write.contains("may or may not have been executed"),
         "{write}"
@@ -71,25 +75,25 @@ fn a_write_past_its_deadline_says_that_its_fate_is_unknown() {
 #[test]
 fn a_stream_that_is_called_block_blocks_nothing() {
     let mut redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "deadline: 300ms");
-    let mut client = sidecar.client();
-    assert_eq!(client.ask("PING"), "+PONG\r\n");
-    redis.signal(Signal::Stop);
-    let reply = client.ask("XREAD STREAMS block 0");
-    redis.signal(Signal::Continue);
+    let sidecar = Sidecar::before(redis.address, "deadline: 300ms").unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+    redis.signal(Signal::Stop).unwrap();
+    let reply = client.ask("XREAD STREAMS block 0").unwrap();
+    redis.signal(Signal::Continue).unwrap();
     assert!(reply.contains("no answer"), "{reply}");
 }
 
 #[test]
 fn an_expiry_that_deletes_is_not_repeated() {
     let redis = Redis::start().unwrap();
-    let relay = Relay::to(redis.address);
-    let sidecar = Sidecar::before(relay.address, "retry: {base: 1ms}");
-    let mut client = sidecar.client();
+    let relay = Relay::to(redis.address).unwrap();
+    let sidecar = Sidecar::before(relay.address, "retry: {base: 1ms}").unwrap();
+    let mut client = sidecar.client().unwrap();
     for (time, is_repeated) in [("-1", false), ("0", false), ("100", true)] {
-        assert_eq!(client.ask("SET a 1"), "+OK\r\n");
+        assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
         relay.lose_reply_to("EXPIRE");
-        let reply = client.ask(&format!("EXPIRE a {time}"));
+        let reply = client.ask(&format!("EXPIRE a {time}")).unwrap();
         // Zero would mean that there was no such key.
         assert_eq!(reply == ":1\r\n", is_repeated, "{time}: {reply}");
         assert!(
@@ -102,43 +106,50 @@ fn an_expiry_that_deletes_is_not_repeated() {
 #[test]
 fn a_replica_says_that_it_takes_no_writes_after_as_many_attempts_as_there_may_be() {
     let redis = Redis::start_with(&["--replicaof", "127.0.0.1", "1"]).unwrap();
-    let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms, max: 1ms}");
-    let mut client = sidecar.client();
+    let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms, max: 1ms}").unwrap();
+    let mut client = sidecar.client().unwrap();
     for count in 1..=3 {
-        assert!(client.ask("SET a 1").starts_with("-READONLY "));
+        assert!(client.ask("SET a 1").unwrap().starts_with("-READONLY "));
         assert_eq!(
-            sidecar.metric("redis_retry_total{upstream=\"x\"}"),
+            sidecar.metric("redis_retry_total{upstream=\"x\"}").unwrap(),
             2 * count
         );
     }
-    assert_eq!(client.ask("GET a"), "$-1\r\n");
+    assert_eq!(client.ask("GET a").unwrap(), "$-1\r\n");
 }
 
 #[test]
 fn a_client_that_leaves_takes_nothing_with_it() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
     for _ in 0..20 {
-        let mut client = sidecar.client();
+        let mut client = sidecar.client().unwrap();
         client.command("BLPOP queue 0");
-        sidecar.wait_for("the command", |s| s.state()["attempts_in_flight"] == 1);
+        sidecar
+            .wait_for("the command", |s| {
+                s.state().unwrap()["attempts_in_flight"] == 1
+            })
+            .unwrap();
     }
-    let mut direct = redis.client();
-    sidecar.wait_for("their connections to end", |_| {
-        !direct.ask("CLIENT LIST").contains("cmd=blpop")
-    });
-    direct.ask("LPUSH queue job");
-    assert_eq!(direct.ask("LLEN queue"), ":1\r\n");
+    let mut direct = redis.client().unwrap();
+    sidecar
+        .wait_for("their connections to end", |_| {
+            !direct.ask("CLIENT LIST").unwrap().contains("cmd=blpop")
+        })
+        .unwrap();
+    direct.ask("LPUSH queue job").unwrap();
+    assert_eq!(direct.ask("LLEN queue").unwrap(), ":1\r\n");
 }
 
 #[test]
 fn very_many_very_small_commands_are_not_all_taken_in() {
     const CLIENTS: usize = 8;
     let mut redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "breaker: {mode: disabled}\ndeadline: 20s");
-    let before = sidecar.memory_kb();
-    redis.signal(Signal::Stop);
-    let address = sidecar.address();
+    let sidecar =
+        Sidecar::before(redis.address, "breaker: {mode: disabled}\ndeadline: 20s").unwrap();
+    let before = sidecar.memory_kb().unwrap();
+    redis.signal(Signal::Stop).unwrap();
+    let address = sidecar.address().unwrap();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             thread::spawn(move || {
@@ -160,8 +171,8 @@ fn very_many_very_small_commands_are_not_all_taken_in() {
         .into_iter()
         .map(|client| client.join().expect("a client that is held up"))
         .collect();
-    let grown = sidecar.memory_kb().saturating_sub(before);
+    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
     println!("{grown} kB for {} clients", clients.len());
     assert!(grown < CLIENTS as u64 * 4 * 1024, "{grown} kB");
-    redis.signal(Signal::Continue);
+    redis.signal(Signal::Continue).unwrap();
 }

@@ -179,18 +179,18 @@ fn texts() -> Vec<String> {
 #[test]
 fn odd_commands_are_answered_as_redis_answers_them() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    let mut other = redis.client();
-    let is_valkey = other.ask("INFO server").contains("valkey_version");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut other = redis.client().unwrap();
+    let is_valkey = other.ask("INFO server").unwrap().contains("valkey_version");
     let mut differences = Vec::new();
     for text in &texts() {
         // In both versions of the protocol.
         for protocol in ["", "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"] {
             let bytes = format!("{protocol}{text}");
-            other.ask("FLUSHALL");
+            other.ask("FLUSHALL").unwrap();
             let direct = said(redis.address, bytes.as_bytes());
-            other.ask("FLUSHALL");
-            let through = said(sidecar.address(), bytes.as_bytes());
+            other.ask("FLUSHALL").unwrap();
+            let through = said(sidecar.address().unwrap(), bytes.as_bytes());
             if direct != through && !(is_valkey && is_known_of_valkey(text, &direct, &through)) {
                 let shown = bytes[..bytes.len().min(200)].escape_debug();
                 differences.push(format!(
@@ -208,7 +208,7 @@ fn odd_commands_are_answered_as_redis_answers_them() {
 #[test]
 fn a_request_of_http_ends_the_connection_and_executes_nothing() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
     for head in [
         "POST / HTTP/1.1\r\n",
         "post / HTTP/1.1\r\n",
@@ -216,23 +216,27 @@ fn a_request_of_http_ends_the_connection_and_executes_nothing() {
         "PUT / HTTP/1.1\r\nhost: x\r\n",
         "*2\r\n$4\r\nPOST\r\n$1\r\n/\r\n",
     ] {
-        for address in [redis.address, sidecar.address()] {
+        for address in [redis.address, sidecar.address().unwrap()] {
             let (_, is_closed) = said(address, format!("{head}SET stolen 1\r\n").as_bytes());
             assert!(is_closed, "{head}");
-            assert_eq!(redis.client().ask("GET stolen"), "$-1\r\n", "{head}");
+            assert_eq!(
+                redis.client().unwrap().ask("GET stolen").unwrap(),
+                "$-1\r\n",
+                "{head}"
+            );
         }
     }
-    assert_eq!(sidecar.client().ask("PING"), "+PONG\r\n");
+    assert_eq!(sidecar.client().unwrap().ask("PING").unwrap(), "+PONG\r\n");
 }
 
 #[test]
 fn nothing_is_executed_behind_quit() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    for address in [redis.address, sidecar.address()] {
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    for address in [redis.address, sidecar.address().unwrap()] {
         let reply = said(address, b"INCR a\r\nQUIT\r\nINCR b\r\n");
         assert!(reply.0.ends_with("+OK\r\n") && reply.1, "{reply:?}");
-        assert_eq!(redis.client().ask("GET b"), "$-1\r\n");
+        assert_eq!(redis.client().unwrap().ask("GET b").unwrap(), "$-1\r\n");
     }
-    assert_eq!(redis.client().ask("GET a"), "$1\r\n2\r\n");
+    assert_eq!(redis.client().unwrap().ask("GET a").unwrap(), "$1\r\n2\r\n");
 }

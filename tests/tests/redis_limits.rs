@@ -13,28 +13,34 @@ use levee_harness::wait::GENEROUS;
 #[test]
 fn more_clients_than_the_limit_are_told_so_and_the_others_go_on() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "limits: {connections: 10, idle: 1s}");
-    let mut clients: Vec<Client> = (0..10).map(|_| sidecar.client()).collect();
+    let sidecar = Sidecar::before(redis.address, "limits: {connections: 10, idle: 1s}").unwrap();
+    let mut clients: Vec<Client> = (0..10).map(|_| sidecar.client().unwrap()).collect();
     for client in &mut clients {
-        assert_eq!(client.ask("PING"), "+PONG\r\n");
+        assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
     }
-    let mut over = sidecar.client();
+    let mut over = sidecar.client().unwrap();
     assert_eq!(
-        over.reply().as_deref(),
+        over.reply().unwrap().as_deref(),
         Some("-ERR max number of clients reached\r\n")
     );
-    assert!(over.is_closed());
-    assert_eq!(clients[0].ask("PING"), "+PONG\r\n");
+    assert!(over.is_closed().unwrap());
+    assert_eq!(clients[0].ask("PING").unwrap(), "+PONG\r\n");
     assert_eq!(
-        sidecar.metric("redis_proxy_connections_refused_total{reason=\"limit\",upstream=\"x\"}"),
+        sidecar
+            .metric("redis_proxy_connections_refused_total{reason=\"limit\",upstream=\"x\"}")
+            .unwrap(),
         1
     );
     // An idle client loses its place to others.
     for client in &mut clients {
-        assert!(client.is_closed());
+        assert!(client.is_closed().unwrap());
     }
-    sidecar.wait_for("free places", |s| s.state()["connections"]["open"] == 0);
-    assert_eq!(sidecar.client().ask("PING"), "+PONG\r\n");
+    sidecar
+        .wait_for("free places", |s| {
+            s.state().unwrap()["connections"]["open"] == 0
+        })
+        .unwrap();
+    assert_eq!(sidecar.client().unwrap().ask("PING").unwrap(), "+PONG\r\n");
 }
 
 #[test]
@@ -44,22 +50,22 @@ fn the_upstreams_own_limit_is_told_word_for_word() {
     let waited = Stopwatch::start();
     while direct.len() < 5 {
         // The connection that waited for Redis to start may not be closed yet.
-        let mut client = redis.client();
-        if client.ask("PING") == "+PONG\r\n" {
+        let mut client = redis.client().unwrap();
+        if client.ask("PING").unwrap() == "+PONG\r\n" {
             direct.push(client);
         }
         assert!(waited.elapsed() < GENEROUS);
     }
-    let sidecar = Sidecar::before(redis.address, "deadline: 500ms");
-    let mut client = sidecar.client();
+    let sidecar = Sidecar::before(redis.address, "deadline: 500ms").unwrap();
+    let mut client = sidecar.client().unwrap();
     assert_eq!(
-        client.ask("INCR a"),
+        client.ask("INCR a").unwrap(),
         "-ERR max number of clients reached\r\n"
     );
     drop(direct);
     // The connection is kept, and works as soon as a place is free.
     let waited = Stopwatch::start();
-    while client.ask("INCR a") != ":1\r\n" {
+    while client.ask("INCR a").unwrap() != ":1\r\n" {
         assert!(waited.elapsed() < GENEROUS);
     }
 }
@@ -68,15 +74,15 @@ fn the_upstreams_own_limit_is_told_word_for_word() {
 fn large_values_pass_as_they_are_and_are_not_held() {
     const LENGTH: usize = 64 << 20;
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "deadline: 20s");
-    let before = sidecar.memory_kb();
-    let mut client = sidecar.client();
+    let sidecar = Sidecar::before(redis.address, "deadline: 20s").unwrap();
+    let before = sidecar.memory_kb().unwrap();
+    let mut client = sidecar.client().unwrap();
     let value: Vec<u8> = (0..LENGTH).map(|at| b"levee"[at * at % 5]).collect();
     client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${LENGTH}\r\n").as_bytes());
     client.send(&value);
     client.send(b"\r\n");
-    assert_eq!(client.reply().as_deref(), Some("+OK\r\n"));
-    let reply = client.ask("GET a").into_bytes();
+    assert_eq!(client.reply().unwrap().as_deref(), Some("+OK\r\n"));
+    let reply = client.ask("GET a").unwrap().into_bytes();
     let head = format!("${LENGTH}\r\n").len();
     assert!(
         reply[head..head + LENGTH] == value[..],
@@ -87,7 +93,7 @@ fn large_values_pass_as_they_are_and_are_not_held() {
         client.command("GET a");
     }
     thread::sleep(Duration::from_millis(500));
-    let grown = sidecar.memory_kb().saturating_sub(before);
+    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
     assert!(
         grown < 8 * 1024,
         "{grown} kB for values of {} kB",
@@ -98,8 +104,8 @@ fn large_values_pass_as_they_are_and_are_not_held() {
 #[test]
 fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memory() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    let before = sidecar.memory_kb();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let before = sidecar.memory_kb().unwrap();
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let mut random = levee_policy::random::SplitMix64::new(seed);
@@ -122,7 +128,9 @@ fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memo
     }
     for bytes in &all {
         // The connection may be closed before all is read.
-        Client::connect(sidecar.address()).send(bytes);
+        Client::connect(sidecar.address().unwrap())
+            .unwrap()
+            .send(bytes);
     }
     for (bytes, text) in [
         (
@@ -135,17 +143,17 @@ fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memo
             "command_bytes",
         ),
     ] {
-        let mut client = sidecar.client();
+        let mut client = sidecar.client().unwrap();
         client.send(bytes);
-        let reply = client.reply().unwrap_or_default();
+        let reply = client.reply().unwrap().unwrap_or_default();
         assert!(
             reply.starts_with("-ERR ") && reply.contains(text),
             "{reply}"
         );
-        assert!(client.is_closed());
+        assert!(client.is_closed().unwrap());
     }
-    assert_eq!(sidecar.client().ask("PING"), "+PONG\r\n");
-    let grown = sidecar.memory_kb().saturating_sub(before);
+    assert_eq!(sidecar.client().unwrap().ask("PING").unwrap(), "+PONG\r\n");
+    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} kB");
     assert!(!sidecar.log().contains("panicked"));
 }
@@ -161,15 +169,19 @@ fn whatever_an_upstream_sends_ends_in_an_error_or_a_closed_connection_and_little
         b"$536870912\r\nhalf".to_vec(),
     ];
     let count = evil.len();
-    let sidecar = Sidecar::before(answering(evil.to_vec()), "breaker: {mode: disabled}");
-    let before = sidecar.memory_kb();
+    let sidecar = Sidecar::before(
+        answering(evil.to_vec()).unwrap(),
+        "breaker: {mode: disabled}",
+    )
+    .unwrap();
+    let before = sidecar.memory_kb().unwrap();
     for _ in 0..count {
-        let mut client = sidecar.client();
+        let mut client = sidecar.client().unwrap();
         client.command("INCR a");
         let mut bytes = Vec::new();
         client.read_to_end(&mut bytes, b"-ERR levee: ");
     }
-    let grown = sidecar.memory_kb().saturating_sub(before);
+    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} kB");
     assert!(!sidecar.log().contains("panicked"));
 }

@@ -50,7 +50,7 @@ impl Load {
 }
 
 fn drive(address: SocketAddr, number: usize, running: &AtomicBool) -> (u64, Vec<String>, Duration) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address).unwrap();
     let (mut answered, mut wrong, mut longest) = (0, Vec::new(), Duration::ZERO);
     while running.load(Ordering::SeqCst) {
         let key = format!("k{number}");
@@ -71,7 +71,7 @@ fn drive(address: SocketAddr, number: usize, running: &AtomicBool) -> (u64, Vec<
             client.command(command);
         }
         for _ in &commands {
-            match client.reply() {
+            match client.reply().unwrap() {
                 Some(reply) if !reply.starts_with('-') => answered += 1,
                 Some(reply) => wrong.push(reply),
                 None => {
@@ -89,21 +89,29 @@ fn drive(address: SocketAddr, number: usize, running: &AtomicBool) -> (u64, Vec<
 #[test]
 fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
     let mut redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    let load = Load::start(sidecar.address(), 30);
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let load = Load::start(sidecar.address().unwrap(), 30);
     // The budget is a share of the commands: this many cover 30 clients with their pipelines.
-    sidecar.wait_for("traffic", |s| {
-        s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}") > 4000
-    });
+    sidecar
+        .wait_for("traffic", |s| {
+            s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
+                .unwrap()
+                > 4000
+        })
+        .unwrap();
     redis.stop();
     thread::sleep(Duration::from_millis(600));
     redis.start_again().unwrap();
-    let before =
-        sidecar.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}");
-    sidecar.wait_for("traffic again", |s| {
-        s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
-            > before + 500
-    });
+    let before = sidecar
+        .metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
+        .unwrap();
+    sidecar
+        .wait_for("traffic again", |s| {
+            s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
+                .unwrap()
+                > before + 500
+        })
+        .unwrap();
     let (answered, wrong, longest) = load.end();
     assert!(
         wrong.is_empty(),
@@ -115,9 +123,11 @@ fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
         longest >= Duration::from_millis(500),
         "nobody had to wait: {longest:?}"
     );
-    assert!(sidecar.metric("redis_retry_total{upstream=\"x\"}") >= 30);
+    assert!(sidecar.metric("redis_retry_total{upstream=\"x\"}").unwrap() >= 30);
     assert_eq!(
-        sidecar.metric("redis_retry_failed_total{upstream=\"x\"}"),
+        sidecar
+            .metric("redis_retry_failed_total{upstream=\"x\"}")
+            .unwrap(),
         0
     );
 }
@@ -127,36 +137,36 @@ fn two_hundred_clients_that_need_redis_while_it_is_away_see_no_error() {
     const CLIENTS: usize = 200;
     let mut redis = Redis::start().unwrap();
     // Default settings, and no earlier traffic that filled the budget.
-    let sidecar = Sidecar::before(redis.address, "");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
     redis.stop();
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| sidecar.client()).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| sidecar.client().unwrap()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         client.command(&format!("INCR k{number}"));
     }
     thread::sleep(Duration::from_millis(600));
     redis.start_again().unwrap();
     for client in &mut clients {
-        assert_eq!(client.reply().as_deref(), Some(":1\r\n"));
+        assert_eq!(client.reply().unwrap().as_deref(), Some(":1\r\n"));
     }
-    let retries = sidecar.metric("redis_retry_total{upstream=\"x\"}");
+    let retries = sidecar.metric("redis_retry_total{upstream=\"x\"}").unwrap();
     // One client's attempts: after 100, 300, 700, 1,500 ms, or down to half of that; more if Redis took longer to start.
     assert!((1..20).contains(&retries), "{retries} attempts");
-    assert_eq!(sidecar.state()["breaker"]["state"], "closed");
+    assert_eq!(sidecar.state().unwrap()["breaker"]["state"], "closed");
 }
 
 #[test]
 fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it_is_back() {
     let mut redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    let mut first = sidecar.client();
-    assert_eq!(first.ask("SET a 1"), "+OK\r\n");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut first = sidecar.client().unwrap();
+    assert_eq!(first.ask("SET a 1").unwrap(), "+OK\r\n");
     redis.stop();
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let mut client = sidecar.client();
+            let mut client = sidecar.client().unwrap();
             thread::spawn(move || {
                 let took = Stopwatch::start();
-                (client.ask("GET a"), took.elapsed())
+                (client.ask("GET a").unwrap(), took.elapsed())
             })
         })
         .collect();
@@ -165,18 +175,22 @@ fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it
         assert!(reply.starts_with("-ERR levee: "), "{reply}");
         assert!(took < DEADLINE_AND_SLACK, "{took:?}");
     }
-    let failed = sidecar.metric("redis_retry_failed_total{upstream=\"x\"}");
+    let failed = sidecar
+        .metric("redis_retry_failed_total{upstream=\"x\"}")
+        .unwrap();
     assert_eq!(failed, 8, "each was to be tried again");
-    assert_eq!(sidecar.state()["breaker"]["state"], "open");
-    assert!(sidecar.state()["last_error"]["message"].is_string());
+    assert_eq!(sidecar.state().unwrap()["breaker"]["state"], "open");
+    assert!(sidecar.state().unwrap()["last_error"]["message"].is_string());
     assert_eq!(
-        sidecar.metric("circuit_breaker_state{service=\"redis:x\"}"),
+        sidecar
+            .metric("circuit_breaker_state{service=\"redis:x\"}")
+            .unwrap(),
         1
     );
     let fastest = (0..50)
         .map(|_| {
             let took = Stopwatch::start();
-            let reply = first.ask("INCR a");
+            let reply = first.ask("INCR a").unwrap();
             assert!(
                 reply.starts_with("-ERR levee: circuit open for x"),
                 "{reply}"
@@ -188,52 +202,58 @@ fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it
 
     redis.start_again().unwrap();
     // A PONG makes it half-open; the next commands are its probes.
-    sidecar.wait_for("a health check", |s| {
-        s.state()["breaker"]["state"] != "open"
-    });
+    sidecar
+        .wait_for("a health check", |s| {
+            s.state().unwrap()["breaker"]["state"] != "open"
+        })
+        .unwrap();
     for _ in 0..10 {
-        assert_eq!(first.ask("SET a 2"), "+OK\r\n");
+        assert_eq!(first.ask("SET a 2").unwrap(), "+OK\r\n");
     }
-    assert_eq!(sidecar.state()["breaker"]["state"], "closed");
+    assert_eq!(sidecar.state().unwrap()["breaker"]["state"], "closed");
 }
 
 #[test]
 fn a_redis_that_stands_still_hangs_nobody_past_the_deadline() {
     let mut redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "deadline: 500ms\nbreaker: {mode: disabled}");
-    let mut client = sidecar.client();
-    assert_eq!(client.ask("SET a 1"), "+OK\r\n");
-    redis.signal(Signal::Stop);
+    let sidecar =
+        Sidecar::before(redis.address, "deadline: 500ms\nbreaker: {mode: disabled}").unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
+    redis.signal(Signal::Stop).unwrap();
     for (command, text) in [
         ("GET a", "no answer from Redis within 500ms"),
         ("INCR a", "may or may not have been executed"),
         ("BLPOP l 1", "no answer"),
     ] {
         let took = Stopwatch::start();
-        let reply = client.ask(command);
+        let reply = client.ask(command).unwrap();
         assert!(
             reply.starts_with("-ERR levee: ") && reply.contains(text),
             "{command}: {reply}"
         );
         assert!(took.elapsed() < DEADLINE_AND_SLACK);
     }
-    redis.signal(Signal::Continue);
-    assert_eq!(client.ask("GET a").lines().count(), 2);
+    redis.signal(Signal::Continue).unwrap();
+    assert_eq!(client.ask("GET a").unwrap().lines().count(), 2);
 }
 
 #[test]
 fn blocking_commands_wait_for_as_long_as_they_say() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "deadline: 200ms");
+    let sidecar = Sidecar::before(redis.address, "deadline: 200ms").unwrap();
     let took = Stopwatch::start();
-    assert_eq!(sidecar.client().ask("BLPOP l 1"), "*-1\r\n");
+    assert_eq!(
+        sidecar.client().unwrap().ask("BLPOP l 1").unwrap(),
+        "*-1\r\n"
+    );
     assert!(took.elapsed() >= Duration::from_millis(900));
-    let mut waiting = sidecar.client();
+    let mut waiting = sidecar.client().unwrap();
     waiting.command("BLPOP l 0");
     thread::sleep(Duration::from_millis(600));
-    redis.client().ask("LPUSH l v");
+    redis.client().unwrap().ask("LPUSH l v").unwrap();
     assert_eq!(
-        waiting.reply().as_deref(),
+        waiting.reply().unwrap().as_deref(),
         Some("*2\r\n$1\r\nl\r\n$1\r\nv\r\n")
     );
 }
@@ -242,20 +262,21 @@ fn blocking_commands_wait_for_as_long_as_they_say() {
 fn a_dead_upstream_sees_a_fifth_more_attempts_and_they_are_spread() {
     const CLIENTS: usize = 200;
     const COMMANDS: usize = 20;
-    let dead = Dead::start();
+    let dead = Dead::start().unwrap();
     let sidecar = Sidecar::before(
         dead.address,
         "budget: {ratio: 0.2, per_second: 1}\nretry: {base: 100ms}\nbreaker: {mode: disabled}",
-    );
-    let address = sidecar.address();
+    )
+    .unwrap();
+    let address = sidecar.address().unwrap();
     let commands = Arc::new(AtomicU64::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let commands = commands.clone();
             thread::spawn(move || {
-                let mut client = Client::connect(address);
+                let mut client = Client::connect(address).unwrap();
                 for _ in 0..COMMANDS {
-                    let reply = client.ask("GET a");
+                    let reply = client.ask("GET a").unwrap();
                     assert!(reply.starts_with("-ERR levee: "), "{reply}");
                     commands.fetch_add(1, Ordering::SeqCst);
                 }
@@ -291,24 +312,25 @@ fn a_dead_upstream_sees_a_fifth_more_attempts_and_they_are_spread() {
 fn a_sidecar_that_is_started_in_an_outage_goes_on_where_the_last_one_ended() {
     let store = Redis::start().unwrap();
     // The budget pays for retried commands, so the test opens and loses connections.
-    let dead = Dead::start();
+    let dead = Dead::start().unwrap();
     let yaml = format!(
         "redis: [{{name: x, listen: 127.0.0.1:0, upstream: 'redis://{}', breaker: {{open_for: 1m}}, deadline: 100ms}}]\n\
          state: {{upstream: 'redis://{}', instance: me}}\n",
         dead.address, store.address
     );
-    let mut sidecar = Sidecar::start(&yaml);
-    let mut client = sidecar.client();
+    let mut sidecar = Sidecar::start(&yaml).unwrap();
+    let mut client = sidecar.client().unwrap();
     let waited = Stopwatch::start();
-    while !client.ask("GET a").contains("circuit open") {
+    while !client.ask("GET a").unwrap().contains("circuit open") {
         assert!(waited.elapsed() < GENEROUS);
     }
-    assert_eq!(sidecar.state()["breaker"]["state"], "open");
-    let mut direct = store.client();
+    assert_eq!(sidecar.state().unwrap()["breaker"]["state"], "open");
+    let mut direct = store.client().unwrap();
     let waited = Stopwatch::start();
     // Layout, then the state: 1 is open.
     while direct
         .ask("HGET levee:me:redis:x breaker")
+        .unwrap()
         .as_bytes()
         .iter()
         .skip_while(|byte| **byte != b'\n')
@@ -318,16 +340,27 @@ fn a_sidecar_that_is_started_in_an_outage_goes_on_where_the_last_one_ended() {
         assert!(waited.elapsed() < GENEROUS, "nothing was written down");
         thread::sleep(Duration::from_millis(50));
     }
-    assert!(!direct.ask("PTTL levee:me:redis:x").starts_with(":-"));
+    assert!(
+        !direct
+            .ask("PTTL levee:me:redis:x")
+            .unwrap()
+            .starts_with(":-")
+    );
     sidecar.kill();
 
-    let next = Sidecar::start(&yaml);
-    assert_eq!(next.state()["breaker"]["state"], "open");
-    assert!(next.state()["retry_budget_left"].as_u64() < Some(100));
-    assert!(next.client().ask("GET a").contains("circuit open"));
+    let next = Sidecar::start(&yaml).unwrap();
+    assert_eq!(next.state().unwrap()["breaker"]["state"], "open");
+    assert!(next.state().unwrap()["retry_budget_left"].as_u64() < Some(100));
+    assert!(
+        next.client()
+            .unwrap()
+            .ask("GET a")
+            .unwrap()
+            .contains("circuit open")
+    );
 
     let mut gone = store;
     gone.stop();
-    let fresh = Sidecar::start(&yaml);
-    assert_eq!(fresh.state()["breaker"]["state"], "closed");
+    let fresh = Sidecar::start(&yaml).unwrap();
+    assert_eq!(fresh.state().unwrap()["breaker"]["state"], "closed");
 }

@@ -14,30 +14,37 @@ use levee_redis_session::resp::encode;
 #[test]
 fn who_waits_for_redis_is_not_idle() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "limits: {idle: 300ms}");
-    let (mut blocked, mut subscribed, mut idle) =
-        (sidecar.client(), sidecar.client(), sidecar.client());
+    let sidecar = Sidecar::before(redis.address, "limits: {idle: 300ms}").unwrap();
+    let (mut blocked, mut subscribed, mut idle) = (
+        sidecar.client().unwrap(),
+        sidecar.client().unwrap(),
+        sidecar.client().unwrap(),
+    );
     blocked.command("BLPOP queue 0");
-    assert!(subscribed.ask("SUBSCRIBE news").starts_with("*3"));
-    assert_eq!(idle.ask("PING"), "+PONG\r\n");
-    assert!(idle.is_closed(), "it did nothing for 300 ms");
+    assert!(subscribed.ask("SUBSCRIBE news").unwrap().starts_with("*3"));
+    assert_eq!(idle.ask("PING").unwrap(), "+PONG\r\n");
+    assert!(idle.is_closed().unwrap(), "it did nothing for 300 ms");
     // The other two have waited equally long; now twice as long.
-    let mut another = sidecar.client();
-    assert_eq!(another.ask("PING"), "+PONG\r\n");
-    assert!(another.is_closed());
-    redis.client().ask("PUBLISH news hello");
+    let mut another = sidecar.client().unwrap();
+    assert_eq!(another.ask("PING").unwrap(), "+PONG\r\n");
+    assert!(another.is_closed().unwrap());
+    redis.client().unwrap().ask("PUBLISH news hello").unwrap();
     assert_eq!(
-        subscribed.reply().as_deref(),
+        subscribed.reply().unwrap().as_deref(),
         Some("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n")
     );
-    redis.client().ask("LPUSH queue job");
+    redis.client().unwrap().ask("LPUSH queue job").unwrap();
     assert_eq!(
-        blocked.reply().as_deref(),
+        blocked.reply().unwrap().as_deref(),
         Some("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n")
     );
-    sidecar.wait_for("the count", |s| {
-        s.metric("redis_proxy_connections_refused_total{reason=\"idle\",upstream=\"x\"}") >= 2
-    });
+    sidecar
+        .wait_for("the count", |s| {
+            s.metric("redis_proxy_connections_refused_total{reason=\"idle\",upstream=\"x\"}")
+                .unwrap()
+                >= 2
+        })
+        .unwrap();
 }
 
 #[test]
@@ -46,10 +53,10 @@ fn one_upstreams_outage_is_not_anothers() {
     let sidecar = Sidecar::start(&format!(
         "redis:\n  - {{name: gone, listen: 127.0.0.1:0, upstream: 'redis://{}', deadline: 100ms}}\n  \
            - {{name: well, listen: 127.0.0.1:0, upstream: 'redis://{}', breaker: {{mode: shadow}}}}\n",
-        free_address(),
+        free_address().unwrap(),
         redis.address
-    ));
-    let (_, page) = sidecar.get("/v1/redis");
+    )).unwrap();
+    let (_, page) = sidecar.get("/v1/redis").unwrap();
     let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
     let at = |place: usize| -> SocketAddr {
         let listen = page["upstreams"][place]["listen"].as_str();
@@ -57,29 +64,32 @@ fn one_upstreams_outage_is_not_anothers() {
             .and_then(|listen| listen.parse().ok())
             .expect("an address")
     };
-    let (mut gone, mut well) = (Client::connect(at(0)), Client::connect(at(1)));
+    let (mut gone, mut well) = (
+        Client::connect(at(0)).unwrap(),
+        Client::connect(at(1)).unwrap(),
+    );
     for _ in 0..5 {
-        assert!(gone.ask("GET a").starts_with("-ERR levee: "));
-        assert_eq!(well.ask("SET a 1"), "+OK\r\n");
+        assert!(gone.ask("GET a").unwrap().starts_with("-ERR levee: "));
+        assert_eq!(well.ask("SET a 1").unwrap(), "+OK\r\n");
     }
-    assert!(gone.ask("GET a").contains("circuit open for gone"));
-    assert_eq!(well.ask("GET a"), "$1\r\n1\r\n");
+    assert!(gone.ask("GET a").unwrap().contains("circuit open for gone"));
+    assert_eq!(well.ask("GET a").unwrap(), "$1\r\n1\r\n");
     for (service, state, mode) in [("gone", 1, 0), ("well", 0, 1)] {
         for (what, wanted) in [("state", state), ("mode", mode)] {
             let name = format!("circuit_breaker_{what}{{service=\"redis:{service}\"}}");
-            assert_eq!(sidecar.metric(&name), wanted, "{name}");
+            assert_eq!(sidecar.metric(&name).unwrap(), wanted, "{name}");
         }
     }
     // An unreachable Redis does not make the sidecar unready.
-    assert_eq!(sidecar.get("/readyz").0, 200);
+    assert_eq!(sidecar.get("/readyz").unwrap().0, 200);
 }
 
 #[test]
 fn an_empty_configuration_runs_and_says_that_it_is_ready() {
-    let mut sidecar = Sidecar::start("");
-    assert_eq!(sidecar.get("/readyz").0, 200);
+    let mut sidecar = Sidecar::start("").unwrap();
+    assert_eq!(sidecar.get("/readyz").unwrap().0, 200);
     assert_eq!(
-        sidecar.get("/v1/redis"),
+        sidecar.get("/v1/redis").unwrap(),
         (200, "{\"upstreams\":[]}".to_owned())
     );
     sidecar.terminate();
@@ -89,31 +99,39 @@ fn an_empty_configuration_runs_and_says_that_it_is_ready() {
 #[test]
 fn a_stop_says_so_and_gives_what_is_under_way_its_time() {
     let redis = Redis::start().unwrap();
-    let mut sidecar = Sidecar::before(redis.address, "");
-    let mut blocked = sidecar.client();
+    let mut sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut blocked = sidecar.client().unwrap();
     blocked.command("BLPOP queue 0");
-    sidecar.wait_for("the command", |s| s.state()["attempts_in_flight"] == 1);
+    sidecar
+        .wait_for("the command", |s| {
+            s.state().unwrap()["attempts_in_flight"] == 1
+        })
+        .unwrap();
     sidecar.terminate();
-    sidecar.wait_for("the word that it stops", |s| s.get("/readyz").0 == 503);
-    redis.client().ask("LPUSH queue job");
+    sidecar
+        .wait_for("the word that it stops", |s| {
+            s.get("/readyz").unwrap().0 == 503
+        })
+        .unwrap();
+    redis.client().unwrap().ask("LPUSH queue job").unwrap();
     assert_eq!(
-        blocked.reply().as_deref(),
+        blocked.reply().unwrap().as_deref(),
         Some("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n")
     );
-    assert!(blocked.is_closed());
+    assert!(blocked.is_closed().unwrap());
     assert_eq!(sidecar.wait(GENEROUS).expect("it ends").code(), Some(0));
 }
 
 /// Sends pipelines until the connection is closed, and returns the number of replies.
 fn pipelines(address: SocketAddr) -> u64 {
     const LENGTH: usize = 50;
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address).unwrap();
     let pipeline = encode(&["INCR", "count"]).repeat(LENGTH);
     let mut replies = 0;
     loop {
         client.send(&pipeline);
         for _ in 0..LENGTH {
-            match client.reply() {
+            match client.reply().unwrap() {
                 Some(reply) if reply.starts_with(':') => replies += 1,
                 Some(reply) => panic!("{reply}"),
                 None => return replies,
@@ -125,14 +143,18 @@ fn pipelines(address: SocketAddr) -> u64 {
 #[test]
 fn a_stop_amid_pipelines_executes_nothing_that_it_does_not_answer() {
     let redis = Redis::start().unwrap();
-    let mut sidecar = Sidecar::before(redis.address, "");
-    let address = sidecar.address();
+    let mut sidecar = Sidecar::before(redis.address, "").unwrap();
+    let address = sidecar.address().unwrap();
     let clients: Vec<_> = (0..8)
         .map(|_| thread::spawn(move || pipelines(address)))
         .collect();
-    sidecar.wait_for("traffic", |s| {
-        s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}") > 5000
-    });
+    sidecar
+        .wait_for("traffic", |s| {
+            s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
+                .unwrap()
+                > 5000
+        })
+        .unwrap();
     sidecar.terminate();
     let replies: u64 = clients
         .into_iter()
@@ -140,7 +162,7 @@ fn a_stop_amid_pipelines_executes_nothing_that_it_does_not_answer() {
         .sum();
     let exit = sidecar.wait(Duration::from_secs(15));
     assert_eq!(exit.expect("it ends in time").code(), Some(0));
-    let count = redis.client().ask("GET count");
+    let count = redis.client().unwrap().ask("GET count").unwrap();
     assert_eq!(
         count.lines().nth(1),
         Some(replies.to_string().as_str()),
@@ -151,19 +173,29 @@ fn a_stop_amid_pipelines_executes_nothing_that_it_does_not_answer() {
 #[test]
 fn passwords_are_shown_nowhere() {
     let redis = Redis::start_with(&["--requirepass", "hunter2"]).unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    let mut client = sidecar.client();
-    assert_eq!(client.ask("AUTH hunter2"), "+OK\r\n");
-    assert!(client.ask("HELLO 3 AUTH default hunter2x").starts_with('-'));
-    let mut direct = redis.client();
-    direct.ask("AUTH hunter2");
-    direct.ask("CONFIG SET requirepass hunter3");
-    direct.ask("CLIENT KILL TYPE normal SKIPME yes");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("AUTH hunter2").unwrap(), "+OK\r\n");
+    assert!(
+        client
+            .ask("HELLO 3 AUTH default hunter2x")
+            .unwrap()
+            .starts_with('-')
+    );
+    let mut direct = redis.client().unwrap();
+    direct.ask("AUTH hunter2").unwrap();
+    direct.ask("CONFIG SET requirepass hunter3").unwrap();
+    direct.ask("CLIENT KILL TYPE normal SKIPME yes").unwrap();
     // Its credentials are no longer valid: an error, or a closed connection.
-    let reply = client.ask("GET a");
+    let reply = client.ask("GET a").unwrap();
     assert!(reply.is_empty() || reply.starts_with('-'), "{reply}");
-    let (_, page) = sidecar.get("/v1/redis");
-    for text in [reply, page, sidecar.get("/metrics").1, sidecar.log()] {
+    let (_, page) = sidecar.get("/v1/redis").unwrap();
+    for text in [
+        reply,
+        page,
+        sidecar.get("/metrics").unwrap().1,
+        sidecar.log(),
+    ] {
         assert!(!text.contains("hunter"), "{text}");
     }
 }
@@ -171,15 +203,15 @@ fn passwords_are_shown_nowhere() {
 #[test]
 fn what_a_client_has_cached_is_called_back() {
     let redis = Redis::start().unwrap();
-    let sidecar = Sidecar::before(redis.address, "");
-    let mut client = sidecar.client();
-    assert!(client.ask("HELLO 3").starts_with('%'));
-    assert_eq!(client.ask("CLIENT TRACKING ON"), "+OK\r\n");
-    assert_eq!(client.ask("GET a"), "_\r\n");
-    redis.client().ask("SET a 1");
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert!(client.ask("HELLO 3").unwrap().starts_with('%'));
+    assert_eq!(client.ask("CLIENT TRACKING ON").unwrap(), "+OK\r\n");
+    assert_eq!(client.ask("GET a").unwrap(), "_\r\n");
+    redis.client().unwrap().ask("SET a 1").unwrap();
     assert_eq!(
-        client.reply().as_deref(),
+        client.reply().unwrap().as_deref(),
         Some(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n")
     );
-    assert_eq!(client.ask("GET a"), "$1\r\n1\r\n");
+    assert_eq!(client.ask("GET a").unwrap(), "$1\r\n1\r\n");
 }

@@ -12,9 +12,9 @@ fn scenario(name: &str) -> Scenario {
 /// Plays a scenario with Levee and without it.
 fn plays(name: &str) {
     let scenario = scenario(name);
-    let with = (scenario.play)(&mut Stack::start(Parts::ALL));
+    let with = (scenario.play)(&mut Stack::start(Parts::ALL).unwrap()).unwrap();
     show("with Levee", &with);
-    let without = (scenario.play)(&mut Stack::start(Parts::NONE));
+    let without = (scenario.play)(&mut Stack::start(Parts::NONE).unwrap()).unwrap();
     show("without Levee", &without);
     assert!(!with.promises.is_empty() && !with.metrics.is_empty() && !with.always.is_empty());
     assert!(with.broken().is_empty(), "with Levee: {:#?}", with.broken());
@@ -62,9 +62,9 @@ fn stale_calls_are_ended() {
 
 /// Plays scenarios with one part of Levee only: its promises don't depend on the others.
 fn one_part_keeps_its_promises(part: Parts, names: &[&str]) {
-    let mut stack = Stack::start(part);
+    let mut stack = Stack::start(part).unwrap();
     for name in names {
-        let report = (scenario(name).play)(&mut stack);
+        let report = (scenario(name).play)(&mut stack).unwrap();
         show(name, &report);
         assert!(report.broken().is_empty(), "{:#?}", report.broken());
     }

@@ -8,17 +8,18 @@ use std::process::{Command, Stdio};
 use levee_demo::stack::{Parts, Stack};
 use levee_harness::address::free_address;
 use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::built;
 use levee_harness::envoy::Envoy;
 use levee_harness::envoy_config::EnvoyConfig;
 use levee_harness::process::{Process, Signal};
 use levee_harness::redis::Redis;
-use levee_harness::sidecar::{Sidecar, TOKEN, program};
+use levee_harness::sidecar::{Sidecar, TOKEN};
 use levee_harness::wait::{self, GENEROUS};
 use serde_json::{Value, json};
 
 /// Output and exit code of `levee status` with these arguments, in `folder`.
 fn status_in(folder: &Path, arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(program())
+    let output = Command::new(built::levee().unwrap())
         .arg("status")
         .args(arguments)
         .current_dir(folder)
@@ -45,7 +46,7 @@ fn json_of(admin: SocketAddr) -> (i32, Value) {
 
 /// Waits until the condition holds.
 fn eventually(what: &str, holds: impl FnMut() -> Result<(), String>) {
-    wait::until_blocking(what, 2 * GENEROUS, holds);
+    wait::until_blocking(what, 2 * GENEROUS, holds).unwrap();
 }
 
 fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
@@ -60,7 +61,7 @@ fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
 )]
 #[test]
 fn a_breaker_that_is_open_and_all_else_is_shown() {
-    let mut stack = Stack::start(Parts::ALL);
+    let mut stack = Stack::start(Parts::ALL).unwrap();
     let login = json!({"user": "5f0c1a52-54a2-4d0b-9f0c-000000000001"});
     for _ in 0..5 {
         assert!(stack.post("/v1/auth/login", &login).0 < 300);
@@ -72,7 +73,7 @@ fn a_breaker_that_is_open_and_all_else_is_shown() {
         let seen = page["services"][0]["name"] == "auth";
         seen.then_some(()).ok_or(page.to_string())
     });
-    stack.service("video").stop();
+    stack.service("video").unwrap().stop();
     for _ in 0..8 {
         assert_eq!(stack.get("/v1/video/x").0, 503);
     }
@@ -143,7 +144,7 @@ fn the_terminal_is_kept_up_to_date_and_left_as_it_was(admin: SocketAddr) {
     let file = folder.path().join("typed");
     let inner = format!(
         "stty rows 40 cols 100; exec {} status --every 200ms --admin http://{admin}",
-        program().display()
+        built::levee().unwrap().display()
     );
     let mut command = Command::new("script");
     command
@@ -210,18 +211,19 @@ fn levee_below(parent: u32) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
-    let (video, chat) = (Backend::start(), Backend::start());
+    let (video, chat) = (Backend::start().unwrap(), Backend::start().unwrap());
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .upstream("chat", chat.address())
         .plugin_exactly(&json!({"services": {"video": {"breaker": {"mode": "shadow"}}}}));
-    let envoy = Envoy::start(config).await;
-    let sidecar = Sidecar::start(&format!("envoy: {{admin: 'http://{}'}}\n", envoy.admin()));
+    let envoy = Envoy::start(config).await.unwrap();
+    let sidecar =
+        Sidecar::start(&format!("envoy: {{admin: 'http://{}'}}\n", envoy.admin())).unwrap();
     for service in [&video, &chat] {
         service.always(Behaviour::status(500));
     }
     for _ in 0..5 {
-        envoy.get("/v1/video/x").await;
+        envoy.get("/v1/video/x").await.unwrap();
     }
     eventually(
         "the mode to be shown before anything would have been refused",
@@ -233,10 +235,14 @@ async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
         },
     );
     for _ in 0..7 {
-        assert_eq!(envoy.get("/v1/video/x").await.status, 500, "it is let pass");
+        assert_eq!(
+            envoy.get("/v1/video/x").await.unwrap().status,
+            500,
+            "it is let pass"
+        );
     }
     for _ in 0..12 {
-        envoy.get("/v1/chat/x").await;
+        envoy.get("/v1/chat/x").await.unwrap();
     }
     assert_eq!((video.requests(), chat.requests()), (12, 5));
     eventually("both breakers to be shown", || {
@@ -270,7 +276,7 @@ async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
 
 #[test]
 fn a_sidecar_that_is_down_is_said_to_be() {
-    let nobody = free_address();
+    let nobody = free_address().unwrap();
     let (code, page) = json_of(nobody);
     assert_eq!(code, 1);
     let problem = page["sidecar"]["problem"].as_str().unwrap_or_default();
@@ -291,11 +297,11 @@ fn a_sidecar_that_is_down_is_said_to_be() {
 
 #[test]
 fn an_envoy_that_is_down_is_said_to_be_and_all_else_is_shown() {
-    let (redis, nobody) = (Redis::start().unwrap(), free_address());
+    let (redis, nobody) = (Redis::start().unwrap(), free_address().unwrap());
     let sidecar = Sidecar::start(&format!(
         "envoy: {{admin: 'http://{nobody}'}}\nredis:\n  - name: x\n    listen: 127.0.0.1:0\n    upstream: redis://{}\n",
         redis.address
-    ));
+    )).unwrap();
     let (code, page) = json_of(sidecar.admin);
     assert_eq!(code, 1);
     let problem = page["envoy"]["problem"].as_str().unwrap_or_default();
@@ -315,7 +321,7 @@ fn an_envoy_that_is_down_is_said_to_be_and_all_else_is_shown() {
 
 #[test]
 fn a_part_that_is_not_configured_is_no_failure() {
-    let sidecar = Sidecar::start("");
+    let sidecar = Sidecar::start("").unwrap();
     let (code, text) = status(sidecar.admin, &["--once"]);
     assert_eq!(code, 0, "{text}");
     for part in ["envoy:", "redis:", "database:"] {
@@ -329,7 +335,7 @@ fn a_part_that_is_not_configured_is_no_failure() {
 
 #[test]
 fn the_address_comes_from_the_configuration_without_its_secrets() {
-    let sidecar = Sidecar::start("");
+    let sidecar = Sidecar::start("").unwrap();
     let folder = tempfile::tempdir().expect("make a directory");
     let file = folder.path().join("levee.yaml");
     let port = sidecar.admin.port();

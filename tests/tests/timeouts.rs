@@ -22,6 +22,7 @@ async fn gateway(service: &str, backend: &Backend, plugin: Value) -> Envoy {
             .plugin(&plugin),
     )
     .await
+    .unwrap()
 }
 
 async fn counted_once(envoy: &Envoy, service: &str, kind: &str) {
@@ -33,7 +34,8 @@ async fn counted_once(envoy: &Envoy, service: &str, kind: &str) {
                 &[("service", service), ("kind", each)],
                 wanted,
             )
-            .await;
+            .await
+            .unwrap();
     }
     envoy
         .wait_for_metric(
@@ -41,7 +43,8 @@ async fn counted_once(envoy: &Envoy, service: &str, kind: &str) {
             &[("service", service)],
             1.0,
         )
-        .await;
+        .await
+        .unwrap();
 }
 
 fn assert_about(took: Duration, limit: Duration) {
@@ -53,7 +56,7 @@ fn assert_about(took: Duration, limit: Duration) {
 
 #[tokio::test]
 async fn headers_that_do_not_come_end_the_request_with_504() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::Stall);
     let envoy = gateway(
         "video",
@@ -67,20 +70,25 @@ async fn headers_that_do_not_come_end_the_request_with_504() {
         .unwrap();
     assert_eq!(answer.status, 504);
     assert_about(answer.took, 500 * MS);
-    let line = envoy.access_log().of_request(answer.request_id()).await;
+    let line = envoy
+        .access_log()
+        .of_request(answer.request_id())
+        .await
+        .unwrap();
     assert_eq!(
         (line.text("flags"), line.text("details")),
         ("UT", "upstream_per_try_timeout")
     );
     video
         .wait_until("the cancellation", |seen| seen.cancelled == 1)
-        .await;
+        .await
+        .unwrap();
     counted_once(&envoy, "video", "response_header").await;
 }
 
 #[tokio::test]
 async fn a_body_that_does_not_end_is_cut_by_the_class() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::StallInBody("the beginning".into()));
     let timeouts = json!({"timeouts": {"response_header": "500ms", "classes": {"default": "1s"}}});
     let envoy = gateway("video", &video, timeouts).await;
@@ -97,7 +105,11 @@ async fn a_body_that_does_not_end_is_cut_by_the_class() {
         "the client must see that the body is not complete"
     );
     assert_about(answer.took, 1000 * MS);
-    let line = envoy.access_log().of_request(answer.request_id()).await;
+    let line = envoy
+        .access_log()
+        .of_request(answer.request_id())
+        .await
+        .unwrap();
     assert_eq!(
         (line.number("status"), line.text("flags")),
         (Some(200), "UT"),
@@ -105,13 +117,14 @@ async fn a_body_that_does_not_end_is_cut_by_the_class() {
     );
     video
         .wait_until("the cancellation", |seen| seen.cancelled == 1)
-        .await;
+        .await
+        .unwrap();
     counted_once(&envoy, "video", "request").await;
 }
 
 #[tokio::test]
 async fn a_slow_answer_within_its_class_is_not_cut_by_the_header_limit() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let gate = Gate::closed();
     video.always(Behaviour::Hold(gate.clone(), Response::status(200)));
     let timeouts = json!({"timeouts": {"response_header": "20s", "class": "long"}});
@@ -120,7 +133,7 @@ async fn a_slow_answer_within_its_class_is_not_cut_by_the_header_limit() {
         let address = envoy.address();
         async move { Request::get("/v1/video/x").send(address).await }
     });
-    video.wait_in_flight(1).await;
+    video.wait_in_flight(1).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     gate.open();
     assert_eq!(asked.await.unwrap().unwrap().status, 200);
@@ -128,14 +141,14 @@ async fn a_slow_answer_within_its_class_is_not_cut_by_the_header_limit() {
 
 #[tokio::test]
 async fn a_silent_tls_server_is_given_up_after_the_connect_timeout() {
-    let video = Backend::start();
-    video.be_silent();
+    let video = Backend::start().unwrap();
+    video.be_silent().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .upstream_tls("video")
         .connect_timeout("video", 500 * MS)
         .without_health_checks();
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let answer = Request::get("/v1/video/x")
         .send(envoy.address())
         .await
@@ -143,14 +156,18 @@ async fn a_silent_tls_server_is_given_up_after_the_connect_timeout() {
     assert_eq!(answer.status, 503);
     assert_about(answer.took, 500 * MS);
     assert_eq!(video.seen().connections, 1);
-    let line = envoy.access_log().of_request(answer.request_id()).await;
+    let line = envoy
+        .access_log()
+        .of_request(answer.request_id())
+        .await
+        .unwrap();
     assert!(line.text("flags").contains("UF"), "{line:?}");
     counted_once(&envoy, "video", "connect").await;
 }
 
 #[tokio::test]
 async fn a_three_second_upload_passes_under_a_one_second_header_limit() {
-    let storage = Backend::start();
+    let storage = Backend::start().unwrap();
     let timeouts = json!({"timeouts": {"response_header": "1s", "classes": {"long": "2s"}}});
     let envoy = gateway("storage", &storage, timeouts).await;
     let upload = Request::post("/v1/storage/file", "").slow_body(vec![b'x'; 1000], 7, 500 * MS);
@@ -161,7 +178,7 @@ async fn a_three_second_upload_passes_under_a_one_second_header_limit() {
 
 #[tokio::test]
 async fn a_clients_own_timeout_header_lengthens_nothing() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::Stall);
     let timeouts = json!({"timeouts": {"response_header": "500ms", "classes": {"default": "1s"}}});
     let envoy = gateway("video", &video, timeouts).await;
@@ -181,7 +198,7 @@ async fn a_clients_own_timeout_header_lengthens_nothing() {
 /// Even if Envoy doesn't remove the headers itself, as for an internal client in the plain configuration.
 #[tokio::test]
 async fn the_filter_overwrites_the_headers_by_itself() {
-    let auth = Backend::start();
+    let auth = Backend::start().unwrap();
     let config = EnvoyConfig::minimal()
         .upstream("auth", auth.address())
         .connection_manager(&json!({
@@ -190,13 +207,13 @@ async fn the_filter_overwrites_the_headers_by_itself() {
         }))
         .show_limits_to_backends()
         .plugin(&json!({"timeouts": {"class": "medium"}}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let request = Request::get("/x")
         .header("x-forwarded-for", "127.0.0.1")
         .header("x-envoy-upstream-rq-timeout-ms", "600000")
         .header("x-envoy-upstream-rq-per-try-timeout-ms", "600000");
     assert_eq!(request.send(envoy.address()).await.unwrap().status, 200);
-    assert_limits(&auth.last_request(), 10_000);
+    assert_limits(&auth.last_request().unwrap(), 10_000);
 }
 
 fn assert_limits(request: &SeenRequest, whole_ms: u64) {
@@ -213,7 +230,7 @@ fn assert_limits(request: &SeenRequest, whole_ms: u64) {
 
 #[tokio::test]
 async fn classes_go_by_service_and_by_path_with_the_five_defaults() {
-    let backend = Backend::start();
+    let backend = Backend::start().unwrap();
     let config = ["auth", "chat", "video", "storage"]
         .iter()
         .fold(EnvoyConfig::gateway(), |config, service| {
@@ -230,7 +247,7 @@ async fn classes_go_by_service_and_by_path_with_the_five_defaults() {
                 "chat": {"timeouts": {"class": "medium"}},
             },
         }));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for (path, whole_ms) in [
         ("/v1/auth/x", 5_000),
         ("/v1/chat/x", 10_000),
@@ -240,18 +257,18 @@ async fn classes_go_by_service_and_by_path_with_the_five_defaults() {
     ] {
         let answer = Request::get(path).send(envoy.address()).await.unwrap();
         assert_eq!(answer.status, 200);
-        assert_limits(&backend.last_request(), whole_ms);
+        assert_limits(&backend.last_request().unwrap(), whole_ms);
     }
 }
 
 #[tokio::test]
 async fn a_trusted_clients_deadline_shortens_and_never_lengthens() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .show_limits_to_backends()
         .plugin(&json!({"timeouts": {"client_deadline_header": "x-deadline-ms"}}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     for (deadline, whole_ms) in [
         ("2000", 2_000),
         ("600000", 30_000),
@@ -263,7 +280,7 @@ async fn a_trusted_clients_deadline_shortens_and_never_lengthens() {
     ] {
         let request = Request::get("/v1/video/x").header("x-deadline-ms", deadline);
         request.send(envoy.address()).await.unwrap();
-        assert_limits(&video.last_request(), whole_ms);
+        assert_limits(&video.last_request().unwrap(), whole_ms);
     }
 }
 
@@ -272,7 +289,7 @@ const UPGRADE: &str = "GET /v1/chat/socket HTTP/1.1\r\nhost: x\r\nconnection: up
 
 #[tokio::test]
 async fn the_wait_for_an_upgrade_is_bounded_by_the_header_limit() {
-    let chat = Backend::start();
+    let chat = Backend::start().unwrap();
     chat.always(Behaviour::Stall);
     let envoy = gateway(
         "chat",
@@ -290,13 +307,13 @@ async fn the_wait_for_an_upgrade_is_bounded_by_the_header_limit() {
 
 #[tokio::test]
 async fn without_the_filter_the_wait_for_an_upgrade_is_bounded_by_the_route() {
-    let chat = Backend::start();
+    let chat = Backend::start().unwrap();
     chat.always(Behaviour::Stall);
     let config = EnvoyConfig::gateway()
         .without_filter()
         .upstream("chat", chat.address())
         .route("chat", &json!({"route": {"timeout": "0.5s"}}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let mut socket = RawConnection::open(envoy.address()).await.unwrap();
     socket.send(UPGRADE).await.unwrap();
     assert_eq!(socket.read_status(wait::GENEROUS).await, Ok(504));
@@ -304,7 +321,7 @@ async fn without_the_filter_the_wait_for_an_upgrade_is_bounded_by_the_route() {
 
 #[tokio::test]
 async fn an_open_websocket_outlives_its_class_and_ends_when_it_is_idle() {
-    let chat = Backend::start();
+    let chat = Backend::start().unwrap();
     chat.always(Behaviour::UpgradeAndEcho);
     let timeouts =
         json!({"timeouts": {"response_header": "200ms", "classes": {"default": "500ms"}}});
@@ -312,7 +329,7 @@ async fn an_open_websocket_outlives_its_class_and_ends_when_it_is_idle() {
         .upstream("chat", chat.address())
         .plugin(&timeouts)
         .route("chat", &json!({"route": {"idle_timeout": "1s"}}));
-    let envoy = Envoy::start(config).await;
+    let envoy = Envoy::start(config).await.unwrap();
     let mut socket = RawConnection::open(envoy.address()).await.unwrap();
     socket.send(UPGRADE).await.unwrap();
     assert_eq!(socket.read_status(wait::GENEROUS).await, Ok(101));
@@ -332,7 +349,7 @@ async fn an_open_websocket_outlives_its_class_and_ends_when_it_is_idle() {
         "{:?}",
         idle_since.elapsed()
     );
-    let line = envoy.access_log().of_path("/v1/chat/socket").await;
+    let line = envoy.access_log().of_path("/v1/chat/socket").await.unwrap();
     assert_eq!(
         (line.number("status"), line.text("flags")),
         (Some(101), "SI"),
@@ -341,12 +358,14 @@ async fn an_open_websocket_outlives_its_class_and_ends_when_it_is_idle() {
     let success = [("service", "chat"), ("outcome", "success")];
     envoy
         .wait_for_metric("circuit_breaker_requests_total", &success, 1.0)
-        .await;
+        .await
+        .unwrap();
     envoy
         .wait_for_metric(
             "circuit_breaker_failures_total",
             &[("service", "chat")],
             0.0,
         )
-        .await;
+        .await
+        .unwrap();
 }

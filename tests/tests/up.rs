@@ -35,7 +35,7 @@ impl Up {
         for path in [folder.path(), &temporary] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let mut command = Command::new(built::program("levee-up"));
+        let mut command = Command::new(built::program("levee-up").unwrap());
         let output = |name| fs::File::create(folder.path().join(name)).unwrap();
         command
             .args(arguments)
@@ -67,6 +67,7 @@ impl Up {
             },
         )
         .await
+        .unwrap()
     }
 
     fn wait(&mut self) -> i32 {
@@ -103,7 +104,7 @@ fn free_ports_and<'a>(more: &[&'a str]) -> Vec<&'a str> {
 async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves_nothing() {
     let arguments = free_ports_and(&["--open-for", "1s", "--concurrency", "2"]);
     let mut up = Up::start_with(&arguments, |command| {
-        command.env("LEVEE_BIN", levee_harness::sidecar::program());
+        command.env("LEVEE_BIN", built::levee().unwrap());
     });
     let gateway = up.address("gateway   http://").await;
     let admin = up.address("metrics   http://").await;
@@ -139,7 +140,8 @@ async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves
             Err(answer.status)
         }
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(
         Request::get("/v1/chat/hello")
             .send(gateway)
@@ -166,7 +168,8 @@ async fn the_demonstration_shows_a_breaker_opening_and_closing_and_ctrl_c_leaves
             Err(format!("{state:?}"))
         }
     })
-    .await;
+    .await
+    .unwrap();
 
     up.address("sidecar   http://").await;
     let children = up.process.children();
@@ -194,13 +197,14 @@ async fn wait_for_state(admin: SocketAddr, service: &str, wanted: f64) {
             Err(format!("{state:?}"))
         }
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 async fn the_demonstration_keeps_sessions_in_redis_and_calls_in_the_database() {
     let up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_harness::sidecar::program());
+        command.env("LEVEE_BIN", built::levee().unwrap());
     });
     let gateway = up.address("gateway   http://").await;
     let sidecar = up.address("sidecar   http://").await;
@@ -226,7 +230,7 @@ async fn the_demonstration_keeps_sessions_in_redis_and_calls_in_the_database() {
 
 #[tokio::test]
 async fn own_services_are_put_behind_the_gateway_and_no_others() {
-    let billing = Backend::start();
+    let billing = Backend::start().unwrap();
     billing.always(Behaviour::status(204));
     let upstream = format!("billing=localhost:{}", billing.address().port());
     let mut up = Up::start(&free_ports_and(&[
@@ -248,6 +252,7 @@ async fn own_services_are_put_behind_the_gateway_and_no_others() {
     );
     let limit = billing
         .last_request()
+        .unwrap()
         .header("x-envoy-expected-rq-timeout-ms")
         .map(<[u8]>::to_vec);
     assert_eq!(limit.as_deref(), Some(&b"10000"[..]));
@@ -288,7 +293,8 @@ async fn when_it_is_killed_envoy_ends_too() {
             Ok(())
         }
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[test]
@@ -300,7 +306,7 @@ fn a_port_in_use_is_named_with_what_to_do() {
         let place = arguments.iter().position(|argument| *argument == option);
         arguments[place.unwrap() + 1] = &address;
         let mut up = Up::start_with(&arguments, |command| {
-            command.env("LEVEE_BIN", levee_harness::sidecar::program());
+            command.env("LEVEE_BIN", built::levee().unwrap());
         });
         assert_eq!(up.wait(), 5);
         let error = up.output("stderr");
@@ -363,14 +369,14 @@ fn the_filters_own_errors_are_quoted() {
 #[tokio::test]
 async fn the_sidecar_stands_before_a_redis_that_ends_with_it() {
     let mut up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_harness::sidecar::program());
+        command.env("LEVEE_BIN", built::levee().unwrap());
     });
     let address = up.address("redis     ").await;
     let redis = up.address("behind it ").await;
     let answer = tokio::task::spawn_blocking(move || {
-        let mut client = Client::connect(address);
-        assert_eq!(client.ask("SET greeting hello"), "+OK\r\n");
-        Client::connect(redis).ask("GET greeting")
+        let mut client = Client::connect(address).unwrap();
+        assert_eq!(client.ask("SET greeting hello").unwrap(), "+OK\r\n");
+        Client::connect(redis).unwrap().ask("GET greeting").unwrap()
     });
     assert_eq!(answer.await.unwrap(), "$5\r\nhello\r\n");
     up.process.signal(Signal::Interrupt);
@@ -382,23 +388,24 @@ async fn the_sidecar_stands_before_a_redis_that_ends_with_it() {
             .find(|address| std::net::TcpStream::connect(address).is_ok());
         still.map_or(Ok(()), |address| Err(format!("{address} still listens")))
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
 async fn a_temporary_redis_that_ends_is_back_soon_and_no_command_fails() {
     let up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_harness::sidecar::program());
+        command.env("LEVEE_BIN", built::levee().unwrap());
     });
     let address = up.address("redis     ").await;
     let redis = up.address("behind it ").await;
     tokio::task::spawn_blocking(move || {
-        let mut client = Client::connect(address);
-        assert_eq!(client.ask("SET greeting hello"), "+OK\r\n");
+        let mut client = Client::connect(address).unwrap();
+        assert_eq!(client.ask("SET greeting hello").unwrap(), "+OK\r\n");
         for _ in 0..2 {
-            assert_eq!(Client::connect(redis).ask("SHUTDOWN"), "");
+            assert_eq!(Client::connect(redis).unwrap().ask("SHUTDOWN").unwrap(), "");
             assert!(std::net::TcpStream::connect(redis).is_err());
-            assert_eq!(client.ask("GET greeting"), "$5\r\nhello\r\n");
+            assert_eq!(client.ask("GET greeting").unwrap(), "$5\r\nhello\r\n");
         }
     })
     .await
@@ -410,7 +417,7 @@ async fn the_users_own_redis_is_used_and_not_ended() {
     let redis = Redis::start().unwrap();
     let own = redis.address.to_string();
     let mut up = Up::start_with(&free_ports_and(&["--redis", &own]), |command| {
-        command.env("LEVEE_BIN", levee_harness::sidecar::program());
+        command.env("LEVEE_BIN", built::levee().unwrap());
     });
     let address = up.address("redis     ").await;
     up.address("sidecar   http://").await;
@@ -421,7 +428,10 @@ async fn the_users_own_redis_is_used_and_not_ended() {
     );
     tokio::task::spawn_blocking(move || {
         assert_eq!(
-            Client::connect(address).ask("SET greeting hello"),
+            Client::connect(address)
+                .unwrap()
+                .ask("SET greeting hello")
+                .unwrap(),
             "+OK\r\n"
         );
     })
@@ -429,14 +439,14 @@ async fn the_users_own_redis_is_used_and_not_ended() {
     .unwrap();
     up.process.signal(Signal::Terminate);
     assert_eq!(up.wait(), 0);
-    let mut client = Client::connect(redis.address);
-    assert_eq!(client.ask("GET greeting"), "$5\r\nhello\r\n");
+    let mut client = Client::connect(redis.address).unwrap();
+    assert_eq!(client.ask("GET greeting").unwrap(), "$5\r\nhello\r\n");
 }
 
 #[tokio::test]
 async fn a_sidecar_that_ends_by_itself_ends_it_with_an_error() {
     let mut up = Up::start_with(&free_ports_and(&[]), |command| {
-        command.env("LEVEE_BIN", levee_harness::sidecar::program());
+        command.env("LEVEE_BIN", built::levee().unwrap());
     });
     up.address("sidecar   http://").await;
     let children = up.process.children();
@@ -459,7 +469,7 @@ async fn without_redis_and_postgres_it_says_so_and_goes_on() {
     let nothing = tempfile::tempdir().unwrap();
     let up = Up::start_with(&free_ports_and(&[]), |command| {
         command
-            .env("LEVEE_BIN", levee_harness::sidecar::program())
+            .env("LEVEE_BIN", built::levee().unwrap())
             .env("PATH", nothing.path())
             .env("POSTGRES_BIN_PATH", nothing.path())
             .env_remove("REDIS_SERVER_PATH");
@@ -477,6 +487,7 @@ async fn without_redis_and_postgres_it_says_so_and_goes_on() {
             Err(text)
         }
     })
-    .await;
+    .await
+    .unwrap();
     assert!(std::net::TcpStream::connect(gateway).is_ok());
 }

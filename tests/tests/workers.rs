@@ -28,6 +28,7 @@ async fn gateway(video: &Backend, plugin: Value) -> Envoy {
         },
     )
     .await
+    .unwrap()
 }
 
 /// Opens connections until each worker has one, and returns one for each worker.
@@ -59,7 +60,7 @@ async fn one_for_each_worker(envoy: &Envoy) -> Vec<Connection> {
 }
 
 async fn workers_with_connections(envoy: &Envoy) -> BTreeSet<String> {
-    let metrics = envoy.metrics().await;
+    let metrics = envoy.metrics().await.unwrap();
     metrics
         .named("envoy_listener_worker_downstream_cx_total")
         .filter(|series| series.value > 0.0)
@@ -71,7 +72,7 @@ async fn workers_with_connections(envoy: &Envoy) -> BTreeSet<String> {
 async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
     // How the failures are distributed over the workers.
     for pattern in [[0, 0, 0, 0, 0], [0, 1, 2, 3, 0], [3, 3, 1, 1, 2]] {
-        let video = Backend::start();
+        let video = Backend::start().unwrap();
         let envoy = gateway(&video, json!({})).await;
         let mut connections = one_for_each_worker(&envoy).await;
         // Each worker has seen the service work: only a message from another worker can change that.
@@ -99,18 +100,20 @@ async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
         let rejected = [("service", "video"), ("outcome", "rejected")];
         envoy
             .wait_for_metric("circuit_breaker_requests_total", &rejected, 4.0)
-            .await;
+            .await
+            .unwrap();
         let to_open = [("service", "video"), ("to", "open")];
         envoy
             .wait_for_metric("circuit_breaker_transitions_total", &to_open, 1.0)
-            .await;
+            .await
+            .unwrap();
     }
 }
 
 /// Measured on an idle machine: 1 to 2 ms, the time of the four requests themselves.
 #[tokio::test]
 async fn after_the_fifth_failure_workers_let_through_few_requests_if_any() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::status(500));
     let envoy = gateway(&video, json!({})).await;
     let mut connections = one_for_each_worker(&envoy).await;
@@ -140,7 +143,7 @@ async fn after_the_fifth_failure_workers_let_through_few_requests_if_any() {
 
 #[tokio::test]
 async fn a_success_on_one_worker_ends_a_row_of_failures_on_another() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     let envoy = gateway(
         &video,
         json!({"breaker": {"failure_rate": {"ratio": 1.0, "minimum_requests": 1000}}}),
@@ -170,12 +173,13 @@ async fn a_success_on_one_worker_ends_a_row_of_failures_on_another() {
     let to_open = [("service", "video"), ("to", "open")];
     envoy
         .wait_for_metric("circuit_breaker_transitions_total", &to_open, 0.0)
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.always(Behaviour::status(500));
     let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
     let mut connections = one_for_each_worker(&envoy).await;
@@ -199,14 +203,15 @@ async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
             Err(video.seen().in_flight)
         }
     })
-    .await;
+    .await
+    .unwrap();
     assert_eq!(
         (video.seen().most_in_flight, video.requests()),
         (3, before + 3)
     );
     video.always(Behaviour::status(200));
     crowds.leave();
-    video.wait_in_flight(0).await;
+    video.wait_in_flight(0).await.unwrap();
     for (worker, connection) in connections.iter_mut().enumerate() {
         let what = format!("worker {worker} to let requests through");
         let waited = Stopwatch::start();
@@ -221,12 +226,13 @@ async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
     }
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 0.0)
-        .await;
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn errors_spread_over_all_workers_open_by_the_rate() {
-    let video = Backend::start();
+    let video = Backend::start().unwrap();
     video.fail_per_thousand(100);
     let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05}}});
     let envoy = gateway(&video, rate).await;
@@ -245,5 +251,6 @@ async fn errors_spread_over_all_workers_open_by_the_rate() {
     assert!(sent >= 20, "{sent}: fewer than the minimum");
     envoy
         .wait_for_log("video: Closed to Open, FailureRate")
-        .await;
+        .await
+        .unwrap();
 }

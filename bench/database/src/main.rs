@@ -56,10 +56,12 @@ fn main() {
     for round in 1..=rounds {
         let postgres = Postgres::start_with(&DURABLE).unwrap();
         postgres.make_tables().unwrap();
-        postgres.add_tokens(EXPIRED, VALID);
+        postgres.add_tokens(EXPIRED, VALID).unwrap();
         // As a table that has been there for a while.
-        postgres.execute("VACUUM ANALYZE email_verification_tokens");
-        postgres.execute("CHECKPOINT");
+        postgres
+            .execute("VACUUM ANALYZE email_verification_tokens")
+            .unwrap();
+        postgres.execute("CHECKPOINT").unwrap();
         let sidecar = Sidecar::at(
             &postgres,
             "levee",
@@ -67,7 +69,7 @@ fn main() {
                 "jobs: {{auth_cleanup: {{preset: expired_tokens, scheduled: false, max_time: {}s{keys}}}}}",
                 SLICE.as_secs()
             ),
-        );
+        ).unwrap();
         let service = Service::start(&postgres);
         let (mut rows, mut seconds) = (0.0, 0.0);
         for _ in 0..SLICES {
@@ -106,7 +108,7 @@ fn main() {
 
 /// The report of a run, when it has ended.
 fn run(sidecar: &Sidecar) -> Value {
-    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m");
+    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m").unwrap();
     assert_eq!(status, 200, "{report}");
     report
 }
@@ -139,7 +141,7 @@ impl Service {
         let is_running = Arc::new(AtomicBool::new(true));
         let is_beside_job = Arc::new(AtomicBool::new(false));
         let client = |_| {
-            let client = postgres.client_as("app");
+            let client = postgres.client_as("app").unwrap();
             let (is_running, is_beside_job) = (is_running.clone(), is_beside_job.clone());
             thread::spawn(move || steps(client, &is_running, &is_beside_job))
         };

@@ -2,16 +2,15 @@
 
 use anyhow::{Context, Result, ensure};
 use levee_harness::address::free_address;
+use levee_harness::client::Request;
 use levee_harness::clock::Stopwatch;
 use levee_harness::process::{Process, Signal};
 use levee_harness::processor;
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 /// How long Envoy may take to start, including the compilation of filters.
@@ -142,7 +141,7 @@ pub struct Start<'a> {
 impl Envoy {
     /// Starts Envoy and waits until it is ready.
     pub fn start(mut config: Config, start: &Start) -> Result<Self> {
-        let [port, admin] = [(); 2].map(|()| free_address().port());
+        let (port, admin) = (free_address()?.port(), free_address()?.port());
         config.set_ports(port, admin)?;
         fs::create_dir_all(&start.folder)?;
         let file = start.folder.join("envoy.json");
@@ -168,22 +167,9 @@ impl Envoy {
         }
         processor::pin_command(&mut command, start.cpus);
         let started = Stopwatch::start();
-        let mut process = Process::spawn(command, Signal::Terminate)
-            .with_context(|| start.program.display().to_string())?;
+        let mut process = Process::spawn(command, Signal::Terminate)?;
         let said = || fs::read_to_string(&log).unwrap_or_default();
-        while !is_ready(admin) {
-            ensure!(
-                process.exit_status().is_none(),
-                "Envoy does not start: {}",
-                said()
-            );
-            ensure!(
-                started.elapsed() < START,
-                "Envoy is not ready after {START:?}: {}",
-                said()
-            );
-            thread::sleep(Duration::from_millis(2));
-        }
+        process.until_ready("Envoy", START, said, || is_ready(admin))?;
         let start = started.elapsed();
         Ok(Self {
             process,
@@ -193,18 +179,8 @@ impl Envoy {
     }
 }
 
-fn is_ready(admin: u16) -> bool {
-    ask(admin, "/ready").is_ok_and(|answer| answer.contains("LIVE"))
-}
-
-fn ask(port: u16, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+fn is_ready(admin: u16) -> Result<()> {
+    let answer = Request::get("/ready").send_blocking((Ipv4Addr::LOCALHOST, admin).into())?;
+    ensure!(answer.status == 200, "/ready says {}", answer.text());
+    Ok(())
 }

@@ -181,7 +181,7 @@ impl Place<'_> {
     }
 
     fn go(&self) -> Result<Running> {
-        let port = free_address().port();
+        let port = free_address()?.port();
         let program = self.tools.go.as_ref().context("it was not built")?;
         let mut command = Command::new(program);
         command
@@ -203,16 +203,14 @@ impl Place<'_> {
     fn spawn(&self, mut command: Command, port: u16) -> Result<Process> {
         let name = command.get_program().display().to_string();
         processor::pin_command(command.stdin(Stdio::null()), self.cpus);
-        let mut process =
-            Process::spawn(command, Signal::Terminate).with_context(|| name.clone())?;
-        process
-            .wait_until_it_listens((Ipv4Addr::LOCALHOST, port).into(), START)
-            .context(name)?;
+        let mut process = Process::spawn(command, Signal::Terminate)?;
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        process.until_it_listens(&name, address, START, String::new)?;
         Ok(process)
     }
 
     fn nginx(&self) -> Result<Running> {
-        let [http1, http2] = [(); 2].map(|()| free_address().port());
+        let (http1, http2) = (free_address()?.port(), free_address()?.port());
         let folder = self.folder.join(format!("nginx-{}", self.workers));
         std::fs::create_dir_all(&folder)?;
         let file = folder.join("nginx.conf");

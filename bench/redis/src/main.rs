@@ -128,7 +128,7 @@ fn from_environment(name: &str) -> Result<PathBuf> {
 }
 
 fn start_levee(redis: SocketAddr, folder: &Path) -> Result<(Process, SocketAddr)> {
-    let [address, admin] = [(); 2].map(|()| free_address());
+    let (address, admin) = (free_address()?, free_address()?);
     let file = folder.join("levee.yaml");
     let yaml = format!(
         "admin: {{listen: '{admin}'}}\n\
@@ -141,7 +141,7 @@ fn start_levee(redis: SocketAddr, folder: &Path) -> Result<(Process, SocketAddr)
 }
 
 fn start_envoy(threads: usize, redis: SocketAddr, folder: &Path) -> Result<(Process, SocketAddr)> {
-    let address = free_address();
+    let address = free_address()?;
     let file = folder.join("envoy.yaml");
     let yaml = include_str!("envoy.yaml")
         .replace("{listen}", &address.port().to_string())
@@ -162,10 +162,8 @@ fn start(mut command: Command, address: SocketAddr) -> Result<Process> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let name = command.get_program().display().to_string();
-    let mut process = Process::spawn(command, Signal::Terminate).with_context(|| name.clone())?;
-    process
-        .wait_until_it_listens(address, START)
-        .context(name)?;
+    let mut process = Process::spawn(command, Signal::Terminate)?;
+    process.until_it_listens(&name, address, START, String::new)?;
     Ok(process)
 }
 

@@ -3,7 +3,6 @@
 
 mod verdict;
 
-use std::panic;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,6 +12,7 @@ use levee_demo::scenarios::{self, Report, Scenario};
 use levee_demo::stack::{Parts, Stack};
 use levee_harness::clock::Stopwatch;
 use levee_harness::envoy::Start;
+use levee_harness::error::{Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use verdict::{Played, table};
 
@@ -46,10 +46,13 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     thread::spawn(wait_for_interrupt);
-    // A panic is reported as a failure of the scenario; the stack is dropped in either case.
-    match panic::catch_unwind(|| play(&wanted)) {
+    match play(&wanted) {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) | Err(_) => ExitCode::FAILURE,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -67,8 +70,8 @@ async fn wait_for_interrupt() {
     }
 }
 
-/// Plays them one after the other, each in both systems at once. Whether all was as it should be.
-fn play(scenarios: &[Scenario]) -> bool {
+/// Plays them one after the other, each in both systems at once. Returns whether each showed what it should.
+fn play(scenarios: &[Scenario]) -> Result<bool> {
     println!(
         "Starting two systems of Envoy, four services, Redis and PostgreSQL: one without Levee, one with it ..."
     );
@@ -79,8 +82,8 @@ fn play(scenarios: &[Scenario]) -> bool {
         };
         Stack::start_with(parts, &directly)
     };
-    let mut with = start(Parts::ALL);
-    let mut without = start(Parts::NONE);
+    let mut with = start(Parts::ALL)?;
+    let mut without = start(Parts::NONE)?;
     let mut played = Vec::new();
     for (number, scenario) in (1..).zip(scenarios) {
         if INTERRUPTED.load(Ordering::SeqCst) {
@@ -88,11 +91,16 @@ fn play(scenarios: &[Scenario]) -> bool {
         }
         println!("\n{number}. {}: {}", scenario.name, scenario.about);
         let took = Stopwatch::start();
-        let (without, with): (Report, Report) = thread::scope(|scope| {
+        let (without, with) = thread::scope(|scope| {
             let contrast = scope.spawn(|| (scenario.play)(&mut without));
             let with = (scenario.play)(&mut with);
-            (contrast.join().unwrap_or_default(), with)
+            let broke_off = |_| Err(Error::new("the scenario panicked"));
+            (contrast.join().unwrap_or_else(broke_off), with)
         });
+        let (without, with) = (
+            or_broken_off("without Levee", without),
+            or_broken_off("with Levee", with),
+        );
         let result = Played {
             name: scenario.name,
             without,
@@ -103,5 +111,13 @@ fn play(scenarios: &[Scenario]) -> bool {
         played.push(result);
     }
     print!("\n{}", table(&played));
-    played.len() == scenarios.len() && played.iter().all(Played::is_as_it_should_be)
+    Ok(played.len() == scenarios.len() && played.iter().all(Played::is_as_it_should_be))
+}
+
+/// A scenario that could not be played to its end shows nothing; the others go on.
+fn or_broken_off(system: &str, report: Result<Report>) -> Report {
+    report.unwrap_or_else(|error| {
+        eprintln!("error: {system}: {error}");
+        Report::default()
+    })
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use levee_harness::envoy_config::HostPort;
+use levee_harness::host_port::HostPort;
 
 /// Starts Envoy with Levee's filter in front of demonstration services, or of your own, until Ctrl-C.
 ///

@@ -13,7 +13,7 @@ use crate::sidecar::{Plan, Sidecar};
 /// Where everything is, and what to try.
 pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
     let mut text = String::new();
-    let Gateway { address, admin, .. } = gateway;
+    let (address, admin) = (gateway.address(), gateway.admin());
     let _ = writeln!(text, "\nThe gateway is up. Ctrl-C ends it.\n");
     let _ = writeln!(text, "  gateway   http://{address}");
     for Upstream { name, at, grpc } in services {
@@ -30,8 +30,8 @@ pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
     let _ = writeln!(
         text,
         "  logs      {}\n            {}\n",
-        gateway.access_log.display(),
-        gateway.log.display()
+        gateway.access_log().display(),
+        gateway.log().display()
     );
 
     let Some(first) = services.first() else {
@@ -72,7 +72,8 @@ pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
 /// Where the sidecar is, and what to try with its Redis; or why that is not there.
 pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     let mut text = String::new();
-    if let Some(Sidecar { admin, log, .. }) = sidecar {
+    if let Some(sidecar) = sidecar {
+        let (admin, log) = (sidecar.admin(), sidecar.log());
         let _ = writeln!(
             text,
             "\nThe sidecar is up.\n\n  sidecar   http://{admin}/metrics\n  status    {} status --admin http://{admin}\n  log       {}",
@@ -86,15 +87,13 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     if let Err(why) = plan.redis {
         let _ = writeln!(text, "\nWithout Redis: {why}.");
     }
-    let Some(Sidecar {
-        listen: Some(listen),
-        upstream: Some(upstream),
-        admin,
-        ..
-    }) = sidecar
-    else {
+    let Some(sidecar) = sidecar else {
         return text;
     };
+    let (Some(listen), Some(upstream)) = (sidecar.listen, &sidecar.upstream) else {
+        return text;
+    };
+    let admin = sidecar.admin();
     let cli = format!("redis-cli -h {} -p {}", listen.ip(), listen.port());
     let _ = writeln!(text, "  redis     {listen}\n  behind it {upstream}\n");
     if on_the_path("redis-cli").is_none() {
@@ -109,7 +108,7 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
          A command through it, and what it knows:\n  {cli} SET greeting hello\n  \
          curl -s http://{admin}/v1/redis\n  curl -s http://{admin}/metrics | grep -E '^(redis_retry|circuit_breaker_state)'\n",
     );
-    if let Some(redis) = sidecar.and_then(Sidecar::temporary_redis) {
+    if let Some(redis) = sidecar.temporary_redis() {
         let directly = format!("redis-cli -h {} -p {}", redis.ip(), redis.port());
         let _ = writeln!(
             text,
@@ -159,7 +158,7 @@ pub fn database(
     let (Some(database), Some(sidecar)) = (database, sidecar) else {
         return text;
     };
-    let (address, admin) = (gateway.address, sidecar.admin);
+    let (address, admin) = (gateway.address(), sidecar.admin());
     let psql = format!("{} {}", psql().display(), database.url_of("postgres"));
     let json = "-H 'content-type: application/json'";
     let _ = writeln!(

@@ -6,6 +6,7 @@ mod demo;
 mod failure;
 mod gateway;
 mod guide;
+mod ports;
 mod redis;
 mod sidecar;
 
@@ -19,6 +20,7 @@ use demo::Demo;
 use failure::Failure;
 use gateway::Gateway;
 use levee_harness::postgres::Postgres;
+use ports::check_free;
 use sidecar::{Plan, Sidecar};
 
 #[tokio::main]
@@ -50,7 +52,8 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let with_demo = args.upstreams.is_empty();
     // Before Envoy's start, which takes longer than to see that a port is in use.
     let plan = Plan::make(args, with_demo)?;
-    gateway::check_ports(args)?;
+    check_free(args.listen, "the gateway", "--listen")?;
+    check_free(args.admin, "Envoy's admin interface", "--admin")?;
     let database = match &plan.database {
         Ok(()) => Some(start_database().await?),
         Err(_) => None,

@@ -2,30 +2,22 @@
 
 use std::env;
 use std::fmt::Write;
-use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use levee_harness::clock::Stopwatch;
-use levee_harness::envoy::last_lines;
-use levee_harness::envoy_config::HostPort;
+use levee_harness::host_port::HostPort;
 use levee_harness::postgres::{self, Postgres};
-use levee_harness::process::{Process, Signal};
 use levee_harness::redis;
-use serde_json::Value;
-use tempfile::TempDir;
+use levee_harness::sidecar::{self, Start};
 
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::gateway::check_free;
+use crate::gateway::log_folder;
+use crate::ports::check_free;
 use crate::redis::Redis;
 
-/// From its start until it listens.
-const START: Duration = Duration::from_secs(30);
-
+/// The pause between two looks whether it is alive.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A running sidecar. Dropping it ends it, and the Redis that was started for it.
@@ -33,16 +25,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Sidecar {
     /// Where services connect to Redis, where there is one.
     pub listen: Option<SocketAddr>,
-    /// Where the admin interface listens.
-    pub admin: SocketAddr,
     /// Where Redis is, where there is one.
     pub upstream: Option<HostPort>,
-    /// What it says.
-    pub log: PathBuf,
-    // Fields are dropped in this order: first the processes, then their files.
-    process: Process,
+    // Dropped in this order.
+    process: sidecar::Sidecar,
     redis: Option<Redis>,
-    _files: TempDir,
 }
 
 /// What to start, and why a part is left out.
@@ -105,20 +92,15 @@ impl Plan {
 }
 
 impl Sidecar {
-    /// Starts it and waits until it listens. None where there is nothing for it to do.
-    #[expect(clippy::too_many_lines, reason = "writes one file, line by line")]
+    /// Starts it and waits until it is ready. None where there is nothing for it to do.
     pub async fn start(
         args: &Args,
         plan: &Plan,
         database: Option<&Postgres>,
     ) -> Result<Option<Self>, Failure> {
-        let Some(levee) = &plan.levee else {
+        let Some(levee) = plan.levee.clone() else {
             return Ok(None);
         };
-        let files = tempfile::Builder::new()
-            .prefix("levee-up-")
-            .tempdir()
-            .map_err(Failure::other)?;
         let (upstream, redis) = match &plan.redis {
             Ok(Upstream::Own(own)) => (Some(own.clone()), None),
             Ok(Upstream::Temporary) => {
@@ -130,82 +112,34 @@ impl Sidecar {
         if upstream.is_none() && database.is_none() {
             return Ok(None);
         }
-        let config = files.path().join("levee.yaml");
-        let mut yaml = format!(
-            "log: {{format: json}}\nadmin: {{listen: '{}'}}\n",
-            args.sidecar_admin
-        );
-        // A port that Envoy is to choose is not known yet.
-        if args.admin.port() != 0 {
-            let _ = writeln!(yaml, "envoy: {{admin: 'http://{}'}}", args.admin);
-        }
-        if let Some(upstream) = &upstream {
-            let _ = writeln!(
-                yaml,
-                "redis:\n  - name: demo\n    listen: '{}'\n    upstream: 'redis://{upstream}'",
-                args.redis_listen
-            );
-        }
-        if let Some(database) = database {
-            let url = files.path().join("database-url");
-            fs::write(&url, database.url_of("levee")).map_err(Failure::other)?;
-            let _ = writeln!(
-                yaml,
-                "database:\n  url_file: '{}'\n  jobs:\n    auth_cleanup: {{preset: expired_tokens}}\n    \
-                 video_cleanup: {{preset: stale_calls}}\n  watchdog: {{roles: [app]}}",
-                url.display()
-            );
-        }
-        fs::write(&config, yaml).map_err(Failure::other)?;
-        let logs = args.log_dir.as_deref().unwrap_or(files.path());
-        fs::create_dir_all(logs)
-            .map_err(|error| Failure::Other(format!("--log-dir {}: {error}", logs.display())))?;
-        let log = logs.join("levee.log");
-        let mut command = Command::new(levee);
-        command
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).map_err(Failure::other)?)
-            .process_group(0);
-        let process = Process::spawn(command, Signal::Kill).map_err(|error| {
-            Failure::Other(format!("can't start the sidecar (LEVEE_BIN): {error}"))
-        })?;
-        let mut sidecar = Self {
-            listen: upstream.is_some().then_some(args.redis_listen),
-            admin: args.sidecar_admin,
+        let yaml = configuration(args, upstream.as_ref(), database);
+        let start = Start {
+            program: Some(levee),
+            log_folder: log_folder(args)?,
+        };
+        let start = move || sidecar::Sidecar::start_with(&yaml, &start);
+        let process = tokio::task::spawn_blocking(start).await;
+        let process = process.map_err(Failure::other)?.map_err(Failure::other)?;
+        let listen = match upstream {
+            Some(_) => Some(process.address().map_err(Failure::other)?),
+            None => None,
+        };
+        Ok(Some(Self {
+            listen,
             upstream,
-            log,
             process,
             redis,
-            _files: files,
-        };
-        sidecar.wait_until_ready().await?;
-        Ok(Some(sidecar))
+        }))
     }
 
-    async fn wait_until_ready(&mut self) -> Result<(), Failure> {
-        let waited = Stopwatch::start();
-        loop {
-            let text = fs::read_to_string(&self.log).unwrap_or_default();
-            let listen = listening(&text, "redis");
-            if let Some(admin) = listening(&text, "admin")
-                && listen.is_some() == self.listen.is_some()
-            {
-                (self.listen, self.admin) = (listen, admin);
-                return Ok(());
-            }
-            if let Some(exit) = self.process.exit_status() {
-                return Err(self.ended("the sidecar didn't start", exit));
-            }
-            if waited.elapsed() > START {
-                return Err(Failure::Other(format!(
-                    "the sidecar wasn't ready within {START:?}:\n{text}"
-                )));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+    /// Where its admin interface listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.process.admin
+    }
+
+    /// The file of its log.
+    pub fn log(&self) -> &Path {
+        self.process.log_file()
     }
 
     /// Where the Redis is that was started for it.
@@ -216,29 +150,38 @@ impl Sidecar {
     /// Waits until it ends, which it shouldn't. The temporary Redis may; it comes back.
     pub async fn until_it_ends(&mut self) -> Result<(), Failure> {
         loop {
-            if let Some(exit) = self.process.exit_status() {
-                return Err(self.ended("the sidecar ended by itself", exit));
-            }
+            self.process.check_alive().map_err(Failure::other)?;
             if let Some(redis) = &mut self.redis {
                 redis.bring_back().await?;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-
-    fn ended(&self, what: &str, exit: ExitStatus) -> Failure {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        Failure::Other(format!(
-            "{what} ({exit}). Its log ends with:\n{}",
-            last_lines(&log, 20)
-        ))
-    }
 }
 
-/// Where a part of the sidecar listens, by its log.
-fn listening(log: &str, part: &str) -> Option<SocketAddr> {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find(|line| line["message"] == "listening" && line["part"] == part)
-        .and_then(|line| line["address"].as_str()?.parse().ok())
+/// `levee.yaml`.
+fn configuration(args: &Args, upstream: Option<&HostPort>, database: Option<&Postgres>) -> String {
+    let mut yaml = format!(
+        "log: {{format: json}}\nadmin: {{listen: '{}'}}\n",
+        args.sidecar_admin
+    );
+    // A port that Envoy chooses is not known yet.
+    if args.admin.port() != 0 {
+        let _ = writeln!(yaml, "envoy: {{admin: 'http://{}'}}", args.admin);
+    }
+    if let Some(upstream) = upstream {
+        let _ = writeln!(
+            yaml,
+            "redis:\n  - name: demo\n    listen: '{}'\n    upstream: 'redis://{upstream}'",
+            args.redis_listen
+        );
+    }
+    if let Some(database) = database {
+        yaml += &sidecar::at(
+            &database.url_of("levee"),
+            "jobs:\n  auth_cleanup: {preset: expired_tokens}\n  video_cleanup: {preset: stale_calls}\n\
+             watchdog: {roles: [app]}",
+        );
+    }
+    yaml
 }
