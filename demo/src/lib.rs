@@ -6,9 +6,9 @@
 //! | [`stack`] | all parts together, and the same without Levee |
 //! | [`scenarios`] | failures of all of it, played |
 
-#![allow(
-    clippy::missing_panics_doc,
-    reason = "the stack panics where it can't go on, as the harness does"
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
 pub mod demo_backend;

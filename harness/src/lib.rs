@@ -1,18 +1,19 @@
-//! The end-to-end harness: a real Envoy, scripted backends, clients, and readers for what Envoy reports.
+//! Starters, clients, scripted backends, waits and readers, for tests, the demonstration and benches.
 //!
 //! | module | the one thing in it |
 //! |---|---|
-//! | [`error`] | the error of what starts something |
-//! | [`envoy`] | an Envoy under test, started by func-e, and one that is expected not to start |
+//! | [`error`] | the error of all of these |
+//! | [`envoy`] | a running Envoy, and one that is expected not to start |
 //! | [`envoy_config`] | `envoy/*.yaml`, loaded and changed for a test |
-//! | [`backend`] | an HTTP/1.1 service that does as it is told |
-//! | [`grpc`] | a gRPC service that does as it is told, and a client for it |
+//! | [`backend`] | an HTTP/1.1 service that follows a script |
+//! | [`grpc`] | a gRPC service that follows a script, and a client for it |
 //! | [`client`] | HTTP requests, on one connection or on new ones |
 //! | [`web_socket`] | a client of a WebSocket |
 //! | [`raw`] | bytes on a TCP connection, and crowds of clients that leave |
 //! | [`metrics`] | the Prometheus text format |
 //! | [`access_log`] | Envoy's JSON access log |
 //! | [`address`] | free addresses of loopback |
+//! | [`host_port`] | host and port as users write them |
 //! | [`certificate`] | a self-made certificate |
 //! | [`wait`] | waiting for a condition, with a bound |
 //! | [`clock`] | the only place that reads a clock |
@@ -20,10 +21,10 @@
 //! | [`processor`] | CPU affinity, CPU time and memory of processes |
 //! | [`redis`] | a real redis-server, and a client that sends any bytes |
 //! | [`postgres`] | a real `PostgreSQL` |
-//! | [`sidecar`] | the sidecar under test |
+//! | [`sidecar`] | a running `levee run` |
 //! | [`built`] | programs of this project that cargo has built |
 //! | [`relay`] | a network that loses replies on demand |
-//! | [`tool`] | programs of the machine that check files |
+//! | [`tool`] | where programs of the machine are |
 //!
 //! Nothing here panics: errors say what failed and what was seen last, and tests unwrap them.
 
