@@ -550,20 +550,6 @@ fn what_is_no_command_is_answered_in_order_and_ends_the_connection() {
 }
 
 #[test]
-fn a_wrong_line_end_behind_an_argument_never_reaches_redis() {
-    let mut play = Play::new();
-    play.client(&["GET a"]).raw(b"*1\r\n$4\r\nPINGxx");
-    assert_eq!(play.connect(), "*2 GET a");
-    play.upstream("$-1\r\n");
-    assert_eq!(
-        play.said(),
-        "$-1\r\n-ERR Protocol error: invalid CRLF in request\r\n"
-    );
-    assert!(play.session.is_over());
-    assert_eq!(play.gate.counts.failure.get(), 0);
-}
-
-#[test]
 fn an_incomplete_line_is_dropped_at_a_stop() {
     let mut play = Play::new();
     play.client(&["INCR a"]).raw(b"PIN").connect();

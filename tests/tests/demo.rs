@@ -79,7 +79,10 @@ fn the_demonstration_ends_with_a_table_in_which_all_hold() {
 fn it_fails_where_levee_does_not_do_its_part() {
     let (code, said) = Demo::start(&["Redis"], Path::new("/bin/false")).end();
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("the sidecar didn't start (exit status: 1)"), "{said}");
+    assert!(
+        said.contains("the sidecar didn't start (exit status: 1)"),
+        "{said}"
+    );
 }
 
 #[test]
