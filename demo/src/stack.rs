@@ -162,7 +162,7 @@ impl Stack {
         self.runtime.block_on(request.send(to))
     }
 
-    /// Sends the same request from so many clients at once, through the gateway.
+    /// Sends the same request from this many clients at once, through the gateway.
     pub fn crowd(&self, request: &Request, clients: usize) -> Vec<Outcome> {
         self.send_to_all(vec![self.address(); clients], request)
     }
@@ -250,7 +250,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Waits until so many more requests have come to an end.
+    /// Waits until this many more requests have ended.
     pub fn wait_for(&self, more: usize) -> Result<()> {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         until_blocking(&format!("{more} more answers"), GENEROUS, || {

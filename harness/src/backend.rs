@@ -1,4 +1,4 @@
-//! An HTTP/1.1 service on 127.0.0.1 that does as it is told, and remembers what it saw.
+//! An HTTP/1.1 service on 127.0.0.1 that follows a script, and remembers what it saw.
 //!
 //! ```no_run
 //! use levee_harness::backend::{Backend, Behaviour};
@@ -42,7 +42,7 @@ pub enum Behaviour {
     Answer(Response),
     /// As [`Self::Answer`], after a delay.
     Delay(Duration, Response),
-    /// Reads the upload in pieces of at most so many bytes with a pause after each, then answers.
+    /// Reads the upload in pieces of at most this many bytes with a pause after each, then answers.
     Drip(usize, Duration, Response),
     /// Waits until the gate is opened, then answers.
     Hold(Gate, Response),
@@ -379,7 +379,7 @@ impl Backend {
         .await
     }
 
-    /// Waits until so many requests are under way.
+    /// Waits until this many requests are in flight.
     pub async fn wait_in_flight(&self, count: usize) -> Result<()> {
         self.wait_until(&format!("{count} requests in flight"), |seen| {
             seen.in_flight == count
@@ -388,7 +388,7 @@ impl Backend {
     }
 }
 
-/// Whether request `number` is one of those, when so many per thousand are, spread as evenly as can be.
+/// Whether request `number` is one of those, when this many per thousand are, spread evenly.
 pub fn spread(number: usize, per_thousand: usize) -> bool {
     (number + 1) * per_thousand / 1000 > number * per_thousand / 1000
 }
@@ -610,7 +610,7 @@ impl Connection {
         }
     }
 
-    /// Reads the body and throws it away, in pieces of at most so many bytes with a pause after each.
+    /// Reads the body and throws it away, in pieces of at most this many bytes with a pause after each.
     async fn read_body(&mut self, head: &Head, piece: usize, pause: Duration) -> io::Result<()> {
         if head.expects_continue {
             self.stream

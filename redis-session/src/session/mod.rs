@@ -24,7 +24,7 @@
 //! | `queue.rs` | commands that are not answered |
 //! | `client.rs` | what the client has set on its connection |
 //! | `link.rs` | the connection to the upstream |
-//! | `tally.rs` | what the gate is told once per read |
+//! | `tally.rs` | what is reported to the gate once per read |
 
 mod buffer;
 mod client;

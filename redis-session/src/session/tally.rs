@@ -1,4 +1,4 @@
-//! What the gate is told once per read instead of once per command.
+//! What is reported to the gate once per read instead of once per command.
 
 use crate::gate::{Answer, Gate};
 use levee_policy::breaker::Permit;
@@ -6,14 +6,14 @@ use levee_policy::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Commands admitted since the gate was told.
+    /// Commands admitted since the last report to the gate.
     entered: u32,
-    /// A permit that further commands may share until the gate is told.
+    /// A permit that further commands may share until the next report to the gate.
     shared: Option<Permit>,
     ended: Option<Ended>,
 }
 
-/// Commands that ended the same way since the gate was told.
+/// Commands that ended the same way since the last report to the gate.
 #[derive(Clone, Copy, Debug)]
 struct Ended {
     permit: Permit,

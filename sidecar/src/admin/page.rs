@@ -3,7 +3,7 @@
 use crate::envoy::histogram::Histogram;
 use crate::envoy::metrics::REQUEST_DURATION;
 use crate::envoy::text::Labels;
-use crate::envoy::translate::{FAMILIES, Family, Gateway, Kind};
+use crate::envoy::translate::{FAMILIES, Family, FamilyType, Gateway};
 use crate::exposition;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder, register_int_gauge_vec_with_registry};
@@ -90,9 +90,9 @@ fn families_of(gateway: &Gateway) -> Vec<MetricFamily> {
 
 fn family_of(family: &Family, values: &BTreeMap<Labels, f64>) -> MetricFamily {
     type Series = fn(Vec<LabelPair>, f64) -> Metric;
-    let (kind, series): (_, Series) = match family.kind {
-        Kind::Counter => (MetricType::COUNTER, exposition::counter),
-        Kind::Gauge => (MetricType::GAUGE, exposition::gauge),
+    let (kind, series): (_, Series) = match family.of_type {
+        FamilyType::Counter => (MetricType::COUNTER, exposition::counter),
+        FamilyType::Gauge => (MetricType::GAUGE, exposition::gauge),
     };
     let series = values
         .iter()

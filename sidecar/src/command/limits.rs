@@ -55,8 +55,7 @@ async fn changes(connection: &Database, database: &config::Database) -> Result<V
         bail!("the database has no role {}", unknown.join(", "));
     }
     let current = limits::current(connection).await?;
-    let wanted = limits::wanted(&watchdog.settings, database.lock_timeout);
-    let changes = limits::changes(wanted, &current);
+    let changes = limits::changes(&watchdog.settings, database.lock_timeout, &current);
     for change in &changes {
         let now = change.from.as_deref().unwrap_or("not set");
         let mark = if change.is_needed() {
@@ -89,30 +88,29 @@ async fn rollback(connection: &Database, undo: &UndoFile<'_>) -> Result<()> {
     let mut undone = Vec::new();
     for entry in undo.read()? {
         let UndoEntry {
-            role,
-            setting,
+            of,
             before,
             applied,
         } = entry;
-        let now = current.get(&(role.as_str().to_owned(), setting.clone()));
+        let now = current.get(&of);
         if now == before.as_ref() {
             // Never applied, or already undone.
             continue;
         }
         if now.is_some_and(|now| applied.contains(now)) {
             let back = Change {
-                role,
-                setting,
                 from: now.cloned(),
                 to: before,
+                of,
             };
             println!("{};", back.statement());
             undone.push(back);
         } else {
             // Somebody else has changed it since.
             println!(
-                "-- left as it is, since it was changed after it was applied: {setting} of {}, now {}",
-                role.quoted(),
+                "-- left as it is, since it was changed after it was applied: {} of {}, now {}",
+                of.setting,
+                of.role.quoted(),
                 now.map_or("not set", String::as_str)
             );
         }

@@ -5,7 +5,7 @@ use super::dialect::{Signal, WatchdogChecks};
 use super::error::Error;
 use super::fingerprint::fingerprint;
 use super::metrics::WatchdogMetrics;
-use super::watchdog::{Act, Session, State, Watchdog, WatchdogSettings};
+use super::watchdog::{Act, Session, State, Verdict, Watchdog, WatchdogSettings};
 use crate::clock::Clock;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::ratio::Ratio;
@@ -28,35 +28,30 @@ const LOCK: i32 = 0x6c65_7665;
 /// The shortest wait between two polls.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
-/// What can be seen of the watchdog.
 #[derive(Clone, Debug, Default)]
 pub struct WatchdogStatus {
-    /// Why it can't do its work.
+    /// Why it can't work.
     pub problem: Option<String>,
-    /// Sessions that it saw the last time, of all that it watches.
+    /// Watched sessions at the last poll.
     pub watched: usize,
-    /// When it last looked.
+    /// When the last poll was.
     pub looked: Option<Instant>,
     /// Another instance acts.
     pub stands_by: bool,
-    /// Statements that it cancelled, and sessions that it ended (or would have, in a dry run).
+    /// Statements that it cancelled and sessions that it ended (or would have, in a dry run).
     pub acts: u64,
 }
 
 /// The watchdog at its database.
 #[derive(Debug)]
 pub struct Guard {
-    /// Where.
     pub database: Database,
-    /// What is watched.
     pub settings: WatchdogSettings,
-    /// How often.
+    /// The interval between polls.
     pub every: Duration,
-    /// Whether it only says what it would do.
+    /// Only logs what it would do.
     pub dry_run: bool,
-    /// What is counted.
     pub metrics: WatchdogMetrics,
-    /// The clock.
     pub clock: Clock,
     status: Mutex<WatchdogStatus>,
 }
@@ -98,11 +93,11 @@ impl FromRow<'_, PgRow> for Session {
     }
 }
 
-/// What became of an act.
+/// The effect of an act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Done,
-    /// Nothing: the session had ended or moved on by itself.
+    /// None: the session had ended or moved on by itself.
     TooLate,
 }
 
@@ -126,7 +121,6 @@ impl Guard {
         }
     }
 
-    /// What can be seen of it.
     pub fn status(&self) -> WatchdogStatus {
         self.lock().clone()
     }
@@ -240,19 +234,19 @@ impl Guard {
             return Ok(None);
         }
         let sessions = self.sessions().await?;
-        let acts = watchdog.judge(&self.settings, &sessions);
+        let verdicts = watchdog.judge(&self.settings, &sessions);
         {
             let mut status = self.lock();
             status.watched = sessions.len();
             status.looked = Some(self.clock.now());
         }
-        for (place, act) in acts {
-            let session = &sessions[place];
+        for verdict in verdicts {
+            let Verdict { session, act } = verdict;
             match self.carry_out(session, act).await {
                 Ok(Effect::Done) => {
-                    watchdog.done(session, act);
+                    watchdog.done(verdict);
                     self.lock().acts += 1;
-                    self.tell(session, act);
+                    self.report(session, act);
                 }
                 Ok(Effect::TooLate) => {}
                 Err(error) => {
@@ -260,7 +254,7 @@ impl Guard {
                     log::error!(part = "watchdog"; "process {} of role {}: {error}", session.process, session.role);
                     if matches!(error, Error::Permanent(_)) {
                         // Otherwise it would be tried and refused at every poll.
-                        watchdog.done(session, act);
+                        watchdog.done(verdict);
                     }
                 }
             }
@@ -268,9 +262,9 @@ impl Guard {
         Ok(watchdog.next_due(&self.settings, &sessions))
     }
 
-    /// Whether this instance is the one that acts, of those that watch the same roles and applications: it holds an
-    /// advisory lock with the one connection that it has. A dry run needs none, and takes it from nobody. `CockroachDB`
-    /// has no such lock; its identifiers make acting twice harmless.
+    /// Whether this instance is the one that acts, of those that watch the same roles and applications: its only
+    /// connection holds an advisory lock. A dry run does without the lock, so it keeps no other instance from acting.
+    /// `CockroachDB` has no such lock; its identifiers make acting twice harmless.
     async fn is_in_charge(&self) -> Result<bool, Error> {
         if self.dry_run {
             return Ok(true);
@@ -289,8 +283,8 @@ impl Guard {
         Ok(held)
     }
 
-    /// The audit line.
-    fn tell(&self, session: &Session, act: Act) {
+    /// Counts the act and writes the audit line.
+    fn report(&self, session: &Session, act: Act) {
         if !self.dry_run {
             self.metrics.acted(act);
         }
@@ -311,7 +305,7 @@ impl Guard {
     /// All sessions that might be watched.
     ///
     /// # Errors
-    /// The database could not be asked.
+    /// The query failed.
     pub async fn sessions(&self) -> Result<Vec<Session>, Error> {
         let rows = sqlx::query_as::<_, Session>(self.database.dialect.sessions())
             .bind(&self.settings.roles)
@@ -321,7 +315,7 @@ impl Guard {
         self.database.bounded(rows).await
     }
 
-    /// Acts on the session, if it is still in the state in which it was seen.
+    /// Acts on the session if its state and statement are still the same.
     ///
     /// # Errors
     /// The database refused.

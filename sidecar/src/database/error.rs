@@ -3,7 +3,6 @@
 
 use super::ACQUIRE_TIMEOUT;
 
-/// What was wrong, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// May succeed later, on a new connection.

@@ -1,10 +1,10 @@
-//! What a statement is, without the values in it: for logs that must not show what users store.
+//! A statement without its values, for logs that must not show users' data.
 
 /// The longest fingerprint, in bytes.
 const LONGEST: usize = 300;
 
-/// `statement` without literals and comments, its blanks made one. What is not understood is left out rather than
-/// shown (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
+/// `statement` without literals and comments, and with each run of whitespace as one blank. What is not understood is
+/// masked (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
 pub fn fingerprint(statement: &str) -> String {
     let mut out = String::new();
     let mut rest = statement;
@@ -13,10 +13,10 @@ pub fn fingerprint(statement: &str) -> String {
             out.push_str("...");
             break;
         }
-        let (length, shown) = token(rest, first);
-        let text = &rest[..length];
-        rest = &rest[length..];
-        match shown {
+        let token = token(rest, first);
+        let text = &rest[..token.length];
+        rest = &rest[token.length..];
+        match token.shown {
             Shown::AsIs => out.push_str(text),
             Shown::Literal => out.push('?'),
             Shown::Blank if !out.is_empty() && !out.ends_with(' ') => out.push(' '),
@@ -27,59 +27,66 @@ pub fn fingerprint(statement: &str) -> String {
     out
 }
 
-/// Whether `c` may stand in a name: whatever is not ASCII may.
+/// Whether `c` may be part of a name. Everything that is not ASCII may.
 const fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
 }
 
-/// How a piece of a statement is shown.
+/// A piece of a statement.
+struct Token {
+    length: usize,
+    shown: Shown,
+}
+
 enum Shown {
     AsIs,
     Literal,
     Blank,
 }
 
-/// The piece at the front of `rest`: its length, and how it is shown.
-fn token(rest: &str, first: char) -> (usize, Shown) {
+/// The token at the start of `rest`.
+fn token(rest: &str, first: char) -> Token {
     let bytes = rest.as_bytes();
-    match first {
+    let (length, shown) = match first {
         _ if first.is_ascii_whitespace() => (first.len_utf8(), Shown::Blank),
         '-' if bytes.get(1) == Some(&b'-') => (
             rest.find('\n').map_or(rest.len(), |end| end + 1),
             Shown::Blank,
         ),
         '/' if bytes.get(1) == Some(&b'*') => (block_comment(bytes), Shown::Blank),
-        // Backslashes may or may not escape a quote: with both readings at once nothing is shown that is a value.
+        // Whether a backslash escapes depends on the server's settings. Masking under both readings never leaks a literal.
         '\'' => (quoted(bytes, 1, b'\''), Shown::Literal),
         '"' => (identifier(bytes), Shown::AsIs),
-        '$' => dollar(rest),
+        '$' => return dollar(rest),
         '0'..='9' => (
             rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_')
                 .unwrap_or(rest.len()),
             Shown::Literal,
         ),
-        _ if is_word(first) => word(rest),
+        _ if is_word(first) => return word(rest),
         _ => (first.len_utf8(), Shown::AsIs),
-    }
+    };
+    Token { length, shown }
 }
 
 /// A word, or a literal that begins with letters: `E'...'`, `B'...'`, `U&'...'`.
-fn word(rest: &str) -> (usize, Shown) {
+fn word(rest: &str) -> Token {
     let end = rest
         .find(|c: char| !is_word(c) && c != '$')
         .unwrap_or(rest.len());
     let bytes = rest.as_bytes();
-    match (&rest[..end], bytes.get(end), bytes.get(end + 1)) {
+    let (length, shown) = match (&rest[..end], bytes.get(end), bytes.get(end + 1)) {
         ("U" | "u", Some(b'&'), Some(b'\'')) => (quoted(bytes, end + 2, b'\''), Shown::Literal),
         (prefix, Some(b'\''), _) if prefix.len() == 1 => {
             (quoted(bytes, end + 1, b'\''), Shown::Literal)
         }
         _ => (end, Shown::AsIs),
-    }
+    };
+    Token { length, shown }
 }
 
-/// A parameter (`$1`), a text in dollar quotes, or a dollar.
-fn dollar(rest: &str) -> (usize, Shown) {
+/// A parameter (`$1`), a string in dollar quotes, or a lone dollar.
+fn dollar(rest: &str) -> Token {
     let tag = rest[1..]
         .find(|c: char| !is_word(c))
         .map_or(rest.len(), |end| end + 1);
@@ -88,9 +95,15 @@ fn dollar(rest: &str) -> (usize, Shown) {
         let end = rest[tag + 1..]
             .find(delimiter)
             .map_or(rest.len(), |end| tag + 1 + end + delimiter.len());
-        return (end, Shown::Literal);
+        return Token {
+            length: end,
+            shown: Shown::Literal,
+        };
     }
-    (tag, Shown::AsIs)
+    Token {
+        length: tag,
+        shown: Shown::AsIs,
+    }
 }
 
 fn identifier(bytes: &[u8]) -> usize {
@@ -107,8 +120,8 @@ fn identifier(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// Where the literal ends whose text begins at `at`. A backslash before a quote leaves open whether the literal
-/// goes on; then all that follows is taken for it.
+/// The end of the literal whose text begins at `at`. After a backslash before a quote, it is unknown whether the literal
+/// continues; then everything that follows counts as part of it.
 fn quoted(bytes: &[u8], mut at: usize, quote: u8) -> usize {
     while at < bytes.len() {
         if bytes[at] == b'\\' && bytes[at..].contains(&quote) && bytes.get(at + 1) == Some(&quote) {

@@ -1,4 +1,4 @@
-//! Limits at the role: settings that the database itself holds each session of a role to.
+//! Limits of roles: settings that the database itself enforces on each session of a role.
 
 use super::connect::Database;
 use super::error::Error;
@@ -15,16 +15,22 @@ pub const SETTINGS: [&str; 3] = [
     "lock_timeout",
 ];
 
-/// A setting of a role. `None`: the role has none of its own.
+/// A setting of a role.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoleSetting {
+    pub role: Identifier,
+    /// The setting's name.
+    pub setting: String,
+}
+
+/// The values of the settings that roles have.
+pub type Values = BTreeMap<RoleSetting, String>;
+
+/// A change of a setting. `None`: it is not set for the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The role.
-    pub role: Identifier,
-    /// The setting.
-    pub setting: String,
-    /// What it is.
+    pub of: RoleSetting,
     pub from: Option<String>,
-    /// What it is to be.
     pub to: Option<String>,
 }
 
@@ -36,11 +42,11 @@ impl Change {
             && (micros(&self.from) != micros(&self.to) || micros(&self.to).is_none())
     }
 
-    /// The statement that makes it so. Both dialects have it
+    /// The statement that makes the change. Both dialects have it
     /// (<https://www.postgresql.org/docs/current/sql-alterrole.html>,
     /// <https://www.cockroachlabs.com/docs/stable/alter-role>).
     pub fn statement(&self) -> String {
-        let (role, setting) = (self.role.quoted(), &self.setting);
+        let (role, setting) = (self.of.role.quoted(), &self.of.setting);
         match &self.to {
             Some(value) => format!(
                 "ALTER ROLE {role} SET {setting} = '{}'",
@@ -51,8 +57,8 @@ impl Change {
     }
 }
 
-/// How long a setting's value is in microseconds. A bare number is milliseconds, as all of [`SETTINGS`] have it
-/// (<https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES>). `None`: another form.
+/// A setting's value in microseconds. A bare number is in milliseconds, the unit of all [`SETTINGS`]
+/// (<https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES>). `None`: it has another form.
 fn micros(value: &str) -> Option<u64> {
     let value = value.trim();
     let end = value
@@ -70,12 +76,13 @@ fn micros(value: &str) -> Option<u64> {
     value[..end].parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// The settings that each role is to have.
-pub fn wanted(
+/// Each limit of each watched role, from its value in `current` to the configured one.
+pub fn changes(
     settings: &WatchdogSettings,
     lock_timeout: Duration,
-) -> Vec<(Identifier, String, String)> {
-    let mut all = Vec::new();
+    current: &Values,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
     for role in &settings.roles {
         let Ok(identifier) = Identifier::new(role) else {
             continue;
@@ -83,34 +90,25 @@ pub fn wanted(
         let limit = settings.limit(settings.class_of_role(role));
         let values = [limit, settings.idle_in_transaction, lock_timeout];
         for (setting, value) in SETTINGS.into_iter().zip(values) {
-            let value = format!("{}ms", value.as_millis());
-            all.push((identifier.clone(), setting.to_owned(), value));
+            let of = RoleSetting {
+                role: identifier.clone(),
+                setting: setting.to_owned(),
+            };
+            changes.push(Change {
+                from: current.get(&of).cloned(),
+                to: Some(format!("{}ms", value.as_millis())),
+                of,
+            });
         }
     }
-    all
+    changes
 }
 
-/// What has to change so that each role has the settings that are wanted.
-pub fn changes(
-    wanted: Vec<(Identifier, String, String)>,
-    current: &BTreeMap<(String, String), String>,
-) -> Vec<Change> {
-    let change = |(role, setting, to): (Identifier, String, String)| Change {
-        from: current
-            .get(&(role.as_str().to_owned(), setting.clone()))
-            .cloned(),
-        to: Some(to),
-        role,
-        setting,
-    };
-    wanted.into_iter().map(change).collect()
-}
-
-/// The settings that roles have, for all databases: by role and setting.
+/// The settings that roles have for all databases.
 ///
 /// # Errors
-/// They could not be read.
-pub async fn current(database: &Database) -> Result<BTreeMap<(String, String), String>, Error> {
+/// The query failed.
+pub async fn current(database: &Database) -> Result<Values, Error> {
     let rows = sqlx::query_as::<_, (String, Vec<String>)>(
         "SELECT r.rolname::text, s.setconfig::text[] FROM pg_catalog.pg_db_role_setting s \
          JOIN pg_catalog.pg_roles r ON r.oid = s.setrole WHERE s.setdatabase = 0",
@@ -118,22 +116,29 @@ pub async fn current(database: &Database) -> Result<BTreeMap<(String, String), S
     .persistent(false)
     .fetch_all(&database.pool);
     let rows = database.bounded(rows).await?;
-    let mut settings = BTreeMap::new();
+    let mut values = Values::new();
     for (role, config) in rows {
+        let Ok(role) = Identifier::new(&role) else {
+            continue;
+        };
         for entry in config {
             if let Some((setting, value)) = entry.split_once('=') {
-                settings.insert((role.clone(), setting.to_owned()), value.to_owned());
+                let of = RoleSetting {
+                    role: role.clone(),
+                    setting: setting.to_owned(),
+                };
+                values.insert(of, value.to_owned());
             }
         }
     }
-    Ok(settings)
+    Ok(values)
 }
 
-/// Settings that roles have for single databases, in words. They come before those for all databases
+/// Settings that roles have for single databases, in words. They take precedence over those for all databases
 /// (<https://www.postgresql.org/docs/current/sql-alterrole.html>).
 ///
 /// # Errors
-/// They could not be read.
+/// The query failed.
 pub async fn overrides(database: &Database, roles: &[String]) -> Result<Vec<String>, Error> {
     let rows = sqlx::query_scalar::<_, String>(
         "SELECT 'in database ' || d.datname || ' role ' || r.rolname || ' has ' || c.entry \
@@ -149,10 +154,10 @@ pub async fn overrides(database: &Database, roles: &[String]) -> Result<Vec<Stri
     database.bounded(rows).await
 }
 
-/// Which of the roles there are not.
+/// Those of the roles that don't exist.
 ///
 /// # Errors
-/// They could not be read.
+/// The query failed.
 pub async fn unknown_roles(database: &Database, roles: &[String]) -> Result<Vec<String>, Error> {
     let known = sqlx::query_scalar::<_, String>(
         "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname = ANY($1)",
@@ -168,7 +173,7 @@ pub async fn unknown_roles(database: &Database, roles: &[String]) -> Result<Vec<
         .collect())
 }
 
-/// Makes the changes, all or none.
+/// Makes all changes or none.
 ///
 /// # Errors
 /// None was made.
@@ -206,12 +211,15 @@ mod tests {
             idle_in_transaction: Duration::from_mins(1),
             terminate_after: None,
         };
-        let key = |role: &str, setting: &str| (role.to_owned(), setting.to_owned());
-        let current = BTreeMap::from([
+        let key = |role: &str, setting: &str| RoleSetting {
+            role: Identifier::new(role).unwrap(),
+            setting: setting.to_owned(),
+        };
+        let current = Values::from([
             (key("app", "statement_timeout"), "10s".to_owned()),
             (key("app", "lock_timeout"), "2s".to_owned()),
         ]);
-        let changes: Vec<Change> = changes(wanted(&settings, Duration::from_secs(2)), &current)
+        let changes: Vec<Change> = changes(&settings, Duration::from_secs(2), &current)
             .into_iter()
             .filter(Change::is_needed)
             .collect();

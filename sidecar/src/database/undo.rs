@@ -1,7 +1,7 @@
 //! The file that says how to undo applied limits.
 
 use super::identifier::Identifier;
-use super::limits::{Change, SETTINGS};
+use super::limits::{Change, RoleSetting, SETTINGS};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fs;
@@ -17,11 +17,10 @@ pub struct UndoFile<'a> {
 /// One setting of one role.
 #[derive(Clone, Debug)]
 pub struct UndoEntry {
-    pub role: Identifier,
-    pub setting: String,
+    pub of: RoleSetting,
     /// The value before the first apply. `None`: it was not set.
     pub before: Option<String>,
-    /// All values that were applied since.
+    /// All values applied since.
     pub applied: Vec<String>,
 }
 
@@ -37,16 +36,13 @@ impl UndoFile<'_> {
             Vec::new()
         };
         for change in changes {
-            let is_it = |known: &&mut UndoEntry| {
-                (&known.role, &known.setting) == (&change.role, &change.setting)
-            };
+            let is_it = |known: &&mut UndoEntry| known.of == change.of;
             let to = change.to.clone().unwrap_or_default();
             match entries.iter_mut().find(is_it) {
                 // Rollback restores the value from before the first apply.
                 Some(known) => known.applied.push(to),
                 None => entries.push(UndoEntry {
-                    role: change.role.clone(),
-                    setting: change.setting.clone(),
+                    of: change.of.clone(),
                     before: change.from.clone(),
                     applied: vec![to],
                 }),
@@ -103,8 +99,8 @@ impl UndoFile<'_> {
 impl UndoEntry {
     fn write(&self) -> Value {
         json!({
-            "role": self.role.as_str(),
-            "setting": self.setting,
+            "role": self.of.role.as_str(),
+            "setting": self.of.setting,
             "before": self.before,
             "applied": self.applied,
         })
@@ -114,8 +110,10 @@ impl UndoEntry {
         let text = |field: &str| entry[field].as_str().map(str::to_owned);
         let applied = entry["applied"].as_array()?.iter();
         Some(Self {
-            role: Identifier::new(&text("role")?).ok()?,
-            setting: text("setting").filter(|it| SETTINGS.contains(&it.as_str()))?,
+            of: RoleSetting {
+                role: Identifier::new(&text("role")?).ok()?,
+                setting: text("setting").filter(|it| SETTINGS.contains(&it.as_str()))?,
+            },
             before: text("before"),
             applied: applied
                 .filter_map(|it| it.as_str().map(str::to_owned))

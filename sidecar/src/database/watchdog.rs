@@ -1,5 +1,5 @@
-//! Which statements have run for too long, and what is to be done about them. Decides only; see
-//! [`activity`](super::activity) for the rest.
+//! Which statements have run too long, and what to do about them. Decides only; see [`activity`](super::activity) for
+//! the rest.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,17 +7,16 @@ use std::time::Duration;
 /// The application name of Levee's own connections, which the watchdog leaves alone.
 pub const APPLICATION_NAME: &str = "levee";
 
-/// How long a statement may take.
+/// Classes of statements; each has a time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Ordinary ones.
     Query,
-    /// Reports and their like.
+    /// Reports and the like.
     LongQuery,
 }
 
 impl Class {
-    /// Its name in metrics, in the configuration and in comments of statements.
+    /// The name in metrics, in the configuration and in comments of statements.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Query => "query",
@@ -26,78 +25,79 @@ impl Class {
     }
 }
 
-/// The label of sessions that were idle in a transaction.
+/// The metrics' class of sessions that were idle in a transaction.
 pub const IDLE_IN_TRANSACTION: &str = "idle_in_transaction";
 
-/// Gives a class to statements of a role or an application.
+/// Gives a class to statements of a role, an application, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The role, if it matters.
+    /// `None`: any.
     pub role: Option<String>,
-    /// The application's name, if it matters.
+    /// `None`: any.
     pub application: Option<String>,
-    /// The class.
     pub class: Class,
 }
 
-/// What is watched, and what is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchdogSettings {
-    /// Whose statements are watched: those of these roles,
+    /// Sessions of these roles are watched,
     pub roles: Vec<String>,
-    /// and those of these applications.
+    /// and sessions of these applications.
     pub applications: Vec<String>,
-    /// How long a statement of [`Class::Query`] may take.
+    /// The limit of [`Class::Query`].
     pub query: Duration,
-    /// How long a statement of [`Class::LongQuery`] may take.
+    /// The limit of [`Class::LongQuery`].
     pub long_query: Duration,
-    /// Classes other than [`Class::Query`]; the first that fits holds. A comment in the statement comes before.
+    /// The first that matches counts. A comment in the statement has precedence.
     pub rules: Vec<Rule>,
     /// How long a session may be idle in a transaction before it is ended.
     pub idle_in_transaction: Duration,
-    /// How long after it was cancelled a statement's session is ended. `None`: never.
+    /// How long after its statement was cancelled a session is ended. `None`: never.
     pub terminate_after: Option<Duration>,
 }
 
-/// What a session does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It executes a statement.
+    /// Executes a statement.
     Active,
-    /// It waits for its client, in a transaction.
+    /// Waits for its client, in a transaction.
     IdleInTransaction,
 }
 
-/// A session of the database, as it was seen.
+/// A session of the database at one poll.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
-    /// What tells this statement from all others: process and start of session and statement.
+    /// Identifies the statement: process, start of the session and start of the statement.
     pub id: String,
-    /// Its process, or what else the database calls it.
+    /// The process, or the identifier that the database has instead.
     pub process: String,
-    /// Who.
     pub role: String,
-    /// What calls itself so.
     pub application: String,
-    /// From where.
+    /// The client's address.
     pub client: String,
-    /// What it does.
     pub state: State,
-    /// For how long, by the clock of the database.
+    /// Time spent in `state`, by the database's clock.
     pub since: Duration,
-    /// The statement, or the last one.
+    /// The current statement, or the last one.
     pub statement: String,
 }
 
-/// What is to be done to a session.
+/// What to do to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// Its statement is cancelled.
+    /// Cancel its statement.
     Cancel(Class),
-    /// It is ended, since cancelling has not helped.
+    /// End it, since cancelling did not help.
     Terminate(Class),
-    /// It is ended, since it is idle in a transaction.
+    /// End it, since it is idle in a transaction.
     EndIdle,
+}
+
+/// An act and the session that it is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict<'a> {
+    pub session: &'a Session,
+    pub act: Act,
 }
 
 impl Act {
@@ -113,34 +113,44 @@ impl Act {
 /// Remembers what was done, so that each statement is acted on and counted once.
 #[derive(Clone, Debug, Default)]
 pub struct Watchdog {
-    /// How long each statement had run when it was acted on.
-    acted: HashMap<String, (Duration, bool)>,
+    /// By [`Session::id`].
+    handled: HashMap<String, Handled>,
+}
+
+/// What was done about a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handled {
+    Cancelled {
+        /// How long it had run.
+        after: Duration,
+    },
+    SessionEnded,
 }
 
 impl Watchdog {
-    /// What is to be done, by what is seen now.
-    pub fn judge(
+    /// What to do about the sessions of one poll.
+    pub fn judge<'a>(
         &mut self,
         settings: &WatchdogSettings,
-        sessions: &[Session],
-    ) -> Vec<(usize, Act)> {
-        // What is not seen any more has ended.
-        self.acted
+        sessions: &'a [Session],
+    ) -> Vec<Verdict<'a>> {
+        // What is missing has ended.
+        self.handled
             .retain(|id, _| sessions.iter().any(|session| session.id == *id));
-        let mut acts = Vec::new();
-        for (place, session) in sessions.iter().enumerate() {
-            if let Some(act) = self.judge_one(settings, session) {
-                acts.push((place, act));
-            }
-        }
-        acts
+        sessions
+            .iter()
+            .filter_map(|session| {
+                let act = self.judge_one(settings, session)?;
+                Some(Verdict { session, act })
+            })
+            .collect()
     }
 
     fn judge_one(&self, settings: &WatchdogSettings, session: &Session) -> Option<Act> {
         if !settings.watches(session) {
             return None;
         }
-        let before = self.acted.get(&session.id).copied();
+        let before = self.handled.get(&session.id).copied();
         if session.state == State::IdleInTransaction {
             let is_due = session.since >= settings.idle_in_transaction && before.is_none();
             return is_due.then_some(Act::EndIdle);
@@ -151,19 +161,20 @@ impl Watchdog {
         let class = settings.class(session);
         match before {
             None => (session.since >= settings.limit(class)).then_some(Act::Cancel(class)),
-            Some((_, true)) => None,
-            Some((cancelled, false)) => {
-                let after = settings.terminate_after?;
-                (session.since.saturating_sub(cancelled) >= after).then_some(Act::Terminate(class))
+            Some(Handled::SessionEnded) => None,
+            Some(Handled::Cancelled { after }) => {
+                let since_cancelled = session.since.saturating_sub(after);
+                let is_due = since_cancelled >= settings.terminate_after?;
+                is_due.then_some(Act::Terminate(class))
             }
         }
     }
 
-    /// How long it is until the first of `sessions` is over its limit, of those that nothing was done to.
+    /// The time until the first of the `sessions` that were not acted on reaches its limit.
     pub fn next_due(&self, settings: &WatchdogSettings, sessions: &[Session]) -> Option<Duration> {
         sessions
             .iter()
-            .filter(|session| settings.watches(session) && !self.acted.contains_key(&session.id))
+            .filter(|session| settings.watches(session) && !self.handled.contains_key(&session.id))
             .filter_map(|session| {
                 let limit = match session.state {
                     State::Active => settings.limit(settings.class(session)),
@@ -175,11 +186,15 @@ impl Watchdog {
             .min()
     }
 
-    /// It was done, and the session was still at what it was seen at.
-    pub fn done(&mut self, session: &Session, act: Act) {
-        let is_ended = !matches!(act, Act::Cancel(_));
-        self.acted
-            .insert(session.id.clone(), (session.since, is_ended));
+    /// Notes that a verdict was carried out.
+    pub fn done(&mut self, Verdict { session, act }: Verdict<'_>) {
+        let handled = match act {
+            Act::Cancel(_) => Handled::Cancelled {
+                after: session.since,
+            },
+            Act::Terminate(_) | Act::EndIdle => Handled::SessionEnded,
+        };
+        self.handled.insert(session.id.clone(), handled);
     }
 }
 
@@ -190,7 +205,7 @@ impl WatchdogSettings {
                 || self.applications.contains(&session.application))
     }
 
-    /// How long statements of `class` may take.
+    /// The time limit of `class`.
     pub const fn limit(&self, class: Class) -> Duration {
         match class {
             Class::Query => self.query,
@@ -211,7 +226,7 @@ impl WatchdogSettings {
         })
     }
 
-    /// The class of a role, whatever it calls itself.
+    /// The class of a role's statements, whatever the application.
     pub fn class_of_role(&self, role: &str) -> Class {
         self.rules
             .iter()
@@ -220,7 +235,7 @@ impl WatchdogSettings {
     }
 }
 
-/// The class that a comment at the front or the end of the statement names: `/* levee: long_query */`.
+/// The class that a comment at the start or the end of the statement names: `/* levee: long_query */`.
 fn tag(statement: &str) -> Option<Class> {
     let statement = statement.trim().trim_end_matches(';').trim_end();
     let front = statement
@@ -240,8 +255,7 @@ fn tag(statement: &str) -> Option<Class> {
     })
 }
 
-/// Whether the statement keeps the database in order, or is how `CockroachDB` replicates and copies it: those take as
-/// long as they take.
+/// Whether the statement maintains the database, or is how `CockroachDB` replicates and copies it: those have no limit.
 fn is_maintenance(statement: &str) -> bool {
     const NAMES: [&str; 13] = [
         "VACUUM",
@@ -303,6 +317,10 @@ mod tests {
         }
     }
 
+    const fn verdict(session: &Session, act: Act) -> Verdict<'_> {
+        Verdict { session, act }
+    }
+
     fn judged(session: &Session) -> Option<Act> {
         Watchdog::default().judge_one(&settings(), session)
     }
@@ -358,16 +376,14 @@ mod tests {
         let settings = settings();
         let mut seen = session("app", "select 1", 5);
         let cancel = Act::Cancel(Class::Query);
-        assert_eq!(
-            watchdog.judge(&settings, std::slice::from_ref(&seen)),
-            [(0, cancel)]
-        );
-        // Not done, since it had ended meanwhile: it is judged again.
-        assert_eq!(
-            watchdog.judge(&settings, std::slice::from_ref(&seen)),
-            [(0, cancel)]
-        );
-        watchdog.done(&seen, cancel);
+        // Twice: as long as it was not carried out, it is judged again.
+        for _ in 0..2 {
+            assert_eq!(
+                watchdog.judge(&settings, std::slice::from_ref(&seen)),
+                [verdict(&seen, cancel)]
+            );
+        }
+        watchdog.done(verdict(&seen, cancel));
         for (since, act) in [
             (6, None),
             (14, None),
@@ -375,9 +391,9 @@ mod tests {
         ] {
             seen.since = since * S;
             let acts = watchdog.judge(&settings, std::slice::from_ref(&seen));
-            assert_eq!(acts.first().map(|(_, act)| *act), act);
+            assert_eq!(acts.first().map(|verdict| verdict.act), act);
         }
-        watchdog.done(&seen, Act::Terminate(Class::Query));
+        watchdog.done(verdict(&seen, Act::Terminate(Class::Query)));
         assert!(
             watchdog
                 .judge(&settings, std::slice::from_ref(&seen))
@@ -385,7 +401,7 @@ mod tests {
         );
         // The next statement of the same connection is another one.
         watchdog.judge(&settings, &[]);
-        assert!(watchdog.acted.is_empty());
+        assert!(watchdog.handled.is_empty());
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use std::cmp::Ordering;
 
-/// How many values were at most how large.
+/// Counts of values by size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// Upper bounds, which grow, each with the number of values up to it. The last, without a bound, is [`count`](Self::count).
+    /// Ascending upper bounds, each with the number of values up to it. Without the one for all, which is
+    /// [`count`](Self::count).
     pub buckets: Vec<(f64, u64)>,
-    /// All values together.
     pub sum: f64,
-    /// How many values.
+    /// The number of values.
     pub count: u64,
 }
 
 impl Histogram {
-    /// Both together. Where their bounds differ, those that both have are left.
+    /// Adds `other`. Only bounds that both have are kept.
     pub fn add(&mut self, other: &Self) {
         self.buckets = self
             .common(other)
@@ -24,7 +24,7 @@ impl Histogram {
         self.count = self.count.saturating_add(other.count);
     }
 
-    /// What came since `earlier`; `None` if that is not an earlier state of this one.
+    /// What was added since `earlier`. `None`: that is not an earlier state of this one.
     pub fn since(&self, earlier: &Self) -> Option<Self> {
         let mut buckets = Vec::with_capacity(self.buckets.len());
         for (bound, own, others) in self.common(earlier) {
@@ -37,8 +37,8 @@ impl Histogram {
         })
     }
 
-    /// The value below which this share of all values is, taken as spread evenly within a bucket. A value beyond the last
-    /// bound is given as that bound. `None` without values.
+    /// The value below which this share of all values is, interpolated linearly within a bucket. Beyond the last bound, it is
+    /// that bound. `None`: there are no values.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         if self.count == 0 {
             return None;

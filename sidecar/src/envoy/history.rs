@@ -1,7 +1,7 @@
-//! What was seen of services before: since when a breaker has been where it is, and how long requests took lately.
+//! What earlier polls saw: since when each breaker has had its state, and how long recent requests took.
 //!
-//! Envoy has neither. The filter counts changes of state, so that a breaker that opened and closed between two looks is
-//! seen to have changed; but not when.
+//! Envoy knows neither. The filter counts changes of state, so a change between two polls is noticed even if the breaker
+//! is back in its old state; but not when it happened.
 
 use super::histogram::Histogram;
 use super::text::Labels;
@@ -11,62 +11,79 @@ use levee_policy::time::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How far back durations go at least, once it has been looked for so long; at most twice that.
+/// The least age of the window of durations, once polls go back that far. The most is twice that.
 pub const WINDOW: Duration = Duration::from_mins(1);
 
-/// What was seen of all services at the last look. Services that are gone are forgotten, so it is not more than Envoy shows.
+/// What polls saw of all services. Services that Envoy no longer shows are forgotten, so this is bounded as Envoy's are.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     services: BTreeMap<String, Seen>,
     last_look: Option<Instant>,
 }
 
-/// Since when a breaker has been where it is.
+/// When a breaker entered its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
-    /// When it was first seen so.
+    /// The first poll that saw the state.
     pub seen: Instant,
-    /// When it was last seen otherwise: the change came between the two. `None`: it was so when it was first looked for.
+    /// The poll before that: the change came between the two. `None`: there was none.
     pub before: Option<Instant>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// The state, and how often it has changed in all.
-    state: Option<(u64, u64)>,
+    state: Option<StateCount>,
     since: Option<Since>,
     durations: Histogram,
-    /// The older of these two is where the window begins. `None`: with Envoy.
-    window: [Option<(Instant, Histogram)>; 2],
+    /// Where the window begins. `None`: at Envoy's start.
+    begin: Option<Mark>,
+    /// Where the next window begins.
+    next_begin: Option<Mark>,
 }
 
-/// How long requests took lately.
+/// A breaker's state, as the filter's gauge has it, and how often it has changed in total.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct StateCount {
+    state: u64,
+    changes: u64,
+}
+
+/// The durations of all requests up to a time.
+#[derive(Clone, Debug)]
+struct Mark {
+    at: Instant,
+    durations: Histogram,
+}
+
+/// How long recent requests took.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lately {
-    /// Of the window.
     pub durations: Histogram,
-    /// Since when. `None`: since Envoy started.
+    /// `None`: since Envoy started.
     pub since: Option<Instant>,
 }
 
 impl History {
-    /// Takes in what was seen `now`.
+    /// Adds a poll.
     pub fn look(&mut self, gateway: &Gateway, now: Instant) {
         let mut before = std::mem::take(&mut self.services);
         let last_look = self.last_look.replace(now);
         let mut changes: BTreeMap<&str, u64> = BTreeMap::new();
         for (labels, value) in series(gateway, filter::TRANSITIONS) {
             let sum = changes.entry(service_of(labels)).or_default();
-            *sum = sum.saturating_add(bits(value));
+            *sum = sum.saturating_add(whole(value));
         }
         for (labels, value) in series(gateway, filter::STATE) {
             let service = service_of(labels);
             let mut seen = before.remove(service).unwrap_or_default();
-            let state = (bits(value), changes.get(service).copied().unwrap_or(0));
+            let state = StateCount {
+                state: whole(value),
+                changes: changes.get(service).copied().unwrap_or(0),
+            };
             if seen.state != Some(state) {
                 let since = Since {
                     seen: now,
-                    // A service that nobody had seen was met since the last look.
+                    // Also for a new service: the filter has met it since the last poll.
                     before: last_look,
                 };
                 seen.since = Some(since);
@@ -74,7 +91,7 @@ impl History {
             }
             self.services.insert(service.to_owned(), seen);
         }
-        // There are several of a service where Envoy has tags of the user's own.
+        // With tags of the user's own, a service has several.
         let mut all: BTreeMap<&str, Histogram> = BTreeMap::new();
         for (labels, durations) in &gateway.durations {
             all.entry(service_of(labels))
@@ -91,22 +108,22 @@ impl History {
         }
     }
 
-    /// Since when the breaker of `service` has been where it is.
+    /// When the breaker of `service` entered its state.
     pub fn since(&self, service: &str) -> Option<Since> {
         self.services.get(service)?.since
     }
 
-    /// How long requests to `service` took lately.
+    /// How long recent requests to `service` took.
     pub fn lately(&self, service: &str) -> Option<Lately> {
         let seen = self.services.get(service)?;
-        let begin = seen.window[0].as_ref();
+        let begin = seen.begin.as_ref();
         let durations = match begin {
-            Some((_, earlier)) => seen.durations.since(earlier)?,
+            Some(mark) => seen.durations.since(&mark.durations)?,
             None => seen.durations.clone(),
         };
         Some(Lately {
             durations,
-            since: begin.map(|(at, _)| *at),
+            since: begin.map(|mark| mark.at),
         })
     }
 }
@@ -114,16 +131,17 @@ impl History {
 impl Seen {
     fn take(&mut self, durations: &Histogram, now: Instant) {
         if durations.since(&self.durations).is_none() {
-            // Envoy has begun anew.
-            self.window = [None, None];
+            // Envoy has restarted.
+            (self.begin, self.next_begin) = (None, None);
         }
         self.durations = durations.clone();
-        match &self.window[1] {
-            Some((at, _)) if now.since(*at) < WINDOW => {}
-            _ => {
-                self.window[0] = self.window[1].take();
-                self.window[1] = Some((now, durations.clone()));
-            }
+        let is_current = |mark: &Mark| now.since(mark.at) < WINDOW;
+        if !self.next_begin.as_ref().is_some_and(is_current) {
+            let mark = Mark {
+                at: now,
+                durations: durations.clone(),
+            };
+            self.begin = self.next_begin.replace(mark);
         }
     }
 }
@@ -143,9 +161,9 @@ fn service_of(labels: &Labels) -> &str {
     labels.get(SERVICE).map_or("", String::as_str)
 }
 
-/// A value that is not negative, as a whole number.
+/// A value that is not negative, as an integer.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn bits(value: f64) -> u64 {
+fn whole(value: f64) -> u64 {
     value as u64
 }
 
@@ -232,7 +250,7 @@ mod tests {
         for (seconds, count, wanted) in [
             (0, 100, (100, None)),
             (5, 110, (110, None)),
-            // The first look is a minute ago: since then.
+            // The first poll was a minute ago: the window begins there.
             (60, 150, (50, Some(0))),
             (119, 160, (60, Some(0))),
             (120, 170, (20, Some(60))),
@@ -263,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envoy_that_has_begun_anew_is_not_compared_with_the_one_before() {
+    fn an_envoy_that_restarted_is_not_compared_with_the_one_before() {
         let mut history = History::default();
         history.look(&durations(100), at(0));
         history.look(&durations(200), at(60));

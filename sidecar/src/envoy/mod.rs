@@ -1,13 +1,13 @@
-//! What Envoy says of itself, for the one page that shows all metrics.
+//! Envoy's own metrics, for the page that shows all metrics and for the status.
 //!
 //! | module | the one thing in it |
 //! |---|---|
-//! | [`scrape`] | reading Envoy's stats, bounded, and once for all who ask at the same time |
+//! | [`scrape`] | reading Envoy's stats, bounded, and shared by all who ask at the same time |
 //! | [`text`] | the text format of Prometheus |
-//! | [`translate`] | what of it is Levee's, in Levee's names and units |
+//! | [`translate`] | what Levee shows of it, in Levee's names and units |
 //! | [`histogram`] | counts below upper bounds |
 //! | [`metrics`] | the metrics of reading Envoy |
-//! | [`history`] | since when a breaker has been where it is, and how long requests took lately |
+//! | [`history`] | when a breaker entered its state, and how long recent requests took |
 
 pub mod histogram;
 pub mod history;

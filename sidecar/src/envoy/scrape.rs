@@ -1,4 +1,4 @@
-//! Reading Envoy's stats: bounded in time and size, one reading at a time, shared by all who ask meanwhile.
+//! Reads Envoy's stats: bounded in time and size, one reading at a time, shared by all who ask in the meantime.
 
 use super::history::History;
 use super::metrics::EnvoyMetrics;
@@ -13,26 +13,22 @@ use std::time::Duration;
 /// How long a reading may take.
 pub const WITHIN: Duration = Duration::from_secs(2);
 
-/// The longest page of Envoy's that is read, in bytes. What is asked for is about 4.4 kB
-/// for a service, so that is enough for 3,800 of them.
+/// The longest page that is read, in bytes. A service takes about 4.4 kB, so this is enough for 3,800.
 pub const LONGEST: usize = 16 * 1024 * 1024;
 
-/// How long anybody waits for one at most: a reading that is under way, and one more.
+/// The longest wait for a reading: the one in progress, and one more.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long a reading is good for those who ask next.
+/// How long a reading is reused.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
-/// How often it is read though nobody asks, so that it is known since when a breaker is open.
+/// The interval of readings that nobody asked for: they show when a breaker opened.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What came of a reading.
 pub type Reading = Result<Arc<Gateway>, Failure>;
 
-/// An Envoy that is read.
 #[derive(Debug)]
 pub struct Envoy {
-    /// Where, and what its clusters are called.
     pub config: config::Envoy,
     clock: Clock,
     metrics: EnvoyMetrics,
@@ -41,7 +37,6 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// One that has not been read.
     pub fn new(config: config::Envoy, metrics: EnvoyMetrics, clock: Clock) -> Self {
         Self {
             config,
@@ -52,10 +47,10 @@ impl Envoy {
         }
     }
 
-    /// What it says now, or said within the last second. Whoever has less patience gets a failure sooner; the
-    /// reading goes on for the others.
+    /// What Envoy reports now, or reported within the last second. After `patience` it fails for this caller; the reading
+    /// goes on for the others.
     pub async fn read(self: &Arc<Self>, patience: Duration) -> Reading {
-        // A task of its own, so that one who leaves does not end what others wait for.
+        // A task of its own, so a caller that leaves does not cancel what others wait for.
         let reading = tokio::spawn(self.clone().read_once());
         let reading = match tokio::time::timeout(patience, reading).await {
             Ok(Ok(reading)) => reading,
@@ -98,7 +93,7 @@ impl Envoy {
         let path = format!("/stats/prometheus?histogram_buckets=cumulative&filter={filter}");
         let page = fetch::get(&self.config.admin, &path, WITHIN, LONGEST).await?;
         let aliases = self.config.aliases.clone();
-        // With very many clusters it takes long enough to keep a thread from what else it serves.
+        // With very many clusters, parsing would block the thread for too long.
         let gateway = tokio::task::spawn_blocking(move || {
             Gateway::read(&String::from_utf8_lossy(&page), &aliases)
         });
@@ -106,12 +101,12 @@ impl Envoy {
         gateway.await.map(Arc::new).map_err(broken)
     }
 
-    /// Looks at what was seen so far.
+    /// Gives access to what was seen so far.
     pub fn with_history<T>(&self, look: impl FnOnce(&mut History) -> T) -> T {
         look(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads it again and again, whether somebody asks or not.
+    /// Reads Envoy at intervals, forever.
     pub async fn watch(self: Arc<Self>) {
         loop {
             let _ = self.read(PATIENCE).await;

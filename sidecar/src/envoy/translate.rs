@@ -1,4 +1,4 @@
-//! Envoy's page becomes what Levee shows of it: the filter's metrics, and durations by service in seconds.
+//! Translates Envoy's metrics page into what Levee shows: the filter's metrics, and durations by service in seconds.
 
 use super::histogram::Histogram;
 use super::text::{self, Labels, Line, read_number};
@@ -6,54 +6,58 @@ use levee_filter::label::label;
 use levee_filter::metrics as filter;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What is asked of Envoy, by its names before tags are taken out of them: about 4 kB for a service, a quarter of all. The
-/// end of a name alone is quickly found; an expression that begins at the cluster takes Envoy three times as long.
-/// `usedonly` is left out, since counters that are still 0 must be seen for their first increase to count.
+/// The metrics that Envoy is asked for, by their names before tags are extracted: about 4 kB per service, a quarter of
+/// all. An expression for the end of a name is fast; one that begins at the cluster takes Envoy three times as long.
+/// Without `usedonly`, since a counter must be seen at 0 for its first increase to count.
 pub const FILTER: &str =
     r"^wasmcustom\.(circuit_breaker_|proxy_request_timeout_total)|\.upstream_rq_time$";
 
-/// The label of Envoy's that says which cluster.
+/// Envoy's label for the cluster.
 const CLUSTER: &str = "envoy_cluster_name";
 
-/// The label of Levee's that says which service.
+/// Levee's label for the service.
 pub const SERVICE: &str = "service";
 
-/// What stands behind a cluster's name in Envoy's metrics for the times of a part of its requests, which are in the whole as
-/// well: the other kind is `zone_`, with the zones that a request came from and went to.
+/// What follows a cluster's name in Envoy's metrics for the times of a subset of its requests. Those requests are also in
+/// the cluster's own times.
 const PARTS: [&str; 3] = ["canary", "external", "internal"];
+
+/// The same for the requests between two zones, whose names follow it.
 const ZONE: &str = "zone_";
 
-/// Milliseconds, as Envoy counts them, in a second.
+/// Envoy's milliseconds per second.
 const MILLIS: f64 = 1000.0;
 
-/// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It only grows.
+pub enum FamilyType {
     Counter,
-    /// It goes up and down.
     Gauge,
 }
 
 /// A metric of the filter.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
-    /// Its name.
     pub name: &'static str,
-    /// What it is.
-    pub kind: Kind,
-    /// What it says.
+    pub of_type: FamilyType,
     pub help: &'static str,
 }
 
 const fn counter(name: &'static str, help: &'static str) -> Family {
-    let kind = Kind::Counter;
-    Family { name, kind, help }
+    let of_type = FamilyType::Counter;
+    Family {
+        name,
+        of_type,
+        help,
+    }
 }
 
 const fn gauge(name: &'static str, help: &'static str) -> Family {
-    let kind = Kind::Gauge;
-    Family { name, kind, help }
+    let of_type = FamilyType::Gauge;
+    Family {
+        name,
+        of_type,
+        help,
+    }
 }
 
 /// All metrics of the filter.
@@ -75,17 +79,17 @@ pub const FAMILIES: [Family; 9] = [
     counter(filter::TIMEOUTS, "Requests that ran out of time."),
 ];
 
-/// What Envoy says, in Levee's names and units.
+/// Envoy's metrics in Levee's names and units.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gateway {
-    /// Values by the name of one of [`FAMILIES`], and by labels.
+    /// By the name of a family in [`FAMILIES`], then by labels.
     pub values: BTreeMap<&'static str, BTreeMap<Labels, f64>>,
-    /// How long requests took, in seconds, by labels.
+    /// Durations of requests in seconds, by labels.
     pub durations: BTreeMap<Labels, Histogram>,
 }
 
 impl Gateway {
-    /// Reads Envoy's page. `aliases` name the service of a cluster, as the filter's do.
+    /// Reads Envoy's page. `aliases` map clusters to services, as the filter's do.
     pub fn read(page: &str, aliases: &BTreeMap<String, String>) -> Self {
         let mut gateway = Self::default();
         let mut times: BTreeMap<(String, Labels), Parts> = BTreeMap::new();
@@ -145,9 +149,9 @@ impl Gateway {
     }
 }
 
-/// What a name says that is one of a cluster's times: the rest of the cluster's name, and the part of a histogram.
+/// Splits the name of a cluster's times into the rest of the cluster's name and the part of a histogram.
 ///
-/// Envoy takes the first word of a cluster's name for its label. Of `auth.default.svc` it makes
+/// Envoy moves the first word of a cluster's name into the label. `auth.default.svc` becomes
 /// `envoy_cluster_default_svc_upstream_rq_time{envoy_cluster_name="auth"}`.
 fn time_of_cluster(name: &str) -> Option<(&str, &str)> {
     let (rest, part) = name
@@ -161,7 +165,7 @@ fn time_of_cluster(name: &str) -> Option<(&str, &str)> {
     Some((rest, part))
 }
 
-/// What `rest` would be the time of a part of, if there is such a cluster: a cluster's own name may end in such a word, too.
+/// The names of which `rest` may be a subset, if there are such clusters. A cluster's own name may end in such a word, too.
 fn wholes_of(rest: &str) -> impl Iterator<Item = &str> {
     let behind = |before: &str| before.is_empty() || before.ends_with('_');
     let of_part = PARTS
@@ -177,10 +181,10 @@ fn wholes_of(rest: &str) -> impl Iterator<Item = &str> {
         .map(|before| before.strip_suffix('_').unwrap_or(before))
 }
 
-/// A histogram as its lines come.
+/// A histogram under construction, line by line.
 #[derive(Debug, Default)]
 struct Parts {
-    /// Bounds as they are written, in milliseconds.
+    /// Bounds in milliseconds, with their counts.
     buckets: Vec<(f64, f64)>,
     sum: f64,
     count: f64,
@@ -212,7 +216,7 @@ fn read_time(
 }
 
 impl Parts {
-    /// In seconds; `None` if it is no histogram: counts that don't grow, or are not whole.
+    /// In seconds. `None`: not a histogram, since counts decrease or are not whole.
     fn histogram(mut self) -> Option<Histogram> {
         self.buckets
             .sort_by(|(one, _), (other, _)| one.total_cmp(other));
@@ -224,7 +228,7 @@ impl Parts {
                 return None;
             }
             last = value;
-            // The one without a bound is the count.
+            // The bucket without a bound is the count.
             if bound.is_finite()
                 && buckets
                     .last()
@@ -244,13 +248,13 @@ impl Parts {
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked to be one
 fn whole(value: f64) -> Option<u64> {
-    /// Above it, floating point leaves numbers out.
+    /// Above it, not every integer has a floating-point number.
     const LARGEST: f64 = 9_007_199_254_740_992.0;
     (value.fract() == 0.0 && (0.0..=LARGEST).contains(&value)).then_some(value as u64)
 }
 
-/// Which service a cluster is, by what Envoy leaves of its name: dots after the first are underscores, as is all that a
-/// metric's name can't have. The names of services and aliases say what they were.
+/// Finds the service of a cluster whose name Envoy has mangled: dots after the first become underscores, like all that a
+/// metric's name can't contain. The names of services and aliases say what they were.
 struct Names<'a> {
     whole: HashMap<(String, String), &'a str>,
     aliases: &'a BTreeMap<String, String>,
@@ -266,7 +270,7 @@ impl<'a> Names<'a> {
         Self { whole, aliases }
     }
 
-    /// Whether a service or an alias has this name.
+    /// Whether a service or an alias has this mangled name.
     fn knows(&self, cluster: &str, rest: &str) -> bool {
         self.whole
             .contains_key(&(cluster.to_owned(), rest.to_owned()))
@@ -287,7 +291,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// What Envoy leaves of a cluster's name: its label, and the rest in the metric's name.
+/// A cluster's name as Envoy mangles it: its label, and the rest in the metric's name.
 fn left_of(name: &str) -> (String, String) {
     let (first, rest) = name.split_once('.').unwrap_or((name, ""));
     let plain = |c: char| {

@@ -104,7 +104,7 @@ impl Wire {
                 continue;
             }
             let at = self.clock.timer(self.session.wake_at());
-            // A timer that is too early is only asked once more; it is set anew when it has fired.
+            // A timer that fires too early is only polled once more; it is set again when it has fired.
             if at < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(at);
             }

@@ -66,7 +66,8 @@ struct Rule<'a> {
     regex: Option<Regex>,
 }
 
-/// A time is known by the label of its cluster, which Envoy's own rule takes out of the name unless it is told otherwise.
+/// Times are matched to clusters by the `envoy.cluster_name` tag, which Envoy's default rule extracts unless configured
+/// otherwise.
 fn time_tags(envoy: &Envoy<'_>, clusters: &[&str], caught: &mut Caught) {
     if envoy.guarded().next().is_none() {
         return;
