@@ -202,13 +202,11 @@ impl Sidecar {
 
     /// Waits until a condition holds, such as one on a page or a state.
     pub fn wait_for(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
-        until_blocking(what, GENEROUS, || {
-            if holds(self) {
-                return Ok(());
-            }
+        let look = || if holds(self) { Ok(()) } else { Err("not yet") };
+        until_blocking(what, GENEROUS, look).map_err(|error| {
             let state = self.state().unwrap_or_default();
             let jobs = self.get("/v1/jobs").unwrap_or_default().1;
-            Err(format!("{state} {jobs} {}", self.log()))
+            Error::new(format!("{error}: {state} {jobs} {}", self.log()))
         })
     }
 

@@ -142,7 +142,8 @@ async fn clients_that_take_no_answer_hold_little_and_are_ended_and_no_breaker_co
     // They end long before the limit of their class, which frees the service too.
     video.wait_in_flight(0).await.unwrap();
     for mut client in crowd.into_clients() {
-        assert_ne!(client.read_to_end(wait::GENEROUS).await, Read::TooLate);
+        let end = client.read_to_end(wait::GENEROUS).await;
+        assert!(matches!(end, Read::Closed | Read::Reset), "{end:?}");
         assert!(client.received().len() < BODY);
     }
     let neutral = [("service", "video"), ("outcome", "neutral")];

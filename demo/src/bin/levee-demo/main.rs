@@ -92,30 +92,34 @@ fn play(scenarios: &[Scenario]) -> Result<bool> {
         println!("\n{number}. {}: {}", scenario.name, scenario.about);
         let took = Stopwatch::start();
         let (without, with) = thread::scope(|scope| {
-            let contrast = scope.spawn(|| (scenario.play)(&mut without));
-            let with = (scenario.play)(&mut with);
-            let broke_off = |_| Err(Error::new("the scenario panicked"));
-            (contrast.join().unwrap_or_else(broke_off), with)
+            let without = scope.spawn(|| (scenario.play)(&mut without));
+            let with = scope.spawn(|| (scenario.play)(&mut with));
+            let panicked = |_| Err(Error::new("the scenario panicked"));
+            (
+                without.join().unwrap_or_else(panicked),
+                with.join().unwrap_or_else(panicked),
+            )
         });
-        let (without, with) = (
-            or_broken_off("without Levee", without),
-            or_broken_off("with Levee", with),
-        );
+        let broke_off = without.is_err() || with.is_err();
         let result = Played {
             name: scenario.name,
-            without,
-            with,
+            without: shown("without Levee", without),
+            with: shown("with Levee", with),
         };
         print!("{result}");
         println!("   played in {:.1} s", took.elapsed().as_secs_f64());
         played.push(result);
+        if broke_off {
+            // It may have left a fault behind, which the next one would be blamed for.
+            break;
+        }
     }
     print!("\n{}", table(&played));
     Ok(played.len() == scenarios.len() && played.iter().all(Played::is_as_it_should_be))
 }
 
-/// A scenario that could not be played to its end shows nothing; the others go on.
-fn or_broken_off(system: &str, report: Result<Report>) -> Report {
+/// A scenario that could not be played to its end shows nothing.
+fn shown(system: &str, report: Result<Report>) -> Report {
     report.unwrap_or_else(|error| {
         eprintln!("error: {system}: {error}");
         Report::default()
