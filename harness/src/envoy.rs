@@ -20,7 +20,7 @@ use crate::clock::Stopwatch;
 use crate::envoy_config::EnvoyConfig;
 use crate::error::{Context, Error, Result};
 use crate::metrics::Metrics;
-use crate::process::{Process, Signal, last_lines, not_ready};
+use crate::process::{Process, Signal, last_lines};
 use crate::tool::file_from;
 use crate::wait;
 
@@ -361,10 +361,7 @@ async fn until_ready(process: &mut Process, files: &Files) -> Result<(SocketAddr
             Ok(ready) => return Ok(ready),
             Err(seen) => seen,
         };
-        process.check_alive("Envoy didn't start", || files.log())?;
-        if waited.elapsed() > START {
-            return Err(not_ready("Envoy", START, &seen, &files.log()));
-        }
+        process.may_become_ready("Envoy", waited, START, &seen, || files.log())?;
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -146,12 +146,28 @@ impl Process {
                 Ok(found) => return Ok(found),
                 Err(seen) => seen,
             };
-            self.check_alive(&format!("{what} didn't start"), &log)?;
-            if waited.elapsed() > bound {
-                return Err(not_ready(what, bound, &seen, &log()));
-            }
+            self.may_become_ready(what, waited, bound, &seen, &log)?;
             thread::sleep(PAUSE);
         }
+    }
+
+    /// An error if it has ended, or if the bound of a wait for `what` is over.
+    pub(crate) fn may_become_ready(
+        &mut self,
+        what: &str,
+        waited: Stopwatch,
+        bound: Duration,
+        seen: &impl Display,
+        log: impl Fn() -> String,
+    ) -> Result<()> {
+        self.check_alive(&format!("{what} didn't start"), &log)?;
+        if waited.elapsed() > bound {
+            return Err(Error::new(format!(
+                "{what} wasn't ready within {bound:?} ({seen}). Its log ends with:\n{}",
+                end_of_log(&log())
+            )));
+        }
+        Ok(())
     }
 
     /// An error if it has ended: `what`, its exit status and the end of its log.
@@ -268,8 +284,8 @@ impl Process {
         self.family().map(processor::cpu_time).sum()
     }
 
-    /// Resident memory of it and its children, in KiB.
-    pub fn resident_kib(&self) -> u64 {
+    /// Resident memory of it and its children, in KiB. An error if one has ended.
+    pub fn resident_kib(&self) -> io::Result<u64> {
         self.family().map(processor::resident_kib).sum()
     }
 
@@ -292,14 +308,6 @@ impl Drop for Process {
             self.end();
         }
     }
-}
-
-/// An error for what is running and did not become ready in time.
-pub(crate) fn not_ready(what: &str, bound: Duration, seen: &impl Display, log: &str) -> Error {
-    Error::new(format!(
-        "{what} wasn't ready within {bound:?} ({seen}). Its log ends with:\n{}",
-        end_of_log(log)
-    ))
 }
 
 /// The end of a log, indented: of its errors, if Envoy wrote any.

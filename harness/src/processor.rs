@@ -76,12 +76,12 @@ fn duration(time: libc::timespec) -> Result<Duration> {
     Ok(Duration::new(time.tv_sec.cast_unsigned(), nanos))
 }
 
-/// Resident memory of a process (`VmRSS` of `proc_pid_status(5)`), in KiB. 0 if it has ended.
-pub fn resident_kib(id: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+/// Resident memory of a process (`VmRSS` of `proc_pid_status(5)`), in KiB. An error if it has ended.
+pub fn resident_kib(id: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.ok_or_else(|| Error::other(format!("no VmRSS of process {id}: has it ended?")))
 }
 
 #[cfg(test)]
@@ -104,9 +104,9 @@ mod tests {
     fn time_and_memory_are_those_of_the_process() {
         let own = std::process::id();
         assert!(cpu_time(own).unwrap() > Duration::ZERO);
-        assert!(resident_kib(own) > 0);
+        assert!(resident_kib(own).unwrap() > 0);
         // Linux gives out ids below 2^22 (`proc_sys_kernel(5)`).
         assert!(cpu_time(1 << 22).is_err());
-        assert_eq!(resident_kib(1 << 22), 0);
+        assert!(resident_kib(1 << 22).is_err());
     }
 }

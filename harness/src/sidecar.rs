@@ -203,20 +203,28 @@ impl Sidecar {
     /// Waits until a condition holds, such as one on a page or a state.
     pub fn wait_for(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
         let look = || if holds(self) { Ok(()) } else { Err("not yet") };
-        until_blocking(what, GENEROUS, look).map_err(|error| {
-            let state = self.state().unwrap_or_default();
-            let jobs = self.get("/v1/jobs").unwrap_or_default().1;
-            Error::new(format!("{error}: {state} {jobs} {}", self.log()))
-        })
+        until_blocking(what, GENEROUS, look).map_err(|error| self.with_its_state(&error))
     }
 
-    /// Its resident memory, in kilobytes.
-    pub fn memory_kb(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
-            .context("read the sidecar's /proc/PID/status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.ok_or_else(|| Error::new(format!("no VmRSS in:\n{status}")))
+    /// Waits until the value of a counter or gauge, named as for [`Self::metric`], holds. Fails at once if there is none.
+    pub fn wait_for_metric(&self, name: &str, holds: impl Fn(u64) -> bool) -> Result<()> {
+        until_blocking(name, GENEROUS, || match self.metric(name) {
+            Ok(value) if holds(value) => Ok(Ok(())),
+            Ok(value) => Err(value),
+            Err(missing) => Ok(Err(missing)),
+        })
+        .map_err(|error| self.with_its_state(&error))?
+    }
+
+    fn with_its_state(&self, error: &Error) -> Error {
+        let state = self.state().unwrap_or_default();
+        let jobs = self.get("/v1/jobs").unwrap_or_default().1;
+        Error::new(format!("{error}: {state} {jobs} {}", self.log()))
+    }
+
+    /// Its resident memory, in KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        self.process.resident_kib().context("the sidecar's memory")
     }
 
     /// Sends it `SIGTERM`, without waiting.

@@ -161,12 +161,7 @@ fn a_run_is_asked_for_on_the_command_line() {
     let sidecar = Sidecar::at(&postgres, "levee", SLOW).unwrap();
     assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").unwrap().0, 202);
     sidecar
-        .wait_for("progress", |sidecar| {
-            sidecar
-                .metric("job_rows_total{job=\"auth_cleanup\"}")
-                .unwrap()
-                > 0
-        })
+        .wait_for_metric("job_rows_total{job=\"auth_cleanup\"}", |value| value > 0)
         .unwrap();
     let (code, out, _) = levee(&["job", "run", "auth_cleanup"]);
     assert_eq!(code, Some(3), "{out}");

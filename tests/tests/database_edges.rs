@@ -408,12 +408,10 @@ fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
         .unwrap();
     transaction.rollback().expect("an end");
     sidecar
-        .wait_for("the run to end", |sidecar| {
-            sidecar
-                .metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}")
-                .unwrap()
-                == 1
-        })
+        .wait_for_metric(
+            "job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}",
+            |value| value == 1,
+        )
         .unwrap();
     assert_eq!(postgres.expired_tokens().unwrap(), 0);
 }
@@ -449,12 +447,10 @@ fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted
         .unwrap();
     assert_eq!(postgres.expired_tokens().unwrap(), 10);
     sidecar
-        .wait_for("the run to end", |sidecar| {
-            sidecar
-                .metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}")
-                .unwrap()
-                == 1
-        })
+        .wait_for_metric(
+            "job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}",
+            |value| value == 1,
+        )
         .unwrap();
     assert_eq!(postgres.expired_tokens().unwrap(), 0);
 

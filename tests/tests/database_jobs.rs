@@ -257,12 +257,10 @@ fn a_database_that_restarts_in_mid_run_is_waited_for() {
         })
         .unwrap();
     sidecar
-        .wait_for("the run to end", |sidecar| {
-            sidecar
-                .metric("job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}")
-                .unwrap()
-                == 1
-        })
+        .wait_for_metric(
+            "job_runs_total{job=\"auth_cleanup\",outcome=\"done\"}",
+            |value| value == 1,
+        )
         .unwrap();
     // A batch whose commit was not confirmed may have been committed.
     let counted = rows(&sidecar);

@@ -397,9 +397,7 @@ fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
         "{code} {took:?}"
     );
     let ended = "db_sessions_terminated_total{database=\"app\"}";
-    sidecar
-        .wait_for("the count", |sidecar| sidecar.metric(ended).unwrap() == 1)
-        .unwrap();
+    sidecar.wait_for_metric(ended, |value| value == 1).unwrap();
     assert_eq!(timeouts(&sidecar, "query"), 1, "it is one statement");
 }
 
@@ -531,11 +529,8 @@ fn a_database_that_was_away_is_watched_again() {
     );
     postgres.stop().unwrap();
     sidecar
-        .wait_for("its failure", |sidecar| {
-            sidecar
-                .metric("db_watchdog_failed_total{database=\"app\"}")
-                .unwrap()
-                > 0
+        .wait_for_metric("db_watchdog_failed_total{database=\"app\"}", |value| {
+            value > 0
         })
         .unwrap();
     assert!(

@@ -225,11 +225,9 @@ fn database_deletes_what_expired_and_cancels_what_hangs() {
         .batch_execute("/* levee: long_query */ SELECT pg_sleep(3)")
         .expect("long queries may take 30 s");
     sidecar
-        .wait_for("the count", |sidecar| {
-            sidecar
-                .metric("db_query_timeout_total{class=\"query\",database=\"app\"}")
-                .unwrap()
-                == 1
-        })
+        .wait_for_metric(
+            "db_query_timeout_total{class=\"query\",database=\"app\"}",
+            |value| value == 1,
+        )
         .unwrap();
 }

@@ -207,11 +207,10 @@ fn a_stop_under_load_loses_no_reply_that_was_owed() {
     let mut idle = sidecar.client().unwrap();
     idle.ask("PING").unwrap();
     sidecar
-        .wait_for("traffic", |s| {
-            s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
-                .unwrap()
-                > 500
-        })
+        .wait_for_metric(
+            "circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}",
+            |value| value > 500,
+        )
         .unwrap();
     sidecar.terminate();
     for client in clients {

@@ -147,7 +147,7 @@ fn very_many_very_small_commands_are_not_all_taken_in() {
     let mut redis = Redis::start().unwrap();
     let sidecar =
         Sidecar::before(redis.address, "breaker: {mode: disabled}\ndeadline: 20s").unwrap();
-    let before = sidecar.memory_kb().unwrap();
+    let before = sidecar.resident_kib().unwrap();
     redis.signal(Signal::Stop).unwrap();
     let address = sidecar.address().unwrap();
     let clients: Vec<_> = (0..CLIENTS)
@@ -171,7 +171,7 @@ fn very_many_very_small_commands_are_not_all_taken_in() {
         .into_iter()
         .map(|client| client.join().expect("a client that is held up"))
         .collect();
-    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
+    let grown = sidecar.resident_kib().unwrap().saturating_sub(before);
     println!("{grown} kB for {} clients", clients.len());
     assert!(grown < CLIENTS as u64 * 4 * 1024, "{grown} kB");
     redis.signal(Signal::Continue).unwrap();

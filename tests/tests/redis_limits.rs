@@ -75,7 +75,7 @@ fn large_values_pass_as_they_are_and_are_not_held() {
     const LENGTH: usize = 64 << 20;
     let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "deadline: 20s").unwrap();
-    let before = sidecar.memory_kb().unwrap();
+    let before = sidecar.resident_kib().unwrap();
     let mut client = sidecar.client().unwrap();
     let value: Vec<u8> = (0..LENGTH).map(|at| b"levee"[at * at % 5]).collect();
     client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${LENGTH}\r\n").as_bytes());
@@ -93,7 +93,7 @@ fn large_values_pass_as_they_are_and_are_not_held() {
         client.command("GET a");
     }
     thread::sleep(Duration::from_millis(500));
-    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
+    let grown = sidecar.resident_kib().unwrap().saturating_sub(before);
     assert!(
         grown < 8 * 1024,
         "{grown} kB for values of {} kB",
@@ -105,7 +105,7 @@ fn large_values_pass_as_they_are_and_are_not_held() {
 fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memory() {
     let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "").unwrap();
-    let before = sidecar.memory_kb().unwrap();
+    let before = sidecar.resident_kib().unwrap();
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let mut random = levee_policy::random::SplitMix64::new(seed);
@@ -153,7 +153,7 @@ fn whatever_clients_send_ends_in_an_error_or_a_closed_connection_and_little_memo
         assert!(client.is_closed().unwrap());
     }
     assert_eq!(sidecar.client().unwrap().ask("PING").unwrap(), "+PONG\r\n");
-    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
+    let grown = sidecar.resident_kib().unwrap().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} kB");
     assert!(!sidecar.log().contains("panicked"));
 }
@@ -174,14 +174,14 @@ fn whatever_an_upstream_sends_ends_in_an_error_or_a_closed_connection_and_little
         "breaker: {mode: disabled}",
     )
     .unwrap();
-    let before = sidecar.memory_kb().unwrap();
+    let before = sidecar.resident_kib().unwrap();
     for _ in 0..count {
         let mut client = sidecar.client().unwrap();
         client.command("INCR a");
         let mut bytes = Vec::new();
         client.read_to_end(&mut bytes, b"-ERR levee: ");
     }
-    let grown = sidecar.memory_kb().unwrap().saturating_sub(before);
+    let grown = sidecar.resident_kib().unwrap().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} kB");
     assert!(!sidecar.log().contains("panicked"));
 }

@@ -93,11 +93,10 @@ fn a_redis_that_is_away_for_600_ms_shows_no_client_an_error() {
     let load = Load::start(sidecar.address().unwrap(), 30);
     // The budget is a share of the commands: this many cover 30 clients with their pipelines.
     sidecar
-        .wait_for("traffic", |s| {
-            s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
-                .unwrap()
-                > 4000
-        })
+        .wait_for_metric(
+            "circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}",
+            |value| value > 4000,
+        )
         .unwrap();
     redis.stop();
     thread::sleep(Duration::from_millis(600));

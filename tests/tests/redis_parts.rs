@@ -39,11 +39,10 @@ fn who_waits_for_redis_is_not_idle() {
         Some("*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n")
     );
     sidecar
-        .wait_for("the count", |s| {
-            s.metric("redis_proxy_connections_refused_total{reason=\"idle\",upstream=\"x\"}")
-                .unwrap()
-                >= 2
-        })
+        .wait_for_metric(
+            "redis_proxy_connections_refused_total{reason=\"idle\",upstream=\"x\"}",
+            |value| value >= 2,
+        )
         .unwrap();
 }
 
@@ -149,11 +148,10 @@ fn a_stop_amid_pipelines_executes_nothing_that_it_does_not_answer() {
         .map(|_| thread::spawn(move || pipelines(address)))
         .collect();
     sidecar
-        .wait_for("traffic", |s| {
-            s.metric("circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}")
-                .unwrap()
-                > 5000
-        })
+        .wait_for_metric(
+            "circuit_breaker_requests_total{outcome=\"success\",service=\"redis:x\"}",
+            |value| value > 5000,
+        )
         .unwrap();
     sidecar.terminate();
     let replies: u64 = clients

@@ -249,7 +249,7 @@ fn measure_starts(bench: &Bench, kinds: &[Started], rounds: usize) -> Result<Vec
                 starts.times_ms.push(envoy.start.as_secs_f64() * 1e3);
                 starts
                     .memory_mib
-                    .push(mebibytes(envoy.process.resident_kib()));
+                    .push(mebibytes(envoy.process.resident_kib()?));
             }
         }
     }

@@ -1,8 +1,7 @@
 //! A service's latency at its database, with and without a cleanup job running.
 
-use super::{Options, build_sidecar};
+use super::{Options, build_sidecar, run_of};
 use crate::failure::Failure;
-use crate::machine::cargo;
 use crate::postgres;
 use crate::project::Project;
 use crate::run::succeed;
@@ -10,16 +9,8 @@ use crate::run::succeed;
 pub fn database(project: &Project, options: &Options) -> Result<(), Failure> {
     let postgres = postgres::programs(project)?;
     let levee = build_sidecar(project)?;
-    let mut run = cargo();
-    run.current_dir(&project.root)
-        .args([
-            "run",
-            "--locked",
-            "--quiet",
-            "--package=levee-bench-database",
-            "--",
-        ])
-        .arg(if options.quick { "1" } else { "5" })
+    let mut run = run_of(project, "levee-bench-database");
+    run.arg(if options.quick { "1" } else { "5" })
         .env("POSTGRES_BIN_PATH", postgres)
         .env("LEVEE_BIN", levee);
     succeed(&mut run, "the measurement failed")

@@ -12,6 +12,7 @@ use crate::project::Project;
 use crate::run::succeed;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The measurements.
 #[derive(Subcommand)]
@@ -45,6 +46,14 @@ pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
         Bench::Gateway(options) => gateway::gateway(project, options),
         Bench::Policy(options) => policy::policy(project, options),
     }
+}
+
+/// The command that runs the program of a bench of the workspace.
+fn run_of(project: &Project, package: &str) -> Command {
+    let mut run = cargo();
+    run.current_dir(&project.root)
+        .args(["run", "--locked", "--quiet", "--package", package, "--"]);
+    run
 }
 
 /// Builds the sidecar for release and returns its path.

@@ -1,9 +1,9 @@
 //! Redis: directly, through the sidecar, through Envoy. `bench/redis/` measures; this builds and finds what it needs.
 
-use super::{Options, build_sidecar};
+use super::{Options, build_sidecar, run_of};
 use crate::envoy;
 use crate::failure::Failure;
-use crate::machine::{self, cargo};
+use crate::machine;
 use crate::project::Project;
 use crate::run::succeed;
 use crate::tools;
@@ -20,17 +20,8 @@ pub fn redis(project: &Project, options: &Options) -> Result<(), Failure> {
     } else {
         ("5", "400000")
     };
-    let mut run = cargo();
-    run.current_dir(&project.root)
-        .args([
-            "run",
-            "--locked",
-            "--quiet",
-            "--package=levee-bench-redis",
-            "--",
-            rounds,
-            commands,
-        ])
+    let mut run = run_of(project, "levee-bench-redis");
+    run.args([rounds, commands])
         .env("REDIS_SERVER_PATH", server)
         .env("REDIS_BENCHMARK_PATH", benchmark)
         .env("ENVOY_PATH", envoy)

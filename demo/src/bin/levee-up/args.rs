@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use levee_harness::host_port::HostPort;
+
+use crate::failure::Failure;
 
 /// Starts Envoy with Levee's filter in front of demonstration services, or of your own, until Ctrl-C.
 ///
@@ -62,6 +65,18 @@ pub struct Args {
     /// Keeps Envoy's log, the access log and the sidecar's log in this folder. Otherwise they go when it ends.
     #[arg(long, value_name = "FOLDER")]
     pub log_dir: Option<PathBuf>,
+}
+
+impl Args {
+    /// The folder of `--log-dir`, made if it is missing.
+    pub fn log_folder(&self) -> Result<Option<PathBuf>, Failure> {
+        let Some(folder) = &self.log_dir else {
+            return Ok(None);
+        };
+        let failed = |error| Failure::Other(format!("--log-dir {}: {error}", folder.display()));
+        fs::create_dir_all(folder).map_err(failed)?;
+        folder.canonicalize().map(Some).map_err(failed)
+    }
 }
 
 /// A service and where it is.

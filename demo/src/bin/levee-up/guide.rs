@@ -4,14 +4,14 @@ use std::env;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use levee_harness::envoy::Envoy;
 use levee_harness::postgres::{self, Postgres};
 
 use crate::args::Upstream;
-use crate::gateway::Gateway;
 use crate::sidecar::{Plan, Sidecar};
 
 /// Where everything is, and what to try.
-pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
+pub fn text(gateway: &Envoy, services: &[Upstream], demo: bool) -> String {
     let mut text = String::new();
     let (address, admin) = (gateway.address(), gateway.admin());
     let _ = writeln!(text, "\nThe gateway is up. Ctrl-C ends it.\n");
@@ -30,8 +30,8 @@ pub fn text(gateway: &Gateway, services: &[Upstream], demo: bool) -> String {
     let _ = writeln!(
         text,
         "  logs      {}\n            {}\n",
-        gateway.access_log().display(),
-        gateway.log().display()
+        gateway.access_log().path().display(),
+        gateway.log_file().display()
     );
 
     let Some(first) = services.first() else {
@@ -147,7 +147,7 @@ fn psql() -> PathBuf {
 /// Where the database of the demonstration services is, and what to try with it; or why it is not there.
 pub fn database(
     plan: &Plan,
-    gateway: &Gateway,
+    gateway: &Envoy,
     sidecar: Option<&Sidecar>,
     database: Option<&Postgres>,
 ) -> String {

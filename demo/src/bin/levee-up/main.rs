@@ -11,6 +11,7 @@ mod redis;
 mod sidecar;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,10 +19,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use args::Args;
 use demo::Demo;
 use failure::Failure;
-use gateway::Gateway;
 use levee_harness::postgres::Postgres;
 use ports::check_free;
 use sidecar::{Plan, Sidecar};
+
+/// How often to check that all that was started is alive.
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -54,11 +57,12 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let plan = Plan::make(args, with_demo)?;
     check_free(args.listen, "the gateway", "--listen")?;
     check_free(args.admin, "Envoy's admin interface", "--admin")?;
+    let log_folder = args.log_folder()?;
     let database = match &plan.database {
         Ok(()) => Some(start_database().await?),
         Err(_) => None,
     };
-    let mut sidecar = Sidecar::start(args, &plan, database.as_ref()).await?;
+    let mut sidecar = Sidecar::start(args, &plan, database.as_ref(), log_folder.clone()).await?;
     let demo = if with_demo {
         let url = database.as_ref().map(|database| database.url_of("app"));
         let redis = sidecar.as_ref().and_then(|sidecar| sidecar.listen);
@@ -69,19 +73,19 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     let services = demo
         .as_ref()
         .map_or_else(|| args.upstreams.clone(), Demo::upstreams);
-    let mut gateway = Gateway::start(args, &services).await?;
+    let mut gateway = gateway::start(args, &services, log_folder).await?;
     print!("{}", guide::text(&gateway, &services, demo.is_some()));
     print!("{}", guide::redis(&plan, sidecar.as_ref()));
     if with_demo {
         let text = guide::database(&plan, &gateway, sidecar.as_ref(), database.as_ref());
         print!("{text}");
     }
-    match &mut sidecar {
-        Some(sidecar) => tokio::select! {
-            ended = gateway.until_it_ends() => ended,
-            ended = sidecar.until_it_ends() => ended,
-        },
-        None => gateway.until_it_ends().await,
+    loop {
+        gateway.check_alive().map_err(Failure::other)?;
+        if let Some(sidecar) = &mut sidecar {
+            sidecar.check_alive().await?;
+        }
+        tokio::time::sleep(CHECK_EVERY).await;
     }
 }
 

@@ -4,7 +4,6 @@ use std::env;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use levee_harness::host_port::HostPort;
 use levee_harness::postgres::{self, Postgres};
@@ -13,12 +12,8 @@ use levee_harness::sidecar::{self, Start};
 
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::gateway::log_folder;
 use crate::ports::check_free;
 use crate::redis::Redis;
-
-/// The pause between two looks whether it is alive.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A running sidecar. Dropping it ends it, and the Redis that was started for it.
 #[derive(Debug)]
@@ -97,6 +92,7 @@ impl Sidecar {
         args: &Args,
         plan: &Plan,
         database: Option<&Postgres>,
+        log_folder: Option<PathBuf>,
     ) -> Result<Option<Self>, Failure> {
         let Some(levee) = plan.levee.clone() else {
             return Ok(None);
@@ -115,7 +111,7 @@ impl Sidecar {
         let yaml = configuration(args, upstream.as_ref(), database);
         let start = Start {
             program: Some(levee),
-            log_folder: log_folder(args)?,
+            log_folder,
         };
         let start = move || sidecar::Sidecar::start_with(&yaml, &start);
         let process = tokio::task::spawn_blocking(start).await;
@@ -147,14 +143,12 @@ impl Sidecar {
         self.redis.as_ref().map(Redis::address)
     }
 
-    /// Waits until it ends, which it shouldn't. The temporary Redis may; it comes back.
-    pub async fn until_it_ends(&mut self) -> Result<(), Failure> {
-        loop {
-            self.process.check_alive().map_err(Failure::other)?;
-            if let Some(redis) = &mut self.redis {
-                redis.bring_back().await?;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+    /// An error if it has ended. The temporary Redis may end: it is started again.
+    pub async fn check_alive(&mut self) -> Result<(), Failure> {
+        self.process.check_alive().map_err(Failure::other)?;
+        match &mut self.redis {
+            Some(redis) => redis.bring_back().await,
+            None => Ok(()),
         }
     }
 }
