@@ -11,6 +11,7 @@ use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
 use levee_harness::process::{self, Process, Signal};
 use levee_harness::raw::{Crowd, RawConnection, Read};
 use levee_harness::wait;
+use levee_harness::web_socket::Socket;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_millis(300);
@@ -211,6 +212,21 @@ async fn an_upgraded_connection_is_silent_or_echoes() {
     assert_eq!(echo.read_status(wait::GENEROUS).await, Ok(101));
     echo.send("ping").await.unwrap();
     assert_eq!(echo.read_until(b"ping", wait::GENEROUS).await, Read::Found);
+}
+
+#[tokio::test]
+async fn a_web_socket_client_gets_its_messages_back() {
+    let backend = Backend::start().unwrap();
+    backend.always(Behaviour::UpgradeAndEcho);
+    let mut socket = Socket::open(backend.address(), "/").await.unwrap();
+    // For the key of the RFC's example, section 1.3.
+    assert_eq!(
+        socket.headers["sec-websocket-accept"],
+        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    );
+    socket.send("hello").await.unwrap();
+    assert_eq!(socket.next().await.unwrap().as_deref(), Some("hello"));
+    socket.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -114,6 +114,19 @@ pub enum Class {
     VeryLong,
 }
 
+impl Class {
+    /// Its name in the filter's configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Medium => "medium",
+            Self::Default => "default",
+            Self::Long => "long",
+            Self::VeryLong => "very_long",
+        }
+    }
+}
+
 impl FromStr for Upstream {
     type Err = String;
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use levee_harness::envoy::{Envoy, Start};
 use levee_harness::envoy_config::EnvoyConfig;
 use serde_json::json;
@@ -78,12 +77,8 @@ fn configuration(args: &Args, services: &[Upstream]) -> Result<EnvoyConfig, Fail
                 names.join(", ")
             )));
         }
-        let class = chosen
-            .class
-            .to_possible_value()
-            .expect("no class is hidden");
         config = config.plugin(
-            &json!({"services": {&chosen.service: {"timeouts": {"class": class.get_name()}}}}),
+            &json!({"services": {&chosen.service: {"timeouts": {"class": chosen.class.name()}}}}),
         );
     }
     Ok(config)
