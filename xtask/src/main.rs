@@ -8,6 +8,7 @@ mod failure;
 mod fetch;
 mod instructions;
 mod machine;
+mod part;
 mod pins;
 mod postgres;
 mod project;

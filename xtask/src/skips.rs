@@ -4,8 +4,8 @@ use crate::callgrind::{self, Callgrind};
 use crate::failure::Failure;
 use crate::instructions;
 use crate::machine;
+use crate::part::Part;
 use crate::postgres;
-use crate::test::Part;
 use crate::tools;
 use std::path::PathBuf;
 

@@ -6,12 +6,13 @@ use crate::envoy;
 use crate::failure::Failure;
 use crate::instructions;
 use crate::machine::cargo;
+use crate::part::Part;
 use crate::postgres;
 use crate::project::Project;
 use crate::run::{build_filter, build_native, succeed};
 use crate::skips::{self, Skip};
 use crate::tools;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum as _};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,25 +37,6 @@ const APART: [(&str, &[&str]); 3] = [
     // Without libFuzzer, which requires a C++ compiler.
     ("fuzz", &["--all-targets", "--no-default-features"]),
 ];
-
-/// A part of the tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Part {
-    /// Formatting, of the benches and fuzz targets too
-    Fmt,
-    /// Lints, natively and for WebAssembly, of the benches and fuzz targets too
-    Clippy,
-    /// Licences, sources and advisories of the dependencies
-    Deny,
-    /// Unit tests, natively
-    Unit,
-    /// The instructions that the decisions take
-    Instructions,
-    /// The decisions in both kinds of WebAssembly, under node
-    Wasm,
-    /// End to end, with a real Envoy, a real Redis and a real database
-    E2e,
-}
 
 /// How a part ended, unless it failed.
 enum Outcome {

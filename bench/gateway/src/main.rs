@@ -9,14 +9,16 @@ mod growth;
 mod load;
 mod matrix;
 mod measure;
+mod part;
 mod report;
 mod tools;
 mod variant;
 
+use crate::part::Part;
 use crate::report::{Machine, Report};
 use crate::tools::Tools;
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum as _};
 use levee_harness::processor;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,19 +45,6 @@ struct Options {
     /// Rounds in which each case is measured
     #[arg(long)]
     rounds: Option<usize>,
-}
-
-/// A part that can be measured separately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// CPU per good request, one worker
-    Cpu,
-    /// CPU per request while a service fails, one worker
-    Failure,
-    /// Latencies at a fixed rate, one worker
-    Latency,
-    /// The same with two workers
-    Workers,
 }
 
 fn parse_build(text: &str) -> Result<(String, PathBuf)> {

@@ -1,9 +1,9 @@
 //! Which combinations are measured: the informative ones, in a quarter of an hour on two CPUs.
 
-use crate::Part;
 use crate::backend::Backend;
 use crate::client::Protocol;
 use crate::measure::{Case, Expected, Plan, Proxies};
+use crate::part::Part;
 use crate::report::Report;
 use crate::tools::Tools;
 use crate::variant::{Place, Variant};

@@ -6,7 +6,9 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use sqlx::Row;
 
-use super::{Failure, Service, id, text};
+use super::failure::Failure;
+use super::input::{id, text};
+use super::service::Service;
 
 pub(super) async fn start(
     State(service): State<Service>,

@@ -1,148 +1,73 @@
-//! Faults on demand.
+//! The active fault, and the requests it affects.
 
-use std::future::pending;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
 
-use axum::Json;
-use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::Response;
-use serde_json::{Value, json};
+/// How the service treats all its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Fault {
+    None,
+    /// Answers 500.
+    Fail,
+    /// Never answers.
+    Hang,
+}
 
-use super::{Failure, Service};
+impl Fault {
+    const ALL: [Self; 3] = [Self::None, Self::Fail, Self::Hang];
 
-/// The longest delay that a request can ask for.
-const LONGEST_DELAY: Duration = Duration::from_mins(10);
-
-const WELL: u8 = 0;
-const FAILING: u8 = 1;
-const HANGING: u8 = 2;
+    /// The name in `GET /demo/state`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fail => "fail",
+            Self::Hang => "hang",
+        }
+    }
+}
 
 /// The active fault, and the requests so far.
 #[derive(Default)]
 pub(super) struct Faults {
-    kind: AtomicU8,
+    active: AtomicU8,
     requests: AtomicU64,
     in_flight: AtomicU64,
 }
 
 impl Faults {
+    pub(super) fn active(&self) -> Fault {
+        let active = self.active.load(Ordering::Relaxed);
+        let mut all = Fault::ALL.into_iter();
+        all.find(|fault| *fault as u8 == active)
+            .unwrap_or(Fault::None)
+    }
+
+    pub(super) fn activate(&self, fault: Fault) {
+        self.active.store(fault as u8, Ordering::Relaxed);
+    }
+
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request.
+    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
 }
 
-/// Counts a request while it is in progress, even if its client has left.
-struct InFlight(Service);
+/// Counts a request as in flight until it is dropped, even if the client has left.
+pub(super) struct InFlight(Arc<Faults>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.0.faults.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Applies the active fault, or the one that the query asks for.
-pub(super) async fn apply(
-    State(service): State<Service>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let faults = &service.0.faults;
-    faults.requests.fetch_add(1, Ordering::Relaxed);
-    faults.in_flight.fetch_add(1, Ordering::Relaxed);
-    let _in_flight = InFlight(service.clone());
-    let asked = Asked::from_query(request.uri().query().unwrap_or_default());
-    tokio::time::sleep(asked.delay).await;
-    let failing = match faults.kind.load(Ordering::Relaxed) {
-        HANGING => pending().await,
-        kind => kind == FAILING,
-    };
-    let status = if failing {
-        asked.status.or(Some(StatusCode::INTERNAL_SERVER_ERROR))
-    } else {
-        asked.status
-    };
-    let mut response = next.run(request).await;
-    if let Some(status) = status {
-        *response.status_mut() = status;
-    }
-    response
-}
-
-/// `fail`, `hang` or `recover`.
-pub(super) async fn switch(
-    State(service): State<Service>,
-    Path(fault): Path<String>,
-) -> Result<Json<Value>, Failure> {
-    let kind = match fault.as_str() {
-        "recover" => WELL,
-        "fail" => FAILING,
-        "hang" => HANGING,
-        _ => return Err(Failure::NotFound("fault: there are fail, hang and recover")),
-    };
-    service.0.faults.kind.store(kind, Ordering::Relaxed);
-    Ok(state(State(service)).await)
-}
-
-/// The requests so far.
-pub(super) async fn state(State(service): State<Service>) -> Json<Value> {
-    let faults = &service.0.faults;
-    Json(json!({
-        "service": service.0.name,
-        "fault": match faults.kind.load(Ordering::Relaxed) { WELL => "none", FAILING => "fail", _ => "hang" },
-        "requests": faults.requests(),
-        "in_flight": faults.in_flight.load(Ordering::Relaxed),
-    }))
-}
-
-/// The fault that a query asks for. Invalid values are ignored.
-#[derive(Debug, Default, PartialEq)]
-struct Asked {
-    status: Option<StatusCode>,
-    delay: Duration,
-}
-
-impl Asked {
-    fn from_query(query: &str) -> Self {
-        let mut asked = Self::default();
-        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            match name {
-                "status" => {
-                    asked.status = value
-                        .parse()
-                        .ok()
-                        .filter(|status| (200..=599).contains(status))
-                        .and_then(|status| StatusCode::from_u16(status).ok());
-                }
-                "delay" => {
-                    asked.delay = humantime::parse_duration(value)
-                        .unwrap_or_default()
-                        .min(LONGEST_DELAY);
-                }
-                _ => {}
-            }
-        }
-        asked
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Asked, LONGEST_DELAY};
-    use axum::http::StatusCode;
-    use std::time::Duration;
-
-    #[test]
-    fn what_a_request_asks_for_is_bounded() {
-        let asked = Asked::from_query("x=1&status=503&delay=250ms");
-        let wanted = Asked {
-            status: Some(StatusCode::SERVICE_UNAVAILABLE),
-            delay: Duration::from_millis(250),
-        };
-        assert_eq!(asked, wanted);
-        assert_eq!(Asked::from_query("status=99&delay=soon"), Asked::default());
-        assert_eq!(Asked::from_query("delay=1year").delay, LONGEST_DELAY);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -6,7 +6,9 @@ use axum::http::StatusCode;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 
-use super::{Failure, Service, id, text};
+use super::failure::Failure;
+use super::input::{id, text};
+use super::service::Service;
 
 const SESSION_SECONDS: u64 = 3600;
 

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::failure::Failure;
 
 /// Between two events.
 const EVENT_EVERY: Duration = Duration::from_millis(50);

@@ -1,6 +1,6 @@
 //! Redis: directly, through the sidecar, through Envoy. `bench/redis/` measures; this builds and finds what it needs.
 
-use super::{Options, build_sidecar, run_of};
+use super::measurement::{self, Options};
 use crate::envoy;
 use crate::failure::Failure;
 use crate::machine;
@@ -14,13 +14,13 @@ pub fn redis(project: &Project, options: &Options) -> Result<(), Failure> {
         Failure::Missing("redis-benchmark is missing. Install it (Debian: redis-tools)".to_owned())
     })?;
     let envoy = envoy::program(project)?;
-    let levee = build_sidecar(project)?;
+    let levee = measurement::build_sidecar(project)?;
     let (rounds, commands) = if options.quick {
         ("1", "40000")
     } else {
         ("5", "400000")
     };
-    let mut run = run_of(project, "levee-bench-redis");
+    let mut run = measurement::program(project, "levee-bench-redis");
     run.args([rounds, commands])
         .env("REDIS_SERVER_PATH", server)
         .env("REDIS_BENCHMARK_PATH", benchmark)
