@@ -1,7 +1,7 @@
 //! Reading JSON field by field, so that one mistake does not hide the next.
 //!
-//! A [`Section`] hands out its fields by name and type. What is of the wrong type or out of range
-//! is noted and counts as absent; what nobody asked for is noted at the end.
+//! A [`Section`] returns its fields by name and type. A field of the wrong type or out of range is
+//! recorded as a mistake and treated as absent; unknown fields are recorded at the end.
 
 use crate::ConfigError;
 use levee_policy::ratio::Ratio;
@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The longest text that a field may hold, in bytes.
+/// The longest string that a field may have, in bytes.
 const MAX_TEXT: usize = 64 * 1024;
 
-/// Reads `value` by `read`; the result counts only if there were no mistakes.
+/// Reads `value` with `read`. Returns the result, or all mistakes if there were any.
 pub fn read<T>(
     value: &Value,
     read: impl FnOnce(&mut Section<'_>) -> T,
@@ -68,12 +68,12 @@ pub struct Section<'a> {
 }
 
 impl Section<'_> {
-    /// Whether the configuration does not have it.
+    /// Whether the section is missing from the configuration.
     pub const fn is_absent(&self) -> bool {
         self.is_absent
     }
 
-    /// Notes a mistake at `field`, or in the section itself where that is empty.
+    /// Records a mistake at `field`, or in the section itself if `field` is empty.
     pub fn error(&mut self, field: &str, message: &str) {
         let path = if field.is_empty() {
             self.path.clone()
@@ -86,19 +86,19 @@ impl Section<'_> {
         });
     }
 
-    /// Whether `field` is there, right or wrong.
+    /// Whether `field` has a value, valid or not.
     pub fn has(&self, field: &str) -> bool {
         self.fields.get(field).is_some_and(|value| !value.is_null())
     }
 
-    /// Notes a mistake if `field` is not there.
+    /// Records a mistake if `field` is missing.
     pub fn require(&mut self, field: &str, what: &str) {
         if !self.fields.contains_key(field) {
             self.error(field, &format!("is missing: {what}"));
         }
     }
 
-    /// An object within this one. `read` is called even where there is none.
+    /// A nested object. `read` is called even if it is missing.
     pub fn section<T>(
         &mut self,
         field: &'static str,
@@ -165,7 +165,7 @@ impl Section<'_> {
         self.list(field, &mut read)
     }
 
-    /// An object whose values are anything; the caller says what is wrong with them.
+    /// An object with values of any type, which the caller checks.
     pub fn values(&mut self, field: &'static str) -> Vec<(String, Value)> {
         let entries = self.object(field).into_iter().flatten();
         entries
@@ -173,7 +173,6 @@ impl Section<'_> {
             .collect()
     }
 
-    /// True or false.
     pub fn flag(&mut self, field: &'static str) -> Option<bool> {
         let value = self.get(field)?;
         if value.as_bool().is_none() {
@@ -182,7 +181,7 @@ impl Section<'_> {
         value.as_bool()
     }
 
-    /// An object whose values are texts.
+    /// An object whose values are strings.
     pub fn texts(&mut self, field: &'static str) -> Vec<(String, String)> {
         let Some(entries) = self.object(field) else {
             return Vec::new();
@@ -196,14 +195,14 @@ impl Section<'_> {
         texts
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub fn words(&mut self, field: &'static str) -> Vec<String> {
         let items = self.items(field);
         let check = |(place, item)| self.check_text(&format!("{field}[{place}]"), item);
         items.iter().enumerate().filter_map(check).collect()
     }
 
-    /// A list of texts, numbers and truth values, as texts.
+    /// A list of strings, numbers and booleans, as strings.
     pub fn scalars(&mut self, field: &'static str) -> Vec<String> {
         let items = self.items(field);
         let check = |(place, item): (usize, &Value)| match item {
@@ -214,13 +213,13 @@ impl Section<'_> {
         items.iter().enumerate().filter_map(check).collect()
     }
 
-    /// A text that is not empty.
+    /// A string that is not empty.
     pub fn text(&mut self, field: &'static str) -> Option<String> {
         let value = self.get(field)?;
         self.check_text(field, value)
     }
 
-    /// A text that may be empty.
+    /// A string that may be empty.
     pub fn text_or_empty(&mut self, field: &'static str) -> Option<String> {
         match self.get(field)? {
             Value::String(text) if text.is_empty() => Some(String::new()),
@@ -270,7 +269,7 @@ impl Section<'_> {
         None
     }
 
-    /// A whole number. Envoy turns every number into floating point: 5.0 is 5.
+    /// A whole number. Envoy turns every number into floating point, so 5.0 is accepted as 5.
     pub fn integer(&mut self, field: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
         let value = self.get(field)?;
         let right = format!("a whole number from {} to {}", range.start(), range.end());
@@ -289,13 +288,12 @@ impl Section<'_> {
         number
     }
 
-    /// A number of things.
     pub fn size(&mut self, field: &'static str, range: RangeInclusive<u32>) -> Option<usize> {
         self.integer(field, range)
             .and_then(|number| usize::try_from(number).ok())
     }
 
-    /// A share. Envoy makes a text of a fraction when it reads YAML: "0.5" is 0.5.
+    /// A ratio. Envoy turns a fraction in YAML into a string, so "0.5" is accepted as 0.5.
     pub fn ratio(&mut self, field: &'static str) -> Option<Ratio> {
         let value = self.get(field)?;
         let number = value
@@ -308,7 +306,7 @@ impl Section<'_> {
         ratio
     }
 
-    /// One of several words.
+    /// One of the given words.
     pub fn choice<T: Copy>(&mut self, field: &'static str, words: &[(&str, T)]) -> Option<T> {
         let value = self.get(field)?;
         let found = words.iter().find(|(word, _)| value.as_str() == Some(word));
@@ -346,7 +344,7 @@ impl Section<'_> {
                 None
             }
             other => {
-                self.wrong(field, other, "a text \"...\"");
+                self.wrong(field, other, "a string \"...\"");
                 None
             }
         }
@@ -372,7 +370,7 @@ impl<'a> Section<'a> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
-    /// The items of a list; none if there is no list.
+    /// The items of a list, empty if it is missing.
     fn items(&mut self, field: &'static str) -> &'a [Value] {
         match self.get(field) {
             None => &[],
@@ -395,7 +393,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A value in an error message: short, whatever was written.
+/// A value for an error message, shortened if it is long.
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

@@ -1,8 +1,9 @@
-//! The five scenarios of the audited system, each as a function that plays it on a [`Stack`] and says what was seen.
+//! The five scenarios, each as a function that plays it on a [`Stack`] and reports what was seen.
 //!
-//! A scenario is played with Levee, where all must hold, and without it, where each promise must break: so what holds,
-//! holds because of Levee.
+//! A scenario is played with Levee, where all must hold, and without it, where each promise must break: so what holds
+//! does so because of Levee.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::thread;
 use std::time::Duration;
@@ -160,7 +161,7 @@ fn fact(wanted: impl Display, seen: impl Display, holds: bool) -> Fact {
     }
 }
 
-/// Looks until it holds, or for long enough. What was seen last.
+/// Polls until it holds or the time is up; returns the last observation.
 fn eventually<T>(look: impl FnMut() -> Result<(T, bool)>) -> Result<(T, bool)> {
     within(GENEROUS, look)
 }
@@ -211,17 +212,25 @@ impl Display for Answered {
             slowest,
         } = self;
         if answers.is_empty() {
-            return write!(f, "none of {clients} was answered within {PATIENCE:?}");
+            return write!(f, "0 of {clients} answered within {PATIENCE:?}");
         }
-        let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-        statuses.sort_unstable();
-        statuses.dedup();
+        let statuses: BTreeSet<u16> = answers.iter().map(|answer| answer.status).collect();
         write!(
             f,
-            "{} of {clients} answered ({statuses:?}), the last after {:.2} s",
+            "{} of {clients} answered ({}), the last after {:.2} s",
             answers.len(),
+            listed(&statuses),
             slowest.as_secs_f64()
         )
+    }
+}
+
+/// `all 500`, or `200, 504`.
+fn listed(statuses: &BTreeSet<u16>) -> String {
+    let texts: Vec<String> = statuses.iter().map(u16::to_string).collect();
+    match texts.as_slice() {
+        [only] => format!("all {only}"),
+        several => several.join(", "),
     }
 }
 
@@ -246,7 +255,7 @@ pub const ALL: [Scenario; 5] = [
     },
     Scenario {
         name: "Redis down",
-        about: "Redis restarts while a session is asked for; then it hangs, and eight clients ask",
+        about: "Redis restarts while clients read a session; then it hangs, and eight clients ask",
         play: redis_down,
     },
     Scenario {
@@ -261,7 +270,7 @@ pub const ALL: [Scenario; 5] = [
     },
     Scenario {
         name: "stale calls pile up",
-        about: "1,000 calls ring or are active for 25 hours, 100 for 23, and one is new",
+        about: "1,000 calls have been ringing or active for 25 hours, 100 for 23, and one is new",
         play: stale_calls,
     },
 ];
@@ -336,7 +345,7 @@ pub fn database_slow(stack: &mut Stack) -> Result<Report> {
     let wanted = format!("{bound:?} later no statement waits for the lock");
     report.promise(wanted, format!("{left} wait"), holds);
     let status = stack.get(&session).0;
-    report.always("sessions go on meanwhile", status, status == 200);
+    report.always("sessions keep working meanwhile", status, status == 200);
     let labels = [("database", "app"), ("class", "query")];
     report.counter(stack, &before, "db_query_timeout_total", &labels, 1)?;
     lock.rollback().context("the end of the lock")?;
@@ -399,13 +408,13 @@ pub fn redis_down(stack: &mut Stack) -> Result<Report> {
         let holds = next.all_within(AT_ONCE);
         Ok((next, holds))
     })?;
-    let wanted = "soon all services hear at once that Redis does not answer";
+    let wanted = "soon all services get an error at once";
     report.promise(wanted, &next, holds);
     let labels = [("service", "redis:sessions")];
     report.gauge(stack, "circuit_breaker_state", &labels, 1)?;
     report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5)?;
     let status = stack.get(&call).0;
-    report.always("calls go on meanwhile", status, status == 200);
+    report.always("calls keep working meanwhile", status, status == 200);
     stack.redis.signal(Signal::Continue)?;
     normal_again(&mut report, stack, &session, &["auth", "redis:sessions"])?;
     Ok(report)
@@ -429,11 +438,15 @@ pub fn backend_down(stack: &mut Stack) -> Result<Report> {
         .iter()
         .filter(|answer| answer.is_refusal())
         .count();
-    let wanted = format!("the next {CROWD} are refused at once, without a call of the service");
+    let wanted = format!("the next {CROWD} are refused at once, without a call to the service");
     let seen = format!("{next}, {refused} refused");
     report.promise(wanted, seen, next.all_within(AT_ONCE) && refused == CROWD);
     let status = stack.get(&session).0;
-    report.always("the other services go on meanwhile", status, status == 200);
+    report.always(
+        "the other services keep working meanwhile",
+        status,
+        status == 200,
+    );
     let labels = [("service", "video")];
     report.gauge(stack, "circuit_breaker_state", &labels, 1)?;
     report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5)?;
@@ -581,6 +594,12 @@ mod tests {
         } else {
             format!("{},{:03}", number / 1_000, number % 1_000)
         }
+    }
+
+    #[test]
+    fn one_status_of_all_answers_is_named_as_such() {
+        assert_eq!(listed(&BTreeSet::from([500])), "all 500");
+        assert_eq!(listed(&BTreeSet::from([504, 200])), "200, 504");
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn the_sixth_request_after_five_failures_is_refused_and_says_why() {
 }
 
 #[test]
-fn refused_clients_are_told_different_times() {
+fn refused_clients_get_different_retry_times() {
     let mut gateway = Gateway::new(1, "");
     open(&mut gateway);
     let times: std::collections::BTreeSet<String> = (0..50)

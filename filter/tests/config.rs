@@ -99,7 +99,7 @@ fn all_mistakes_are_reported_at_once_with_their_paths() {
         "breaker.consecutive_failure: is not known here; known are: consecutive_failures,",
         "timeouts.class: is \"quick\"; it must be one of \"short\", \"medium\",",
         "timeouts.rules[0]: has no condition",
-        "timeouts.rules[1].path_prefix: is 7; it must be a text",
+        "timeouts.rules[1].path_prefix: is 7; it must be a string",
         "timeouts.rules[1].class: is missing",
         "services.auth.breaker.half_open.max_in_flight: is 17; it must be a whole number from 1 to 16",
         "services.chat: is 5; it must be an object",

@@ -42,11 +42,11 @@ fn envoys_address_is_a_host_and_a_port_and_aliases_are_names() {
             "envoy.admin",
             "after the port",
         ),
-        ("{admin: 9901}", "envoy.admin", "must be a text"),
+        ("{admin: 9901}", "envoy.admin", "must be a string"),
         (
             "{admin: 'http://e:1', aliases: {a: 1}}",
             "envoy.aliases.a",
-            "must be a text",
+            "must be a string",
         ),
         (
             "{admin: 'http://e:1', every: 1s}",
@@ -155,7 +155,7 @@ fn all_mistakes_about_a_database_are_reported_at_once() {
         ("database.jobs.d.where", "just one of"),
         ("database.jobs.d.set", "is missing"),
         ("database.jobs.e.where[0]", "just one of"),
-        ("database.jobs.e.set.a", "must be a text"),
+        ("database.jobs.e.set.a", "must be a string"),
         ("database.jobs.e.set", "has no meaning"),
         ("database.jobs.f.where", "is empty"),
         ("database.jobs.g.set", "again and again"),

@@ -121,7 +121,7 @@ fn a_breaker_that_is_open_and_all_else_is_shown() {
     assert!(line("auth ").contains(" closed "), "{text}");
     assert!(line("sessions ").contains(" closed "), "{text}");
     assert!(line("auth_cleanup ").contains(" done "), "{text}");
-    assert!(line("WATCHDOG").contains("looked "), "{text}");
+    assert!(line("WATCHDOG").contains("polled "), "{text}");
     // Services are in the order of the screen: open breakers come first.
     assert!(text.find("\nvideo ") < text.find("\nauth "), "{text}");
     let (_, json) = status(admin, &["--json"]);

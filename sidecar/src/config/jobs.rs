@@ -224,7 +224,7 @@ fn read_assignments(s: &mut Section<'_>) -> Vec<Assignment> {
             Some(value) => assignments.push(Assignment { column, value }),
             None => s.error(
                 &path,
-                "must be a text, a number, true, false, null, {ago: 0s} or {seconds_since: column}",
+                "must be a string, a number, true, false, null, {ago: 0s} or {seconds_since: column}",
             ),
         }
     }

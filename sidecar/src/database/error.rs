@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transient_errors_are_told_from_permanent_ones() {
+    fn transient_errors_are_distinguished_from_permanent_ones() {
         let text = String::new();
         for (codes, error) in [
             (

@@ -146,7 +146,7 @@ impl Builder {
             Items::Object { entries, key } => match key.take() {
                 None => {
                     let text = node.text().ok_or_else(|| {
-                        wrong(line, "a key that is a list or an object; it must be a text")
+                        wrong(line, "a key that is a list or an object; it must be a string")
                     })?;
                     let text = text.to_owned();
                     *key = Some(Key { text, line });
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_told_with_its_line() {
+    fn invalid_yaml_is_reported_with_its_line() {
         for (text, line) in [
             ("a: 1\nb: [1,\n", 3),
             ("a: 1\n---\nb: 1\n", 2),

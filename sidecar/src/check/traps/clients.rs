@@ -1,4 +1,4 @@
-//! Traps about headers by which clients could steer Envoy.
+//! Traps about headers by which clients could control Envoy.
 
 use super::trap::{Caught, Trap};
 use crate::check::at::At;
@@ -10,7 +10,8 @@ pub(super) const TRAPS: &[Trap] = &[
     Trap::warning("fallback-route", fallback_route),
 ];
 
-/// Envoy obeys `x-envoy-` headers of internal clients. It must count all clients as external, or remove the headers early.
+/// Envoy obeys `x-envoy-` headers of internal clients. It must count all clients as external, or remove the headers early:
+/// the filter overwrites only those for the two time limits.
 fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
     const RIGHT: &str =
         "or remove x-envoy- by early_header_mutation_extensions as envoy/gateway.yaml does";
@@ -22,7 +23,7 @@ fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
             let at = manager.at.get("use_remote_address");
             caught.at(
                 at.as_ref().unwrap_or(&manager.at),
-                format!("without use_remote_address every client counts as internal, and may set retries and timeouts by headers (x-envoy-max-retries, ...); set use_remote_address: true, {RIGHT}"),
+                format!("without use_remote_address every client counts as internal, and may control Envoy's retries, for example, by x-envoy- headers (x-envoy-max-retries, ...); set use_remote_address: true, {RIGHT}"),
             );
         }
         if let Some(internal) = manager.at.get("internal_address_config") {
@@ -31,7 +32,7 @@ fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
             if has_any {
                 caught.at(
                     &internal,
-                    format!("clients at these addresses may set retries and timeouts by headers (x-envoy-max-retries, ...); leave it out, {RIGHT}"),
+                    format!("clients at these addresses may control Envoy's retries, for example, by x-envoy- headers (x-envoy-max-retries, ...); leave it out, {RIGHT}"),
                 );
             }
         }

@@ -54,23 +54,30 @@ fn row(job: &Job) -> Vec<String> {
     ]
 }
 
+/// `1 session`, `2 sessions`.
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 pub fn watchdog(watchdog: Option<&Watchdog>) -> Vec<String> {
     let Some(watchdog) = watchdog else {
         return Vec::new();
     };
-    let looked = match watchdog.looked_seconds_ago {
-        Some(ago) => format!("looked {} ago", long_time(ago)),
-        None => "has not looked".to_owned(),
+    let polled = match watchdog.looked_seconds_ago {
+        Some(ago) => format!("polled {} ago", long_time(ago)),
+        None => "has not polled yet".to_owned(),
     };
     let mut line = format!(
-        "WATCHDOG  {looked}, {} sessions watched, {} acts",
-        watchdog.watched, watchdog.acts
+        "WATCHDOG  {polled}, {} watched, {}",
+        counted(watchdog.watched, "session"),
+        counted(watchdog.acts, "action")
     );
     if watchdog.dry_run {
         line += " (dry run: only logged)";
     }
     if watchdog.stands_by {
-        line += ", stands by: another instance acts";
+        line += ", on standby: another instance acts";
     }
     let mut lines = vec![line];
     lines.extend(

@@ -17,7 +17,7 @@ pub fn render(status: &Status, width: usize) -> Vec<String> {
     if let Some(problem) = &status.sidecar.problem {
         lines.push(format!("sidecar: UNREADABLE, it {problem}"));
         lines.push(
-            "         Nothing can be said of services, Redis, jobs and the watchdog.".to_owned(),
+            "         Nothing is known of services, Redis, jobs and the watchdog.".to_owned(),
         );
     } else {
         lines.push(envoy(status));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it_looks_so() {
+    fn all_parts_are_rendered() {
         let wanted = "\
 levee 0.2.0 at http://127.0.0.1:9464    2026-01-01T00:00:00Z
 envoy:    read at http://127.0.0.1:9901
@@ -243,7 +243,7 @@ auth_cleanup             done 1m05s ago    in 58m20s      20      1020         0
 video_cleanup (dry run)  failed 2d07h ago  late by 30s     0         0         2
 video_cleanup: permission denied
 
-WATCHDOG  looked 0s ago, 3 sessions watched, 1 acts (dry run: only logged)
+WATCHDOG  polled 0s ago, 3 sessions watched, 1 action (dry run: only logged)
 watchdog: lacks pg_signal_backend";
         assert_eq!(render(&all(), 200).join("\n"), wanted);
     }
@@ -271,7 +271,7 @@ watchdog: lacks pg_signal_backend";
     }
 
     #[test]
-    fn what_can_not_be_read_is_said_with_the_reason() {
+    fn what_can_not_be_read_is_shown_with_the_reason() {
         let sidecar = Status {
             sidecar: source("http://127.0.0.1:9464", Some("can't be reached: refused")),
             ..Status::default()
@@ -280,7 +280,7 @@ watchdog: lacks pg_signal_backend";
             render(&sidecar, 200).join("\n"),
             "levee at http://127.0.0.1:9464\n\
              sidecar: UNREADABLE, it can't be reached: refused\n         \
-             Nothing can be said of services, Redis, jobs and the watchdog."
+             Nothing is known of services, Redis, jobs and the watchdog."
         );
         let mut envoy = all();
         envoy.envoy.problem = Some("answered with status 500".to_owned());
@@ -296,7 +296,7 @@ watchdog: lacks pg_signal_backend";
     }
 
     #[test]
-    fn what_is_not_configured_is_said() {
+    fn what_is_not_configured_is_shown_as_such() {
         let nothing = Status {
             sidecar: source("http://127.0.0.1:9464", None),
             ..Status::default()
