@@ -482,6 +482,7 @@ async fn modes_do_what_they_say() {
         }
         if refused_when_well {
             assert_eq!(video.requests(), 0);
+            video.check_only_http().unwrap();
         }
     }
 }

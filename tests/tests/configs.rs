@@ -130,8 +130,10 @@ async fn the_tls_listener_serves_both_protocols_and_bounds_the_handshake() {
         .send("GET /v1/auth/x HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    plain.read_to_end(wait::GENEROUS).await;
+    let end = plain.read_to_end(wait::GENEROUS).await;
+    assert!(matches!(end, Read::Closed | Read::Reset), "{end:?}");
     assert_eq!(auth.requests(), 2, "nothing passes without TLS");
+    auth.check_only_http().unwrap();
 }
 
 #[tokio::test]
@@ -307,6 +309,7 @@ async fn slow_and_silent_clients_are_let_go() {
     let mut idle = RawConnection::open(envoy.address()).await.unwrap();
     assert_eq!(idle.read_to_end(wait::GENEROUS).await, Read::Closed);
     assert_eq!(auth.requests(), 0);
+    auth.check_only_http().unwrap();
 }
 
 #[tokio::test]

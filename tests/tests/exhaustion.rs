@@ -61,6 +61,7 @@ async fn a_gateway_short_of_memory_refuses_requests_and_no_breaker_counts_them()
         .unwrap();
     assert_eq!(line.number("status"), Some(503), "{line:?}");
     assert_eq!(video.requests(), before, "the service was left alone");
+    video.check_only_http().unwrap();
     assert_eq!(envoy.ask_admin("/ready").await.unwrap().status, 200);
 
     press("0.1");

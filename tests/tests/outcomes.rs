@@ -215,6 +215,7 @@ async fn another_filters_answer_is_neutral() {
     assert_eq!(aborted.send(envoy.address()).await.unwrap().status, 503);
     counts(&envoy, "video", [0.0; 3], NEUTRAL, "another filter's 503").await;
     assert_eq!(video.requests(), 0);
+    video.check_only_http().unwrap();
 }
 
 #[tokio::test]

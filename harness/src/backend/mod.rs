@@ -185,6 +185,17 @@ impl Backend {
         last.ok_or_else(|| Error::new("the backend has seen no request"))
     }
 
+    /// An error if anything came that is not HTTP. No request is counted for it, so a test that something does not come, or
+    /// comes unharmed, checks this too.
+    pub fn check_only_http(&self) -> Result<()> {
+        match &lock(&self.shared.seen).not_http {
+            Some(what) => Err(Error::new(format!(
+                "the backend got what is not HTTP: {what}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until what it saw `fits`.
     pub async fn wait_until(&self, what: &str, fits: impl Fn(&Seen) -> bool) -> Result<()> {
         wait::until_now(&format!("the backend to see {what}"), wait::GENEROUS, || {
