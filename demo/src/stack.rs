@@ -21,7 +21,7 @@ use levee_harness::envoy_config::EnvoyConfig;
 use levee_harness::error::{Context, Error, Result};
 use levee_harness::metrics::Metrics;
 use levee_harness::postgres::Postgres;
-use levee_harness::process::{Process, Signal};
+use levee_harness::process::{Output, Process, Signal};
 use levee_harness::redis::Redis;
 use levee_harness::sidecar::{self, Sidecar};
 use levee_harness::wait::{GENEROUS, until_blocking};
@@ -365,7 +365,7 @@ impl Service {
             .stdout(Stdio::null());
         let process = self.process.insert(Process::spawn(command, Signal::Kill)?);
         let name = format!("the service {}", self.name);
-        process.until_it_listens(&name, self.address, GENEROUS, String::new)
+        process.until_it_listens(&name, self.address, GENEROUS, Output::NotKept)
     }
 
     /// Ends it at once, as a crash would.

@@ -16,19 +16,15 @@ use tempfile::TempDir;
 
 use crate::access_log::AccessLog;
 use crate::client::{Answer, Request};
-use crate::clock::Stopwatch;
 use crate::envoy_config::EnvoyConfig;
 use crate::error::{Context, Error, Result};
 use crate::metrics::Metrics;
-use crate::process::{Process, Signal, last_lines};
+use crate::process::{Output, Process, Signal, last_lines};
 use crate::tool::file_from;
 use crate::wait;
 
 /// From Envoy's start until it serves. Most of it is compiling the filter; host names that don't resolve take some seconds.
 const START: Duration = Duration::from_mins(1);
-
-/// The pause between two looks at Envoy's start.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Lines of Envoy's log that are shown when a test fails.
 const SHOWN_LOG_LINES: usize = 60;
@@ -196,7 +192,12 @@ impl Envoy {
         };
         files.complete(&mut command, config, start)?;
         let mut process = Process::spawn(command, at_our_end)?;
-        let (admin, listeners) = until_ready(&mut process, &files).await?;
+        let (log, admin) = (files.log_file(), files.at("admin-address"));
+        let (admin, listeners) = process
+            .becomes_ready("Envoy", START, Output::File(&log), async || {
+                ready(&admin).await
+            })
+            .await?;
         let address = *listeners.get("gateway").ok_or_else(|| {
             Error::new(format!(
                 "Envoy has no listener `gateway`, but {listeners:?}"
@@ -212,9 +213,9 @@ impl Envoy {
 
     /// An error if it has ended.
     pub fn check_alive(&mut self) -> Result<()> {
-        let files = &self.files;
+        let log = self.files.log_file();
         self.process
-            .check_alive("Envoy ended by itself", || files.log())
+            .check_alive("Envoy ended by itself", Output::File(&log))
     }
 
     /// The address of the listener `gateway`.
@@ -353,18 +354,6 @@ fn func_e(files: &Files) -> Result<Command> {
 
 /// Listeners by name.
 type Listeners = BTreeMap<String, SocketAddr>;
-
-async fn until_ready(process: &mut Process, files: &Files) -> Result<(SocketAddr, Listeners)> {
-    let waited = Stopwatch::start();
-    loop {
-        let seen = match ready(&files.at("admin-address")).await {
-            Ok(ready) => return Ok(ready),
-            Err(seen) => seen,
-        };
-        process.may_become_ready("Envoy", waited, START, &seen, || files.log())?;
-        tokio::time::sleep(PAUSE).await;
-    }
-}
 
 /// The address of the admin interface and those of the listeners, once Envoy is ready. `admin_address` is the file to which
 /// Envoy writes its admin address.

@@ -14,7 +14,7 @@ use crate::address::free_address;
 use crate::built;
 use crate::certificate::Certificate;
 use crate::error::{Context, Error, Result};
-use crate::process::{Process, Signal, output_of};
+use crate::process::{Output, Process, Signal, output_of};
 use crate::wait::GENEROUS;
 
 /// The users as whom it may run when this program runs as root, which it refuses.
@@ -127,9 +127,8 @@ impl Postgres {
         self.process = Some(Process::spawn(command, Signal::Interrupt)?);
         let url = self.url("postgres", "postgres");
         let log = self.files.path().join("log");
-        let log = || fs::read_to_string(&log).unwrap_or_default();
         self.running_mut()?
-            .until_ready("PostgreSQL", GENEROUS, log, || {
+            .until_ready("PostgreSQL", GENEROUS, Output::File(&log), || {
                 Client::connect(&url, NoTls).map(drop)
             })
     }

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, OnceLock};
@@ -57,8 +58,36 @@ pub struct Process {
 /// How long a process may take to end after `SIGTERM` before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The pause between two looks at a process.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The pause between two looks at a process. Short, since benches measure how long a start takes.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The same in a task.
+const TASK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Where the output of a process goes, so that errors can quote it.
+#[derive(Debug, Clone, Copy)]
+pub enum Output<'a> {
+    /// Into this file.
+    File(&'a Path),
+    /// Nowhere, or to this program's own output.
+    NotKept,
+}
+
+impl Output<'_> {
+    /// The end of an error: that of the output, if it is kept.
+    fn end(self) -> String {
+        let Self::File(path) = self else {
+            return String::new();
+        };
+        let text = fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        if text.is_empty() {
+            ". Its log is empty.".into()
+        } else {
+            format!(". Its log ends with:\n{}", end_of_log(&text))
+        }
+    }
+}
 
 struct Order {
     command: Command,
@@ -132,12 +161,12 @@ impl Process {
 
     /// Waits until `look` succeeds. Fails when the process ends first, or when `bound` is over.
     ///
-    /// The error names the process as `what` and shows `log()`, or what was seen last.
+    /// The error names the process as `what`, says what was seen last, and shows the end of its output.
     pub fn until_ready<T, S: Display>(
         &mut self,
         what: &str,
         bound: Duration,
-        log: impl Fn() -> String,
+        output: Output,
         mut look: impl FnMut() -> std::result::Result<T, S>,
     ) -> Result<T> {
         let waited = Stopwatch::start();
@@ -146,37 +175,53 @@ impl Process {
                 Ok(found) => return Ok(found),
                 Err(seen) => seen,
             };
-            self.may_become_ready(what, waited, bound, &seen, &log)?;
+            self.may_become_ready(what, waited, bound, output, &seen)?;
             thread::sleep(PAUSE);
         }
     }
 
+    /// As [`Self::until_ready`], without blocking the thread: dropping the future ends the wait at once.
+    pub async fn becomes_ready<T, S: Display>(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        output: Output<'_>,
+        mut look: impl AsyncFnMut() -> std::result::Result<T, S>,
+    ) -> Result<T> {
+        let waited = Stopwatch::start();
+        loop {
+            let seen = match look().await {
+                Ok(found) => return Ok(found),
+                Err(seen) => seen,
+            };
+            self.may_become_ready(what, waited, bound, output, &seen)?;
+            tokio::time::sleep(TASK_PAUSE).await;
+        }
+    }
+
     /// An error if it has ended, or if the bound of a wait for `what` is over.
-    pub(crate) fn may_become_ready(
+    fn may_become_ready(
         &mut self,
         what: &str,
         waited: Stopwatch,
         bound: Duration,
+        output: Output,
         seen: &impl Display,
-        log: impl Fn() -> String,
     ) -> Result<()> {
-        self.check_alive(&format!("{what} didn't start"), &log)?;
+        self.check_alive(&format!("{what} didn't start"), output)?;
         if waited.elapsed() > bound {
+            let end = output.end();
             return Err(Error::new(format!(
-                "{what} wasn't ready within {bound:?} ({seen}). Its log ends with:\n{}",
-                end_of_log(&log())
+                "{what} wasn't ready within {bound:?} ({seen}){end}"
             )));
         }
         Ok(())
     }
 
-    /// An error if it has ended: `what`, its exit status and the end of its log.
-    pub fn check_alive(&mut self, what: &str, log: impl Fn() -> String) -> Result<()> {
+    /// An error if it has ended: `what`, its exit status and the end of its output.
+    pub fn check_alive(&mut self, what: &str, output: Output) -> Result<()> {
         match self.exit_status() {
-            Some(exit) => Err(Error::new(format!(
-                "{what} ({exit}). Its log ends with:\n{}",
-                end_of_log(&log())
-            ))),
+            Some(exit) => Err(Error::new(format!("{what} ({exit}){}", output.end()))),
             None => Ok(()),
         }
     }
@@ -273,9 +318,9 @@ impl Process {
         what: &str,
         address: SocketAddr,
         bound: Duration,
-        log: impl Fn() -> String,
+        output: Output,
     ) -> Result<()> {
-        self.until_ready(what, bound, log, || TcpStream::connect(address))
+        self.until_ready(what, bound, output, || TcpStream::connect(address))
             .map(drop)
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::address::free_address;
 use crate::error::{Context, Error, Result};
-use crate::process::{Process, Signal};
+use crate::process::{Output, Process, Signal};
 use crate::tool;
 use crate::wait::GENEROUS;
 
@@ -48,7 +48,7 @@ impl Redis {
         self.spawn()?;
         let (address, log) = (self.address, self.log());
         self.running()?
-            .until_it_listens("Redis", address, GENEROUS, || read(&log))
+            .until_it_listens("Redis", address, GENEROUS, Output::File(&log))
     }
 
     fn log(&self) -> PathBuf {
@@ -114,10 +114,6 @@ const MISSING: &str = "no redis-server and no valkey-server: install one (Debian
 /// `REDIS_SERVER_PATH`, or a server of Redis or Valkey on the PATH.
 pub fn find_program() -> Option<PathBuf> {
     tool::find("REDIS_SERVER_PATH", &["redis-server", "valkey-server"])
-}
-
-fn read(log: &Path) -> String {
-    fs::read_to_string(log).unwrap_or_default()
 }
 
 /// A client of Redis that knows only where replies end.

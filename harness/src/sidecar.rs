@@ -14,7 +14,7 @@ use crate::built;
 use crate::client::Request;
 use crate::error::{Context, Error, Result};
 use crate::postgres::Postgres;
-use crate::process::{Process, Signal};
+use crate::process::{Output, Process, Signal};
 use crate::redis::Client;
 use crate::wait::{GENEROUS, until_blocking};
 
@@ -40,6 +40,9 @@ pub struct Start {
 
 /// From its start until it is ready.
 const START: Duration = Duration::from_secs(30);
+
+/// Its name in errors.
+const WHAT: &str = "the sidecar";
 
 /// The token of the admin interface in tests.
 pub const TOKEN: &str = "let me in";
@@ -100,40 +103,30 @@ impl Sidecar {
 
     /// As [`Self::start`], with another program or folder of logs. Its log must be JSON.
     pub fn start_with(yaml: &str, start: &Start) -> Result<Self> {
-        let files = tempfile::Builder::new()
-            .prefix("levee-sidecar-")
-            .tempdir()
-            .context("make a directory for the sidecar")?;
-        let config = write_config(files.path(), yaml)?;
-        let log = start.log_folder.as_deref().unwrap_or(files.path());
-        let log = log.join("levee.log");
-        let program = match &start.program {
-            Some(program) => program.clone(),
-            None => built::levee()?,
-        };
-        let mut command = Command::new(program);
-        command
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(&log).context(format!("make {}", log.display()))?);
-        let mut process = Process::spawn(command, Signal::Kill)?;
-        let (admin, listeners) =
-            process.until_ready("the sidecar", START, || read(&log), || ready(&read(&log)))?;
-        Ok(Self {
-            admin,
-            listeners,
-            log,
-            process,
-            _files: files,
-        })
+        let mut starting = Starting::new(yaml, start)?;
+        let log = &starting.log;
+        let listens = starting
+            .process
+            .until_ready(WHAT, START, Output::File(log), || ready(&read(log)))?;
+        Ok(starting.done(listens))
+    }
+
+    /// As [`Self::start_with`], without blocking the thread. Dropping the future ends the sidecar.
+    pub async fn start_in_task(yaml: &str, start: &Start) -> Result<Self> {
+        let mut starting = Starting::new(yaml, start)?;
+        let log = &starting.log;
+        let listens = starting
+            .process
+            .becomes_ready(WHAT, START, Output::File(log), async || ready(&read(log)))
+            .await?;
+        Ok(starting.done(listens))
     }
 
     /// An error if it has ended.
     pub fn check_alive(&mut self) -> Result<()> {
-        let log = || read(&self.log);
-        self.process.check_alive("the sidecar ended by itself", log)
+        let output = Output::File(&self.log);
+        self.process
+            .check_alive("the sidecar ended by itself", output)
     }
 
     /// What it has logged.
@@ -244,12 +237,64 @@ impl Sidecar {
     }
 }
 
+/// A sidecar that is not ready yet.
+struct Starting {
+    log: PathBuf,
+    process: Process,
+    files: TempDir,
+}
+
+impl Starting {
+    fn new(yaml: &str, start: &Start) -> Result<Self> {
+        let files = tempfile::Builder::new()
+            .prefix("levee-sidecar-")
+            .tempdir()
+            .context("make a directory for the sidecar")?;
+        let config = write_config(files.path(), yaml)?;
+        let log = start.log_folder.as_deref().unwrap_or(files.path());
+        let log = log.join("levee.log");
+        let program = match &start.program {
+            Some(program) => program.clone(),
+            None => built::levee()?,
+        };
+        let mut command = Command::new(program);
+        command
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).context(format!("make {}", log.display()))?);
+        Ok(Self {
+            log,
+            process: Process::spawn(command, Signal::Kill)?,
+            files,
+        })
+    }
+
+    fn done(self, listens: Listens) -> Sidecar {
+        Sidecar {
+            admin: listens.admin,
+            listeners: listens.upstreams,
+            log: self.log,
+            process: self.process,
+            _files: self.files,
+        }
+    }
+}
+
+/// Where a sidecar listens.
+struct Listens {
+    admin: SocketAddr,
+    /// For clients of each Redis upstream.
+    upstreams: Vec<SocketAddr>,
+}
+
 fn read(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }
 
-/// Where the admin interface and the Redis upstreams listen, once the log says that all is ready.
-fn ready(log: &str) -> std::result::Result<(SocketAddr, Vec<SocketAddr>), String> {
+/// Where it listens, once its log says that all is ready.
+fn ready(log: &str) -> std::result::Result<Listens, String> {
     let lines: Vec<Value> = log
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
@@ -257,15 +302,18 @@ fn ready(log: &str) -> std::result::Result<(SocketAddr, Vec<SocketAddr>), String
     if !lines.iter().any(|line| line["message"] == "ready") {
         return Err("no line `ready` yet".into());
     }
-    let (mut admin, mut listeners) = (None, Vec::new());
+    let (mut admin, mut upstreams) = (None, Vec::new());
     for line in lines.iter().filter(|line| line["message"] == "listening") {
         let address = line["address"].as_str().and_then(|text| text.parse().ok());
         let address = address.ok_or_else(|| format!("no address in {line}"))?;
         if line["part"] == "admin" {
             admin = Some(address);
         } else {
-            listeners.push(address);
+            upstreams.push(address);
         }
     }
-    Ok((admin.ok_or("no admin interface")?, listeners))
+    Ok(Listens {
+        admin: admin.ok_or("no admin interface")?,
+        upstreams,
+    })
 }

@@ -1,5 +1,6 @@
 //! The harness itself: each behaviour of a backend does what it says, and nothing is left running.
 
+use std::process::Command;
 use std::time::Duration;
 
 use levee_harness::backend::{Backend, Behaviour, Gate, Response};
@@ -8,7 +9,7 @@ use levee_harness::clock::Stopwatch;
 use levee_harness::envoy::Envoy;
 use levee_harness::envoy_config::EnvoyConfig;
 use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
-use levee_harness::process::{self, Process, Signal};
+use levee_harness::process::{self, Output, Process, Signal};
 use levee_harness::raw::{Crowd, RawConnection, Read};
 use levee_harness::wait;
 use levee_harness::web_socket::Socket;
@@ -143,6 +144,41 @@ async fn a_silent_backend_accepts_and_says_nothing() {
     assert_eq!(client.read_to_end(SOON).await, Read::TooLate);
     assert_eq!(client.received(), b"");
     assert_eq!(backend.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_backend_reports_what_is_not_http() {
+    let backend = Backend::start().unwrap();
+    backend.check_only_http().unwrap();
+    let mut client = RawConnection::open(backend.address()).await.unwrap();
+    client.send("\x16\x03\x01\r\n\r\n").await.unwrap();
+    assert_ne!(client.read_to_end(wait::GENEROUS).await, Read::TooLate);
+    assert_eq!(backend.requests(), 0);
+    let error = backend.check_only_http().unwrap_err().to_string();
+    assert!(error.contains("not HTTP"), "{error}");
+}
+
+#[test]
+fn an_error_quotes_the_output_of_a_program_only_where_it_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let error = |output| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo no port; exit 3"])
+            .stdout(std::fs::File::create(&log).unwrap());
+        let mut process = Process::spawn(command, Signal::Kill).unwrap();
+        let never = || Err::<(), _>("not yet");
+        process
+            .until_ready("it", wait::GENEROUS, output, never)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        error(Output::File(&log)),
+        "it didn't start (exit status: 3). Its log ends with:\n  no port"
+    );
+    assert_eq!(error(Output::NotKept), "it didn't start (exit status: 3)");
 }
 
 #[tokio::test]
@@ -320,7 +356,7 @@ async fn a_dropped_envoy_leaves_no_process() {
 #[test]
 fn a_child_outlives_the_thread_that_asked_for_it_but_not_its_owner() {
     let asked_on_a_short_lived_thread = std::thread::spawn(|| {
-        let mut command = std::process::Command::new("sleep");
+        let mut command = Command::new("sleep");
         command.arg("60");
         Process::spawn(command, Signal::Kill).unwrap()
     });

@@ -10,6 +10,7 @@ use std::time::Duration;
 use levee_harness::backend::{Backend, Behaviour};
 use levee_harness::built;
 use levee_harness::client::Request;
+use levee_harness::clock::Stopwatch;
 use levee_harness::metrics::Metrics;
 use levee_harness::process::{self, Process, Signal};
 use levee_harness::redis::{Client, Redis};
@@ -460,6 +461,44 @@ async fn a_sidecar_that_ends_by_itself_ends_it_with_an_error() {
     assert_eq!(up.wait(), 1);
     let error = up.output("stderr");
     assert!(error.contains("the sidecar ended by itself"), "{error}");
+    assert!(!children.iter().any(|child| process::is_running(*child)));
+    assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn ctrl_c_while_the_sidecar_is_not_ready_ends_it_at_once_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let hanging = folder.path().join("levee");
+    // Written by another process: while this one had it open for writing, a fork of another test would keep it busy.
+    let written = Command::new("sh")
+        .args([
+            "-c",
+            r#"printf '#!/bin/sh\nexec sleep 600\n' > "$0" && chmod +x "$0""#,
+        ])
+        .arg(&hanging)
+        .status();
+    assert!(written.unwrap().success());
+    let mut up = Up::start_with(&free_ports_and(&[]), |command| {
+        command.env("LEVEE_BIN", &hanging);
+    });
+    let name_of = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    let children = wait::until_now("the sidecar to start", wait::GENEROUS, || {
+        let children = up.process.children();
+        let names: Vec<String> = children.iter().map(name_of).collect();
+        if names.iter().any(|name| name.trim() == "sleep") {
+            Ok(children)
+        } else {
+            Err(format!("{names:?}{}", up.output("stderr")))
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(children.len(), 3, "Redis, PostgreSQL, the sidecar");
+    up.process.signal(Signal::Interrupt);
+    let waited = Stopwatch::start();
+    assert_eq!(up.wait(), 0, "{}", up.output("stderr"));
+    // Far less than the time that a sidecar gets to become ready.
+    assert!(waited.elapsed() < Duration::from_secs(10), "{waited:?}");
     assert!(!children.iter().any(|child| process::is_running(*child)));
     assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
 }

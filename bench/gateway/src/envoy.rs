@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use levee_harness::address::free_address;
 use levee_harness::client::Request;
 use levee_harness::clock::Stopwatch;
-use levee_harness::process::{Process, Signal};
+use levee_harness::process::{Output, Process, Signal};
 use levee_harness::processor;
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -168,8 +168,7 @@ impl Envoy {
         processor::pin_command(&mut command, start.cpus);
         let started = Stopwatch::start();
         let mut process = Process::spawn(command, Signal::Terminate)?;
-        let said = || fs::read_to_string(&log).unwrap_or_default();
-        process.until_ready("Envoy", START, said, || is_ready(admin))?;
+        process.until_ready("Envoy", START, Output::File(&log), || is_ready(admin))?;
         let start = started.elapsed();
         Ok(Self {
             process,

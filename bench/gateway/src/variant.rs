@@ -6,7 +6,7 @@ use crate::envoy::{self, Config, Envoy, Start};
 use crate::tools::Tools;
 use anyhow::{Context, Result};
 use levee_harness::address::free_address;
-use levee_harness::process::{Process, Signal};
+use levee_harness::process::{Output, Process, Signal};
 use levee_harness::processor;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -205,7 +205,7 @@ impl Place<'_> {
         processor::pin_command(command.stdin(Stdio::null()), self.cpus);
         let mut process = Process::spawn(command, Signal::Terminate)?;
         let address = (Ipv4Addr::LOCALHOST, port).into();
-        process.until_it_listens(&name, address, START, String::new)?;
+        process.until_it_listens(&name, address, START, Output::NotKept)?;
         Ok(process)
     }
 

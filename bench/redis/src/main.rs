@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use levee_bench_statistics::Spread;
 use levee_harness::address::free_address;
-use levee_harness::process::{Process, Signal};
+use levee_harness::process::{Output, Process, Signal};
 use levee_harness::redis::Redis;
 
 /// The number of keys, and of random SETs that reach all of them.
@@ -163,7 +163,7 @@ fn start(mut command: Command, address: SocketAddr) -> Result<Process> {
         .stderr(Stdio::null());
     let name = command.get_program().display().to_string();
     let mut process = Process::spawn(command, Signal::Terminate)?;
-    process.until_it_listens(&name, address, START, String::new)?;
+    process.until_it_listens(&name, address, START, Output::NotKept)?;
     Ok(process)
 }
 

@@ -113,9 +113,9 @@ impl Sidecar {
             program: Some(levee),
             log_folder,
         };
-        let start = move || sidecar::Sidecar::start_with(&yaml, &start);
-        let process = tokio::task::spawn_blocking(start).await;
-        let process = process.map_err(Failure::other)?.map_err(Failure::other)?;
+        let process = sidecar::Sidecar::start_in_task(&yaml, &start)
+            .await
+            .map_err(Failure::other)?;
         let listen = match upstream {
             Some(_) => Some(process.address().map_err(Failure::other)?),
             None => None,
