@@ -146,7 +146,10 @@ impl Builder {
             Items::Object { entries, key } => match key.take() {
                 None => {
                     let text = node.text().ok_or_else(|| {
-                        wrong(line, "a key that is a list or an object; it must be a string")
+                        wrong(
+                            line,
+                            "a key that is a list or an object; it must be a string",
+                        )
                     })?;
                     let text = text.to_owned();
                     *key = Some(Key { text, line });

@@ -1,4 +1,4 @@
-//! Plays the five scenarios, each without Levee and with it, and says what was seen. `cargo xtask demo` builds what it
+//! Plays the five scenarios, each without Levee and with it, and prints the observations. `cargo xtask demo` builds what it
 //! needs and starts this.
 
 mod verdict;
@@ -16,10 +16,10 @@ use levee_harness::error::{Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use verdict::{Played, table};
 
-/// Plays five scenarios on two whole systems, one without Levee and one with it, and says what was seen.
+/// Plays five outages on two whole systems, one without Levee and one with it, and prints what clients and metrics show.
 ///
-/// The times of Levee are shortened. All listens on free ports of 127.0.0.1 and is gone at the end. The exit code is 1
-/// where a scenario does not hold with Levee, or does not show its failure without.
+/// Levee's times are shortened. Everything listens on free ports of 127.0.0.1 and ends with the command. The exit code is 1
+/// if Levee does not keep a promise, or if an outage does no harm without Levee.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask demo", bin_name = "cargo xtask demo", version)]
 struct Args {
@@ -66,11 +66,11 @@ async fn wait_for_interrupt() {
             _ = terminate.recv() => {}
         }
         INTERRUPTED.store(true, Ordering::SeqCst);
-        eprintln!("ending, after the scenario that is under way ...");
+        eprintln!("ending after the current scenario ...");
     }
 }
 
-/// Plays them one after the other, each in both systems at once. Returns whether each showed what it should.
+/// Plays them one after the other, each in both systems at once. Returns false if one did not show what it should.
 fn play(scenarios: &[Scenario]) -> Result<bool> {
     println!(
         "Starting two systems of Envoy, four services, Redis and PostgreSQL: one without Levee, one with it ..."
@@ -118,7 +118,7 @@ fn play(scenarios: &[Scenario]) -> Result<bool> {
     Ok(played.len() == scenarios.len() && played.iter().all(Played::is_as_it_should_be))
 }
 
-/// A scenario that could not be played to its end shows nothing.
+/// A scenario that broke off has an empty report.
 fn shown(system: &str, report: Result<Report>) -> Report {
     report.unwrap_or_else(|error| {
         eprintln!("error: {system}: {error}");

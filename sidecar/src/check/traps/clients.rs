@@ -14,7 +14,7 @@ pub(super) const TRAPS: &[Trap] = &[
 /// the filter overwrites only those for the two time limits.
 fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
     const RIGHT: &str =
-        "or remove x-envoy- by early_header_mutation_extensions as envoy/gateway.yaml does";
+        "or remove them by early_header_mutation_extensions as envoy/gateway.yaml does";
     for (manager, _) in envoy.guarded() {
         if manager.removes_early("x-envoy-") {
             continue;
@@ -23,7 +23,7 @@ fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
             let at = manager.at.get("use_remote_address");
             caught.at(
                 at.as_ref().unwrap_or(&manager.at),
-                format!("without use_remote_address every client counts as internal, and may control Envoy's retries, for example, by x-envoy- headers (x-envoy-max-retries, ...); set use_remote_address: true, {RIGHT}"),
+                format!("without use_remote_address every client counts as internal, and Envoy obeys its x-envoy- headers (x-envoy-max-retries, ...); set use_remote_address: true, {RIGHT}"),
             );
         }
         if let Some(internal) = manager.at.get("internal_address_config") {
@@ -32,7 +32,7 @@ fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
             if has_any {
                 caught.at(
                     &internal,
-                    format!("clients at these addresses may control Envoy's retries, for example, by x-envoy- headers (x-envoy-max-retries, ...); leave it out, {RIGHT}"),
+                    format!("Envoy obeys the x-envoy- headers of clients at these addresses (x-envoy-max-retries, ...); leave it out, {RIGHT}"),
                 );
             }
         }

@@ -61,7 +61,7 @@ fn slow_clients(envoy: &Envoy<'_>, caught: &mut Caught) {
         let Some(at) = at.as_ref().filter(|at| !at.is_zero()) else {
             caught.at(
                 at.as_ref().unwrap_or(&manager.listener),
-                format!("without {KEY} a client that takes no more of its answer is ended by its class, which counts as a failure of the service, and a few of them open its breaker; set it to 20s or so, as envoy/gateway.yaml does"),
+                format!("without {KEY} the request of a client that stops reading its response ends by the class's time limit, which counts as a failure of the service, and five of those open its breaker; set it to 20s or so, as envoy/gateway.yaml does"),
             );
             continue;
         };
@@ -71,7 +71,7 @@ fn slow_clients(envoy: &Envoy<'_>, caught: &mut Caught) {
         if within >= longest {
             caught.at(
                 at,
-                format!("is not shorter than the longest class in use ({longest:?}): a client that takes no more of its answer is ended by its class before, which counts as a failure of the service; make it shorter"),
+                format!("is not shorter than the longest class in use ({longest:?}): the request of a client that stops reading its response ends by the class's time limit first, which counts as a failure of the service; make it shorter"),
             );
         }
     }
