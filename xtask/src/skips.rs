@@ -158,7 +158,12 @@ mod tests {
     #[test]
     fn the_tests_that_can_be_skipped_exist() {
         let e2e = [
-            include_str!("../../tests/tests/compose.rs"),
+            include_str!("../../tests/tests/compose/configurations.rs"),
+            include_str!("../../tests/tests/compose/images.rs"),
+            include_str!("../../tests/tests/compose/prometheus.rs"),
+            include_str!("../../tests/tests/compose/servers.rs"),
+            include_str!("../../tests/tests/compose/services.rs"),
+            include_str!("../../tests/tests/compose/together.rs"),
             include_str!("../../tests/tests/database_by_hand.rs"),
             include_str!("../../tests/tests/database_edges.rs"),
             include_str!("../../tests/tests/redis_clients.rs"),

@@ -1,0 +1,8 @@
+//! Cleanup jobs at a real `PostgreSQL`.
+
+mod auth_cleanup;
+mod batches;
+mod concurrency;
+mod failures;
+mod own_tables;
+mod presets;
