@@ -1,6 +1,11 @@
 //! `levee-demo-backend`: one service of the demonstration, as a program. What it does is in
 //! `demo/src/demo_backend/`.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 

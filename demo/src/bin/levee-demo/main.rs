@@ -1,6 +1,11 @@
 //! Plays the five scenarios, each without Levee and with it, and prints the observations. `cargo xtask demo` builds what it
 //! needs and starts this.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
 mod verdict;
 
 use std::process::ExitCode;

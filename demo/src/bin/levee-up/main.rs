@@ -1,6 +1,11 @@
 //! Runs the gateway of `envoy/gateway.yaml`, with Levee's filter, in front of small demonstration services or of the
 //! user's own, and the sidecar in front of a Redis and at a `PostgreSQL`, until Ctrl-C. `cargo xtask up` builds both and starts this.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
 mod args;
 mod demo;
 mod failure;
