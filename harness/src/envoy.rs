@@ -55,6 +55,8 @@ pub struct Start {
     pub admin: Option<SocketAddr>,
     /// The folder of `envoy.log` and `access.log`; a temporary one by default.
     pub log_folder: Option<PathBuf>,
+    /// How long a line of a log may wait until it is written.
+    pub log_flush: Duration,
     /// Through func-e, as the tests do; otherwise directly, and func-e need not be installed.
     pub by_func_e: bool,
 }
@@ -69,6 +71,8 @@ impl Default for Start {
             listen: None,
             admin: None,
             log_folder: None,
+            // Tests wait for lines.
+            log_flush: Duration::from_millis(20),
             by_func_e: true,
         }
     }
@@ -141,15 +145,15 @@ impl Files {
             .arg(self.at("admin-address"))
             .args(["--concurrency", &start.concurrency.to_string()])
             .args(["--log-level", start.log_level])
-            // The default of 10 s is long for somebody who waits for a line.
-            .args(["--file-flush-interval-msec", "20"]);
+            .arg("--file-flush-interval-msec")
+            .arg(start.log_flush.as_millis().to_string());
         if let Some(levels) = start.component_log_level {
             command.args(["--component-log-level", levels]);
         }
         let log = self.log_file();
         let log = File::create(&log).context(format!("make {}", log.display()))?;
         command
-            .current_dir(project_root())
+            .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share Envoy's log")?)
             .stderr(log);
@@ -423,10 +427,4 @@ pub async fn start_that_fails(config: EnvoyConfig) -> Result<RefusedStart> {
         return Err(Error::new(format!("Envoy ended without an error:\n{log}")));
     }
     Ok(RefusedStart { exit, log })
-}
-
-/// The project's root, where Envoy is started.
-fn project_root() -> &'static Path {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own)
 }

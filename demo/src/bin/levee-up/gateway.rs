@@ -1,6 +1,7 @@
 //! The gateway: Envoy with its configuration.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use levee_harness::envoy::{Envoy, Start};
 use levee_harness::envoy_config::EnvoyConfig;
@@ -24,6 +25,8 @@ pub async fn start(
         listen: Some(args.listen),
         admin: Some(args.admin),
         log_folder,
+        // Envoy's default of 10 s is long for somebody who watches the access log.
+        log_flush: Duration::from_millis(100),
         by_func_e: false,
         ..Start::default()
     };
