@@ -23,7 +23,7 @@ use levee_harness::metrics::Metrics;
 use levee_harness::postgres::Postgres;
 use levee_harness::process::{Output, Process, Signal};
 use levee_harness::redis::Redis;
-use levee_harness::sidecar::{self, Sidecar};
+use levee_harness::sidecar::{self, Config, Sidecar};
 use levee_harness::wait::{GENEROUS, until_blocking};
 
 /// What became of a request.
@@ -105,8 +105,8 @@ impl Stack {
             Some(admin) => admin,
             None => free_address()?,
         };
-        let sidecar = levee_yaml(parts, &redis, &postgres, admin)
-            .map(|yaml| Sidecar::start(&yaml))
+        let sidecar = sidecar_config(parts, &redis, &postgres, admin)
+            .map(|config| Sidecar::start_with(&config, &sidecar::Start::default()))
             .transpose()?;
         let redis_address = match &sidecar {
             Some(sidecar) if parts.redis_proxy => sidecar.address()?,
@@ -300,13 +300,16 @@ fn gateway(parts: Parts) -> EnvoyConfig {
 }
 
 /// The sidecar's configuration with short times, if any part of it is wanted.
-fn levee_yaml(
+fn sidecar_config(
     parts: Parts,
     redis: &Redis,
     postgres: &Postgres,
     envoy: SocketAddr,
-) -> Option<String> {
-    let mut yaml = String::new();
+) -> Option<Config> {
+    if !parts.redis_proxy && !parts.database {
+        return None;
+    }
+    let mut yaml = format!("envoy: {{admin: 'http://{envoy}'}}\n");
     if parts.redis_proxy {
         let _ = write!(
             yaml,
@@ -316,18 +319,17 @@ fn levee_yaml(
             COMMAND_LIMIT.as_millis(),
         );
     }
-    if parts.database {
-        yaml += &sidecar::at(
-            &postgres.url_of("levee"),
-            &format!(
-                "jobs:\n  auth_cleanup: {{preset: expired_tokens, every: 1s}}\n  \
-                 video_cleanup: {{preset: stale_calls, every: 1s, older_than: {STALE}}}\n\
-                 watchdog: {{roles: [app], classes: {{query: {}ms}}}}",
-                QUERY_LIMIT.as_millis(),
-            ),
-        );
+    let config = Config::new(yaml);
+    if !parts.database {
+        return Some(config);
     }
-    (!yaml.is_empty()).then(|| format!("envoy: {{admin: 'http://{envoy}'}}\n{yaml}"))
+    let keys = format!(
+        "jobs:\n  auth_cleanup: {{preset: expired_tokens, every: 1s}}\n  \
+         video_cleanup: {{preset: stale_calls, every: 1s, older_than: {STALE}}}\n\
+         watchdog: {{roles: [app], classes: {{query: {}ms}}}}",
+        QUERY_LIMIT.as_millis(),
+    );
+    Some(config.database(&postgres.url_of("levee"), &keys))
 }
 
 /// `levee-demo-backend` as a process, which can be stopped and started.

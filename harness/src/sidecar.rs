@@ -47,39 +47,65 @@ const WHAT: &str = "the sidecar";
 /// The token of the admin interface in tests.
 pub const TOKEN: &str = "let me in";
 
-/// The section `database` for the database at `url`, with further keys (YAML, one per line).
-pub fn at(url: &str, keys: &str) -> String {
-    let keys = keys.replace('\n', "\n  ");
-    format!("database:\n  url_file: '{{files}}/url'\n  {keys}\n#url {url}\n")
+/// `levee.yaml`, and the environment variables that it names.
+#[derive(Debug, Clone)]
+pub struct Config {
+    yaml: String,
+    variables: Vec<(&'static str, String)>,
 }
 
-/// Writes a configuration into `folder`, with the files that it names. What it doesn't set gets the settings of tests: a log
-/// of level debug, and an admin interface with [`TOKEN`] on a free port.
-pub fn write_config(folder: &Path, yaml: &str) -> Result<PathBuf> {
-    let write = |name: &str, text: &str| {
-        fs::write(folder.join(name), text).context(format!("write the sidecar's file `{name}`"))
-    };
-    write("token", TOKEN)?;
-    let url = yaml.lines().find_map(|line| line.strip_prefix("#url "));
-    write("url", url.unwrap_or_default())?;
-    let mut all = String::new();
-    for (section, setting) in [
-        ("log:", "log: {format: json, level: debug}\n"),
-        (
-            "admin:",
-            "admin: {listen: '127.0.0.1:0', token_file: '{files}/token'}\n",
-        ),
-    ] {
-        if !yaml.lines().any(|line| line.starts_with(section)) {
-            all += setting;
-        }
+impl Config {
+    /// This text. `LEVEE_TOKEN` is [`TOKEN`].
+    pub fn new(yaml: impl Into<String>) -> Self {
+        let config = Self {
+            yaml: yaml.into(),
+            variables: Vec::new(),
+        };
+        config.variable("LEVEE_TOKEN", TOKEN)
     }
-    all += yaml;
-    write(
-        "levee.yaml",
-        &all.replace("{files}", &folder.display().to_string()),
-    )?;
-    Ok(folder.join("levee.yaml"))
+
+    /// With an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    /// With the section `database` for the database at `url`, with further keys (YAML, one per line).
+    #[must_use]
+    pub fn database(mut self, url: &str, keys: &str) -> Self {
+        let keys = keys.replace('\n', "\n  ");
+        // An empty line does no harm if the text ends with a line break.
+        let section = ["\ndatabase:\n  url_env: DATABASE_URL\n  ", &keys, "\n"];
+        self.yaml.extend(section);
+        self.variable("DATABASE_URL", url)
+    }
+
+    /// Writes it into `folder`. Without the sections `log` and `admin` it gets those of tests: a log of level debug, and an
+    /// admin interface with [`TOKEN`] on a free port.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+        let mut yaml = String::new();
+        for (section, setting) in [
+            ("log:", "log: {format: json, level: debug}\n"),
+            (
+                "admin:",
+                "admin: {listen: '127.0.0.1:0', token_env: LEVEE_TOKEN}\n",
+            ),
+        ] {
+            if !self.yaml.lines().any(|line| line.starts_with(section)) {
+                yaml += setting;
+            }
+        }
+        yaml += &self.yaml;
+        let file = folder.join("levee.yaml");
+        fs::write(&file, yaml).context("write the sidecar's configuration")?;
+        Ok(file)
+    }
+
+    /// Adds its environment variables to a command that reads it.
+    pub fn add_variables<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 impl Sidecar {
@@ -93,17 +119,20 @@ impl Sidecar {
 
     /// Starts it with a database, where it logs in as `user`, and further keys of the database (YAML, one per line).
     pub fn at(postgres: &Postgres, user: &str, keys: &str) -> Result<Self> {
-        Self::start(&at(&postgres.url_of(user), keys))
+        Self::start_with(
+            &Config::new("").database(&postgres.url_of(user), keys),
+            &Start::default(),
+        )
     }
 
-    /// Starts it with this configuration and waits until it is ready. `{files}` stands for a temporary folder.
+    /// Starts it with this configuration and waits until it is ready.
     pub fn start(yaml: &str) -> Result<Self> {
-        Self::start_with(yaml, &Start::default())
+        Self::start_with(&Config::new(yaml), &Start::default())
     }
 
     /// As [`Self::start`], with another program or folder of logs. Its log must be JSON.
-    pub fn start_with(yaml: &str, start: &Start) -> Result<Self> {
-        let mut starting = Starting::new(yaml, start)?;
+    pub fn start_with(config: &Config, start: &Start) -> Result<Self> {
+        let mut starting = Starting::new(config, start)?;
         let log = &starting.log;
         let listens = starting
             .process
@@ -112,8 +141,8 @@ impl Sidecar {
     }
 
     /// As [`Self::start_with`], without blocking the thread. Dropping the future ends the sidecar.
-    pub async fn start_in_task(yaml: &str, start: &Start) -> Result<Self> {
-        let mut starting = Starting::new(yaml, start)?;
+    pub async fn start_in_task(config: &Config, start: &Start) -> Result<Self> {
+        let mut starting = Starting::new(config, start)?;
         let log = &starting.log;
         let listens = starting
             .process
@@ -245,12 +274,12 @@ struct Starting {
 }
 
 impl Starting {
-    fn new(yaml: &str, start: &Start) -> Result<Self> {
+    fn new(config: &Config, start: &Start) -> Result<Self> {
         let files = tempfile::Builder::new()
             .prefix("levee-sidecar-")
             .tempdir()
             .context("make a directory for the sidecar")?;
-        let config = write_config(files.path(), yaml)?;
+        let file = config.write(files.path())?;
         let log = start.log_folder.as_deref().unwrap_or(files.path());
         let log = log.join("levee.log");
         let program = match &start.program {
@@ -258,9 +287,10 @@ impl Starting {
             None => built::levee()?,
         };
         let mut command = Command::new(program);
-        command
+        config
+            .add_variables(&mut command)
             .args(["run", "--config"])
-            .arg(&config)
+            .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).context(format!("make {}", log.display()))?);

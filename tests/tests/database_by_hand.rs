@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use levee_harness::built;
 use levee_harness::client::Request;
 use levee_harness::postgres::Postgres;
-use levee_harness::sidecar::{self, Sidecar, TOKEN};
+use levee_harness::sidecar::{Config, Sidecar, TOKEN};
 use serde_json::Value;
 
 const SLOW: &str =
@@ -113,15 +113,16 @@ fn levee(
     keys: &str,
     arguments: &[&str],
 ) -> (Option<i32>, String, String) {
-    let config = sidecar::write_config(folder, &sidecar::at(url, keys)).unwrap();
+    let config = Config::new("").database(url, keys);
     let Output {
         status,
         stdout,
         stderr,
-    } = Command::new(built::levee().unwrap())
+    } = config
+        .add_variables(&mut Command::new(built::levee().unwrap()))
         .args(arguments)
         .arg("--config")
-        .arg(config)
+        .arg(config.write(folder).unwrap())
         .current_dir(folder)
         .stdin(Stdio::null())
         .output()
@@ -187,19 +188,17 @@ fn on_a_terminal_progress_is_drawn_below_the_lines_of_the_log() {
     postgres.add_tokens(300, 0).unwrap();
     let folder = tempfile::tempdir().expect("a directory");
     let keys = SLOW.replace("batch: 10", "batch: 100");
-    let config = sidecar::write_config(
-        folder.path(),
-        &sidecar::at(&postgres.url_of("levee"), &keys),
-    )
-    .unwrap();
+    let config = Config::new("").database(&postgres.url_of("levee"), &keys);
+    let file = config.write(folder.path()).unwrap();
     let run = |options: &str| {
         let command = format!(
             "{} job run auth_cleanup {options} --config {}",
             built::levee().unwrap().display(),
-            config.display()
+            file.display()
         );
         // Runs the command on a terminal of its own.
-        let output = Command::new("script")
+        let output = config
+            .add_variables(&mut Command::new("script"))
             .args(["-qec", &command, "/dev/null"])
             .env("TERM", "xterm")
             .stdin(Stdio::null())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use levee_harness::clock::Stopwatch;
 use levee_harness::postgres::Postgres;
-use levee_harness::sidecar::{self, Sidecar};
+use levee_harness::sidecar::{Config, Sidecar, Start};
 use levee_harness::wait::GENEROUS;
 use serde_json::Value;
 
@@ -492,7 +492,8 @@ fn a_password_with_odd_characters_is_read_and_never_shown() {
         let url = postgres
             .url_of("levee")
             .replace("levee@", &format!("levee:{password}@"));
-        let sidecar = Sidecar::start(&sidecar::at(&url, &keys)).unwrap();
+        let config = Config::new("").database(&url, &keys);
+        let sidecar = Sidecar::start_with(&config, &Start::default()).unwrap();
         let (seen, report) = sidecar.post("/v1/auth/cleanup?wait=1m").unwrap();
         assert_eq!(seen, status, "{report}");
         if status == 500 {

@@ -13,7 +13,7 @@ use levee::parts::database;
 use levee_harness::clock::Stopwatch;
 use levee_harness::postgres::{Postgres, programs};
 use levee_harness::process::{Process, Signal};
-use levee_harness::sidecar::{Sidecar, write_config};
+use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::GENEROUS;
 use postgres::Client;
 use prometheus::Registry;
@@ -149,14 +149,11 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
 #[test]
 fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
     let postgres = Postgres::with_tables().unwrap();
-    let yaml = format!(
-        "database: {{url_file: '{{files}}/url', {WATCHDOG}}}\n#url {}\n",
-        postgres.url_of("levee")
-    );
     let folder = tempfile::tempdir().expect("a directory");
-    let file = write_config(folder.path(), &yaml).unwrap();
-    let text = std::fs::read_to_string(file).expect("the configuration");
-    let config = Config::parse(&text).expect("a valid configuration");
+    let url = folder.path().join("url");
+    std::fs::write(&url, postgres.url_of("levee")).expect("a file with the URL");
+    let yaml = format!("database: {{url_file: '{}', {WATCHDOG}}}\n", url.display());
+    let config = Config::parse(&yaml).expect("a valid configuration");
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let config = config.database.expect("a database");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");

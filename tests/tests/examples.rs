@@ -12,7 +12,7 @@ use levee_harness::envoy::Envoy;
 use levee_harness::envoy_config::EnvoyConfig;
 use levee_harness::postgres::Postgres;
 use levee_harness::redis::Redis;
-use levee_harness::sidecar::Sidecar;
+use levee_harness::sidecar::{Config, Sidecar, Start};
 use levee_harness::wait;
 
 fn file(name: &str) -> PathBuf {
@@ -170,20 +170,9 @@ fn redis_survives_a_restart_and_fails_at_once_while_redis_is_gone() {
 fn database_deletes_what_expired_and_cancels_what_hangs() {
     let postgres = Postgres::start().unwrap();
     postgres.execute(&read("database/schema.sql")).unwrap();
-    let yaml = levee_yaml(
-        "database/levee.yaml",
-        &[
-            (
-                "token_env: LEVEE_TOKEN",
-                "token_file: '{files}/token'".to_owned(),
-            ),
-            (
-                "url_env: DATABASE_URL",
-                "url_file: '{files}/url'".to_owned(),
-            ),
-        ],
-    );
-    let sidecar = Sidecar::start(&format!("{yaml}#url {}\n", postgres.url_of("levee"))).unwrap();
+    let config = Config::new(levee_yaml("database/levee.yaml", &[]))
+        .variable("DATABASE_URL", postgres.url_of("levee"));
+    let sidecar = Sidecar::start_with(&config, &Start::default()).unwrap();
     let sessions = || postgres.number("SELECT count(*) FROM sessions").unwrap();
 
     let run = "/v1/jobs/sessions/run";

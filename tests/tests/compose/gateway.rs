@@ -11,7 +11,7 @@ use levee_harness::built;
 use levee_harness::postgres::Postgres;
 use levee_harness::process::{Process, output_of};
 use levee_harness::redis::Redis;
-use levee_harness::sidecar::Sidecar;
+use levee_harness::sidecar::{Config, Sidecar, Start};
 use tempfile::TempDir;
 
 /// Starts the sidecar with its configuration, and these addresses.
@@ -24,19 +24,10 @@ pub fn sidecar_at(redis: &Redis, database: &Postgres, envoy: SocketAddr) -> Side
             ("0.0.0.0:6380", "127.0.0.1:0".into()),
             ("redis:6379", redis.address.to_string()),
             ("envoy:9902", envoy.to_string()),
-            (
-                "token_env: LEVEE_TOKEN",
-                "token_file: '{files}/token'".into(),
-            ),
-            ("url_env: DATABASE_URL", "url_file: '{files}/url'".into()),
         ],
     );
-    let sidecar = Sidecar::start(&format!(
-        "{}\n#url {}\n",
-        levee[0],
-        database.url_of("levee")
-    ))
-    .unwrap();
+    let config = Config::new(levee[0].as_str()).variable("DATABASE_URL", database.url_of("levee"));
+    let sidecar = Sidecar::start_with(&config, &Start::default()).unwrap();
     assert_eq!(
         command("sidecar"),
         ["run", "--config", "/etc/levee/levee.yaml"]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use levee_harness::host_port::HostPort;
 use levee_harness::postgres::{self, Postgres};
 use levee_harness::redis;
-use levee_harness::sidecar::{self, Start};
+use levee_harness::sidecar::{self, Config, Start};
 
 use crate::args::Args;
 use crate::failure::Failure;
@@ -108,12 +108,12 @@ impl Sidecar {
         if upstream.is_none() && database.is_none() {
             return Ok(None);
         }
-        let yaml = configuration(args, upstream.as_ref(), database);
+        let config = configuration(args, upstream.as_ref(), database);
         let start = Start {
             program: Some(levee),
             log_folder,
         };
-        let process = sidecar::Sidecar::start_in_task(&yaml, &start)
+        let process = sidecar::Sidecar::start_in_task(&config, &start)
             .await
             .map_err(Failure::other)?;
         let listen = match upstream {
@@ -153,8 +153,8 @@ impl Sidecar {
     }
 }
 
-/// `levee.yaml`.
-fn configuration(args: &Args, upstream: Option<&HostPort>, database: Option<&Postgres>) -> String {
+/// Its configuration.
+fn configuration(args: &Args, upstream: Option<&HostPort>, database: Option<&Postgres>) -> Config {
     let mut yaml = format!(
         "log: {{format: json}}\nadmin: {{listen: '{}'}}\n",
         args.sidecar_admin
@@ -170,12 +170,13 @@ fn configuration(args: &Args, upstream: Option<&HostPort>, database: Option<&Pos
             args.redis_listen
         );
     }
-    if let Some(database) = database {
-        yaml += &sidecar::at(
+    let config = Config::new(yaml);
+    match database {
+        Some(database) => config.database(
             &database.url_of("levee"),
             "jobs:\n  auth_cleanup: {preset: expired_tokens}\n  video_cleanup: {preset: stale_calls}\n\
              watchdog: {roles: [app]}",
-        );
+        ),
+        None => config,
     }
-    yaml
 }
