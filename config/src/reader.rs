@@ -91,6 +91,11 @@ impl Section<'_> {
         self.fields.get(field).is_some_and(|value| !value.is_null())
     }
 
+    /// Whether `field` is a list.
+    pub fn is_list(&self, field: &str) -> bool {
+        matches!(self.fields.get(field), Some(Value::Array(_)))
+    }
+
     /// Records a mistake if `field` is missing.
     pub fn require(&mut self, field: &str, what: &str) {
         if !self.fields.contains_key(field) {
@@ -200,6 +205,14 @@ impl Section<'_> {
         let items = self.items(field);
         let check = |(place, item)| self.check_text(&format!("{field}[{place}]"), item);
         items.iter().enumerate().filter_map(check).collect()
+    }
+
+    /// A string, or a list of them.
+    pub fn word_or_words(&mut self, field: &'static str) -> Vec<String> {
+        if self.is_list(field) {
+            return self.words(field);
+        }
+        self.text(field).into_iter().collect()
     }
 
     /// A list of strings, numbers and booleans, as strings.

@@ -7,7 +7,7 @@ use levee::jobs::pace::PaceSettings;
 use levee::jobs::report::{Outcome, Report};
 use levee::jobs::runner::Runner;
 use levee::jobs::settings::JobSettings;
-use levee::jobs::{Batch, Error, ErrorKind, Job, Run};
+use levee::jobs::{Batch, Error, ErrorKind, Job, Preview, Run};
 use prometheus::Registry;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -57,8 +57,12 @@ impl Run for Script {
         Ok(Batch { rows, is_last })
     }
 
-    async fn count(&mut self) -> Result<u64, Error> {
-        Ok(7)
+    async fn preview(&mut self) -> Result<Preview, Error> {
+        Ok(Preview { rows: 7, ..Preview::default() })
+    }
+
+    fn warnings(&self) -> &[String] {
+        &[]
     }
 
     async fn end(self) {}

@@ -5,6 +5,7 @@ use crate::config::Secret;
 use crate::database::cleanup::Cleanup;
 use crate::database::preset::{PRESETS, Preset};
 use crate::database::spec::Action;
+use crate::jobs::Sample;
 use crate::jobs::report::{Outcome, Report};
 use crate::jobs::runner::Runner;
 use axum::Router;
@@ -217,6 +218,7 @@ fn describe(job: &Job) -> Value {
         "dry_run": job.settings.dry_run,
         "running": status.running.map(|run| json!({"since": wall(run.since), "rows": run.rows})),
         "problem": status.problem,
+        "warnings": status.warnings,
         "last": status.last.as_ref().map(describe_report),
         "next": status.next.map(wall),
     })
@@ -224,7 +226,7 @@ fn describe(job: &Job) -> Value {
 
 /// A run as JSON, for the admin interface and `levee job run`.
 pub fn describe_report(report: &Report) -> Value {
-    json!({
+    let mut value = json!({
         "outcome": report.outcome.name(),
         "dry_run": report.dry_run,
         "rows": report.rows,
@@ -232,6 +234,20 @@ pub fn describe_report(report: &Report) -> Value {
         "began": wall(report.began),
         "seconds": report.took.as_secs_f64(),
         "error": report.error,
+    });
+    if let Some(preview) = &report.preview {
+        value["oldest"] = json!(preview.oldest.as_ref().map(describe_sample));
+        value["newest"] = json!(preview.newest.as_ref().map(describe_sample));
+    }
+    value
+}
+
+fn describe_sample(sample: &Sample) -> Value {
+    let age = sample.age.map(|age| Duration::from_secs(age.as_secs()));
+    json!({
+        "key": sample.key,
+        "value": sample.value,
+        "over_for": age.map(|age| humantime::format_duration(age).to_string()),
     })
 }
 

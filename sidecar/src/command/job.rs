@@ -66,9 +66,9 @@ async fn progress_bar(job: &Runner<Cleanup>, dry_run: bool) -> Result<ProgressBa
     // If counting fails, the bar just has no length.
     if !bar.is_hidden()
         && let Ok(mut run) = job.job.begin().await
-        && let Ok(rows) = run.count().await
+        && let Ok(preview) = run.preview().await
     {
-        bar.set_length(rows);
+        bar.set_length(preview.rows);
     }
     Ok(bar)
 }

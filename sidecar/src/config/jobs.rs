@@ -2,6 +2,7 @@
 
 use crate::database::identifier::Identifier;
 use crate::database::preset::{PRESETS, Preset};
+use crate::database::reading::{Reading, Unit, Zone};
 use crate::database::spec::{Action, Assignment, Condition, Spec, Value};
 use crate::jobs::pace::PaceSettings;
 use crate::jobs::settings::JobSettings;
@@ -64,6 +65,7 @@ fn read_job(s: &mut Section<'_>) -> Job {
         None => read_spec(s),
     };
     spec.schema = s.has("schema").then(|| identifier(s, "schema"));
+    spec.reading = read_reading(s);
     let mut settings = JobSettings {
         every: Some(
             s.duration("every", SECOND..=YEAR)
@@ -106,7 +108,7 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     let table = format!("the table, or choose a preset: {presets}");
     for (field, what) in [
         ("table", table.as_str()),
-        ("key", "the column that is the table's key"),
+        ("key", "the column that is the table's key, or a list of them"),
         (
             "where",
             "which rows, such as {column: expires_at, before: 0s}",
@@ -118,7 +120,8 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     ] {
         s.require(field, what);
     }
-    let key = identifier(s, "key");
+    let key = read_key(s);
+    let first = key.first().cloned().unwrap_or_else(placeholder);
     let conditions = s.objects("where", read_condition);
     if s.has("where") && conditions.is_empty() {
         s.error("where", "is empty; name at least one condition");
@@ -133,10 +136,11 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     let spec = Spec {
         schema: None,
         table: identifier(s, "table"),
-        key: key.clone(),
-        order: key.clone(),
+        order: first,
+        key,
         conditions,
         action,
+        reading: Reading::default(),
     };
     if !spec.comes_to_an_end() {
         s.error(
@@ -146,8 +150,21 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     }
     let order = s.has("order").then(|| identifier(s, "order"));
     Spec {
-        order: order.or(by_time).unwrap_or(key),
+        order: order.or(by_time).unwrap_or(spec.order),
         ..spec
+    }
+}
+
+/// How times are read where the types of their columns leave it open.
+fn read_reading(s: &mut Section<'_>) -> Reading {
+    let zone = s.text("zone").and_then(|name| {
+        Zone::new(&name)
+            .map_err(|must| s.error("zone", &must))
+            .ok()
+    });
+    Reading {
+        zone,
+        unit: s.choice("unit", &Unit::ALL),
     }
 }
 
@@ -173,11 +190,35 @@ fn read_action(s: &mut Section<'_>, assignments: Vec<Assignment>) -> Action {
 }
 
 fn identifier(s: &mut Section<'_>, field: &'static str) -> Identifier {
-    let text = s.text(field).unwrap_or_else(|| "x".to_owned());
+    let Some(text) = s.text(field) else {
+        return placeholder();
+    };
     Identifier::new(&text).unwrap_or_else(|must| {
         s.error(field, &must);
-        Identifier::new("x").expect("it is a name")
+        placeholder()
     })
+}
+
+/// The columns of the key: one, or a list.
+fn read_key(s: &mut Section<'_>) -> Vec<Identifier> {
+    let names = s.word_or_words("key");
+    if s.is_list("key") && names.is_empty() {
+        s.error("key", "is empty; name the column, or the columns, of the table's key");
+    }
+    let mut key = Vec::new();
+    for name in names {
+        match Identifier::new(&name) {
+            Ok(column) if key.contains(&column) => s.error("key", "names a column twice"),
+            Ok(column) => key.push(column),
+            Err(must) => s.error("key", &must),
+        }
+    }
+    key
+}
+
+/// Stands for a name that is missing or wrong, which is an error already.
+fn placeholder() -> Identifier {
+    Identifier::new("x").expect("it is a name")
 }
 
 fn read_condition(s: &mut Section<'_>) -> Option<Condition> {

@@ -2,13 +2,19 @@
 
 use super::connect::Database;
 use super::error::Error;
+use super::doubt;
+use super::fit::{Misfit, misfit};
+use super::identifier::Identifier;
 use super::preset::Preset;
-use super::spec::Spec;
-use super::sql::{Begin, Parameter, Statement, Type, Types, moving_column};
-use crate::jobs::{self, Batch, ErrorKind, Job, Run};
+use super::query::{bound, number, unexpected};
+use super::reading::Moment;
+use super::spec::{Condition, Spec};
+use super::sql::{Begin, End, Statement};
+use super::table::{self, Table};
+use crate::jobs::{self, Batch, ErrorKind, Job, Preview, Run, Sample};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{AssertSqlSafe, Postgres, Row};
+use sqlx::postgres::PgConnection;
+use sqlx::{Postgres, Row};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -34,7 +40,10 @@ pub struct CleanupRun {
     /// Rows handled since it last began at the first row.
     since_first: u64,
     count: Statement,
+    oldest: Statement,
+    newest: Statement,
     claim: String,
+    warnings: Vec<String>,
 }
 
 impl Job for Cleanup {
@@ -45,16 +54,19 @@ impl Job for Cleanup {
         let mut connection = self.database.bounded(self.database.pool.acquire()).await?;
         // However the run ends, closing the connection releases the claim.
         connection.close_on_drop();
-        let types = self.types(&mut connection).await?;
-        self.check_columns(&types)?;
-        self.check_key(&mut connection).await?;
+        let (table, warnings) =
+            table::find(&self.database, &mut connection, &self.spec).await?;
+        self.check_fit(&mut connection, &table).await?;
         let run = CleanupRun {
-            first: self.spec.batch(&types, Begin::First),
-            next: self.spec.batch(&types, Begin::From),
+            first: self.spec.batch(&table, Begin::First),
+            next: self.spec.batch(&table, Begin::From),
             from: None,
             since_first: 0,
-            count: self.spec.count(&types),
+            count: self.spec.count(&table),
+            oldest: self.spec.end(&table, End::Oldest),
+            newest: self.spec.end(&table, End::Newest),
             claim: format!("levee/job/{}/{}", self.name, self.spec.quoted_table()),
+            warnings,
             database: self.database.clone(),
             connection,
             _place: place,
@@ -75,82 +87,47 @@ impl From<Error> for jobs::Error {
 }
 
 impl Cleanup {
-    /// The types of the columns, with and without their lengths: a cast to `varchar(3)`, or to a domain of it, truncates a
-    /// value silently, where an assignment or a comparison does not. `"char"` and `name` (18 and 19) always truncate, so
-    /// they are treated as text.
-    async fn types(&self, connection: &mut PoolConnection<Postgres>) -> Result<Types, Error> {
-        let table = self.spec.quoted_table();
-        let all = sqlx::query_as::<_, (String, String, String)>(
-            "WITH RECURSIVE c (name, type, modifier) AS (\
-             SELECT CAST(attname AS text), atttypid, atttypmod FROM pg_catalog.pg_attribute \
-             WHERE attrelid = to_regclass($1)::oid AND attnum > 0 AND NOT attisdropped \
-             UNION ALL SELECT c.name, t.typbasetype, t.typtypmod FROM c JOIN pg_catalog.pg_type t ON t.oid = c.type \
-             WHERE t.typtype = 'd') \
-             SELECT c.name, CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, -1) END, \
-             CASE WHEN c.type IN (18, 19) THEN 'text' ELSE format_type(c.type, c.modifier) END \
-             FROM c JOIN pg_catalog.pg_type t ON t.oid = c.type WHERE t.typtype <> 'd'",
-        )
-        .bind(&table)
-        .persistent(false)
-        .fetch_all(&mut **connection);
-        let all = self.database.bounded(all).await?.into_iter();
-        let types: Types = all
-            .map(|(name, plain, exact)| (name, Type { plain, exact }))
-            .collect();
-        if types.is_empty() {
-            let hint = match self.spec.schema {
-                Some(_) => "",
-                None => " where the search path looks; give its schema by itself, under schema",
-            };
-            return Err(Error::Permanent(format!("there is no table {table}{hint}")));
-        }
-        Ok(types)
-    }
-
-    fn check_columns(&self, types: &Types) -> Result<(), Error> {
-        let table = self.spec.quoted_table();
-        let missing: Vec<String> = self
-            .spec
-            .columns()
-            .iter()
-            .filter(|column| !types.contains_key(column.as_str()))
-            .map(|column| column.quoted())
-            .collect();
-        if !missing.is_empty() {
-            let known: Vec<&str> = types.keys().map(String::as_str).collect();
-            return Err(Error::Permanent(format!(
-                "table {table} has no column {}; it has: {}",
-                missing.join(", "),
-                known.join(", ")
-            )));
-        }
-        if let Some(column) = moving_column(&self.spec, types) {
-            return Err(Error::Permanent(format!(
+    /// Refuses what doesn't fit the table, or leaves open which rows are meant.
+    async fn check_fit(&self, connection: &mut PgConnection, table: &Table) -> Result<(), Error> {
+        let name = &table.name;
+        let message = match misfit(&self.spec, table) {
+            None => return self.check_reading(connection, table).await,
+            Some(Misfit::Missing(columns)) => {
+                let missing: Vec<String> = columns.iter().map(Identifier::quoted).collect();
+                let known: Vec<&str> = table.types.keys().map(String::as_str).collect();
+                format!(
+                    "table {name} has no column {}; it has: {}",
+                    missing.join(", "),
+                    known.join(", ")
+                )
+            }
+            Some(Misfit::Moving(column)) => format!(
                 "column {} would be set again and again, to a word that means another time at each batch; give a time, or \
                  {{ago: 0s}} for the current one",
                 column.quoted()
-            )));
-        }
-        Ok(())
+            ),
+            Some(Misfit::Unreadable { column, why }) => {
+                doubt::refusal(&self.database, connection, &self.spec, table, &column, why).await?
+            }
+        };
+        Err(Error::Permanent(message))
     }
 
-    async fn check_key(&self, connection: &mut PoolConnection<Postgres>) -> Result<(), Error> {
-        let table = self.spec.quoted_table();
-        let unique = sqlx::query_scalar::<_, bool>(
-            "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
-             ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass($1)::oid \
-             AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attnotnull \
-             AND a.attname = $2)",
-        )
-        .bind(&table)
-        .bind(self.spec.key.as_str())
-        .persistent(false)
-        .fetch_one(&mut **connection);
-        if !self.database.bounded(unique).await? {
-            return Err(Error::Permanent(format!(
-                "column {} of table {table} is not unique by itself, or may be null; the key must be unique and NOT NULL",
-                self.spec.key.quoted()
-            )));
+    /// Refuses a zone or a unit that can't be right.
+    async fn check_reading(
+        &self,
+        connection: &mut PgConnection,
+        table: &Table,
+    ) -> Result<(), Error> {
+        if let Some(zone) = &self.spec.reading.zone {
+            doubt::check_zone(&self.database, connection, zone).await?;
+        }
+        for condition in &self.spec.conditions {
+            if let Condition::Before(column, _) = condition
+                && let Ok(Moment::Number(unit)) = self.spec.reading.of(table.type_of(column))
+            {
+                doubt::check_unit(&self.database, connection, table, column, unit).await?;
+            }
         }
         Ok(())
     }
@@ -208,9 +185,20 @@ impl Run for CleanupRun {
         Ok(Batch { rows, is_last })
     }
 
-    async fn count(&mut self) -> Result<u64, jobs::Error> {
+    async fn preview(&mut self) -> Result<Preview, jobs::Error> {
         let count = bound(&self.count, 0, None).fetch_one(&mut *self.connection);
-        Ok(number(&self.database.bounded(count).await?, 0)?)
+        let rows = number(&self.database.bounded(count).await?, 0)?;
+        let oldest = self.oldest.clone();
+        let newest = self.newest.clone();
+        Ok(Preview {
+            rows,
+            oldest: self.sample(&oldest).await?,
+            newest: self.sample(&newest).await?,
+        })
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     async fn end(self) {
@@ -228,30 +216,21 @@ impl Run for CleanupRun {
     }
 }
 
-/// The number in a column of a row.
-fn number(row: &PgRow, column: usize) -> Result<u64, Error> {
-    let number: i64 = row.try_get(column).map_err(|error| unexpected(&error))?;
-    Ok(u64::try_from(number).unwrap_or(0))
-}
-
-fn unexpected(error: &sqlx::Error) -> Error {
-    Error::Permanent(format!("an unexpected answer: {error}"))
-}
-
-/// The statement with its parameters.
-fn bound(
-    statement: &Statement,
-    size: u32,
-    from: Option<&str>,
-) -> sqlx::query::Query<'static, Postgres, PgArguments> {
-    // Not prepared, so it is planned with the values each time: a plan without them may sort all rows for each batch.
-    let mut query = sqlx::query(AssertSqlSafe(statement.text.clone())).persistent(false);
-    for parameter in &statement.parameters {
-        query = match parameter {
-            Parameter::Value(value) => query.bind(value.clone()),
-            Parameter::Size => query.bind(i64::from(size)),
-            Parameter::From => query.bind(from.map(str::to_owned)),
+impl CleanupRun {
+    async fn sample(&mut self, statement: &Statement) -> Result<Option<Sample>, Error> {
+        let row = bound(statement, 0, None).fetch_optional(&mut *self.connection);
+        let Some(row) = self.database.bounded(row).await? else {
+            return Ok(None);
         };
+        let read = || {
+            let age: Option<f64> = row.try_get(2)?;
+            let value: Option<String> = row.try_get(1)?;
+            Ok(Sample {
+                key: row.try_get(0)?,
+                value: value.unwrap_or_else(|| "null".to_owned()),
+                age: age.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            })
+        };
+        read().map(Some).map_err(|error| unexpected(&error))
     }
-    query
 }

@@ -55,6 +55,24 @@ impl Dialect {
         }
     }
 
+    /// Whether policies decide which rows of the table `$1` the role sees. `None`: there are none.
+    pub const fn has_row_security(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => {
+                Some("SELECT pg_catalog.row_security_active(CAST(CAST($1 AS text) AS oid))")
+            }
+            Self::Cockroach => None,
+        }
+    }
+
+    /// Whether an hour that is there twice, when clocks are set back, is read as the later one.
+    pub const fn reads_later_hour(self) -> bool {
+        match self {
+            Self::Postgres => true,
+            Self::Cockroach => false,
+        }
+    }
+
     /// How far replicas are behind, in seconds. Null without the role `pg_read_all_stats`, and without replicas.
     pub const fn replica_lag(self) -> Option<&'static str> {
         match self {

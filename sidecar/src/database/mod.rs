@@ -4,7 +4,12 @@
 //! |---|---|
 //! | [`cleanup`] | a job that deletes or changes rows |
 //! | [`spec`] | what such a job does: table, conditions, action |
+//! | [`reading`] | how columns hold times |
+//! | [`table`] | the table, as the database has it |
+//! | [`fit`] | whether a job fits its table |
+//! | [`doubt`] | what a time could mean, where a job doesn't say it |
 //! | [`sql`] | the statements of such a job |
+//! | [`query`] | binding them, and reading their answers |
 //! | [`preset`] | jobs for common tables |
 //! | [`watchdog`] | which statements have run too long |
 //! | [`activity`] | seeing sessions, and acting on them |
@@ -21,14 +26,19 @@ pub mod activity;
 pub mod cleanup;
 pub mod connect;
 pub mod dialect;
+pub mod doubt;
 pub mod error;
 pub mod fingerprint;
+pub mod fit;
 pub mod identifier;
 pub mod limits;
 pub mod metrics;
 pub mod preset;
+pub mod query;
+pub mod reading;
 pub mod spec;
 pub mod sql;
+pub mod table;
 pub mod undo;
 pub mod watchdog;
 

@@ -4,6 +4,7 @@
 //! metrics iterate over that table.
 
 use super::identifier::Identifier;
+use super::reading::Reading;
 use super::spec::{Action, Assignment, Condition, Spec, Value};
 use crate::jobs::metrics::OwnNames;
 use std::time::Duration;
@@ -79,10 +80,11 @@ fn expired_tokens(older_than: Duration) -> Spec {
     Spec {
         schema: None,
         table: column("email_verification_tokens"),
-        key: column("token_id"),
+        key: vec![column("token_id")],
         order: column("expires_at"),
         conditions: vec![Condition::Before(column("expires_at"), older_than)],
         action: Action::Delete,
+        reading: Reading::default(),
     }
 }
 
@@ -91,7 +93,7 @@ fn stale_calls(older_than: Duration) -> Spec {
     Spec {
         schema: None,
         table: column("calls"),
-        key: column("call_id"),
+        key: vec![column("call_id")],
         order: column("started_at"),
         conditions: vec![
             Condition::In(
@@ -105,6 +107,7 @@ fn stale_calls(older_than: Duration) -> Spec {
             set("ended_at", Value::Ago(Duration::ZERO)),
             set("duration", Value::SecondsSince(column("started_at"))),
         ]),
+        reading: Reading::default(),
     }
 }
 

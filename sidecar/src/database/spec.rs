@@ -1,21 +1,23 @@
 //! What a cleanup job does: which rows of which table it deletes or changes.
 
 use super::identifier::Identifier;
+use super::reading::Reading;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// `None`: the table is found by the search path.
+    /// `None`: the only table of that name that the search path finds.
     pub schema: Option<Identifier>,
     pub table: Identifier,
-    /// A single column that is unique and not null.
-    pub key: Identifier,
+    /// Columns that are unique together and not null.
+    pub key: Vec<Identifier>,
     /// Rows are handled in ascending order of this column.
     pub order: Identifier,
     /// A row matches if all of them hold.
     pub conditions: Vec<Condition>,
     pub action: Action,
+    pub reading: Reading,
 }
 
 /// A condition on one column.
@@ -75,7 +77,7 @@ impl Condition {
 }
 
 impl Spec {
-    /// The table as part of a statement.
+    /// The table as the configuration names it.
     pub fn quoted_table(&self) -> String {
         match &self.schema {
             Some(schema) => format!("{}.{}", schema.quoted(), self.table.quoted()),
@@ -85,7 +87,8 @@ impl Spec {
 
     /// All columns that it names.
     pub fn columns(&self) -> BTreeSet<&Identifier> {
-        let mut columns = BTreeSet::from([&self.key, &self.order]);
+        let mut columns: BTreeSet<&Identifier> = self.key.iter().collect();
+        columns.insert(&self.order);
         columns.extend(self.conditions.iter().map(Condition::column));
         for Assignment { column, value } in self.assignments() {
             columns.insert(column);

@@ -4,8 +4,9 @@
 //! enumerations, numbers and times need no code of their own.
 
 use super::identifier::Identifier;
+use super::reading::{Moment, Reading};
 use super::spec::{Action, Assignment, Condition, Spec, Value};
-use std::collections::BTreeMap;
+use super::table::Table;
 use std::time::Duration;
 
 /// A statement with its parameters, in the order in which they are bound.
@@ -35,26 +36,44 @@ pub enum Begin {
     From,
 }
 
-/// The type of a column, as the database writes it; of a domain, its base type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Type {
-    /// Without length and precision: a cast to it truncates nothing.
-    pub plain: String,
-    /// With them: a cast to it gives the value that the column would store.
-    pub exact: String,
+/// One end of the rows that a run would handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Oldest,
+    Newest,
 }
-
-/// The types of a table's columns.
-pub type Types = BTreeMap<String, Type>;
 
 impl Spec {
     /// Counts the rows that a run would handle.
-    pub fn count(&self, types: &Types) -> Statement {
-        let mut writer = Writer::new(types);
-        let rows = writer.rows(self, Begin::First);
+    pub fn count(&self, table: &Table) -> Statement {
+        let mut writer = Writer::new(self, table);
+        let rows = writer.rows(Begin::First);
         writer.statement(format!(
             "SELECT count(*) FROM {} WHERE {rows}",
-            self.quoted_table()
+            table.own_rows()
+        ))
+    }
+
+    /// The row at one end of those that a run would handle: its key, its value of the column that the end is of, and, if
+    /// that is a time, for how many seconds it has been over.
+    pub fn end(&self, table: &Table, end: End) -> Statement {
+        let mut writer = Writer::new(self, table);
+        let rows = writer.rows(Begin::First);
+        let column = self.time().unwrap_or(&self.order);
+        let quoted = column.quoted();
+        let since = match self.reading.of(table.type_of(column)) {
+            Ok(moment) => format!("extract(epoch FROM now() - {})", moment.over(&quoted)),
+            Err(_) => "NULL".to_owned(),
+        };
+        let direction = match end {
+            End::Oldest => "ASC",
+            End::Newest => "DESC",
+        };
+        writer.statement(format!(
+            "SELECT {}, CAST({quoted} AS text), CAST({since} AS float8) FROM {} WHERE {rows} ORDER BY {quoted} {direction} \
+             LIMIT 1",
+            self.shown_key(),
+            table.own_rows()
         ))
     }
 
@@ -66,58 +85,68 @@ impl Spec {
     ///
     /// Deleted rows stay in the index until the table is vacuumed. A batch that begins where the previous one ended
     /// neither plans nor scans over those deleted before it.
-    pub fn batch(&self, types: &Types, begin: Begin) -> Statement {
-        let mut writer = Writer::new(types);
-        let (table, key, order) = (self.quoted_table(), self.key.quoted(), self.order.quoted());
-        let rows = writer.rows(self, begin);
+    pub fn batch(&self, table: &Table, begin: Begin) -> Statement {
+        let mut writer = Writer::new(self, table);
+        let (from, order) = (table.own_rows(), self.order.quoted());
+        let rows = writer.rows(begin);
         let limit = writer.bind(Parameter::Size);
         let change = match &self.action {
-            Action::Delete => format!("DELETE FROM {table}"),
+            Action::Delete => format!("DELETE FROM {from}"),
             Action::Set(assignments) => {
-                format!("UPDATE {table} SET {}", writer.assignments(assignments))
+                format!("UPDATE {from} SET {}", writer.assignments(assignments))
             }
         };
+        let key = list(self.key.iter().map(Identifier::quoted));
+        let names = (1..=self.key.len()).map(|place| format!("levee_key{place}"));
+        let named = self.key.iter().zip(names.clone());
+        let named = list(named.map(|(column, name)| format!("{} AS {name}", column.quoted())));
+        let names = list(names);
         // The conditions are in it twice, so no other row changes even if the key is not unique after all. The last ORDER
         // BY is qualified: the bare name would be the output column, which is text.
         writer.statement(format!(
-            "WITH levee_batch AS (SELECT {key} AS levee_key, {order} AS levee_order FROM {table} WHERE {rows} \
-             ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED), levee_done AS ({change} WHERE {key} IN (SELECT \
-             levee_key FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
+            "WITH levee_batch AS (SELECT {named}, {order} AS levee_order FROM {from} WHERE {rows} \
+             ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED), levee_done AS ({change} WHERE ({key}) IN (SELECT \
+             {names} FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
              (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
         ))
     }
+
+    /// The column whose age the first condition on a time is about.
+    pub fn time(&self) -> Option<&Identifier> {
+        self.conditions.iter().find_map(|condition| match condition {
+            Condition::Before(column, _) => Some(column),
+            Condition::In(..) | Condition::IsNull(_) | Condition::IsNotNull(_) => None,
+        })
+    }
+
+    /// A row's key as one text.
+    fn shown_key(&self) -> String {
+        match self.key.as_slice() {
+            [column] => format!("CAST({} AS text)", column.quoted()),
+            columns => format!(
+                "CAST(ROW({}) AS text)",
+                list(columns.iter().map(Identifier::quoted))
+            ),
+        }
+    }
 }
 
-/// A column of a time that would be set to a word such as `now`
-/// (<https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES>). It means something
-/// else on every evaluation, so a row would never have its target value. In text columns it is an ordinary string.
-pub fn moving_column<'a>(spec: &'a Spec, types: &Types) -> Option<&'a Identifier> {
-    let is_time = |column: &Identifier| {
-        let of = types.get(column.as_str());
-        of.is_some_and(|it| it.plain == "date" || it.plain.starts_with("time"))
-    };
-    let is_moving = |text: &str| {
-        let text = text.to_ascii_lowercase();
-        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
-        words.any(|word| matches!(word, "now" | "today" | "tomorrow" | "yesterday"))
-    };
-    let mut assignments = spec.assignments().iter();
-    let moving = assignments.find(|Assignment { column, value }| {
-        matches!(value, Value::Text(text) if is_moving(text)) && is_time(column)
-    });
-    moving.map(|assignment| &assignment.column)
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
 }
 
 /// Writes one statement and collects its parameters.
 struct Writer<'a> {
-    types: &'a Types,
+    spec: &'a Spec,
+    table: &'a Table,
     parameters: Vec<Parameter>,
 }
 
 impl<'a> Writer<'a> {
-    const fn new(types: &'a Types) -> Self {
+    const fn new(spec: &'a Spec, table: &'a Table) -> Self {
         Self {
-            types,
+            spec,
+            table,
             parameters: Vec::new(),
         }
     }
@@ -142,13 +171,13 @@ impl<'a> Writer<'a> {
 
     /// The parameter in the column's type.
     fn cast_for(&mut self, column: &Identifier, parameter: Parameter) -> String {
-        let of = self.types.get(column.as_str());
+        let of = self.table.types.get(column.as_str());
         self.cast(parameter, of.map_or("text", |it| it.plain.as_str()))
     }
 
     /// `value` as the column would store it: 7 is 7.00 in a `numeric(10,2)`.
     fn cast_as_stored(&mut self, column: &Identifier, value: &str) -> String {
-        let of = self.types.get(column.as_str());
+        let of = self.table.types.get(column.as_str());
         let to = of.map_or("text", |it| it.exact.as_str());
         self.cast(Parameter::Value(value.to_owned()), to)
     }
@@ -166,17 +195,20 @@ impl<'a> Writer<'a> {
 
     /// Rows that match the conditions and don't have their target values yet. Without the latter, a row would be set
     /// again and again if the assignments change none of its conditions.
-    fn rows(&mut self, spec: &Spec, begin: Begin) -> String {
+    fn rows(&mut self, begin: Begin) -> String {
+        let spec = self.spec;
         let from = (begin == Begin::From).then_some(&spec.order);
         let mut all = Vec::new();
         for condition in &spec.conditions {
-            let mut text = self.condition(condition);
-            // `-infinity` is excluded: no interval can be computed from it. A batch that begins at a value has that bound
-            // instead: with two, PostgreSQL's planner would look up the column's minimum, past all that was deleted.
-            if matches!(condition, Condition::Before(column, _) if from != Some(column)) {
-                text.push_str(&not_infinite(condition.column()));
+            all.extend(self.condition(condition));
+            // A batch that begins at a value has that bound instead: with two, PostgreSQL's planner would look up the
+            // column's minimum, past all that was deleted.
+            if let Condition::Before(column, _) = condition
+                && from != Some(column)
+            {
+                let least = self.moment(column).least();
+                all.push(format!("{} >= {least}", column.quoted()));
             }
-            all.push(text);
         }
         if let Some(order) = from {
             let from = self.cast_for(order, Parameter::From);
@@ -193,10 +225,23 @@ impl<'a> Writer<'a> {
         all.join(" AND ")
     }
 
-    fn condition(&mut self, condition: &Condition) -> String {
+    /// How the column is read as a time.
+    fn moment(&self, column: &Identifier) -> Moment<'a> {
+        let reading: &'a Reading = &self.spec.reading;
+        // A job whose times can't be read is refused before.
+        reading
+            .of(self.table.type_of(column))
+            .unwrap_or(Moment::Instant)
+    }
+
+    /// What holds for rows that match.
+    fn condition(&mut self, condition: &Condition) -> Vec<String> {
         let quoted = condition.column().quoted();
-        match condition {
-            Condition::Before(_, ago) => format!("{quoted} < {}", self.ago(*ago)),
+        let text = match condition {
+            Condition::Before(column, ago) => {
+                let cut = self.ago(*ago);
+                return self.moment(column).is_before(column, &cut);
+            }
             Condition::In(column, values) => {
                 let bound: Vec<String> = values
                     .iter()
@@ -206,7 +251,8 @@ impl<'a> Writer<'a> {
             }
             Condition::IsNull(_) => format!("{quoted} IS NULL"),
             Condition::IsNotNull(_) => format!("{quoted} IS NOT NULL"),
-        }
+        };
+        vec![text]
     }
 
     /// Whether the column differs from its target value. `None`: the target changes with time.
@@ -231,11 +277,14 @@ impl<'a> Writer<'a> {
             let value = match value {
                 Value::Text(text) => self.cast_for(column, Parameter::Value(text.clone())),
                 Value::Null => "NULL".to_owned(),
-                Value::Ago(ago) => self.ago(*ago),
+                Value::Ago(ago) => {
+                    let moment = self.ago(*ago);
+                    self.moment(column).written(&moment)
+                }
                 // Clamped to what an `int` holds.
                 Value::SecondsSince(source) => format!(
                     "CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - {})), 0), 2147483647) AS int)",
-                    source.quoted()
+                    self.moment(source).read(&source.quoted())
                 ),
             };
             all.push(format!("{} = {value}", column.quoted()));
@@ -244,27 +293,27 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn not_infinite(column: &Identifier) -> String {
-    format!(
-        " AND {} >= TIMESTAMPTZ '0001-01-01 00:00:00+00'",
-        column.quoted()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::database::preset::Preset;
+    use crate::database::reading::{Unit, Zone};
     use crate::database::spec::Action;
+    use crate::database::table::{Type, Types};
 
-    fn types(columns: &[(&str, &str)]) -> Types {
-        columns
+    fn table(name: &str, columns: &[(&str, &str)]) -> Table {
+        let types: Types = columns
             .iter()
             .map(|(name, of)| {
                 let (plain, exact) = ((*of).to_owned(), (*of).to_owned());
                 ((*name).to_owned(), Type { plain, exact })
             })
-            .collect()
+            .collect();
+        Table {
+            name: name.to_owned(),
+            has_heirs: false,
+            types,
+        }
     }
 
     fn values(statement: &Statement) -> Vec<&str> {
@@ -280,21 +329,23 @@ mod tests {
         let spec = Preset::find("expired_tokens").unwrap().spec(None);
         let text = |rows: &str, limit: &str, again: &str| {
             format!(
-                "WITH levee_batch AS (SELECT \"token_id\" AS levee_key, \"expires_at\" AS levee_order FROM \
+                "WITH levee_batch AS (SELECT \"token_id\" AS levee_key1, \"expires_at\" AS levee_order FROM \
                  \"email_verification_tokens\" WHERE {rows} ORDER BY \"expires_at\" LIMIT {limit} FOR UPDATE SKIP \
-                 LOCKED), levee_done AS (DELETE FROM \"email_verification_tokens\" WHERE \"token_id\" IN (SELECT \
-                 levee_key FROM levee_batch) AND {again} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
+                 LOCKED), levee_done AS (DELETE FROM \"email_verification_tokens\" WHERE (\"token_id\") IN (SELECT \
+                 levee_key1 FROM levee_batch) AND {again} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
                  (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
             )
         };
         let rows =
-            "\"expires_at\" < now() AND \"expires_at\" >= TIMESTAMPTZ '0001-01-01 00:00:00+00'";
-        let first = spec.batch(&Types::new(), Begin::First);
+            "\"expires_at\" < now() AND \"expires_at\" >= TIMESTAMPTZ '0001-01-03 00:00:00+00'";
+        let of = [("expires_at", "timestamp with time zone")];
+        let table = table("\"email_verification_tokens\"", &of);
+        let first = spec.batch(&table, Begin::First);
         assert_eq!(first.text, text(rows, "$1", rows));
         assert_eq!(first.parameters, [Parameter::Size]);
         let rows =
-            "\"expires_at\" < now() AND \"expires_at\" >= CAST(CAST($1 AS text) AS timestamptz)";
-        let next = spec.batch(&types(&[("expires_at", "timestamptz")]), Begin::From);
+            "\"expires_at\" < now() AND \"expires_at\" >= CAST(CAST($1 AS text) AS timestamp with time zone)";
+        let next = spec.batch(&table, Begin::From);
         assert_eq!(next.text, text(rows, "$2", rows));
         assert_eq!(next.parameters, [Parameter::From, Parameter::Size]);
     }
@@ -302,7 +353,8 @@ mod tests {
     #[test]
     fn stale_calls_are_ended_with_values_of_their_columns_types() {
         let spec = Preset::find("stale_calls").unwrap().spec(None);
-        let statement = spec.batch(&types(&[("status", "call_status")]), Begin::First);
+        let table = table("\"calls\"", &[("status", "call_status")]);
+        let statement = spec.batch(&table, Begin::First);
         assert_eq!(
             values(&statement),
             [
@@ -316,16 +368,16 @@ mod tests {
         assert_eq!(statement.parameters[4], Parameter::Size);
         let rows = "\"status\" IN (CAST(CAST($1 AS text) AS call_status), CAST(CAST($2 AS text) AS call_status)) AND \
                     \"started_at\" < now() - CAST(CAST($3 AS text) AS interval) AND \"started_at\" >= TIMESTAMPTZ \
-                    '0001-01-01 00:00:00+00' AND (CAST(\"status\" AS text) IS DISTINCT FROM CAST(CAST(CAST($4 AS text) \
+                    '0001-01-03 00:00:00+00' AND (CAST(\"status\" AS text) IS DISTINCT FROM CAST(CAST(CAST($4 AS text) \
                     AS call_status) AS text))";
         assert_eq!(
             statement.text,
             format!(
-                "WITH levee_batch AS (SELECT \"call_id\" AS levee_key, \"started_at\" AS levee_order FROM \"calls\" \
+                "WITH levee_batch AS (SELECT \"call_id\" AS levee_key1, \"started_at\" AS levee_order FROM \"calls\" \
                  WHERE {rows} ORDER BY \"started_at\" LIMIT $5 FOR UPDATE SKIP LOCKED), levee_done AS (UPDATE \"calls\" \
                  SET \"status\" = CAST(CAST($6 AS text) AS call_status), \"ended_at\" = now(), \"duration\" = \
                  CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \"started_at\")), 0), 2147483647) AS int) WHERE \
-                 \"call_id\" IN (SELECT levee_key FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) \
+                 (\"call_id\") IN (SELECT levee_key1 FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) \
                  FROM levee_done), (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
             )
         );
@@ -338,7 +390,7 @@ mod tests {
         let spec = Spec {
             schema: Some(name("a.b")),
             table: name("x\"; drop table y; --"),
-            key: name("k\"k"),
+            key: vec![name("k\"k")],
             order: name("k\"k"),
             conditions: vec![
                 Condition::In(name("s"), vec!["'; drop table y; --".to_owned()]),
@@ -348,12 +400,13 @@ mod tests {
                 column: name("t"),
                 value: Value::Null,
             }]),
+            reading: Reading::default(),
         };
-        let types = Types::new();
+        let table = table(&spec.quoted_table(), &[]);
         for statement in [
-            spec.batch(&types, Begin::First),
-            spec.batch(&types, Begin::From),
-            spec.count(&types),
+            spec.batch(&table, Begin::First),
+            spec.batch(&table, Begin::From),
+            spec.count(&table),
         ] {
             assert_eq!(values(&statement), ["'; drop table y; --"]);
             assert!(!statement.text.contains('\''), "{}", statement.text);
@@ -370,5 +423,61 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["k\"k", "n", "s", "t"]
         );
+    }
+
+    fn before(of: &str, reading: Reading) -> Statement {
+        let name = |text: &str| Identifier::new(text).unwrap();
+        let spec = Spec {
+            schema: None,
+            table: name("t"),
+            key: vec![name("a"), name("b")],
+            order: name("at"),
+            conditions: vec![Condition::Before(name("at"), Duration::ZERO)],
+            action: Action::Delete,
+            reading,
+        };
+        spec.count(&table("t", &[("at", of)]))
+    }
+
+    #[test]
+    fn a_time_is_compared_as_its_column_is_read() {
+        let zone = Reading {
+            zone: Zone::new("Europe/Paris").ok(),
+            unit: None,
+        };
+        let unit = Reading {
+            zone: None,
+            unit: Some(Unit::Milliseconds),
+        };
+        for (of, reading, rows) in [
+            (
+                "timestamp without time zone",
+                &zone,
+                "\"at\" < ((now()) AT TIME ZONE 'Europe/Paris') AND (\"at\" AT TIME ZONE 'Europe/Paris') < now() AND \
+                 \"at\" >= TIMESTAMP '0001-01-03 00:00:00'",
+            ),
+            (
+                "bigint",
+                &unit,
+                "\"at\" < CAST(floor(extract(epoch FROM now()) * 1000) AS bigint) AND \"at\" >= 1",
+            ),
+        ] {
+            let statement = before(of, reading.clone());
+            assert_eq!(
+                statement.text,
+                format!("SELECT count(*) FROM t WHERE {rows}")
+            );
+        }
+    }
+
+    #[test]
+    fn rows_of_tables_that_inherit_are_left_alone() {
+        let spec = Preset::find("expired_tokens").unwrap().spec(None);
+        let table = Table {
+            has_heirs: true,
+            ..table("t", &[])
+        };
+        let statement = spec.batch(&table, Begin::First);
+        assert_eq!(statement.text.matches("FROM ONLY t").count(), 2);
     }
 }

@@ -43,17 +43,38 @@ pub trait Run: Send {
     /// Nothing was handled.
     fn batch(&mut self, size: u32) -> impl Future<Output = Result<Batch, Error>> + Send;
 
-    /// How many items there are. Changes nothing.
+    /// What a run would handle. Changes nothing.
     ///
     /// # Errors
-    /// They could not be counted.
-    fn count(&mut self) -> impl Future<Output = Result<u64, Error>> + Send;
+    /// That could not be found out.
+    fn preview(&mut self) -> impl Future<Output = Result<Preview, Error>> + Send;
+
+    /// What the job does less of, or more, than its configuration lets one expect.
+    fn warnings(&self) -> &[String];
 
     /// Ends the run and releases the claim before it returns. Dropping the run does that too, but later.
     fn end(self) -> impl Future<Output = ()> + Send;
 
     /// How far replicas of the data are behind. `None`: there are none, or it is not known.
     fn lag(&mut self) -> impl Future<Output = Option<Duration>> + Send;
+}
+
+/// What a run would handle.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preview {
+    pub rows: u64,
+    pub oldest: Option<Sample>,
+    pub newest: Option<Sample>,
+}
+
+/// One of the items that a run would handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    pub key: String,
+    /// What it was chosen by, such as its time.
+    pub value: String,
+    /// For how long that time has been over. `None`: it is none.
+    pub age: Option<Duration>,
 }
 
 /// The result of a batch.

@@ -1,5 +1,6 @@
 //! The result of a run, and the state of a job.
 
+use super::Preview;
 use levee_policy::time::Instant;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Report {
     pub rows: u64,
     /// Batches that handled at least one item.
     pub batches: u64,
+    /// Of a dry run.
+    pub preview: Option<Preview>,
     pub error: Option<String>,
 }
 
@@ -61,6 +64,8 @@ pub struct JobStatus {
     pub next: Option<Instant>,
     /// Why the job can't run as it is configured.
     pub problem: Option<String>,
+    /// What it does less of, or more, than its configuration lets one expect.
+    pub warnings: Vec<String>,
 }
 
 /// A run in progress.

@@ -4,7 +4,7 @@ use super::batches::{self, RunContext};
 use super::metrics::{JobMetrics, Totals};
 use super::report::{JobStatus, Outcome, Progress, Report};
 use super::settings::JobSettings;
-use super::{Error, ErrorKind, Job, Run};
+use super::{Error, ErrorKind, Job, Preview, Run, Sample};
 use crate::clock::Clock;
 use levee_policy::backoff::Jitter;
 use levee_policy::random::SplitMix64;
@@ -113,8 +113,14 @@ impl<J: Job> Runner<J> {
             begun = self.job.begin() => begun,
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        match begun.map(drop) {
-            Ok(()) => log::info!(job = self.name.as_str(); "checked"),
+        match begun {
+            Ok(run) => {
+                for warning in run.warnings() {
+                    log::warn!(job = self.name.as_str(); "{warning}");
+                }
+                log::info!(job = self.name.as_str(); "checked");
+                self.lock().warnings = run.warnings().to_vec();
+            }
             Err(error) if error.kind == ErrorKind::Permanent => {
                 log::error!(job = self.name.as_str(); "can't be run as it is: {error}");
                 self.lock().problem = Some(error.message);
@@ -146,6 +152,7 @@ impl<J: Job> Runner<J> {
             outcome: Outcome::Done,
             rows: 0,
             batches: 0,
+            preview: None,
             error: None,
         };
         let result = if dry_run {
@@ -185,7 +192,9 @@ impl<J: Job> Runner<J> {
 
     async fn count(&self, report: &mut Report) -> Result<Outcome, Error> {
         let mut run = self.job.begin().await?;
-        report.rows = run.count().await?;
+        let preview = run.preview().await?;
+        report.rows = preview.rows;
+        report.preview = Some(preview);
         Ok(Outcome::Done)
     }
 
@@ -233,11 +242,29 @@ fn log_report(name: &str, report: &Report) {
         }
         (Some(error), _) => log::info!(job = name; "not run: {error}"),
         (None, _) if report.dry_run => {
-            log::info!(job = name, rows = rows; "dry run: {rows} rows would be handled");
+            let ends = report.preview.as_ref().map(ends).unwrap_or_default();
+            log::info!(job = name, rows = rows; "dry run: {rows} rows would be handled{ends}");
         }
         (None, outcome) => {
             log::info!(job = name, rows = rows, batches = batches; "{}: {rows} rows in {batches} batches, {took}", outcome.name());
         }
+    }
+}
+
+/// `: from 7, whose time 2026-01-01 has been over for 1day, to 9, ...`
+fn ends(preview: &Preview) -> String {
+    let describe = |Sample { key, value, age }: &Sample| match age {
+        Some(age) => {
+            let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
+            format!("{key}, whose time {value} has been over for {age}")
+        }
+        None => format!("{key} ({value})"),
+    };
+    match (&preview.oldest, &preview.newest) {
+        (Some(oldest), Some(newest)) => {
+            format!(": from {}, to {}", describe(oldest), describe(newest))
+        }
+        _ => String::new(),
     }
 }
 

@@ -23,6 +23,7 @@ fn odd_names_are_quoted_and_odd_values_bound() {
     where: [{column: mood, in: ['; drop table calls; --']}, {column: n, is_null: false}]
     action: set
     set: {mood: sad, n: -1.5, at: {ago: 1h}}
+    zone: UTC
     scheduled: false"#;
     let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
     let path = "/v1/jobs/it's%20%22odd%22%3B%20drop%20table%20calls/run?wait=1m";

@@ -6,7 +6,8 @@ use std::thread;
 
 use crate::auth_cleanup::{AUTH, RUN_AUTH, rows};
 use levee::database::preset::Preset;
-use levee::database::sql::{Begin, Parameter, Types};
+use levee::database::sql::{Begin, Parameter};
+use levee::database::table::{Table, Types};
 use levee_harness::postgres::Postgres;
 use levee_harness::sidecar::Sidecar;
 use postgres::types::ToSql;
@@ -127,7 +128,12 @@ fn a_call_of_exactly_24_hours_is_left_alone() {
         )
         .expect("rows");
     let spec = Preset::find("stale_calls").expect("a preset").spec(None);
-    let statement = spec.batch(&Types::new(), Begin::First);
+    let table = Table {
+        name: spec.quoted_table(),
+        has_heirs: false,
+        types: Types::new(),
+    };
+    let statement = spec.batch(&table, Begin::First);
     let values: Vec<&(dyn ToSql + Sync)> = statement
         .parameters
         .iter()
