@@ -58,7 +58,10 @@ impl Run for Script {
     }
 
     async fn preview(&mut self) -> Result<Preview, Error> {
-        Ok(Preview { rows: 7, ..Preview::default() })
+        Ok(Preview {
+            rows: 7,
+            ..Preview::default()
+        })
     }
 
     fn warnings(&self) -> &[String] {

@@ -134,8 +134,8 @@ impl Case<'_> {
     fn rows(&mut self, cut: i64) -> Vec<Row> {
         (1..=ROWS)
             .map(|key| {
-                let spread: i64 = [10, 7_200, 200_000, 40_000_000]
-                    [usize::try_from(self.draw(4)).unwrap()];
+                let spread: i64 =
+                    [10, 7_200, 200_000, 40_000_000][usize::try_from(self.draw(4)).unwrap()];
                 let away = self.draw(2 * 1_000_000 * spread.unsigned_abs());
                 let away = i64::try_from(away).unwrap() - 1_000_000 * spread;
                 Row {
@@ -192,7 +192,12 @@ fn spec(held: Held, shape: Shape, zone: &str, ago: i64) -> Spec {
 }
 
 fn table(held: Held, shape: Shape) -> Table {
-    let columns = [("k", "bigint"), ("part", "integer"), ("status", "text"), ("at", held.of())];
+    let columns = [
+        ("k", "bigint"),
+        ("part", "integer"),
+        ("status", "text"),
+        ("at", held.of()),
+    ];
     let types: Types = columns
         .map(|(name, of)| {
             let (plain, exact) = (of.to_owned(), of.to_owned());
@@ -326,7 +331,10 @@ fn check(
         ))
         .unwrap();
     let spec = spec(held, shape, zone, ago);
-    run(&mut transaction, &spec.batch(&table(held, shape), Begin::First));
+    run(
+        &mut transaction,
+        &spec.batch(&table(held, shape), Begin::First),
+    );
     let left: Vec<i64> = transaction
         .query("SELECT k FROM t", &[])
         .unwrap()
@@ -339,7 +347,12 @@ fn check(
         let is_left = left.contains(&row.key);
         let is_alive = row.is_heirs || !row.is_wanted || row.over.is_none_or(|over| over >= cut);
         let is_over = !is_alive && row.over.is_some_and(|over| over < cut - held.slack());
-        let shown = || format!("{row:?} of {held:?}, {shape:?}, {}, cut {cut}, ago {ago}", case.zone);
+        let shown = || {
+            format!(
+                "{row:?} of {held:?}, {shape:?}, {}, cut {cut}, ago {ago}",
+                case.zone
+            )
+        };
         assert!(is_left || !is_alive, "it was alive: {}", shown());
         assert!(!is_left || !is_over, "it is left: {}", shown());
         taken += u32::from(!is_left);

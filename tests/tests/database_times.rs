@@ -174,8 +174,14 @@ fn whole_numbers_need_their_unit_and_zero_is_no_time() {
             .unwrap();
         let refused = report(&postgres, "");
         let error = refused["error"].to_string();
-        assert!(error.contains("unit: seconds or unit: milliseconds"), "{error}");
-        assert!(error.contains(&format!("Read as {unit}: 20 rows")), "{error}");
+        assert!(
+            error.contains("unit: seconds or unit: milliseconds"),
+            "{error}"
+        );
+        assert!(
+            error.contains(&format!("Read as {unit}: 20 rows")),
+            "{error}"
+        );
         let done = report(&postgres, &format!(", unit: {unit}"));
         assert_eq!(done["rows"], 20, "{done}");
         assert_eq!(rows(&postgres), 73, "{unit} {of}");
@@ -266,7 +272,10 @@ fn a_view_or_a_table_without_a_key_is_refused() {
     let postgres = Postgres::with_tables().unwrap();
     for (table, part) in [
         ("VIEW t AS SELECT 1 AS k, now() AS at", "is a view"),
-        ("MATERIALIZED VIEW t AS SELECT 1 AS k, now() AS at", "is a view"),
+        (
+            "MATERIALIZED VIEW t AS SELECT 1 AS k, now() AS at",
+            "is a view",
+        ),
         ("TABLE t (k int, at timestamptz)", "has no such key"),
     ] {
         postgres.execute(&format!("CREATE {table}")).unwrap();
@@ -296,7 +305,11 @@ fn a_dry_run_shows_the_oldest_and_the_newest_row_that_it_would_take() {
     let age = |row: &str| report[row]["over_for"].as_str().expect("an age").to_owned();
     assert!(age("oldest").starts_with("2days"), "{report}");
     assert!(!age("newest").contains('h'), "{report}");
-    assert!(sidecar.log().contains("from 48, whose time"), "{}", sidecar.log());
+    assert!(
+        sidecar.log().contains("from 48, whose time"),
+        "{}",
+        sidecar.log()
+    );
 }
 
 #[test]

@@ -108,7 +108,10 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
     let table = format!("the table, or choose a preset: {presets}");
     for (field, what) in [
         ("table", table.as_str()),
-        ("key", "the column that is the table's key, or a list of them"),
+        (
+            "key",
+            "the column that is the table's key, or a list of them",
+        ),
         (
             "where",
             "which rows, such as {column: expires_at, before: 0s}",
@@ -157,11 +160,9 @@ fn read_spec(s: &mut Section<'_>) -> Spec {
 
 /// How times are read where the types of their columns leave it open.
 fn read_reading(s: &mut Section<'_>) -> Reading {
-    let zone = s.text("zone").and_then(|name| {
-        Zone::new(&name)
-            .map_err(|must| s.error("zone", &must))
-            .ok()
-    });
+    let zone = s
+        .text("zone")
+        .and_then(|name| Zone::new(&name).map_err(|must| s.error("zone", &must)).ok());
     Reading {
         zone,
         unit: s.choice("unit", &Unit::ALL),
@@ -203,7 +204,10 @@ fn identifier(s: &mut Section<'_>, field: &'static str) -> Identifier {
 fn read_key(s: &mut Section<'_>) -> Vec<Identifier> {
     let names = s.word_or_words("key");
     if s.is_list("key") && names.is_empty() {
-        s.error("key", "is empty; name the column, or the columns, of the table's key");
+        s.error(
+            "key",
+            "is empty; name the column, or the columns, of the table's key",
+        );
     }
     let mut key = Vec::new();
     for name in names {

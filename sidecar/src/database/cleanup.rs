@@ -1,8 +1,8 @@
 //! A job that deletes rows of a table, or sets their columns, in batches.
 
 use super::connect::Database;
-use super::error::Error;
 use super::doubt;
+use super::error::Error;
 use super::fit::{Misfit, misfit};
 use super::identifier::Identifier;
 use super::preset::Preset;
@@ -54,8 +54,7 @@ impl Job for Cleanup {
         let mut connection = self.database.bounded(self.database.pool.acquire()).await?;
         // However the run ends, closing the connection releases the claim.
         connection.close_on_drop();
-        let (table, warnings) =
-            table::find(&self.database, &mut connection, &self.spec).await?;
+        let (table, warnings) = table::find(&self.database, &mut connection, &self.spec).await?;
         self.check_fit(&mut connection, &table).await?;
         let run = CleanupRun {
             first: self.spec.batch(&table, Begin::First),

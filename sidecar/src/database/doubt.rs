@@ -72,7 +72,11 @@ pub async fn refusal(
     let newest = newest(database, connection, table, &column, of).await?;
     let now = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')";
     let now: String = database
-        .bounded(sqlx::query_scalar(now).persistent(false).fetch_one(&mut *connection))
+        .bounded(
+            sqlx::query_scalar(now)
+                .persistent(false)
+                .fetch_one(&mut *connection),
+        )
         .await?;
     let _ = write!(text, " Its newest value is {newest}; now is {now} UTC.");
     for (reading, label) in readings(database, connection, why).await? {
@@ -117,10 +121,7 @@ async fn readings(
 }
 
 /// The zones of the server, of the database and of its roles, each once. A client may have set another one.
-async fn writers(
-    database: &Database,
-    connection: &mut PgConnection,
-) -> Result<Vec<Writer>, Error> {
+async fn writers(database: &Database, connection: &mut PgConnection) -> Result<Vec<Writer>, Error> {
     let settings = sqlx::query_as::<_, Setting>(
         "SELECT CAST(r.rolname AS text) AS role, s.setdatabase <> 0 AS is_of_database, split_part(c.entry, '=', 2) AS zone \
          FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
@@ -140,13 +141,12 @@ async fn writers(
         zone: "UTC".to_owned(),
         who: String::new(),
     }];
-    let mut add = |zone: String, who: String| {
-        match writers.iter_mut().find(|writer| writer.zone == zone) {
+    let mut add =
+        |zone: String, who: String| match writers.iter_mut().find(|writer| writer.zone == zone) {
             Some(known) if known.who.is_empty() => known.who = who,
             Some(known) => known.who.push_str(&who),
             None => writers.push(Writer { zone, who }),
-        }
-    };
+        };
     // Drivers say which zone their session has, this one too, so the server's own can't be asked for.
     if let Some(zone) = log_zone {
         add(zone, " (of the server's log)".to_owned());

@@ -13,10 +13,7 @@ pub enum Misfit {
     /// It would be set to a word such as `now`.
     Moving(Identifier),
     /// Its times can't be read, or written.
-    Unreadable {
-        column: Identifier,
-        why: Unreadable,
-    },
+    Unreadable { column: Identifier, why: Unreadable },
 }
 
 /// What keeps `spec` from being carried out at `table`. Nothing is guessed: a time that can be read in several ways can't be
@@ -54,10 +51,13 @@ enum Wants {
 }
 
 fn times(spec: &Spec) -> Vec<(&Identifier, Wants)> {
-    let conditions = spec.conditions.iter().filter_map(|condition| match condition {
-        Condition::Before(column, _) => Some((column, Wants::Read)),
-        Condition::In(..) | Condition::IsNull(_) | Condition::IsNotNull(_) => None,
-    });
+    let conditions = spec
+        .conditions
+        .iter()
+        .filter_map(|condition| match condition {
+            Condition::Before(column, _) => Some((column, Wants::Read)),
+            Condition::In(..) | Condition::IsNull(_) | Condition::IsNotNull(_) => None,
+        });
     let values = spec.assignments().iter();
     let values = values.filter_map(|Assignment { column, value }| match value {
         Value::Ago(_) => Some((column, Wants::Write)),

@@ -186,10 +186,9 @@ impl Moment<'_> {
         match self {
             Self::Instant => held.to_owned(),
             Self::Local(zone) => format!("({held} AT TIME ZONE {})", zone.quoted()),
-            Self::Day(zone) => format!(
-                "(CAST({held} AS timestamp) AT TIME ZONE {})",
-                zone.quoted()
-            ),
+            Self::Day(zone) => {
+                format!("(CAST({held} AS timestamp) AT TIME ZONE {})", zone.quoted())
+            }
             Self::Number(unit) => format!("to_timestamp({held} / {}.0)", unit.per_second()),
         }
     }

@@ -113,10 +113,12 @@ impl Spec {
 
     /// The column whose age the first condition on a time is about.
     pub fn time(&self) -> Option<&Identifier> {
-        self.conditions.iter().find_map(|condition| match condition {
-            Condition::Before(column, _) => Some(column),
-            Condition::In(..) | Condition::IsNull(_) | Condition::IsNotNull(_) => None,
-        })
+        self.conditions
+            .iter()
+            .find_map(|condition| match condition {
+                Condition::Before(column, _) => Some(column),
+                Condition::In(..) | Condition::IsNull(_) | Condition::IsNotNull(_) => None,
+            })
     }
 
     /// A row's key as one text.
@@ -343,8 +345,7 @@ mod tests {
         let first = spec.batch(&table, Begin::First);
         assert_eq!(first.text, text(rows, "$1", rows));
         assert_eq!(first.parameters, [Parameter::Size]);
-        let rows =
-            "\"expires_at\" < now() AND \"expires_at\" >= CAST(CAST($1 AS text) AS timestamp with time zone)";
+        let rows = "\"expires_at\" < now() AND \"expires_at\" >= CAST(CAST($1 AS text) AS timestamp with time zone)";
         let next = spec.batch(&table, Begin::From);
         assert_eq!(next.text, text(rows, "$2", rows));
         assert_eq!(next.parameters, [Parameter::From, Parameter::Size]);
