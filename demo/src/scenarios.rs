@@ -492,8 +492,12 @@ pub fn expired_tokens(stack: &mut Stack) -> Result<Report> {
         .iter()
         .filter(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 201))
         .count();
-    let seen = format!("{made} of {} requests for one succeeded", answers.len());
-    report.always("new tokens are made meanwhile", seen, made == answers.len());
+    let seen = format!("{made} of {} requests succeeded", answers.len());
+    report.always(
+        "new tokens are created meanwhile",
+        seen,
+        made == answers.len(),
+    );
     let valid = stack.postgres.number(wanted_valid)?;
     let lost =
         valid_before + i64::from(VALID_TOKENS) + i64::try_from(made).unwrap_or(i64::MAX) - valid;
@@ -558,7 +562,7 @@ pub fn stale_calls(stack: &mut Stack) -> Result<Report> {
         AND started_at > now() - interval '24 hours'",
     )?;
     report.always(
-        format!("{RECENT_CALLS} calls of 23 hours are left alone"),
+        format!("the {RECENT_CALLS} calls of 23 hours are left alone"),
         open,
         open == i64::from(RECENT_CALLS),
     );
@@ -578,7 +582,7 @@ pub fn stale_calls(stack: &mut Stack) -> Result<Report> {
     )?;
     report.unchanged(stack, &before, "video_cleanup_failed_total")?;
     let (status, _) = stack.post(&format!("{recent}/end"), &json!({}));
-    report.always("it can be ended by who made it", status, status == 200);
+    report.always("its caller can end it", status, status == 200);
     normal_again(&mut report, stack, &recent, &["video"])?;
     Ok(report)
 }

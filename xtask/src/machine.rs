@@ -30,9 +30,17 @@ pub fn output_of(command: &mut Command) -> Option<String> {
     output.status.success().then_some(text)
 }
 
-/// The cargo that runs this program.
+/// The cargo that runs this program, without the variables by which it describes `xtask`: build scripts such as ring's
+/// depend on them, so each change between `cargo build` and `cargo xtask` would compile their crates again.
 pub fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 /// A Python 3 with pip, to fetch `what`.

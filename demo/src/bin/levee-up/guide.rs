@@ -40,7 +40,7 @@ pub fn text(gateway: &Envoy, services: &[Upstream], demo: bool) -> String {
     let name = &first.name;
     let _ = writeln!(
         text,
-        "A request that works:\n  curl -i http://{address}/v1/{name}/hello\n"
+        "A request that succeeds:\n  curl -i http://{address}/v1/{name}/hello\n"
     );
     if demo {
         let _ = writeln!(
@@ -105,14 +105,14 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     let _ = writeln!(
         text,
         "\
-         A command through it, and what it knows:\n  {cli} SET greeting hello\n  \
+         A command through the sidecar, and what it knows:\n  {cli} SET greeting hello\n  \
          curl -s http://{admin}/v1/redis\n  curl -s http://{admin}/metrics | grep -E '^(redis_retry|circuit_breaker_state)'\n",
     );
     if let Some(redis) = sidecar.temporary_redis() {
         let directly = format!("redis-cli -h {} -p {}", redis.ip(), redis.port());
         let _ = writeln!(
             text,
-            "A Redis that ends and is back after half a second; the command waits, and succeeds:\n  \
+            "A Redis that ends and is back after half a second; the command waits and succeeds:\n  \
              {directly} SHUTDOWN; {cli} GET greeting\n"
         );
         let _ = writeln!(
@@ -175,7 +175,7 @@ pub fn database(
     }
     let _ = writeln!(
         text,
-        "A call, and somebody who locks the table of calls for 20 s; whoever asks for one gets an error after 5 s:\n  \
+        "A call, then a lock on the table of calls for 20 s; a request for another call gets an error after 5 s:\n  \
          curl {json} -d '{{\"caller\": \"ann\"}}' http://{address}/v1/video/calls\n  \
          {psql} -c 'BEGIN; LOCK TABLE calls; SELECT pg_sleep(20)' &\n  \
          curl -i {json} -d '{{\"caller\": \"ben\"}}' http://{address}/v1/video/calls\n  \
@@ -184,7 +184,7 @@ pub fn database(
     let _ = writeln!(
         text,
         "The cleanup jobs, and what they did:\n  curl -s http://{admin}/v1/jobs\n\n\
-         All that can go wrong, played without Levee and with it:\n  cargo xtask demo"
+         Five outages, each without Levee and with it:\n  cargo xtask demo"
     );
     text
 }
