@@ -8,6 +8,7 @@
 //! | [`envoy`] | the parts of an Envoy configuration that Levee has to do with |
 //! | [`traps`] | settings that Envoy accepts and that make Levee work less or not at all |
 //! | `matcher` | what a `stats_matcher` leaves out |
+//! | `stats_tags` | what `stats_tags` take out of the names of times |
 
 #![cfg_attr(
     not(test),
@@ -24,6 +25,7 @@ pub mod envoy;
 pub mod finding;
 pub mod levee;
 mod matcher;
+mod stats_tags;
 pub mod traps;
 
 pub use finding::{Checked, Finding, Severity};
