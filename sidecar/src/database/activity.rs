@@ -12,6 +12,7 @@ use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, FromRow, Row};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +91,52 @@ impl FromRow<'_, PgRow> for Session {
             since: Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default(),
             statement: row.try_get("statement")?,
         })
+    }
+}
+
+/// A configured role that can't be watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct UnwatchableRole {
+    role: String,
+    obstacle: Obstacle,
+}
+
+/// Why a role can't be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    Missing,
+    Superuser,
+    /// Its members are sessions of their own roles.
+    NoLogin,
+}
+
+impl FromRow<'_, PgRow> for UnwatchableRole {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            role: row.try_get("role")?,
+            obstacle: match row.try_get("is_superuser")? {
+                None => Obstacle::Missing,
+                Some(true) => Obstacle::Superuser,
+                Some(false) => Obstacle::NoLogin,
+            },
+        })
+    }
+}
+
+impl fmt::Display for UnwatchableRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = &self.role;
+        match self.obstacle {
+            Obstacle::Missing => write!(f, "there is no role {role:?} to watch"),
+            Obstacle::Superuser => write!(
+                f,
+                "role {role:?} is a superuser, whose statements are left alone"
+            ),
+            Obstacle::NoLogin => write!(
+                f,
+                "nobody logs in as role {role:?}; name the roles that do, its members are not watched for it"
+            ),
+        }
     }
 }
 
@@ -211,21 +258,12 @@ impl Guard {
 
     /// Configured roles that can't be watched, and why.
     async fn unwatchable(&self, query: &'static str) -> Result<Vec<String>, Error> {
-        let roles = sqlx::query_as::<_, (String, Option<bool>)>(query)
+        let roles = sqlx::query_as::<_, UnwatchableRole>(query)
             .bind(&self.settings.roles)
             .persistent(false)
             .fetch_all(&self.database.pool);
-        let describe = |(role, is_superuser): (String, Option<bool>)| match is_superuser {
-            None => format!("there is no role {role:?} to watch"),
-            Some(true) => {
-                format!("role {role:?} is a superuser, whose statements are left alone")
-            }
-            Some(false) => format!(
-                "nobody logs in as role {role:?}; name the roles that do, its members are not watched for it"
-            ),
-        };
         let roles = self.database.bounded(roles).await?;
-        Ok(roles.into_iter().map(describe).collect())
+        Ok(roles.iter().map(ToString::to_string).collect())
     }
 
     /// Polls once. Returns the time until the next statement reaches its limit.

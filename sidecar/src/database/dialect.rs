@@ -13,7 +13,7 @@ pub enum Dialect {
 pub struct WatchdogChecks {
     /// Returns `sees_statements`, `cancels_statements` and `tracks_activities`.
     pub rights: &'static str,
-    /// Returns those of the roles `$1` that can't be watched, and whether they are superusers.
+    /// Returns the roles of `$1` that can't be watched, and whether each `is_superuser`; null if it doesn't exist.
     pub roles: &'static str,
 }
 
@@ -89,7 +89,7 @@ impl Dialect {
                 rights: "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_statements, \
                          pg_has_role(current_user, 'pg_signal_backend', 'USAGE') AS cancels_statements, \
                          current_setting('track_activities') = 'on' AS tracks_activities",
-                roles: "SELECT w.role, r.rolsuper FROM unnest($1) AS w(role) LEFT JOIN pg_catalog.pg_roles r \
+                roles: "SELECT w.role, r.rolsuper AS is_superuser FROM unnest($1) AS w(role) LEFT JOIN pg_catalog.pg_roles r \
                         ON r.rolname = w.role WHERE r.oid IS NULL OR r.rolsuper OR NOT r.rolcanlogin ORDER BY 1",
             }),
             Self::Cockroach => None,
