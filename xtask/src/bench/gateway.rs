@@ -54,7 +54,7 @@ pub fn gateway(project: &Project, options: &Options) -> Result<(), Failure> {
     build_floor(project, &target)?;
     build_bench(project)?;
 
-    let mut program = Command::new(project.target()?.join("release/levee-bench-gateway"));
+    let mut program = Command::new(project.target()?.join("load-generator/levee-bench-gateway"));
     program
         .env("LEVEE_ROOT", &project.root)
         .env("ENVOY_PATH", envoy)
@@ -110,8 +110,8 @@ fn build_bench(project: &Project) -> Result<(), Failure> {
     let mut build = cargo();
     build
         .current_dir(&project.root)
-        .args(["build", "--locked", "--quiet", "--release"])
-        .arg("--package=levee-bench-gateway");
+        .args(["build", "--locked", "--quiet"])
+        .args(["--profile=load-generator", "--package=levee-bench-gateway"]);
     succeed(&mut build, "bench/gateway could not be built")
 }
 
