@@ -98,13 +98,13 @@ impl Spec {
         };
         let key = list(self.key.iter().map(Identifier::quoted));
         let names = (1..=self.key.len()).map(|place| format!("levee_key{place}"));
-        let named = self.key.iter().zip(names.clone());
-        let named = list(named.map(|(column, name)| format!("{} AS {name}", column.quoted())));
+        let aliased = self.key.iter().zip(names.clone());
+        let aliased = list(aliased.map(|(column, name)| format!("{} AS {name}", column.quoted())));
         let names = list(names);
         // The conditions are in it twice, so no other row changes even if the key is not unique after all. The last ORDER
         // BY is qualified: the bare name would be the output column, which is text.
         writer.statement(format!(
-            "WITH levee_batch AS (SELECT {named}, {order} AS levee_order FROM {from} WHERE {rows} \
+            "WITH levee_batch AS (SELECT {aliased}, {order} AS levee_order FROM {from} WHERE {rows} \
              ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED), levee_done AS ({change} WHERE ({key}) IN (SELECT \
              {names} FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
              (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"

@@ -33,9 +33,10 @@ pub type Types = BTreeMap<String, Type>;
 impl Table {
     /// As a statement names it, without the rows of tables that inherit from it.
     pub fn own_rows(&self) -> String {
-        match self.has_heirs {
-            true => format!("ONLY {}", self.name),
-            false => self.name.clone(),
+        if self.has_heirs {
+            format!("ONLY {}", self.name)
+        } else {
+            self.name.clone()
         }
     }
 
