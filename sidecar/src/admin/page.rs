@@ -1,9 +1,10 @@
 //! The metrics page: the sidecar's metrics and Envoy's, each family and each series once.
 
+use crate::envoy::families::{FAMILIES, Family, FamilyType};
 use crate::envoy::histogram::Histogram;
 use crate::envoy::metrics::REQUEST_DURATION;
 use crate::envoy::text::Labels;
-use crate::envoy::translate::{FAMILIES, Family, FamilyType, Gateway};
+use crate::envoy::translate::Gateway;
 use crate::exposition;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder, register_int_gauge_vec_with_registry};

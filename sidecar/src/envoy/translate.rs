@@ -1,10 +1,11 @@
 //! Translates Envoy's metrics page into what Levee shows: the filter's metrics, and durations by service in seconds.
 
+use super::cluster_names::{Names, wholes_of};
+use super::families::{FAMILIES, Family};
 use super::histogram::Histogram;
 use super::text::{self, Labels, Line, read_number};
-use levee_filter::label::label;
 use levee_filter::metrics as filter;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 /// The metrics that Envoy is asked for, by their names before tags are extracted: about 4 kB per service, a quarter of
 /// all. An expression for the end of a name is fast; one that begins at the cluster takes Envoy three times as long.
@@ -18,66 +19,8 @@ const CLUSTER: &str = "envoy_cluster_name";
 /// Levee's label for the service.
 pub const SERVICE: &str = "service";
 
-/// What follows a cluster's name in Envoy's metrics for the times of a subset of its requests. Those requests are also in
-/// the cluster's own times.
-const PARTS: [&str; 3] = ["canary", "external", "internal"];
-
-/// The same for the requests between two zones, whose names follow it.
-const ZONE: &str = "zone_";
-
 /// Envoy's milliseconds per second.
 const MILLIS: f64 = 1000.0;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FamilyType {
-    Counter,
-    Gauge,
-}
-
-/// A metric of the filter.
-#[derive(Clone, Copy, Debug)]
-pub struct Family {
-    pub name: &'static str,
-    pub of_type: FamilyType,
-    pub help: &'static str,
-}
-
-const fn counter(name: &'static str, help: &'static str) -> Family {
-    let of_type = FamilyType::Counter;
-    Family {
-        name,
-        of_type,
-        help,
-    }
-}
-
-const fn gauge(name: &'static str, help: &'static str) -> Family {
-    let of_type = FamilyType::Gauge;
-    Family {
-        name,
-        of_type,
-        help,
-    }
-}
-
-/// All metrics of the filter.
-pub const FAMILIES: [Family; 9] = [
-    gauge(filter::STATE, filter::STATES),
-    gauge(filter::MODE, filter::MODES),
-    counter(filter::FAILURES, "Failed requests."),
-    counter(filter::REQUESTS, "Requests by outcome."),
-    counter(filter::TRANSITIONS, "Changes of a breaker's state."),
-    counter(
-        filter::SHADOW_REJECTED,
-        "Requests that mode shadow would have refused.",
-    ),
-    counter(filter::LEASES_EXPIRED, "Probes without a result in time."),
-    counter(
-        filter::SERVICES_OVER_LIMIT,
-        "Clusters that have no breaker since there were too many.",
-    ),
-    counter(filter::TIMEOUTS, "Requests that ran out of time."),
-];
 
 /// Envoy's metrics in Levee's names and units.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,7 +35,7 @@ impl Gateway {
     /// Reads Envoy's page. `aliases` map clusters to services, as the filter's do.
     pub fn read(page: &str, aliases: &BTreeMap<String, String>) -> Self {
         let mut gateway = Self::default();
-        let mut times: BTreeMap<(String, Labels), Parts> = BTreeMap::new();
+        let mut times = Times::new();
         for line in text::lines(page) {
             if let Some(family) = FAMILIES.iter().find(|family| family.name == line.name) {
                 gateway.read_value(family, &line);
@@ -101,33 +44,8 @@ impl Gateway {
             }
         }
         let names = Names::new(aliases, gateway.services());
-        let mut durations: BTreeMap<Labels, Histogram> = BTreeMap::new();
-        let in_a_whole: HashSet<(String, Labels)> = times
-            .keys()
-            .filter(|(rest, labels)| {
-                let is_there =
-                    |whole: &str| times.contains_key(&(whole.to_owned(), labels.clone()));
-                let is_known = labels
-                    .get(CLUSTER)
-                    .is_some_and(|cluster| names.knows(cluster, rest));
-                !is_known && wholes_of(rest).any(is_there)
-            })
-            .cloned()
-            .collect();
-        times.retain(|key, _| !in_a_whole.contains(key));
-        for ((rest, mut labels), parts) in times {
-            let (Some(cluster), Some(histogram)) = (labels.remove(CLUSTER), parts.histogram())
-            else {
-                continue;
-            };
-            let service = names.service(&cluster, &rest);
-            labels.insert(SERVICE.to_owned(), service);
-            durations
-                .entry(labels)
-                .and_modify(|sum| sum.add(&histogram))
-                .or_insert(histogram);
-        }
-        gateway.durations = durations;
+        drop_subsets(&mut times, &names);
+        gateway.durations = durations_of(times, &names);
         gateway
     }
 
@@ -149,10 +67,8 @@ impl Gateway {
     }
 }
 
-/// Splits the name of a cluster's times into the rest of the cluster's name and the part of a histogram.
-///
-/// Envoy moves the first word of a cluster's name into the label. `auth.default.svc` becomes
-/// `envoy_cluster_default_svc_upstream_rq_time{envoy_cluster_name="auth"}`.
+/// Splits the name of a cluster's times into the rest of the cluster's name and the part of a histogram: those of
+/// `auth.default.svc` are `envoy_cluster_default_svc_upstream_rq_time{envoy_cluster_name="auth"}`.
 fn time_of_cluster(name: &str) -> Option<(&str, &str)> {
     let (rest, part) = name
         .strip_prefix("envoy_cluster_")?
@@ -165,37 +81,50 @@ fn time_of_cluster(name: &str) -> Option<(&str, &str)> {
     Some((rest, part))
 }
 
-/// The names of which `rest` may be a subset, if there are such clusters. A cluster's own name may end in such a word, too.
-fn wholes_of(rest: &str) -> impl Iterator<Item = &str> {
-    let behind = |before: &str| before.is_empty() || before.ends_with('_');
-    let of_part = PARTS
-        .iter()
-        .filter_map(move |part| rest.strip_suffix(part))
-        .filter(move |before| behind(before));
-    let of_zone = rest
-        .match_indices(ZONE)
-        .map(move |(at, _)| &rest[..at])
-        .filter(move |before| behind(before));
-    of_part
-        .chain(of_zone)
-        .map(|before| before.strip_suffix('_').unwrap_or(before))
+/// Histograms by the rest of the cluster's name in the metric's name, and by labels.
+type Times = BTreeMap<(String, Labels), HistogramLines>;
+
+/// Removes the times of subsets of a cluster's requests, which are also in the cluster's own.
+fn drop_subsets(times: &mut Times, names: &Names<'_>) {
+    let is_subset = |(rest, labels): &(String, Labels)| {
+        let is_there = |whole: &str| times.contains_key(&(whole.to_owned(), labels.clone()));
+        let is_known = labels
+            .get(CLUSTER)
+            .is_some_and(|cluster| names.knows(cluster, rest));
+        !is_known && wholes_of(rest).any(is_there)
+    };
+    let subsets: HashSet<(String, Labels)> =
+        times.keys().filter(|key| is_subset(key)).cloned().collect();
+    times.retain(|key, _| !subsets.contains(key));
+}
+
+/// Sums the times of the clusters of each service.
+fn durations_of(times: Times, names: &Names<'_>) -> BTreeMap<Labels, Histogram> {
+    let mut durations: BTreeMap<Labels, Histogram> = BTreeMap::new();
+    for ((rest, mut labels), lines) in times {
+        let (Some(cluster), Some(histogram)) = (labels.remove(CLUSTER), lines.histogram()) else {
+            continue;
+        };
+        let service = names.service(&cluster, &rest);
+        labels.insert(SERVICE.to_owned(), service);
+        durations
+            .entry(labels)
+            .and_modify(|sum| sum.add(&histogram))
+            .or_insert(histogram);
+    }
+    durations
 }
 
 /// A histogram under construction, line by line.
 #[derive(Debug, Default)]
-struct Parts {
+struct HistogramLines {
     /// Bounds in milliseconds, with their counts.
     buckets: Vec<(f64, f64)>,
     sum: f64,
     count: f64,
 }
 
-fn read_time(
-    times: &mut BTreeMap<(String, Labels), Parts>,
-    rest: &str,
-    part: &str,
-    line: &Line<'_>,
-) {
+fn read_time(times: &mut Times, rest: &str, part: &str, line: &Line<'_>) {
     let Some((mut labels, value)) = line.read() else {
         return;
     };
@@ -206,16 +135,16 @@ fn read_time(
         },
         _ => 0.0,
     };
-    let parts = times.entry((rest.to_owned(), labels)).or_default();
+    let lines = times.entry((rest.to_owned(), labels)).or_default();
     match part {
-        "bucket" => parts.buckets.push((bound, value)),
-        "sum" => parts.sum = value,
-        "count" => parts.count = value,
+        "bucket" => lines.buckets.push((bound, value)),
+        "sum" => lines.sum = value,
+        "count" => lines.count = value,
         _ => {}
     }
 }
 
-impl Parts {
+impl HistogramLines {
     /// In seconds. `None`: not a histogram, since counts decrease or are not whole.
     fn histogram(mut self) -> Option<Histogram> {
         self.buckets
@@ -253,60 +182,10 @@ fn whole(value: f64) -> Option<u64> {
     (value.fract() == 0.0 && (0.0..=LARGEST).contains(&value)).then_some(value as u64)
 }
 
-/// Finds the service of a cluster whose name Envoy has mangled: dots after the first become underscores, like all that a
-/// metric's name can't contain. The names of services and aliases say what they were.
-struct Names<'a> {
-    whole: HashMap<(String, String), &'a str>,
-    aliases: &'a BTreeMap<String, String>,
-}
-
-impl<'a> Names<'a> {
-    fn new(aliases: &'a BTreeMap<String, String>, services: impl Iterator<Item = &'a str>) -> Self {
-        let clusters = aliases.keys().map(String::as_str);
-        let whole = services
-            .chain(clusters)
-            .map(|name| (left_of(name), name))
-            .collect();
-        Self { whole, aliases }
-    }
-
-    /// Whether a service or an alias has this mangled name.
-    fn knows(&self, cluster: &str, rest: &str) -> bool {
-        self.whole
-            .contains_key(&(cluster.to_owned(), rest.to_owned()))
-    }
-
-    /// The label of the service.
-    fn service(&self, cluster: &str, rest: &str) -> String {
-        let joined;
-        let name = if rest.is_empty() {
-            cluster
-        } else if let Some(name) = self.whole.get(&(cluster.to_owned(), rest.to_owned())) {
-            *name
-        } else {
-            joined = format!("{cluster}.{rest}");
-            joined.as_str()
-        };
-        label(self.aliases.get(name).map_or(name, String::as_str))
-    }
-}
-
-/// A cluster's name as Envoy mangles it: its label, and the rest in the metric's name.
-fn left_of(name: &str) -> (String, String) {
-    let (first, rest) = name.split_once('.').unwrap_or((name, ""));
-    let plain = |c: char| {
-        if c.is_ascii_alphanumeric() || c == ':' {
-            c
-        } else {
-            '_'
-        }
-    };
-    (first.to_owned(), rest.chars().map(plain).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use levee_filter::label::label;
     use proptest::prelude::*;
     use std::fmt::Write as _;
 
