@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Where Envoy's admin interface, and so the metrics, can be read. Who reaches it can stop Envoy.
+    /// Where Envoy's admin interface, and so the metrics, can be read. Whoever reaches it can stop Envoy.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901")]
     pub admin: SocketAddr,
 
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub consecutive_failures: Option<u32>,
 
-    /// How long the headers of an answer may take; 10s unless set.
+    /// How long the response headers may take; 10s unless set.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub response_header: Option<Duration>,
 
@@ -58,11 +58,11 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     pub redis: Option<HostPort>,
 
-    /// Where the sidecar's admin interface listens: its metrics, and what it knows of Redis. Port 0 takes a free one.
+    /// Where the sidecar's admin interface listens: its metrics, and the state of Redis, jobs and the watchdog. Port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464")]
     pub sidecar_admin: SocketAddr,
 
-    /// Keeps Envoy's log, the access log and the sidecar's log in this folder. Otherwise they go when it ends.
+    /// Keeps Envoy's log, the access log and the sidecar's log in this folder. Otherwise they are deleted at the end.
     #[arg(long, value_name = "FOLDER")]
     pub log_dir: Option<PathBuf>,
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-/// Why the gateway can't go on.
+/// Why the gateway can't run.
 #[derive(Debug)]
 pub enum Failure {
     /// A port is taken: exit code 5.
@@ -16,7 +16,7 @@ pub enum Failure {
         /// The option that chooses another.
         option: &'static str,
     },
-    /// The command line asks for what can't be: exit code 2, as for other mistakes there.
+    /// The command line asks for something impossible: exit code 2, as for other mistakes in it.
     Usage(String),
     /// Anything else: exit code 1.
     Other(String),
@@ -47,7 +47,7 @@ impl Display for Failure {
                 option,
             } => write!(
                 f,
-                "{address}, where {what} should listen, is in use. End what listens there (`ss -ltnp 'sport = :{}'` \
+                "{address}, where {what} should listen, is in use. Stop what listens there (`ss -ltnp 'sport = :{}'` \
                  shows it), or choose another address by {option}.",
                 address.port()
             ),

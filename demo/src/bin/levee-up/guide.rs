@@ -105,7 +105,7 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
     let _ = writeln!(
         text,
         "\
-         A command through the sidecar, and what it knows:\n  {cli} SET greeting hello\n  \
+         A command through the sidecar, and what the sidecar reports:\n  {cli} SET greeting hello\n  \
          curl -s http://{admin}/v1/redis\n  curl -s http://{admin}/metrics | grep -E '^(redis_retry|circuit_breaker_state)'\n",
     );
     if let Some(redis) = sidecar.temporary_redis() {
