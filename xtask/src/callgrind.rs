@@ -23,8 +23,8 @@ impl Callgrind {
         machine::find("valgrind").map(|valgrind| Self { valgrind })
     }
 
-    /// The instructions of one repetition. `program` repeats something as often as its last argument says; the difference
-    /// of a run with few and one with many leaves out the start.
+    /// The instructions of one repetition. `program` takes the number of repetitions as its last argument; subtracting a
+    /// short run from a long one leaves out the start.
     pub fn instructions(&self, program: &Command) -> Result<f64, Failure> {
         let (few, many) = (self.count(program, FEW)?, self.count(program, MANY)?);
         Ok((many - few) / f64::from(MANY - FEW))

@@ -1,4 +1,4 @@
-//! What is skipped since the machine lacks a program that comes in no package: known before the first part runs.
+//! Tests to skip, decided before the first part runs: the machine lacks a program that no pinned package has.
 
 use crate::callgrind::{self, Callgrind};
 use crate::failure::Failure;
@@ -9,22 +9,21 @@ use crate::postgres;
 use crate::tools;
 use std::path::PathBuf;
 
-/// Something that is not run.
+/// Tests that are not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skip {
     pub part: Part,
-    /// The tests of the part; none stands for all of it.
+    /// Empty: the whole part.
     pub tests: &'static [&'static str],
     pub why: String,
-    /// Whether a continuous integration run may lack it.
     cause: Cause,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// A program could be installed.
+    /// A program is missing, which continuous integration must have.
     Program,
-    /// The machine is of another kind.
+    /// The machine's architecture is another.
     Architecture,
 }
 
@@ -66,7 +65,7 @@ impl Skip {
     }
 }
 
-/// What can't be run of `parts`. In CI a program that could be installed is an error.
+/// The tests of `parts` to skip. In continuous integration a missing program is an error.
 pub fn find(parts: &[Part]) -> Result<Vec<Skip>, Failure> {
     let mut skips = vec![];
     if parts.contains(&Part::Instructions) {

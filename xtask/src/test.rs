@@ -29,9 +29,9 @@ pub struct Options {
     test_arguments: Vec<String>,
 }
 
-/// Packages outside the workspace, since nothing else shares their dependencies, with the arguments that make clippy
-/// compile all of each.
-const APART: [(&str, &[&str]); 3] = [
+/// Packages outside the workspace, whose dependencies nothing else shares, with the arguments that make clippy compile
+/// all of each.
+const OUTSIDE_WORKSPACE: [(&str, &[&str]); 3] = [
     ("bench/gateway/floor", &["--target=wasm32-unknown-unknown"]),
     ("bench/policy/rust", &["--all-targets"]),
     // Without libFuzzer, which requires a C++ compiler.
@@ -132,7 +132,7 @@ fn fmt(project: &Project) -> Result<Outcome, Failure> {
         &mut in_project(project, &["fmt", "--all", "--check"]),
         "run `cargo fmt --all`",
     )?;
-    for (folder, _) in APART {
+    for (folder, _) in OUTSIDE_WORKSPACE {
         succeed(
             in_project(project, &["fmt", "--check"]).current_dir(project.root.join(folder)),
             &format!("run `cargo fmt` in {folder}"),
@@ -169,7 +169,7 @@ fn clippy(project: &Project) -> Result<Outcome, Failure> {
     }
     // They share dependencies, so they share a folder.
     let target = project.target()?;
-    for (folder, arguments) in APART {
+    for (folder, arguments) in OUTSIDE_WORKSPACE {
         let mut clippy = in_project(project, &["clippy", "--locked", "--target-dir"]);
         clippy
             .current_dir(project.root.join(folder))

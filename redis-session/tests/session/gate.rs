@@ -46,7 +46,7 @@ fn one_client_at_a_time_tries_for_all_whether_redis_is_back_and_that_costs_no_bu
             .all(|session| session.to_client().is_empty())
     );
 
-    // A new client need not wait for its turn; it tells all others that Redis is back.
+    // A new client does not wait for its turn. Its success ends the wait of all others.
     play.client(&["GET a"]).connect();
     play.now = play.now.after(Duration::from_millis(100));
     for session in &mut sessions {
