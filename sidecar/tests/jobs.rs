@@ -54,7 +54,11 @@ impl Run for Script {
         self.asked.lock().unwrap().push(size);
         let rows = next(&self.batches).unwrap_or(Ok(0)).map_err(error)?;
         let is_last = rows < u64::from(size);
-        Ok(Batch { rows, is_last })
+        Ok(Batch {
+            rows,
+            left: Vec::new(),
+            is_last,
+        })
     }
 
     async fn preview(&mut self) -> Result<Preview, Error> {

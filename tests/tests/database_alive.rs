@@ -10,7 +10,7 @@ use std::time::Duration;
 use levee::database::identifier::Identifier;
 use levee::database::reading::{Reading, Unit, Zone};
 use levee::database::spec::{Action, Condition, Spec};
-use levee::database::sql::{Begin, Parameter, Statement};
+use levee::database::sql::{Begin, Parameter, Statement, Which};
 use levee::database::table::{Table, Type, Types};
 use levee_harness::postgres::Postgres;
 use levee_policy::random::SplitMix64;
@@ -242,7 +242,7 @@ fn run(transaction: &mut Transaction<'_>, statement: &Statement) {
         .map(|parameter| match parameter {
             Parameter::Value(value) => value as &(dyn ToSql + Sync),
             Parameter::Size => &5_i64,
-            Parameter::From => unreachable!("it begins at the first row"),
+            Parameter::From | Parameter::Keys => unreachable!("it begins at the first row"),
         })
         .collect();
     loop {
@@ -333,7 +333,7 @@ fn check(
     let spec = spec(held, shape, zone, ago);
     run(
         &mut transaction,
-        &spec.batch(&table(held, shape), Begin::First),
+        &spec.batch(&table(held, shape), Begin::First, Which::All),
     );
     let left: Vec<i64> = transaction
         .query("SELECT k FROM t", &[])

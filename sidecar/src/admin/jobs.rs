@@ -5,9 +5,9 @@ use crate::config::Secret;
 use crate::database::cleanup::Cleanup;
 use crate::database::preset::{PRESETS, Preset};
 use crate::database::spec::Action;
-use crate::jobs::Sample;
 use crate::jobs::report::{Outcome, Report};
 use crate::jobs::runner::Runner;
+use crate::jobs::{Left, Sample};
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -226,11 +226,18 @@ fn describe(job: &Job) -> Value {
 
 /// A run as JSON, for the admin interface and `levee job run`.
 pub fn describe_report(report: &Report) -> Value {
+    let skipped_rows: Vec<Value> = report
+        .left
+        .iter()
+        .map(|Left { key, why }| json!({"key": key, "error": why}))
+        .collect();
     let mut value = json!({
         "outcome": report.outcome.name(),
         "dry_run": report.dry_run,
         "rows": report.rows,
         "batches": report.batches,
+        "skipped": report.skipped,
+        "skipped_rows": skipped_rows,
         "began": wall(report.began),
         "seconds": report.took.as_secs_f64(),
         "error": report.error,

@@ -6,15 +6,16 @@ use super::error::Error;
 use super::fit::{Misfit, misfit};
 use super::identifier::Identifier;
 use super::preset::Preset;
-use super::query::{bound, number, unexpected};
+use super::query::{Values, bound, number, unexpected};
 use super::reading::Moment;
 use super::spec::{Condition, Spec};
-use super::sql::{Begin, End, Statement};
+use super::sql::{Begin, End, Statement, Which};
 use super::table::{self, Table};
-use crate::jobs::{self, Batch, ErrorKind, Job, Preview, Run, Sample};
+use super::walk::{Found, Walk};
+use crate::jobs::{self, Batch, ErrorKind, Job, Left, Preview, Run, Sample};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgConnection;
-use sqlx::{Postgres, Row};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Postgres, Row};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -33,15 +34,9 @@ pub struct CleanupRun {
     connection: PoolConnection<Postgres>,
     _place: OwnedSemaphorePermit,
     database: Database,
-    first: Statement,
-    next: Statement,
-    /// Where the next batch begins: at the last row of the previous one. `None`: at the first row.
-    from: Option<String>,
-    /// Rows handled since it last began at the first row.
-    since_first: u64,
-    count: Statement,
-    oldest: Statement,
-    newest: Statement,
+    spec: Spec,
+    table: Table,
+    walk: Walk,
     claim: String,
     warnings: Vec<String>,
 }
@@ -57,13 +52,9 @@ impl Job for Cleanup {
         let (table, warnings) = table::find(&self.database, &mut connection, &self.spec).await?;
         self.check_fit(&mut connection, &table).await?;
         let run = CleanupRun {
-            first: self.spec.batch(&table, Begin::First),
-            next: self.spec.batch(&table, Begin::From),
-            from: None,
-            since_first: 0,
-            count: self.spec.count(&table),
-            oldest: self.spec.end(&table, End::Oldest),
-            newest: self.spec.end(&table, End::Newest),
+            spec: self.spec.clone(),
+            table,
+            walk: Walk::default(),
             claim: format!("levee/job/{}/{}", self.name, self.spec.quoted_table()),
             warnings,
             database: self.database.clone(),
@@ -79,7 +70,7 @@ impl From<Error> for jobs::Error {
         let (kind, message) = match error {
             Error::Transient(message) => (ErrorKind::Transient, message),
             Error::Timeout(message) => (ErrorKind::Slow, message),
-            Error::Permanent(message) => (ErrorKind::Permanent, message),
+            Error::Row(message) | Error::Permanent(message) => (ErrorKind::Permanent, message),
         };
         Self { kind, message }
     }
@@ -133,12 +124,17 @@ impl Cleanup {
 
     /// Returns the run if the database can plan its statements.
     async fn prepared(&self, mut run: CleanupRun) -> Result<CleanupRun, Error> {
-        for statement in [&run.first, &run.next] {
+        for begin in [Begin::First, Begin::From] {
+            let statement = run.spec.batch(&run.table, begin, Which::All);
             let explain = Statement {
                 text: format!("EXPLAIN {}", statement.text),
-                parameters: statement.parameters.clone(),
+                parameters: statement.parameters,
             };
-            let explained = bound(&explain, 1, None).execute(&mut *run.connection);
+            let values = Values {
+                size: 1,
+                ..Values::default()
+            };
+            let explained = bound(&explain, values).execute(&mut *run.connection);
             self.database.bounded(explained).await?;
         }
         Ok(run)
@@ -163,36 +159,38 @@ impl Run for CleanupRun {
         })
     }
 
-    async fn batch(&mut self, size: u32) -> Result<Batch, jobs::Error> {
-        let statement = match self.from {
-            None => &self.first,
-            Some(_) => &self.next,
-        };
-        let query = bound(statement, size, self.from.as_deref());
-        let done = query.fetch_one(&mut *self.connection);
-        let done = self.database.bounded(done).await?;
-        let (rows, found) = (number(&done, 0)?, number(&done, 1)?);
-        let last: Option<String> = done.try_get(2).map_err(|error| unexpected(&error))?;
-        let was_first = self.from.is_none();
-        self.since_first = rows + if was_first { 0 } else { self.since_first };
-        // Skip rows that a trigger keeps, unless a whole batch of them has the same position.
-        let is_stuck = rows == 0 && last == self.from;
-        let is_end = found < u64::from(size) || is_stuck;
-        self.from = if is_end { None } else { last };
-        // After the last row, start again at the first for rows that were locked, as long as that finds any.
-        let is_last = is_end && (was_first || self.since_first == 0);
-        Ok(Batch { rows, is_last })
+    async fn batch(&mut self, most: u32) -> Result<Batch, jobs::Error> {
+        loop {
+            let size = self.walk.size(most);
+            let found = if self.walk.is_at_one() {
+                self.handle_one().await
+            } else {
+                self.handle(size).await
+            };
+            match found {
+                Ok(found) => {
+                    let is_last = self.walk.found(size, most, &found);
+                    let Found { rows, left, .. } = found;
+                    return Ok(Batch {
+                        rows,
+                        left,
+                        is_last,
+                    });
+                }
+                Err(Error::Row(_)) => self.walk.failed(size),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     async fn preview(&mut self) -> Result<Preview, jobs::Error> {
-        let count = bound(&self.count, 0, None).fetch_one(&mut *self.connection);
+        let count = self.spec.count(&self.table);
+        let count = bound(&count, Values::default()).fetch_one(&mut *self.connection);
         let rows = number(&self.database.bounded(count).await?, 0)?;
-        let oldest = self.oldest.clone();
-        let newest = self.newest.clone();
         Ok(Preview {
             rows,
-            oldest: self.sample(&oldest).await?,
-            newest: self.sample(&newest).await?,
+            oldest: self.sample(End::Oldest).await?,
+            newest: self.sample(End::Newest).await?,
         })
     }
 
@@ -216,8 +214,88 @@ impl Run for CleanupRun {
 }
 
 impl CleanupRun {
-    async fn sample(&mut self, statement: &Statement) -> Result<Option<Sample>, Error> {
-        let row = bound(statement, 0, None).fetch_optional(&mut *self.connection);
+    /// Handles a batch.
+    async fn handle(&mut self, size: u32) -> Result<Found, Error> {
+        let keys = self.walk.passed_by();
+        let statement = self.statement(Spec::batch, &keys);
+        let values = Values {
+            size,
+            from: self.walk.from(),
+            keys: &keys,
+        };
+        let done = bound(&statement, values).fetch_one(&mut *self.connection);
+        read_found(&self.database.bounded(done).await?)
+    }
+
+    /// Handles one row, so that it is known which one it is that can't be handled.
+    async fn handle_one(&mut self) -> Result<Found, Error> {
+        let passed_by = self.walk.passed_by();
+        let pick = self.statement(Spec::pick, &passed_by);
+        let batch = self.spec.batch(&self.table, self.begin(), Which::These);
+        let (database, from) = (&self.database, self.walk.from());
+        let mut transaction = database.bounded(self.connection.begin()).await?;
+        let values = Values {
+            size: 1,
+            from,
+            keys: &passed_by,
+        };
+        let picked = bound(&pick, values).fetch_optional(&mut *transaction);
+        let Some(picked) = database.bounded(picked).await? else {
+            return Ok(Found::default());
+        };
+        let read = || Ok((picked.try_get(0)?, picked.try_get(1)?));
+        let (key, last): (String, Option<String>) = read().map_err(|error| unexpected(&error))?;
+        let keys = vec![key];
+        let values = Values {
+            keys: &keys,
+            ..values
+        };
+        let done = async {
+            let done = bound(&batch, values).fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(done)
+        };
+        match database.bounded(done).await {
+            Ok(done) => read_found(&done),
+            // The transaction was rolled back.
+            Err(Error::Row(why)) => Ok(Found {
+                rows: 0,
+                found: 1,
+                last,
+                left: keys
+                    .into_iter()
+                    .map(|key| Left {
+                        key,
+                        why: why.clone(),
+                    })
+                    .collect(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn begin(&self) -> Begin {
+        match self.walk.from() {
+            None => Begin::First,
+            Some(_) => Begin::From,
+        }
+    }
+
+    fn statement(
+        &self,
+        write: fn(&Spec, &Table, Begin, Which) -> Statement,
+        passed_by: &[String],
+    ) -> Statement {
+        let which = match passed_by {
+            [] => Which::All,
+            _ => Which::Others,
+        };
+        write(&self.spec, &self.table, self.begin(), which)
+    }
+
+    async fn sample(&mut self, end: End) -> Result<Option<Sample>, Error> {
+        let statement = self.spec.end(&self.table, end);
+        let row = bound(&statement, Values::default()).fetch_optional(&mut *self.connection);
         let Some(row) = self.database.bounded(row).await? else {
             return Ok(None);
         };
@@ -232,4 +310,21 @@ impl CleanupRun {
         };
         read().map(Some).map_err(|error| unexpected(&error))
     }
+}
+
+/// The answer to a batch.
+fn read_found(row: &PgRow) -> Result<Found, Error> {
+    let read = || Ok((row.try_get(2)?, row.try_get(3)?));
+    let (last, kept): (Option<String>, Option<Vec<String>>) =
+        read().map_err(|error| unexpected(&error))?;
+    let left = kept.unwrap_or_default().into_iter().map(|key| Left {
+        key,
+        why: "a trigger keeps it".to_owned(),
+    });
+    Ok(Found {
+        rows: number(row, 0)?,
+        found: number(row, 1)?,
+        last,
+        left: left.collect(),
+    })
 }

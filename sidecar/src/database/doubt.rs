@@ -3,7 +3,7 @@
 use super::connect::Database;
 use super::error::Error;
 use super::identifier::Identifier;
-use super::query::{bound, number};
+use super::query::{Values, bound, number};
 use super::reading::{Form, Reading, Unit, Unreadable, Zone};
 use super::spec::Spec;
 use super::table::Table;
@@ -201,7 +201,7 @@ async fn rows(
     table: &Table,
 ) -> Result<String, Error> {
     let count = spec.count(table);
-    let counted = bound(&count, 0, None).fetch_one(connection);
+    let counted = bound(&count, Values::default()).fetch_one(connection);
     match database.bounded(counted).await {
         Ok(row) => {
             let rows = number(&row, 0)?;

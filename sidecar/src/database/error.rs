@@ -11,6 +11,9 @@ pub enum Error {
     /// The statement ran into `statement_timeout`.
     #[error("{0}")]
     Timeout(String),
+    /// One of the rows could not be handled: a constraint or a trigger refused it.
+    #[error("{0}")]
+    Row(String),
     /// Fails until somebody changes something.
     #[error("{0}")]
     Permanent(String),
@@ -57,6 +60,8 @@ fn of_code(code: &str) -> fn(String) -> Error {
         | "58C01" => Error::Transient,
         code if code.starts_with("08") => Error::Transient,
         "57014" => Error::Timeout,
+        // Integrity constraints, WITH CHECK OPTION, and exceptions that a trigger raises.
+        code if ["23", "44", "P0"].contains(&code.get(..2).unwrap_or_default()) => Error::Row,
         _ => Error::Permanent,
     }
 }
@@ -76,8 +81,9 @@ mod tests {
                 Error::Transient(text.clone()),
             ),
             (&["57014"], Error::Timeout(text.clone())),
+            (&["23503", "23514", "P0001"], Error::Row(text.clone())),
             (
-                &["25006", "42501", "42P01", "23503", "28P01"],
+                &["25006", "42501", "42P01", "22001", "28P01", ""],
                 Error::Permanent(text.clone()),
             ),
         ] {

@@ -3,6 +3,7 @@
 //! | module | the one thing in it |
 //! |---|---|
 //! | [`cleanup`] | a job that deletes or changes rows |
+//! | [`walk`] | its way through the table |
 //! | [`spec`] | what such a job does: table, conditions, action |
 //! | [`reading`] | how columns hold times |
 //! | [`table`] | the table, as the database has it |
@@ -40,6 +41,7 @@ pub mod spec;
 pub mod sql;
 pub mod table;
 pub mod undo;
+pub mod walk;
 pub mod watchdog;
 
 use std::time::Duration;

@@ -25,6 +25,18 @@ pub enum Parameter {
     Size,
     /// Where the batch begins, as text.
     From,
+    /// The keys of [`Which`], each as one text.
+    Keys,
+}
+
+/// Which of the matching rows a batch may handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// All but those of [`Parameter::Keys`].
+    Others,
+    /// Only those of [`Parameter::Keys`].
+    These,
 }
 
 /// Where a batch begins.
@@ -78,17 +90,18 @@ impl Spec {
     }
 
     /// Handles up to [`Parameter::Size`] rows, in order, and skips those that are locked. Returns one row: how many were
-    /// handled, how many were found, and the last one's value of the order column, as text. Fewer are handled than found
-    /// if a trigger keeps some. `SKIP LOCKED` works in both dialects
+    /// handled, how many were found, the last one's value of the order column as text, and, if a trigger keeps some of the
+    /// rows, their keys. `SKIP LOCKED` works in both dialects
     /// (<https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE>,
     /// <https://www.cockroachlabs.com/docs/stable/select-for-update>).
     ///
     /// Deleted rows stay in the index until the table is vacuumed. A batch that begins where the previous one ended
     /// neither plans nor scans over those deleted before it.
-    pub fn batch(&self, table: &Table, begin: Begin) -> Statement {
+    pub fn batch(&self, table: &Table, begin: Begin, which: Which) -> Statement {
         let mut writer = Writer::new(self, table);
         let (from, order) = (table.own_rows(), self.order.quoted());
         let rows = writer.rows(begin);
+        let which = writer.which(which);
         let limit = writer.bind(Parameter::Size);
         let change = match &self.action {
             Action::Delete => format!("DELETE FROM {from}"),
@@ -104,10 +117,25 @@ impl Spec {
         // The conditions are in it twice, so no other row changes even if the key is not unique after all. The last ORDER
         // BY is qualified: the bare name would be the output column, which is text.
         writer.statement(format!(
-            "WITH levee_batch AS (SELECT {aliased}, {order} AS levee_order FROM {from} WHERE {rows} \
+            "WITH levee_batch AS (SELECT {aliased}, {order} AS levee_order FROM {from} WHERE {rows}{which} \
              ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED), levee_done AS ({change} WHERE ({key}) IN (SELECT \
-             {names} FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
-             (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
+             {names} FROM levee_batch) AND {rows} RETURNING {key}) SELECT (SELECT count(*) FROM levee_done), \
+             (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1), \
+             CASE WHEN (SELECT count(*) FROM levee_done) < (SELECT count(*) FROM levee_batch) THEN \
+             (SELECT array_agg(CAST(ROW({names}) AS text)) FROM levee_batch WHERE ({names}) NOT IN (SELECT {key} FROM levee_done)) END"
+        ))
+    }
+
+    /// Finds and locks the next row that a batch would handle: its key as one text, and its value of the order column.
+    pub fn pick(&self, table: &Table, begin: Begin, which: Which) -> Statement {
+        let mut writer = Writer::new(self, table);
+        let rows = writer.rows(begin);
+        let which = writer.which(which);
+        let order = self.order.quoted();
+        writer.statement(format!(
+            "SELECT {}, CAST({order} AS text) FROM {} WHERE {rows}{which} ORDER BY {order} LIMIT 1 FOR UPDATE SKIP LOCKED",
+            self.key_text(),
+            table.own_rows()
         ))
     }
 
@@ -121,15 +149,18 @@ impl Spec {
             })
     }
 
-    /// A row's key as one text.
+    /// A row's key as one text, of one column as it is.
     fn shown_key(&self) -> String {
         match self.key.as_slice() {
             [column] => format!("CAST({} AS text)", column.quoted()),
-            columns => format!(
-                "CAST(ROW({}) AS text)",
-                list(columns.iter().map(Identifier::quoted))
-            ),
+            _ => self.key_text(),
         }
+    }
+
+    /// A row's key as one text that no other row has.
+    fn key_text(&self) -> String {
+        let key = list(self.key.iter().map(Identifier::quoted));
+        format!("CAST(ROW({key}) AS text)")
     }
 }
 
@@ -227,6 +258,20 @@ impl<'a> Writer<'a> {
         all.join(" AND ")
     }
 
+    /// The condition that makes the choice.
+    fn which(&mut self, which: Which) -> String {
+        let operator = match which {
+            Which::All => return String::new(),
+            Which::Others => "<> ALL",
+            Which::These => "= ANY",
+        };
+        let key = self.spec.key_text();
+        format!(
+            " AND {key} {operator}(CAST({} AS text[]))",
+            self.bind(Parameter::Keys)
+        )
+    }
+
     /// How the column is read as a time.
     fn moment(&self, column: &Identifier) -> Moment<'a> {
         let reading: &'a Reading = &self.spec.reading;
@@ -321,7 +366,7 @@ mod tests {
     fn values(statement: &Statement) -> Vec<&str> {
         let values = statement.parameters.iter().filter_map(|it| match it {
             Parameter::Value(value) => Some(value.as_str()),
-            Parameter::Size | Parameter::From => None,
+            Parameter::Size | Parameter::From | Parameter::Keys => None,
         });
         values.collect()
     }
@@ -334,19 +379,21 @@ mod tests {
                 "WITH levee_batch AS (SELECT \"token_id\" AS levee_key1, \"expires_at\" AS levee_order FROM \
                  \"email_verification_tokens\" WHERE {rows} ORDER BY \"expires_at\" LIMIT {limit} FOR UPDATE SKIP \
                  LOCKED), levee_done AS (DELETE FROM \"email_verification_tokens\" WHERE (\"token_id\") IN (SELECT \
-                 levee_key1 FROM levee_batch) AND {again} RETURNING 1) SELECT (SELECT count(*) FROM levee_done), \
-                 (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
+                 levee_key1 FROM levee_batch) AND {again} RETURNING \"token_id\") SELECT (SELECT count(*) FROM levee_done), \
+                 (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1), \
+                 CASE WHEN (SELECT count(*) FROM levee_done) < (SELECT count(*) FROM levee_batch) THEN \
+                 (SELECT array_agg(CAST(ROW(levee_key1) AS text)) FROM levee_batch WHERE (levee_key1) NOT IN (SELECT \"token_id\" FROM levee_done)) END"
             )
         };
         let rows =
             "\"expires_at\" < now() AND \"expires_at\" >= TIMESTAMPTZ '0001-01-03 00:00:00+00'";
         let of = [("expires_at", "timestamp with time zone")];
         let table = table("\"email_verification_tokens\"", &of);
-        let first = spec.batch(&table, Begin::First);
+        let first = spec.batch(&table, Begin::First, Which::All);
         assert_eq!(first.text, text(rows, "$1", rows));
         assert_eq!(first.parameters, [Parameter::Size]);
         let rows = "\"expires_at\" < now() AND \"expires_at\" >= CAST(CAST($1 AS text) AS timestamp with time zone)";
-        let next = spec.batch(&table, Begin::From);
+        let next = spec.batch(&table, Begin::From, Which::All);
         assert_eq!(next.text, text(rows, "$2", rows));
         assert_eq!(next.parameters, [Parameter::From, Parameter::Size]);
     }
@@ -355,7 +402,7 @@ mod tests {
     fn stale_calls_are_ended_with_values_of_their_columns_types() {
         let spec = Preset::find("stale_calls").unwrap().spec(None);
         let table = table("\"calls\"", &[("status", "call_status")]);
-        let statement = spec.batch(&table, Begin::First);
+        let statement = spec.batch(&table, Begin::First, Which::All);
         assert_eq!(
             values(&statement),
             [
@@ -378,8 +425,10 @@ mod tests {
                  WHERE {rows} ORDER BY \"started_at\" LIMIT $5 FOR UPDATE SKIP LOCKED), levee_done AS (UPDATE \"calls\" \
                  SET \"status\" = CAST(CAST($6 AS text) AS call_status), \"ended_at\" = now(), \"duration\" = \
                  CAST(LEAST(GREATEST(floor(extract(epoch FROM now() - \"started_at\")), 0), 2147483647) AS int) WHERE \
-                 (\"call_id\") IN (SELECT levee_key1 FROM levee_batch) AND {rows} RETURNING 1) SELECT (SELECT count(*) \
-                 FROM levee_done), (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1)"
+                 (\"call_id\") IN (SELECT levee_key1 FROM levee_batch) AND {rows} RETURNING \"call_id\") SELECT (SELECT count(*) \
+                 FROM levee_done), (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1), \
+                 CASE WHEN (SELECT count(*) FROM levee_done) < (SELECT count(*) FROM levee_batch) THEN \
+                 (SELECT array_agg(CAST(ROW(levee_key1) AS text)) FROM levee_batch WHERE (levee_key1) NOT IN (SELECT \"call_id\" FROM levee_done)) END"
             )
         );
         assert!(spec.comes_to_an_end());
@@ -405,8 +454,8 @@ mod tests {
         };
         let table = table(&spec.quoted_table(), &[]);
         for statement in [
-            spec.batch(&table, Begin::First),
-            spec.batch(&table, Begin::From),
+            spec.batch(&table, Begin::First, Which::All),
+            spec.batch(&table, Begin::From, Which::All),
             spec.count(&table),
         ] {
             assert_eq!(values(&statement), ["'; drop table y; --"]);
@@ -478,7 +527,7 @@ mod tests {
             has_heirs: true,
             ..table("t", &[])
         };
-        let statement = spec.batch(&table, Begin::First);
+        let statement = spec.batch(&table, Begin::First, Which::All);
         assert_eq!(statement.text.matches("FROM ONLY t").count(), 2);
     }
 }

@@ -4,12 +4,15 @@ use super::metrics::JobMetrics;
 use super::pace::Pace;
 use super::report::{JobStatus, Outcome, Report};
 use super::settings::JobSettings;
-use super::{Batch, Error, ErrorKind, Job, Run};
+use super::{Batch, Error, ErrorKind, Job, Left, Run};
 use crate::clock::Clock;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,6 +30,12 @@ const BACKOFF: Backoff = Backoff {
 
 /// How often the lag of replicas is queried.
 const LAG_EVERY: Duration = Duration::from_secs(1);
+
+/// How many items that can't be handled the log of a run names.
+const SAID: u64 = 100;
+
+/// How many of them its report has.
+const REPORTED: usize = 10;
 
 /// How often a long run logs its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -62,6 +71,7 @@ pub async fn run<J: Job>(
         failures: 0,
         last_error: None,
         last_progress: report.began,
+        left: HashSet::new(),
         context,
     };
     let result = batches.repeat(stop, report).await;
@@ -105,6 +115,8 @@ struct Batches<'a, J: Job> {
     failures: u32,
     last_error: Option<Error>,
     last_progress: Instant,
+    /// Hashes of the keys of items that can't be handled.
+    left: HashSet<u64>,
 }
 
 enum Step {
@@ -189,7 +201,12 @@ impl<J: Job> Batches<'_, J> {
     }
 
     fn handled(&mut self, batch: Batch, began: Instant, report: &mut Report) -> Next {
-        let Batch { rows, is_last } = batch;
+        let Batch {
+            rows,
+            left,
+            is_last,
+        } = batch;
+        self.passed_by(left, report);
         (self.failures, self.is_waiting) = (0, false);
         self.pace.took(self.context.clock.now().since(began));
         report.rows += rows;
@@ -203,6 +220,32 @@ impl<J: Job> Batches<'_, J> {
             return Next::End(Outcome::Done);
         }
         Next::Wait(self.pace.pause(self.lag.behind))
+    }
+
+    /// Counts each item that can't be handled once, and says which ones they are.
+    fn passed_by(&mut self, left: Vec<Left>, report: &mut Report) {
+        for left in left {
+            let mut hasher = DefaultHasher::new();
+            left.key.hash(&mut hasher);
+            if !self.left.insert(hasher.finish()) {
+                continue;
+            }
+            report.skipped += 1;
+            self.context.metrics.skipped.inc();
+            let Left { key, why } = &left;
+            match report.skipped.cmp(&SAID) {
+                Ordering::Less => {
+                    log::warn!(job = self.context.name; "row {key} can't be handled: {why}");
+                }
+                Ordering::Equal => {
+                    log::warn!(job = self.context.name; "row {key} can't be handled: {why}; further ones are only counted");
+                }
+                Ordering::Greater => {}
+            }
+            if report.left.len() < REPORTED {
+                report.left.push(left);
+            }
+        }
     }
 
     /// How long to wait before the next attempt.

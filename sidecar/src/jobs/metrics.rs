@@ -10,6 +10,7 @@ use prometheus::{
 use std::time::Duration;
 
 pub const ROWS: &str = "job_rows_total";
+pub const SKIPPED: &str = "job_rows_skipped_total";
 pub const BATCHES: &str = "job_batches_total";
 pub const RUNS: &str = "job_runs_total";
 pub const DURATION: &str = "job_duration_seconds";
@@ -42,6 +43,7 @@ pub struct OwnNames {
 pub struct JobFamilies {
     registry: Registry,
     rows: IntCounterVec,
+    skipped: IntCounterVec,
     batches: IntCounterVec,
     runs: IntCounterVec,
     duration: HistogramVec,
@@ -54,6 +56,8 @@ pub struct JobFamilies {
 #[derive(Clone, Debug)]
 pub struct JobMetrics {
     rows: IntCounter,
+    /// Items that can't be handled, once for each run.
+    pub skipped: IntCounter,
     batches: IntCounter,
     runs: Vec<(Outcome, IntCounter)>,
     duration: Histogram,
@@ -85,6 +89,11 @@ impl JobFamilies {
         };
         Ok(Self {
             rows: counter(ROWS, "Rows that a job handled.", JOB)?,
+            skipped: counter(
+                SKIPPED,
+                "Rows that a constraint or a trigger kept a job from handling, once for each run.",
+                JOB,
+            )?,
             batches: counter(BATCHES, "Batches that handled at least one row.", JOB)?,
             runs: counter(RUNS, "Runs by how they ended.", &["job", "outcome"])?,
             duration: register_histogram_vec_with_registry!(
@@ -112,6 +121,7 @@ impl JobFamilies {
         };
         Ok(JobMetrics {
             rows: self.rows.with_label_values(&[name]),
+            skipped: self.skipped.with_label_values(&[name]),
             batches: self.batches.with_label_values(&[name]),
             runs: Outcome::ALL.into_iter().map(runs).collect(),
             duration: self.duration.with_label_values(&[name]),

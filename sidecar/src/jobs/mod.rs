@@ -37,7 +37,7 @@ pub trait Run: Send {
     /// [`ErrorKind::Elsewhere`] if another instance has it.
     fn claim(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Handles at most `size` items.
+    /// Handles at most `size` items. Those that can't be handled are passed by.
     ///
     /// # Errors
     /// Nothing was handled.
@@ -77,11 +77,20 @@ pub struct Sample {
     pub age: Option<Duration>,
 }
 
+/// An item that can't be handled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub key: String,
+    pub why: String,
+}
+
 /// The result of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Items that were handled.
     pub rows: u64,
+    /// Items that were passed by. A run may come by one more than once.
+    pub left: Vec<Left>,
     /// Whether nothing is left.
     pub is_last: bool,
 }

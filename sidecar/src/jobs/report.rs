@@ -1,6 +1,6 @@
 //! The result of a run, and the state of a job.
 
-use super::Preview;
+use super::{Left, Preview};
 use levee_policy::time::Instant;
 use std::time::Duration;
 
@@ -50,6 +50,10 @@ pub struct Report {
     pub rows: u64,
     /// Batches that handled at least one item.
     pub batches: u64,
+    /// Items that can't be handled.
+    pub skipped: u64,
+    /// The first of them.
+    pub left: Vec<Left>,
     /// Of a dry run.
     pub preview: Option<Preview>,
     pub error: Option<String>,

@@ -152,6 +152,8 @@ impl<J: Job> Runner<J> {
             outcome: Outcome::Done,
             rows: 0,
             batches: 0,
+            skipped: 0,
+            left: Vec::new(),
             preview: None,
             error: None,
         };
@@ -246,7 +248,11 @@ fn log_report(name: &str, report: &Report) {
             log::info!(job = name, rows = rows; "dry run: {rows} rows would be handled{ends}");
         }
         (None, outcome) => {
-            log::info!(job = name, rows = rows, batches = batches; "{}: {rows} rows in {batches} batches, {took}", outcome.name());
+            let skipped = match report.skipped {
+                0 => String::new(),
+                skipped => format!(", {skipped} skipped"),
+            };
+            log::info!(job = name, rows = rows, batches = batches, skipped = report.skipped; "{}: {rows} rows in {batches} batches{skipped}, {took}", outcome.name());
         }
     }
 }

@@ -6,3 +6,4 @@ mod concurrency;
 mod failures;
 mod own_tables;
 mod presets;
+mod rows_left;

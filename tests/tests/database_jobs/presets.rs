@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::auth_cleanup::{AUTH, RUN_AUTH, rows};
 use levee::database::preset::Preset;
-use levee::database::sql::{Begin, Parameter};
+use levee::database::sql::{Begin, Parameter, Which};
 use levee::database::table::{Table, Types};
 use levee_harness::postgres::Postgres;
 use levee_harness::sidecar::Sidecar;
@@ -133,14 +133,14 @@ fn a_call_of_exactly_24_hours_is_left_alone() {
         has_heirs: false,
         types: Types::new(),
     };
-    let statement = spec.batch(&table, Begin::First);
+    let statement = spec.batch(&table, Begin::First, Which::All);
     let values: Vec<&(dyn ToSql + Sync)> = statement
         .parameters
         .iter()
         .map(|parameter| match parameter {
             Parameter::Value(value) => value as &(dyn ToSql + Sync),
             Parameter::Size => &10_i64,
-            Parameter::From => unreachable!("it begins at the first row"),
+            Parameter::From | Parameter::Keys => unreachable!("it begins at the first row"),
         })
         .collect();
     let done = transaction.query_one(&statement.text, &values);

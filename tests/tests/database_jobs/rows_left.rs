@@ -1,0 +1,159 @@
+//! Rows that a constraint or a trigger keeps: the others are handled, and these are named.
+
+use levee_harness::postgres::Postgres;
+use levee_harness::sidecar::Sidecar;
+use serde_json::Value;
+
+/// A job that deletes rows of `t` whose time `at` is over.
+const DELETE: &str = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, action: delete, batch: 100, pause: 0s, \
+                      scheduled: false}}";
+
+fn run(sidecar: &Sidecar) -> Value {
+    sidecar.post("/v1/jobs/own/run?wait=1m").unwrap().1
+}
+
+/// A database with the table `t` of `rows` expired rows, and what `more` makes.
+fn with_rows(rows: u32, more: &str) -> Postgres {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(&format!(
+            "CREATE TABLE t (k int PRIMARY KEY, at timestamptz NOT NULL);
+             INSERT INTO t SELECT i, '2020-01-01'::timestamptz + i * interval '1 s' FROM generate_series(1, {rows}) i;
+             {more}; GRANT ALL ON ALL TABLES IN SCHEMA public TO levee"
+        ))
+        .unwrap();
+    postgres
+}
+
+fn left(postgres: &Postgres) -> i64 {
+    postgres.number("SELECT count(*) FROM t").unwrap()
+}
+
+#[test]
+fn a_row_that_a_foreign_key_keeps_does_not_stop_the_others() {
+    for deferred in ["", "DEFERRABLE INITIALLY DEFERRED"] {
+        let postgres = with_rows(
+            1000,
+            &format!(
+                "CREATE TABLE other (k int REFERENCES t {deferred}); INSERT INTO other VALUES (1), (777)"
+            ),
+        );
+        let sidecar = Sidecar::at(&postgres, "levee", DELETE).unwrap();
+        let report = run(&sidecar);
+        assert_eq!(
+            (&report["outcome"], &report["rows"], &report["skipped"]),
+            (&Value::from("done"), &Value::from(998), &Value::from(2)),
+            "{deferred}: {report}"
+        );
+        assert_eq!(left(&postgres), 2);
+        let first = &report["skipped_rows"][0];
+        assert_eq!(first["key"], "(1)", "{report}");
+        assert!(first["error"].to_string().contains("23503"), "{report}");
+        let skipped = sidecar
+            .metric("job_rows_skipped_total{job=\"own\"}")
+            .unwrap();
+        assert_eq!(skipped, 2);
+        for key in ["(1)", "(777)"] {
+            let said = format!("row {key} can't be handled");
+            assert_eq!(sidecar.log().matches(&said).count(), 1, "{key}");
+        }
+        // The next run comes by them again.
+        let report = run(&sidecar);
+        assert_eq!(
+            (&report["outcome"], &report["rows"], &report["skipped"]),
+            (&Value::from("done"), &Value::from(0), &Value::from(2)),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn rows_that_a_trigger_refuses_do_not_stop_the_others() {
+    let postgres = with_rows(
+        500,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN IF OLD.k % 50 = 7 THEN RAISE EXCEPTION ''not %'', OLD.k; END IF; RETURN OLD; END';
+         CREATE TRIGGER refuse BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    let sidecar = Sidecar::at(&postgres, "levee", DELETE).unwrap();
+    let report = run(&sidecar);
+    assert_eq!(
+        (&report["outcome"], &report["rows"], &report["skipped"]),
+        (&Value::from("done"), &Value::from(490), &Value::from(10)),
+        "{report}"
+    );
+    assert_eq!(left(&postgres), 10);
+}
+
+#[test]
+fn rows_that_share_one_time_and_are_kept_silently_do_not_end_the_run() {
+    let postgres = with_rows(
+        0,
+        "INSERT INTO t SELECT i, '2020-01-01' FROM generate_series(1, 350) i;
+         INSERT INTO t SELECT i, '2020-01-02' FROM generate_series(351, 400) i;
+         CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+           'BEGIN IF OLD.k <= 300 THEN RETURN NULL; END IF; RETURN OLD; END';
+         CREATE TRIGGER keep BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION keep()",
+    );
+    let sidecar = Sidecar::at(&postgres, "levee", DELETE).unwrap();
+    let report = run(&sidecar);
+    assert_eq!(
+        (&report["outcome"], &report["rows"], &report["skipped"]),
+        (&Value::from("done"), &Value::from(100), &Value::from(300)),
+        "{report}"
+    );
+    assert_eq!(left(&postgres), 300);
+}
+
+#[test]
+fn rows_that_a_check_refuses_to_change_are_passed_by_with_a_key_of_two_columns() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(
+            "CREATE TABLE t (a int, b text, at timestamptz, state text, PRIMARY KEY (a, b),
+               CHECK (state <> 'ended' OR b <> 'x, \"y\"'));
+             INSERT INTO t SELECT i, CASE WHEN i % 10 = 0 THEN 'x, \"y\"' ELSE 'z' END, '2020-01-01', 'active'
+               FROM generate_series(1, 100) i; GRANT ALL ON t TO levee",
+        )
+        .unwrap();
+    let keys = "jobs: {own: {table: t, key: [a, b], where: {column: at, before: 0s}, action: set, set: {state: ended}, \
+                batch: 30, pause: 0s, scheduled: false}}";
+    let report = run(&Sidecar::at(&postgres, "levee", keys).unwrap());
+    assert_eq!(
+        (&report["outcome"], &report["rows"], &report["skipped"]),
+        (&Value::from("done"), &Value::from(90), &Value::from(10)),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_row_that_its_service_prolongs_meanwhile_stays() {
+    let postgres = with_rows(2000, "GRANT ALL ON t TO app");
+    let sidecar = Sidecar::at(
+        &postgres,
+        "levee",
+        &DELETE.replace("batch: 100", "batch: 10"),
+    )
+    .unwrap();
+    assert_eq!(sidecar.post("/v1/jobs/own/run?wait=0s").unwrap().0, 202);
+    let mut app = postgres.client_as("app").unwrap();
+    let mut prolonged = Vec::new();
+    for key in (1..=2000).rev().step_by(7) {
+        let rows = app
+            .execute(
+                "UPDATE t SET at = now() + interval '1 h' WHERE k = $1",
+                &[&key],
+            )
+            .unwrap();
+        if rows == 1 {
+            prolonged.push(key);
+        }
+    }
+    sidecar
+        .wait_for_metric("job_runs_total{job=\"own\",outcome=\"done\"}", |value| {
+            value == 1
+        })
+        .unwrap();
+    assert!(!prolonged.is_empty());
+    assert_eq!(left(&postgres), i64::try_from(prolonged.len()).unwrap());
+}
