@@ -56,6 +56,14 @@ impl Origin {
         };
         Ok(Self { host, port })
     }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl fmt::Display for Origin {

@@ -214,6 +214,68 @@ nonsense: 1
 }
 
 #[test]
+fn listeners_that_clash_loop_or_are_open_to_all_are_named() {
+    let text = "\
+admin:
+  listen: 0.0.0.0:9464
+envoy:
+  admin: http://localhost:9464
+redis:
+  - name: sessions
+    listen: 127.0.0.1:6380
+    upstream: redis://localhost:6380
+  - name: cache
+    listen: '[::]:6380'
+    upstream: redis://0.0.0.0:9464
+  - name: admin
+    listen: 127.0.0.1:9464
+    upstream: redis://127.0.0.1:6379
+";
+    let lines = |text: &str| -> Vec<String> {
+        let findings = of_levee(text).findings.into_iter();
+        let shown = findings.map(|finding| finding.show(Path::new("f")));
+        shown.collect()
+    };
+    let said = lines(text);
+    for (line, wanted) in [
+        (4, "envoy.admin: is Levee's own admin.listen (0.0.0.0:9464)"),
+        (
+            8,
+            "redis[0].upstream: is Levee's own redis[0].listen (127.0.0.1:6380)",
+        ),
+        (
+            10,
+            "redis[1].listen: is used twice: redis[0].listen (127.0.0.1:6380) has this port",
+        ),
+        (
+            11,
+            "redis[1].upstream: is Levee's own admin.listen (0.0.0.0:9464)",
+        ),
+        (
+            13,
+            "redis[2].listen: is used twice: admin.listen (0.0.0.0:9464) has this port",
+        ),
+    ] {
+        let start = format!("f:{line}: {wanted}");
+        assert!(
+            said.iter().any(|line| line.starts_with(&start)),
+            "{start}: {said:#?}"
+        );
+    }
+    assert_eq!(said.len(), 5, "{said:#?}");
+
+    let open = "admin: {listen: '[::]:1'}\nredis:\n  - {name: a, listen: '0.0.0.0:2', upstream: 'redis://h'}\n";
+    let said = lines(open);
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(said[0].starts_with("f:1: admin.listen: warning: [::]:1 listens for all machines"));
+    assert!(
+        said[1].starts_with("f:3: redis[0].listen: warning: 0.0.0.0:2 listens for all machines")
+    );
+    let meant = open.replace("listen:", "exposed: true, listen:");
+    assert_eq!(lines(&meant), [""; 0]);
+}
+
+#[test]
 fn the_capabilities_are_those_of_the_gateway() {
     let is_capability = |line: &&str| line.starts_with(&" ".repeat(30)) && line.ends_with(": {}");
     let names: Vec<&str> = GATEWAY.lines().filter(is_capability).collect();

@@ -2,7 +2,7 @@
 
 use super::finding::{Checked, Finding, Severity};
 use crate::config::Config;
-use crate::yaml::{self, Mistake};
+use crate::yaml::{self, Document, Mistake};
 
 /// A configuration without errors.
 #[derive(Clone, Debug)]
@@ -21,7 +21,12 @@ pub fn read(text: &str) -> Result<Valid, Vec<Finding>> {
     let warning = |mistake: &Mistake| Finding::of_text(mistake.clone(), Severity::Warning);
     let warnings: Vec<Finding> = document.repeated.iter().map(warning).collect();
     match Config::read(&document) {
-        Ok(config) => Ok(Valid { config, warnings }),
+        Ok(config) => {
+            let mut warnings = warnings;
+            warnings.extend(open_listeners(&document, &config));
+            warnings.sort_by_key(|finding| finding.line);
+            Ok(Valid { config, warnings })
+        }
         Err(errors) => {
             let errors = errors.into_iter().map(|error| Finding {
                 line: error.line,
@@ -35,6 +40,34 @@ pub fn read(text: &str) -> Result<Valid, Vec<Finding>> {
             Err(findings)
         }
     }
+}
+
+/// Listeners that any machine may reach. They have no TLS, and only changes through the admin interface need a token.
+fn open_listeners(document: &Document, config: &Config) -> Vec<Finding> {
+    let open = config
+        .listeners()
+        .into_iter()
+        .filter(|listener| listener.address.ip().is_unspecified() && !listener.exposed);
+    open.map(|listener| {
+        let risk = if listener.path == "admin.listen" {
+            "reads Levee's state and metrics"
+        } else {
+            "reaches this Redis"
+        };
+        let message = format!(
+            "{} listens for all machines, without TLS and without a login of its own: whoever connects {risk}. Listen on \
+             127.0.0.1, or set exposed: true if the network lets in only those who may",
+            listener.address
+        );
+        Finding {
+            line: document.root.line_of(&listener.path),
+            path: listener.path,
+            message,
+            severity: Severity::Warning,
+            trap: None,
+        }
+    })
+    .collect()
 }
 
 /// What is wrong with a `levee.yaml`.

@@ -3,11 +3,13 @@
 mod address;
 pub mod database;
 mod jobs;
+mod listeners;
 mod redis;
 mod secret;
 mod watchdog;
 
 pub use address::Address;
+pub use listeners::Listener;
 pub use redis::{Redis, State};
 pub use secret::Secret;
 
@@ -20,7 +22,7 @@ use levee_config::reader::{Section, read};
 use log::LevelFilter;
 use redis::{read_redis, read_state};
 use secret::secret;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub struct Config {
     pub stop_within: Duration,
     /// Where the admin interface listens.
     pub admin: SocketAddr,
+    /// Other machines are meant to reach the admin interface.
+    pub admin_exposed: bool,
     /// What a client of the admin interface must show before it may change something.
     pub token: Option<Secret>,
     /// Where Envoy's stats are read.
@@ -105,6 +109,10 @@ impl Config {
         Self::read(&document)
     }
 
+    pub fn listeners(&self) -> Vec<Listener> {
+        listeners::listeners(self.admin, self.admin_exposed, &self.redis)
+    }
+
     /// Reads a configuration that was parsed.
     ///
     /// # Errors
@@ -144,45 +152,29 @@ fn read_root(root: &mut Section<'_>) -> Config {
             )
             .unwrap_or(LevelFilter::Info),
     });
-    let (admin, token) = root.section("admin", |s| {
+    let (admin, admin_exposed, token) = root.section("admin", |s| {
         (
             listen_address(s, "listen"),
+            s.flag("exposed").unwrap_or(false),
             secret(s, "token_env", "token_file"),
         )
     });
-    let redis = root.list("redis", read_redis);
-    check_unique(root, &redis);
-    Config {
+    let config = Config {
         log,
         stop_within: root
             .duration("stop_within", Duration::from_millis(1)..=LONGEST)
             .unwrap_or(Duration::from_secs(10)),
         admin: admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9464))),
+        admin_exposed,
         token,
         envoy: read_envoy(root),
-        redis,
+        redis: root.list("redis", read_redis),
         state: read_state(root),
         database: database::read(root),
-    }
-}
-
-/// No two upstreams may share a name, or an address unless the system chooses its port.
-fn check_unique(root: &mut Section<'_>, redis: &[Redis]) {
-    let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
-    for (place, upstream) in redis.iter().enumerate() {
-        let mut used_twice = |field| {
-            root.error(
-                &format!("redis[{place}].{field}"),
-                "is used twice; each needs its own",
-            );
-        };
-        if !names.insert(&upstream.name) {
-            used_twice("name");
-        }
-        if upstream.listen.port() != 0 && !addresses.insert(upstream.listen) {
-            used_twice("listen");
-        }
-    }
+    };
+    let envoy = config.envoy.as_ref().map(|envoy| &envoy.admin);
+    listeners::check(root, &config.listeners(), &config.redis, envoy);
+    config
 }
 
 fn read_envoy(root: &mut Section<'_>) -> Option<Envoy> {

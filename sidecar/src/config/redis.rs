@@ -20,6 +20,8 @@ pub struct Redis {
     pub name: String,
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Other machines are meant to connect.
+    pub exposed: bool,
     /// Where Redis is, and how Levee's own connections log in.
     pub upstream: Address,
     /// How long connecting may take.
@@ -92,6 +94,7 @@ pub(super) fn read_redis(s: &mut Section<'_>) -> Redis {
     Redis {
         name,
         listen: listen_address(s, "listen").unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
+        exposed: s.flag("exposed").unwrap_or(false),
         upstream: read_upstream(s),
         connect_timeout: s
             .duration("connect_timeout", MILLISECOND..=LONGEST)
