@@ -17,7 +17,7 @@
 //! | [`cli`] | the command line |
 //! | [`command`] | the commands, from arguments to exit code |
 //! | [`check`] | mistakes in `levee.yaml` and in an Envoy configuration, line by line |
-//! | [`logging`] | the log's format |
+//! | [`logging`] | the log on standard error |
 //! | [`clock`] | the only place that reads a clock |
 
 pub mod admin;

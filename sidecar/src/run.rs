@@ -3,6 +3,7 @@
 use crate::admin::{Admin, Readiness, RedisListener, page};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::logging;
 use crate::parts::database::DatabasePart;
 use crate::parts::redis::{RedisPart, RedisUpstream};
 use crate::parts::{database, envoy, redis};
@@ -38,6 +39,7 @@ pub async fn run(config: Config) -> Result<()> {
     let mut running = Running::new(clock);
 
     page::register_build_info(&registry)?;
+    logging::register_metrics(&registry)?;
     let redis = redis::build(&config.redis, config.state.as_ref(), &registry, clock)?;
     let database = config.database.as_ref();
     let database = database

@@ -32,7 +32,7 @@ use std::path::Path;
 /// Reads a configuration and starts the log it describes, or prints all findings as `levee check` does.
 fn start_log_by(path: &Path) -> Result<Config, Exit> {
     let text = yaml::read_file(path).map_err(|error| {
-        eprintln!("error: {} can't be read: {error}", path.display());
+        logging::print(format!("error: {} can't be read: {error}", path.display()));
         Exit::Invalid
     })?;
     match checks::levee::read(&text) {
@@ -46,7 +46,7 @@ fn start_log_by(path: &Path) -> Result<Config, Exit> {
         Err(mut findings) => {
             findings.sort_by_key(|finding| finding.severity);
             for finding in findings {
-                eprintln!("{}", finding.show(path));
+                logging::print(finding.show(path));
             }
             Err(Exit::Invalid)
         }
@@ -59,6 +59,6 @@ fn print_all(text: &[u8]) {
 }
 
 fn failed(error: &anyhow::Error) -> Exit {
-    eprintln!("error: {error:#}");
+    logging::print(format!("error: {error:#}"));
     Exit::Failed
 }

@@ -2,12 +2,22 @@
 
 use super::{Exit, failed, start_log_by};
 use crate::config::Config;
+use crate::logging;
 use crate::run::{self, ListenError};
 use std::io::ErrorKind;
 use std::path::Path;
 use tokio::runtime::Builder;
 
 pub fn run(config: &Path) -> Exit {
+    if let Err(error) = logging::write_in_background() {
+        return failed(&error);
+    }
+    let exit = run_until_stopped(config);
+    logging::flush();
+    exit
+}
+
+fn run_until_stopped(config: &Path) -> Exit {
     let config = match start_log_by(config) {
         Ok(config) => config,
         Err(exit) => return exit,

@@ -7,6 +7,7 @@ use levee::database::preset::PRESETS;
 use levee::envoy::metrics::EnvoyMetrics;
 use levee::envoy::translate::Gateway;
 use levee::jobs::metrics::JobFamilies;
+use levee::logging;
 use levee::redis::metrics::RedisFamilies;
 use levee_pages::Page;
 use prometheus::Registry;
@@ -33,6 +34,7 @@ fn listed(heading: &str) -> BTreeSet<String> {
 fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     let registry = Registry::new();
     page::register_build_info(&registry).unwrap();
+    logging::register_metrics(&registry).unwrap();
     let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
     let jobs = JobFamilies::register(&registry).unwrap();
     for preset in &PRESETS {
