@@ -24,7 +24,7 @@ pub enum Command {
     Run(ConfigFile),
     /// Report all mistakes in the configuration, and in Envoy's if given, each with its line
     #[command(
-        after_help = "Exit codes: 0 valid, also with warnings; 1 a file can't be read, or warnings with --strict; 2 errors.\nEach line is FILE:LINE: path: message; errors come first, and warnings say that they are warnings."
+        after_help = "Exit codes: 0 valid, also with warnings; 1 a file or the database can't be read, or warnings with --strict; 2 errors.\nEach line is FILE:LINE: path: message; errors come first, and warnings say that they are warnings."
     )]
     Check(Check),
     /// Show the state of services, Redis, jobs and the watchdog, as the sidecar sees them, until Ctrl-C
@@ -61,6 +61,9 @@ pub struct Check {
     /// Envoy's static configuration, in YAML or JSON: checks how Levee's filter is set up in it
     #[arg(long)]
     pub envoy: Option<PathBuf>,
+    /// Also ask the database, whether each job can run there as it is configured; changes nothing
+    #[arg(long)]
+    pub database: bool,
     /// Fail on warnings too
     #[arg(long)]
     pub strict: bool,

@@ -2,6 +2,10 @@
 //! guess.
 #![allow(missing_docs)]
 
+use std::fs;
+use std::process::Command;
+
+use levee_harness::built::levee;
 use levee_harness::postgres::Postgres;
 use levee_harness::sidecar::Sidecar;
 use serde_json::Value;
@@ -328,4 +332,41 @@ fn what_else_a_job_would_take_is_said_at_the_start() {
             .wait_for("it to be said", |sidecar| sidecar.log().contains(part))
             .unwrap();
     }
+}
+
+/// Exit code and standard output of `levee check --database`, for the job with these keys.
+fn check(postgres: &Postgres, more: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("levee.yaml");
+    let keys = job(more);
+    fs::write(
+        &file,
+        format!("database:\n  url_env: DATABASE_URL\n  {keys}\n"),
+    )
+    .unwrap();
+    let output = Command::new(levee().unwrap())
+        .args(["check", "--database", "--config"])
+        .arg(&file)
+        .env("DATABASE_URL", postgres.url_of("levee"))
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_check_at_the_database_says_before_a_run_what_would_be_refused() {
+    let mut postgres = Postgres::with_tables().unwrap();
+    add_live_tokens(&postgres, "timestamp");
+    let (code, text) = check(&postgres, "");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("levee.yaml:3: database.jobs.own: "), "{text}");
+    assert!(text.contains("zone: UTC"), "{text}");
+    let (code, text) = check(&postgres, ", zone: UTC");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("valid"), "{text}");
+    postgres.stop().unwrap();
+    let (code, text) = check(&postgres, "");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("can't be checked at its database"), "{text}");
 }

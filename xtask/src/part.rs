@@ -19,6 +19,6 @@ pub enum Part {
     Wasm,
     /// End to end, with a real Envoy, a real Redis and a real database
     E2e,
-    /// The tests of the database again, with the pinned PostgreSQL, if the machine has another version
+    /// The tests of the database again, with the pinned server, if the machine has its own
     Postgres,
 }

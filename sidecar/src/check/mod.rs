@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`finding`] | something that is wrong in a file |
 //! | [`levee`] | what is wrong with a `levee.yaml` |
+//! | [`database`] | what the database says of it |
 //! | [`at`] | a cursor into a document that knows its path |
 //! | [`envoy`] | the parts of an Envoy configuration that Levee has to do with |
 //! | [`traps`] | settings that Envoy accepts and that make Levee work less or not at all |
@@ -21,6 +22,7 @@
 )]
 
 pub mod at;
+pub mod database;
 pub mod envoy;
 pub mod finding;
 pub mod levee;

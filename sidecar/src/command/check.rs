@@ -1,10 +1,11 @@
 //! `levee check`
 
 use super::{Exit, print_all};
-use crate::check::{Checked, Severity, of_envoy, of_levee};
+use crate::check::{Checked, Severity, database, of_envoy, of_levee};
 use crate::cli;
 use crate::yaml;
 use std::path::PathBuf;
+use tokio::runtime::Builder;
 
 pub fn check(arguments: &cli::Check) -> Exit {
     let default = arguments
@@ -12,9 +13,14 @@ pub fn check(arguments: &cli::Check) -> Exit {
         .is_none()
         .then(|| PathBuf::from("levee.yaml"));
     let levee = arguments.config.clone().or(default);
+    let look_at_levee: fn(&str) -> Result<Checked, String> = if arguments.database {
+        of_levee_and_database
+    } else {
+        |text| Ok(of_levee(text))
+    };
     let files = [
-        (levee, of_levee as fn(&str) -> Checked),
-        (arguments.envoy.clone(), of_envoy),
+        (levee, look_at_levee),
+        (arguments.envoy.clone(), |text| Ok(of_envoy(text))),
     ];
     let mut checked = Vec::new();
     let mut is_unread = false;
@@ -22,10 +28,14 @@ pub fn check(arguments: &cli::Check) -> Exit {
         let Some(file) = file else {
             continue;
         };
-        match yaml::read_file(&file) {
-            Ok(text) => checked.push((file, look(&text))),
+        let unread = |error| format!("can't be read: {error}");
+        match yaml::read_file(&file)
+            .map_err(unread)
+            .and_then(|text| look(&text))
+        {
+            Ok(found) => checked.push((file, found)),
             Err(error) => {
-                eprintln!("error: {} can't be read: {error}", file.display());
+                eprintln!("error: {} {error}", file.display());
                 is_unread = true;
             }
         }
@@ -41,6 +51,23 @@ pub fn check(arguments: &cli::Check) -> Exit {
     } else {
         Exit::Done
     }
+}
+
+/// Also asks the database, unless the configuration has errors.
+fn of_levee_and_database(text: &str) -> Result<Checked, String> {
+    let mut checked = of_levee(text);
+    if checked.has(Severity::Error) {
+        return Ok(checked);
+    }
+    let found = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(database::look(text)));
+    let unasked = |error| format!("can't be checked at its database: {error}");
+    checked.findings.extend(found.map_err(unasked)?);
+    checked.findings.sort_by_key(|finding| finding.line);
+    Ok(checked)
 }
 
 /// All findings, errors first, then a verdict for each file without errors.
