@@ -306,14 +306,10 @@ fn a_dry_run_shows_the_oldest_and_the_newest_row_that_it_would_take() {
     assert_eq!(report["rows"], 49, "{report}");
     assert_eq!(report["oldest"]["key"], "48", "{report}");
     assert_eq!(report["newest"]["key"], "0", "{report}");
-    let age = |row: &str| report[row]["over_for"].as_str().expect("an age").to_owned();
-    assert!(age("oldest").starts_with("2days"), "{report}");
-    assert!(!age("newest").contains('h'), "{report}");
-    assert!(
-        sidecar.log().contains("from 48, whose time"),
-        "{}",
-        sidecar.log()
-    );
+    let age = |row: &str| report[row]["age"].as_str().expect("an age").to_owned();
+    assert!(age("oldest").starts_with("2 days"), "{report}");
+    assert!(!age("newest").contains("hour"), "{report}");
+    assert!(sidecar.log().contains("from row 48 ("), "{}", sidecar.log());
 }
 
 #[test]

@@ -250,11 +250,10 @@ pub fn describe_report(report: &Report) -> Value {
 }
 
 fn describe_sample(sample: &Sample) -> Value {
-    let age = sample.age.map(|age| Duration::from_secs(age.as_secs()));
     json!({
         "key": sample.key,
         "value": sample.value,
-        "over_for": age.map(|age| humantime::format_duration(age).to_string()),
+        "age": sample.age_in_words(),
     })
 }
 

@@ -73,8 +73,28 @@ pub struct Sample {
     pub key: String,
     /// What it was chosen by, such as its time.
     pub value: String,
-    /// For how long that time has been over. `None`: it is none.
+    /// How long ago that time was. `None`: it is none.
     pub age: Option<Duration>,
+}
+
+impl Sample {
+    /// The age in its two largest units: `2 days 3 hours`.
+    pub fn age_in_words(&self) -> Option<String> {
+        let seconds = self.age?.as_secs();
+        let units = [
+            (seconds / 86_400, "day"),
+            (seconds / 3_600 % 24, "hour"),
+            (seconds / 60 % 60, "minute"),
+            (seconds % 60, "second"),
+        ];
+        let first = units.iter().position(|(count, _)| *count > 0);
+        let shown = units.iter().skip(first.unwrap_or(3)).take(2);
+        let words: Vec<String> = shown
+            .filter(|(count, _)| *count > 0 || first.is_none())
+            .map(|(count, unit)| format!("{count} {unit}{}", if *count == 1 { "" } else { "s" }))
+            .collect();
+        Some(words.join(" "))
+    }
 }
 
 /// An item that can't be handled.
@@ -115,4 +135,27 @@ pub enum ErrorKind {
     Slow,
     /// Fails until somebody changes something.
     Permanent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_two_units_at_most() {
+        for (seconds, words) in [
+            (0, "0 seconds"),
+            (61, "1 minute 1 second"),
+            (7_200, "2 hours"),
+            (31 * 86_400 + 59, "31 days"),
+            (86_400 + 7_200 + 5, "1 day 2 hours"),
+        ] {
+            let sample = Sample {
+                key: String::new(),
+                value: String::new(),
+                age: Some(Duration::from_secs(seconds)),
+            };
+            assert_eq!(sample.age_in_words().as_deref(), Some(words));
+        }
+    }
 }

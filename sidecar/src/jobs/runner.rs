@@ -257,18 +257,16 @@ fn log_report(name: &str, report: &Report) {
     }
 }
 
-/// `: from 7, whose time 2026-01-01 has been over for 1day, to 9, ...`
+/// `: from row 7 (2026-01-01, 2 days ago) to row 9 (...)`
 fn ends(preview: &Preview) -> String {
-    let describe = |Sample { key, value, age }: &Sample| match age {
-        Some(age) => {
-            let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
-            format!("{key}, whose time {value} has been over for {age}")
-        }
-        None => format!("{key} ({value})"),
+    let describe = |sample: &Sample| {
+        let ago = sample.age_in_words();
+        let ago = ago.map_or_else(String::new, |age| format!(", {age} ago"));
+        format!("row {} ({}{ago})", sample.key, sample.value)
     };
     match (&preview.oldest, &preview.newest) {
         (Some(oldest), Some(newest)) => {
-            format!(": from {}, to {}", describe(oldest), describe(newest))
+            format!(": from {} to {}", describe(oldest), describe(newest))
         }
         _ => String::new(),
     }
