@@ -20,6 +20,7 @@
 //! | [`process`] | child processes that never outlive their parent |
 //! | [`processor`] | CPU affinity, CPU time and memory of processes |
 //! | [`redis`] | a real redis-server, and a client that sends any bytes |
+//! | [`pgbouncer`] | a real `PgBouncer` in front of it |
 //! | [`postgres`] | a real `PostgreSQL` |
 //! | [`sidecar`] | a running `levee run` |
 //! | [`built`] | programs of this project that cargo has built |
@@ -47,6 +48,7 @@ pub mod grpc;
 pub mod host_port;
 mod lock;
 pub mod metrics;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod processor;

@@ -352,6 +352,12 @@ fn program(name: &str) -> Result<Command> {
     for (key, _) in env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"PG")) {
         command.env_remove(key);
     }
+    run_as_its_user(&mut command)?;
+    Ok(command)
+}
+
+/// Makes a command run as the user that `PostgreSQL` runs as.
+pub(crate) fn run_as_its_user(command: &mut Command) -> Result<&mut Command> {
     if let Some((user, group)) = its_user()? {
         command.uid(user).gid(group).current_dir("/");
     }
@@ -359,7 +365,7 @@ fn program(name: &str) -> Result<Command> {
 }
 
 /// A temporary directory owned by the user that `PostgreSQL` runs as, who must be able to traverse its parents.
-fn directory() -> Result<TempDir> {
+pub(crate) fn directory() -> Result<TempDir> {
     let directory = tempfile::tempdir().context("make a directory for PostgreSQL")?;
     give(directory.path())?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))
@@ -367,7 +373,8 @@ fn directory() -> Result<TempDir> {
     Ok(directory)
 }
 
-fn give(path: &Path) -> Result<()> {
+/// Gives a file to that user.
+pub(crate) fn give(path: &Path) -> Result<()> {
     if let Some((user, group)) = its_user()? {
         chown(path, Some(user), Some(group))
             .context(format!("give {} to PostgreSQL's user", path.display()))?;

@@ -2,24 +2,52 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use levee_policy::random::SplitMix64;
+use socket2::{SockFilter, SockRef};
 
 use crate::clock::Stopwatch;
 use crate::error::{Context, Result};
 use crate::lock::lock;
 
-/// Forwards bytes, and loses a reply on demand.
+/// Forwards bytes, and loses a reply, or all from then on, on demand.
 #[derive(Debug)]
 pub struct Relay {
     /// Where it listens.
     pub address: SocketAddr,
     lose: Arc<Mutex<Option<Vec<u8>>>>,
     count: Arc<AtomicU64>,
+    listener: Arc<TcpListener>,
+    connections: Arc<Mutex<Vec<Connection>>>,
+}
+
+/// How a connection is lost without being closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// No packet is answered any more, as behind a firewall that has forgotten the connection.
+    Dropped,
+    /// What arrives is acknowledged, and goes nowhere, not even that the other end closes: as with a peer that hangs.
+    Swallowed,
+}
+
+#[derive(Debug)]
+struct Connection {
+    ends: [TcpStream; 2],
+    swallows: Arc<AtomicBool>,
+}
+
+/// Makes the kernel drop all packets for a socket before it sees them.
+fn drop_packets(socket: &impl AsFd) -> Result<()> {
+    // The filter program "return 0 bytes of the packet" (BPF_RET | BPF_K).
+    let nothing = SockFilter::new(0x06, 0, 0, 0);
+    SockRef::from(socket)
+        .attach_filter(&[nothing])
+        .context("filter a socket")
 }
 
 impl Relay {
@@ -30,17 +58,44 @@ impl Relay {
             address,
             lose: Arc::default(),
             count: Arc::default(),
+            listener: Arc::new(listener),
+            connections: Arc::default(),
         };
         let (lose, count) = (relay.lose.clone(), relay.count.clone());
+        let (listener, connections) = (relay.listener.clone(), relay.connections.clone());
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(upstream) else {
                     continue;
                 };
-                pass(client, server, lose.clone(), count.clone());
+                let swallows = Arc::new(AtomicBool::new(false));
+                if let (Ok(one), Ok(other)) = (client.try_clone(), server.try_clone()) {
+                    lock(&connections).push(Connection {
+                        ends: [one, other],
+                        swallows: swallows.clone(),
+                    });
+                }
+                pass(client, server, lose.clone(), count.clone(), swallows);
             }
         });
         Ok(relay)
+    }
+
+    /// Loses all connections that it has, without closing them. New ones work.
+    pub fn silence(&self, silence: Silence) -> Result<()> {
+        for connection in lock(&self.connections).iter() {
+            match silence {
+                Silence::Dropped => connection.ends.iter().try_for_each(drop_packets)?,
+                Silence::Swallowed => connection.swallows.store(true, Ordering::SeqCst),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::silence`], and nobody can connect any more: attempts are not answered.
+    pub fn isolate(&self, silence: Silence) -> Result<()> {
+        drop_packets(&*self.listener)?;
+        self.silence(silence)
     }
 
     /// The next command that contains `bytes` reaches Redis and is executed, but its reply and the connection are lost.
@@ -65,10 +120,13 @@ fn pass(
     server: TcpStream,
     lose: Arc<Mutex<Option<Vec<u8>>>>,
     count: Arc<AtomicU64>,
+    swallows: Arc<AtomicBool>,
 ) {
     let loses = Arc::new(AtomicBool::new(false));
     let copies = (client.try_clone(), server.try_clone(), loses.clone());
+    let swallows_too = swallows.clone();
     thread::spawn(move || {
+        let swallows = swallows_too;
         let (Ok(mut client), Ok(mut server), loses) = copies else {
             return;
         };
@@ -84,11 +142,16 @@ fn pass(
                 loses.store(true, Ordering::SeqCst);
             }
             drop(wanted);
+            if swallows.load(Ordering::SeqCst) {
+                continue;
+            }
             if server.write_all(bytes).is_err() {
                 break;
             }
         }
-        let _ = server.shutdown(Shutdown::Both);
+        if !swallows.load(Ordering::SeqCst) {
+            let _ = server.shutdown(Shutdown::Both);
+        }
     });
     thread::spawn(move || {
         let (mut client, mut server) = (client, server);
@@ -98,12 +161,17 @@ fn pass(
                 count.fetch_add(1, Ordering::SeqCst);
                 break;
             }
+            if swallows.load(Ordering::SeqCst) {
+                continue;
+            }
             if client.write_all(&chunk[..read]).is_err() {
                 break;
             }
         }
-        let _ = client.shutdown(Shutdown::Both);
-        let _ = server.shutdown(Shutdown::Both);
+        if !swallows.load(Ordering::SeqCst) {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
     });
 }
 

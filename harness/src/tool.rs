@@ -33,6 +33,17 @@ pub fn docker_compose() -> Result<Command> {
     )
 }
 
+/// `PgBouncer`: `PGBOUNCER_PATH`, or the one on the PATH, or where Debian has it.
+pub fn pgbouncer() -> Result<Command> {
+    let debian = PathBuf::from("/usr/sbin/pgbouncer");
+    match find("PGBOUNCER_PATH", &["pgbouncer"]).or_else(|| debian.is_file().then_some(debian)) {
+        Some(found) => Ok(Command::new(found)),
+        None => Err(Error::new(
+            "pgbouncer is missing: install it (Debian: apt-get install pgbouncer), or name it by PGBOUNCER_PATH",
+        )),
+    }
+}
+
 fn program(variable: &str, name: &str, hint: &str) -> Result<Command> {
     let found = find(variable, &[name]).ok_or_else(|| {
         Error::new(format!(

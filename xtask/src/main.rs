@@ -38,6 +38,7 @@ Environment:
   FUNC_E_PATH       your own func-e in place of the pinned one
   REDIS_SERVER_PATH the redis-server or valkey-server to run, in place of the one on the PATH
   POSTGRES_BIN_PATH the folder of PostgreSQL's programs to run, in place of the machine's
+  PGBOUNCER_PATH    the pgbouncer to test with, in place of the machine's
   PROMTOOL_PATH     the promtool to test with, in place of the one on the PATH
   PROMETHEUS_PATH   the Prometheus to test with, in place of the one on the PATH
   DOCKER_COMPOSE_PATH

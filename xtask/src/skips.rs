@@ -7,7 +7,7 @@ use crate::machine;
 use crate::part::Part;
 use crate::postgres;
 use crate::tools;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Tests that are not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,16 @@ const REDIS_TLS: [&str; 1] = ["an_upstream_over_tls_is_reached_if_its_certificat
 pub const POSTGRES_TLS_AND_ICU: [&str; 2] = [
     "an_encrypted_connection_is_made_if_the_certificate_is_trusted",
     "rows_can_be_ordered_by_text_whose_collation_takes_two_cases_for_equal",
+];
+
+/// The tests that run a pooler.
+const PGBOUNCER: [&str; 6] = [
+    "a_pooler_in_statement_mode_is_refused_before_anything_is_set",
+    "a_pooler_in_transaction_mode_is_refused_before_anything_is_set",
+    "a_pooler_that_gives_sessions_in_turn_to_busy_services_is_refused",
+    "a_pooler_with_a_single_session_is_refused",
+    "services_behind_a_pooler_are_watched_by_a_levee_that_is_not",
+    "through_a_pooler_in_session_mode_all_works",
 ];
 
 impl Skip {
@@ -151,6 +161,13 @@ fn of_e2e() -> Vec<Skip> {
             "the pinned Valkey is built without TLS (Debian: apt-get install redis-server)",
         ));
     }
+    let debian = Path::new("/usr/sbin/pgbouncer");
+    if found("PGBOUNCER_PATH", "pgbouncer").is_none() && !debian.is_file() {
+        skips.push(skip(
+            &PGBOUNCER,
+            "pgbouncer is missing (Debian: apt-get install pgbouncer)",
+        ));
+    }
     if postgres::is_pinned_one() {
         skips.push(skip(
             &POSTGRES_TLS_AND_ICU,
@@ -175,6 +192,7 @@ mod tests {
             include_str!("../../tests/tests/compose/together.rs"),
             include_str!("../../tests/tests/database_by_hand.rs"),
             include_str!("../../tests/tests/database_edges.rs"),
+            include_str!("../../tests/tests/database_watchdog/pooled.rs"),
             include_str!("../../tests/tests/redis_clients.rs"),
         ]
         .concat();
@@ -182,7 +200,8 @@ mod tests {
             .iter()
             .chain(&REDIS_TOOLS)
             .chain(&REDIS_TLS)
-            .chain(&POSTGRES_TLS_AND_ICU);
+            .chain(&POSTGRES_TLS_AND_ICU)
+            .chain(&PGBOUNCER);
         for name in all {
             assert!(e2e.contains(&format!("#[test]\nfn {name}()")), "{name}");
         }

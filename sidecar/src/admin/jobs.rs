@@ -2,6 +2,7 @@
 
 use super::state::Admin;
 use crate::config::Secret;
+use crate::database::activity::Duty;
 use crate::database::cleanup::Cleanup;
 use crate::database::preset::{PRESETS, Preset};
 use crate::database::spec::Action;
@@ -263,6 +264,17 @@ fn wall(at: Instant) -> String {
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
+/// Who acts. Null: nobody is known to.
+fn describe_duty(duty: &Duty) -> Value {
+    let (is_here, holder) = match duty {
+        Duty::Unknown | Duty::StandsBy(None) => return Value::Null,
+        Duty::ActsToo => return json!({"here": true}),
+        Duty::Acts(holder) => (true, holder),
+        Duty::StandsBy(Some(holder)) => (false, holder),
+    };
+    json!({"here": is_here, "process": holder.process, "client": holder.client, "role": holder.role})
+}
+
 async fn watchdog(State(admin): State<Admin>) -> Response {
     let guard = admin.database.as_ref().and_then(|part| part.guard.as_ref());
     let Some(guard) = guard else {
@@ -272,7 +284,8 @@ async fn watchdog(State(admin): State<Admin>) -> Response {
     let seconds = |duration: Duration| duration.as_secs_f64();
     Json(json!({
         "problem": status.problem,
-        "stands_by": status.stands_by,
+        "stands_by": matches!(status.duty, Duty::StandsBy(_)),
+        "acting": describe_duty(&status.duty),
         "dry_run": guard.dry_run,
         "looked": status.looked.map(wall),
         "watched": status.watched,

@@ -2,6 +2,8 @@
 
 use super::state::{Admin, RedisListener};
 use crate::clock;
+use crate::database::activity::Duty;
+use crate::database::claim::Holder;
 use crate::database::cleanup::Cleanup;
 use crate::envoy::history::History;
 use crate::envoy::scrape;
@@ -10,7 +12,7 @@ use crate::envoy::translate::{Gateway, SERVICE};
 use crate::jobs::runner::Runner;
 use crate::parts::database::DatabasePart;
 use crate::status::view::{
-    Durations, Job, Redis, Requests, Service, Since, Source, Status, Watchdog,
+    Acting, Durations, Job, Redis, Requests, Service, Since, Source, Status, Watchdog,
 };
 use axum::Router;
 use axum::extract::State;
@@ -194,12 +196,30 @@ fn jobs(part: &DatabasePart, now: Instant) -> Vec<Job> {
     part.jobs.iter().map(job).collect()
 }
 
+fn acting(duty: Duty) -> Option<Acting> {
+    let of = |here, holder: Holder| Acting {
+        here,
+        process: Some(holder.process),
+        client: Some(holder.client),
+    };
+    match duty {
+        Duty::Unknown | Duty::StandsBy(None) => None,
+        Duty::ActsToo => Some(Acting {
+            here: true,
+            ..Acting::default()
+        }),
+        Duty::Acts(holder) => Some(of(true, holder)),
+        Duty::StandsBy(Some(holder)) => Some(of(false, holder)),
+    }
+}
+
 fn watchdog(part: &DatabasePart, now: Instant) -> Option<Watchdog> {
     let guard = part.guard.as_ref()?;
     let status = guard.status();
     Some(Watchdog {
         problem: status.problem,
-        stands_by: status.stands_by,
+        stands_by: matches!(status.duty, Duty::StandsBy(_)),
+        acting: acting(status.duty),
         dry_run: guard.dry_run,
         looked_seconds_ago: status.looked.map(|looked| seconds(now, looked)),
         watched: status.watched as u64,

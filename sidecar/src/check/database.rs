@@ -8,6 +8,7 @@ use crate::database::connect::Database as Connected;
 use crate::jobs::{Error, ErrorKind, Job, Run};
 use crate::parts::database::connect;
 use crate::yaml;
+use std::sync::Arc;
 
 /// Looks at the table of each job of a configuration without errors. Changes nothing.
 ///
@@ -41,6 +42,7 @@ async fn look_at(database: &Connected, job: &JobConfig) -> Result<Vec<(Severity,
         preset: job.preset,
         spec: job.spec.clone(),
         database: database.clone(),
+        former: Arc::default(),
     };
     match cleanup.begin().await {
         Ok(run) => {

@@ -6,6 +6,7 @@ use crate::database::limits::{self, Change};
 use crate::database::undo::{UndoEntry, UndoFile};
 use crate::parts::database::connect;
 use anyhow::{Context, Result, bail};
+use sqlx::postgres::PgConnection;
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,32 +17,42 @@ pub enum LimitsAction {
     Rollback,
 }
 
+/// The server, and the connection of this command.
+struct Link {
+    database: Database,
+    connection: PgConnection,
+}
+
 const MAY_NOT: &str = "nothing was changed: this needs a superuser, or a role with CREATEROLE and, from PostgreSQL 16 on, \
                        ADMIN OPTION on the roles; let the URL log in as one for this command";
 
 /// # Errors
 /// The database could not be queried or refused the changes, or the undo file can't be used.
 pub async fn run(database: &config::Database, action: LimitsAction, undo: &Path) -> Result<()> {
-    let connection = connect(database, 1);
+    let server = connect(database, 1);
+    let mut link = Link {
+        connection: server.connect().await?,
+        database: server,
+    };
     let undo = UndoFile {
         path: undo,
-        server: server(database),
+        server: address(database),
     };
     if action == LimitsAction::Rollback {
         // The undo file names the roles, so this works even if the watchdog is no longer configured.
-        return rollback(&connection, &undo).await;
+        return rollback(&mut link, &undo).await;
     }
-    let changes = changes(&connection, database).await?;
+    let changes = changes(&mut link, database).await?;
     let needed: Vec<Change> = changes.into_iter().filter(Change::is_needed).collect();
     if action == LimitsAction::Print || needed.is_empty() {
         eprintln!("{} of them differ from what is in force", needed.len());
         return Ok(());
     }
-    apply(&connection, &needed, &undo).await
+    apply(&mut link, &needed, &undo).await
 }
 
 /// Prints all limits of the watched roles, and settings that override them.
-async fn changes(connection: &Database, database: &config::Database) -> Result<Vec<Change>> {
+async fn changes(link: &mut Link, database: &config::Database) -> Result<Vec<Change>> {
     let watchdog = database
         .watchdog
         .as_ref()
@@ -50,11 +61,11 @@ async fn changes(connection: &Database, database: &config::Database) -> Result<V
     if roles.is_empty() {
         bail!("database.watchdog.roles is empty, so there is no role to limit");
     }
-    let unknown = limits::unknown_roles(connection, roles).await?;
+    let unknown = limits::unknown_roles(&link.database, &mut link.connection, roles).await?;
     if !unknown.is_empty() {
         bail!("the database has no role {}", unknown.join(", "));
     }
-    let current = limits::current(connection).await?;
+    let current = limits::current(&link.database, &mut link.connection).await?;
     let changes = limits::changes(&watchdog.settings, database.lock_timeout, &current);
     for change in &changes {
         let now = change.from.as_deref().unwrap_or("not set");
@@ -65,16 +76,18 @@ async fn changes(connection: &Database, database: &config::Database) -> Result<V
         };
         println!("{mark}{}; -- now {now}", change.statement());
     }
-    for other in limits::overrides(connection, roles).await? {
+    for other in limits::overrides(&link.database, &mut link.connection, roles).await? {
         println!("-- {other}, which comes first there");
     }
     Ok(changes)
 }
 
-async fn apply(connection: &Database, needed: &[Change], undo: &UndoFile<'_>) -> Result<()> {
+async fn apply(link: &mut Link, needed: &[Change], undo: &UndoFile<'_>) -> Result<()> {
     // Before the changes, so they can be undone even if this process dies in between.
     undo.record(needed)?;
-    limits::apply(connection, needed).await.context(MAY_NOT)?;
+    limits::apply(&link.database, &mut link.connection, needed)
+        .await
+        .context(MAY_NOT)?;
     eprintln!(
         "{} applied, for new sessions; `--rollback` undoes them from {}",
         needed.len(),
@@ -83,8 +96,8 @@ async fn apply(connection: &Database, needed: &[Change], undo: &UndoFile<'_>) ->
     Ok(())
 }
 
-async fn rollback(connection: &Database, undo: &UndoFile<'_>) -> Result<()> {
-    let current = limits::current(connection).await?;
+async fn rollback(link: &mut Link, undo: &UndoFile<'_>) -> Result<()> {
+    let current = limits::current(&link.database, &mut link.connection).await?;
     let mut undone = Vec::new();
     for entry in undo.read()? {
         let UndoEntry {
@@ -115,13 +128,15 @@ async fn rollback(connection: &Database, undo: &UndoFile<'_>) -> Result<()> {
             );
         }
     }
-    limits::apply(connection, &undone).await.context(MAY_NOT)?;
+    limits::apply(&link.database, &mut link.connection, &undone)
+        .await
+        .context(MAY_NOT)?;
     undo.remove()?;
     eprintln!("{} undone, for new sessions", undone.len());
     Ok(())
 }
 
-fn server(database: &config::Database) -> String {
+fn address(database: &config::Database) -> String {
     let options = database.options();
     format!("{}:{}", options.get_host(), options.get_port())
 }

@@ -1,33 +1,33 @@
-//! Polls what sessions do, and carries out what the [`watchdog`](super::watchdog) decides.
+//! Sees what sessions do, and carries out what the [`watchdog`](super::watchdog) decides. When, and whether at all, is
+//! decided in [`duty`](super::duty).
 
-use super::connect::Database;
-use super::dialect::{Signal, WatchdogChecks};
+use super::claim::{Former, Holder};
+use super::connect::{Database, within};
+use super::dialect::Signal;
 use super::error::Error;
 use super::fingerprint::fingerprint;
 use super::metrics::WatchdogMetrics;
 use super::watchdog::{Act, Session, State, Verdict, Watchdog, WatchdogSettings};
 use crate::clock::Clock;
-use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, FromRow, Row};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often the role's rights are checked.
-const RIGHTS_EVERY: Duration = Duration::from_mins(1);
-
-/// The longest wait after a failure.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-/// The first half of the key of the advisory lock of the acting instance: "leve". The second is a hash of what it
-/// watches.
-const LOCK: i32 = 0x6c65_7665;
-
-/// The shortest wait between two polls.
-const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// Which instance acts, as this one sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Duty {
+    /// It has not polled yet, or can't.
+    #[default]
+    Unknown,
+    /// This one.
+    Acts(Holder),
+    /// This one, as any other: it needs no claim.
+    ActsToo,
+    /// Another one. `None`: which one can't be seen.
+    StandsBy(Option<Holder>),
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct WatchdogStatus {
@@ -37,8 +37,7 @@ pub struct WatchdogStatus {
     pub watched: usize,
     /// When the last poll was.
     pub looked: Option<Instant>,
-    /// Another instance acts.
-    pub stands_by: bool,
+    pub duty: Duty,
     /// Statements that it cancelled and sessions that it ended (or would have, in a dry run).
     pub acts: u64,
 }
@@ -54,25 +53,16 @@ pub struct Guard {
     pub dry_run: bool,
     pub metrics: WatchdogMetrics,
     pub clock: Clock,
+    pub(super) former: Former,
     status: Mutex<WatchdogStatus>,
 }
 
-/// What the watchdog's role may do, and what the server shows.
-#[derive(Clone, Copy, Debug)]
-struct Rights {
-    sees_statements: bool,
-    cancels_statements: bool,
-    tracks_activities: bool,
-}
-
-impl FromRow<'_, PgRow> for Rights {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            sees_statements: row.try_get("sees_statements")?,
-            cancels_statements: row.try_get("cancels_statements")?,
-            tracks_activities: row.try_get("tracks_activities")?,
-        })
-    }
+/// The watchdog's connection.
+#[derive(Debug)]
+pub struct Line {
+    pub(super) connection: PgConnection,
+    /// How long a statement may take before the connection is given up.
+    pub(super) patience: Duration,
 }
 
 impl FromRow<'_, PgRow> for Session {
@@ -91,52 +81,6 @@ impl FromRow<'_, PgRow> for Session {
             since: Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default(),
             statement: row.try_get("statement")?,
         })
-    }
-}
-
-/// A configured role that can't be watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct UnwatchableRole {
-    role: String,
-    obstacle: Obstacle,
-}
-
-/// Why a role can't be watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Obstacle {
-    Missing,
-    Superuser,
-    /// Its members are sessions of their own roles.
-    NoLogin,
-}
-
-impl FromRow<'_, PgRow> for UnwatchableRole {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            role: row.try_get("role")?,
-            obstacle: match row.try_get("is_superuser")? {
-                None => Obstacle::Missing,
-                Some(true) => Obstacle::Superuser,
-                Some(false) => Obstacle::NoLogin,
-            },
-        })
-    }
-}
-
-impl fmt::Display for UnwatchableRole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let role = &self.role;
-        match self.obstacle {
-            Obstacle::Missing => write!(f, "there is no role {role:?} to watch"),
-            Obstacle::Superuser => write!(
-                f,
-                "role {role:?} is a superuser, whose statements are left alone"
-            ),
-            Obstacle::NoLogin => write!(
-                f,
-                "nobody logs in as role {role:?}; name the roles that do, its members are not watched for it"
-            ),
-        }
     }
 }
 
@@ -164,6 +108,7 @@ impl Guard {
             dry_run,
             metrics,
             clock,
+            former: Former::default(),
             status: Mutex::default(),
         }
     }
@@ -172,106 +117,24 @@ impl Guard {
         self.lock().clone()
     }
 
-    /// Polls forever.
-    pub async fn watch(self: Arc<Self>) {
-        let backoff = Backoff {
-            base: self.every,
-            max: LONGEST_WAIT.max(self.every),
-            factor: 2,
-            jitter: Jitter::shorter(Ratio::percent(10)),
-        };
-        let mut watchdog = Watchdog::default();
-        let mut rights_looked: Option<Instant> = None;
-        let mut failures = 0;
-        loop {
-            let now = self.clock.now();
-            let is_due = rights_looked.is_none_or(|looked| now.since(looked) >= RIGHTS_EVERY);
-            let has_problem = self.lock().problem.is_some();
-            let result = if is_due || (has_problem && failures > 0) {
-                rights_looked = Some(now);
-                self.check_rights().await
-            } else {
-                Ok(())
-            };
-            let result = match result {
-                Ok(()) => self.look(&mut watchdog).await,
-                Err(error) => Err(error),
-            };
-            let wait = match result {
-                // A statement that is about to reach its limit is polled just then.
-                Ok(due) => {
-                    failures = 0;
-                    due.unwrap_or(self.every).clamp(SHORTEST_WAIT, self.every)
-                }
-                Err(error) => {
-                    self.metrics.failed.inc();
-                    if failures == 0 {
-                        log::warn!(part = "watchdog"; "can't look: {error}");
-                    }
-                    self.lock().problem = Some(error.to_string());
-                    failures += 1;
-                    backoff.wait(failures, self.clock.now().as_nanos())
-                }
-            };
-            tokio::time::sleep(wait).await;
-        }
+    /// A new connection for the watchdog.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn connect(&self, patience: Duration) -> Result<Line, Error> {
+        Ok(Line {
+            connection: self.database.connect().await?,
+            patience,
+        })
     }
 
-    /// Checks the role's rights, and reports what is missing.
-    async fn check_rights(&self) -> Result<(), Error> {
-        let problem = match self.database.dialect.watchdog_checks() {
-            None => None,
-            Some(checks) => self.problem(checks).await?,
-        };
-        if problem.is_some() {
-            // Incremented on every check, so a rate alert keeps firing while the problem lasts.
-            self.metrics.failed.inc();
-        }
-        let mut status = self.lock();
-        if let Some(problem) = &problem
-            && status.problem.as_ref() != Some(problem)
-        {
-            log::error!(part = "watchdog"; "{problem}");
-        } else if problem.is_none() && status.problem.is_some() {
-            log::info!(part = "watchdog"; "can look again");
-        }
-        status.problem = problem;
-        Ok(())
-    }
-
-    async fn problem(&self, checks: WatchdogChecks) -> Result<Option<String>, Error> {
-        let rights = sqlx::query_as::<_, Rights>(checks.rights)
-            .persistent(false)
-            .fetch_one(&self.database.pool);
-        let rights = self.database.bounded(rights).await?;
-        let untracked = (!rights.tracks_activities).then(|| {
-            "track_activities is off, so the server does not say what sessions do; turn it on"
-                .to_owned()
-        });
-        let all: Vec<String> = missing(rights)
-            .into_iter()
-            .chain(untracked)
-            .chain(self.unwatchable(checks.roles).await?)
-            .collect();
-        Ok((!all.is_empty()).then(|| all.join("; ")))
-    }
-
-    /// Configured roles that can't be watched, and why.
-    async fn unwatchable(&self, query: &'static str) -> Result<Vec<String>, Error> {
-        let roles = sqlx::query_as::<_, UnwatchableRole>(query)
-            .bind(&self.settings.roles)
-            .persistent(false)
-            .fetch_all(&self.database.pool);
-        let roles = self.database.bounded(roles).await?;
-        Ok(roles.iter().map(ToString::to_string).collect())
-    }
-
-    /// Polls once. Returns the time until the next statement reaches its limit.
-    async fn look(&self, watchdog: &mut Watchdog) -> Result<Option<Duration>, Error> {
-        if !self.is_in_charge().await? {
-            return Ok(None);
-        }
-        let sessions = self.sessions().await?;
+    /// Polls once, and acts. Returns the time until the next statement reaches its limit.
+    pub(super) async fn look(
+        &self,
+        line: &mut Line,
+        watchdog: &mut Watchdog,
+    ) -> Result<Option<Duration>, Error> {
+        let sessions = self.sessions(line).await?;
         let verdicts = watchdog.judge(&self.settings, &sessions);
         {
             let mut status = self.lock();
@@ -280,13 +143,15 @@ impl Guard {
         }
         for verdict in verdicts {
             let Verdict { session, act } = verdict;
-            match self.carry_out(session, act).await {
+            match self.carry_out(line, session, act).await {
                 Ok(Effect::Done) => {
                     watchdog.done(verdict);
                     self.lock().acts += 1;
                     self.report(session, act);
                 }
                 Ok(Effect::TooLate) => {}
+                // The connection is lost.
+                Err(error @ Error::Transient(_)) => return Err(error),
                 Err(error) => {
                     self.metrics.failed.inc();
                     log::error!(part = "watchdog"; "process {} of role {}: {error}", session.process, session.role);
@@ -298,27 +163,6 @@ impl Guard {
             }
         }
         Ok(watchdog.next_due(&self.settings, &sessions))
-    }
-
-    /// Whether this instance is the one that acts, of those that watch the same roles and applications: its only
-    /// connection holds an advisory lock. A dry run does without the lock, so it keeps no other instance from acting.
-    /// `CockroachDB` has no such lock; its identifiers make acting twice harmless.
-    async fn is_in_charge(&self) -> Result<bool, Error> {
-        if self.dry_run {
-            return Ok(true);
-        }
-        let Some(claim) = self.database.dialect.claim_watchdog() else {
-            return Ok(true);
-        };
-        let watched = format!("{:?} {:?}", self.settings.roles, self.settings.applications);
-        let held = sqlx::query_scalar::<_, bool>(claim)
-            .bind(LOCK)
-            .bind(watched)
-            .persistent(false)
-            .fetch_one(&self.database.pool);
-        let held = self.database.bounded(held).await?;
-        self.lock().stands_by = !held;
-        Ok(held)
     }
 
     /// Counts the act and writes the audit line.
@@ -344,20 +188,25 @@ impl Guard {
     ///
     /// # Errors
     /// The query failed.
-    pub async fn sessions(&self) -> Result<Vec<Session>, Error> {
+    pub async fn sessions(&self, line: &mut Line) -> Result<Vec<Session>, Error> {
         let rows = sqlx::query_as::<_, Session>(self.database.dialect.sessions())
             .bind(&self.settings.roles)
             .bind(&self.settings.applications)
             .persistent(false)
-            .fetch_all(&self.database.pool);
-        self.database.bounded(rows).await
+            .fetch_all(&mut line.connection);
+        within(line.patience, rows).await
     }
 
     /// Acts on the session if its state and statement are still the same.
     ///
     /// # Errors
     /// The database refused.
-    pub async fn carry_out(&self, session: &Session, act: Act) -> Result<Effect, Error> {
+    pub async fn carry_out(
+        &self,
+        line: &mut Line,
+        session: &Session,
+        act: Act,
+    ) -> Result<Effect, Error> {
         if self.dry_run {
             return Ok(Effect::Done);
         }
@@ -366,8 +215,8 @@ impl Guard {
             Signal::ById(text) => {
                 let done = sqlx::query(AssertSqlSafe(text))
                     .persistent(false)
-                    .execute(&self.database.pool);
-                self.database.bounded(done).await?;
+                    .execute(&mut line.connection);
+                within(line.patience, done).await?;
                 Ok(Effect::Done)
             }
             Signal::Checked(text) => {
@@ -375,8 +224,8 @@ impl Guard {
                     .bind(&session.process)
                     .bind(&session.id)
                     .persistent(false)
-                    .fetch_optional(&self.database.pool);
-                Ok(match self.database.bounded(sent).await? {
+                    .fetch_optional(&mut line.connection);
+                Ok(match within(line.patience, sent).await? {
                     Some(true) => Effect::Done,
                     Some(false) | None => Effect::TooLate,
                 })
@@ -384,43 +233,7 @@ impl Guard {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, WatchdogStatus> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, WatchdogStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the role lacks, and how to grant it.
-fn missing(rights: Rights) -> Option<String> {
-    let roles: Vec<&str> = [
-        (!rights.sees_statements).then_some("pg_read_all_stats"),
-        (!rights.cancels_statements).then_some("pg_signal_backend"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    (!roles.is_empty()).then(|| {
-        let roles = roles.join(", ");
-        format!(
-            "the role that Levee logs in as lacks {roles}, so it sees and cancels only its own statements; as a \
-             superuser: GRANT {roles} TO ...;"
-        )
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_role_lacks_is_named() {
-        let rights = |cancels_statements| Rights {
-            sees_statements: true,
-            cancels_statements,
-            tracks_activities: true,
-        };
-        assert_eq!(missing(rights(true)), None);
-        let message = missing(rights(false)).unwrap();
-        assert!(message.contains("GRANT pg_signal_backend TO"), "{message}");
-        assert!(!message.contains("pg_read_all_stats"), "{message}");
     }
 }

@@ -1,5 +1,6 @@
 //! A job that deletes rows of a table, or sets their columns, in batches.
 
+use super::claim::{self, Claimed, Former, Holder};
 use super::connect::Database;
 use super::doubt;
 use super::error::Error;
@@ -13,9 +14,9 @@ use super::sql::{Begin, End, Statement, Which};
 use super::table::{self, Table};
 use super::walk::{Found, Walk};
 use crate::jobs::{self, Batch, ErrorKind, Job, Left, Preview, Run, Sample};
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection, Postgres, Row};
+use sqlx::{Connection, Row};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -26,18 +27,21 @@ pub struct Cleanup {
     pub preset: Option<&'static Preset>,
     pub spec: Spec,
     pub database: Database,
+    /// The session of the run before.
+    pub former: Arc<Former>,
 }
 
 /// A run with its own connection, which holds the claim and is closed at the end.
 #[derive(Debug)]
 pub struct CleanupRun {
-    connection: PoolConnection<Postgres>,
+    connection: PgConnection,
     _place: OwnedSemaphorePermit,
     database: Database,
     spec: Spec,
     table: Table,
     walk: Walk,
     claim: String,
+    former: Arc<Former>,
     warnings: Vec<String>,
 }
 
@@ -46,9 +50,8 @@ impl Job for Cleanup {
 
     async fn begin(&self) -> Result<CleanupRun, jobs::Error> {
         let place = self.database.place().await;
-        let mut connection = self.database.bounded(self.database.pool.acquire()).await?;
         // However the run ends, closing the connection releases the claim.
-        connection.close_on_drop();
+        let mut connection = self.database.connect().await?;
         let (table, warnings) = table::find(&self.database, &mut connection, &self.spec).await?;
         self.check_fit(&mut connection, &table).await?;
         let run = CleanupRun {
@@ -56,6 +59,7 @@ impl Job for Cleanup {
             table,
             walk: Walk::default(),
             claim: format!("levee/job/{}/{}", self.name, self.spec.quoted_table()),
+            former: self.former.clone(),
             warnings,
             database: self.database.clone(),
             connection,
@@ -134,7 +138,7 @@ impl Cleanup {
                 size: 1,
                 ..Values::default()
             };
-            let explained = bound(&explain, values).execute(&mut *run.connection);
+            let explained = bound(&explain, values).execute(&mut run.connection);
             self.database.bounded(explained).await?;
         }
         Ok(run)
@@ -143,20 +147,28 @@ impl Cleanup {
 
 impl Run for CleanupRun {
     async fn claim(&mut self) -> Result<(), jobs::Error> {
-        let Some(claim) = self.database.dialect.claim_job() else {
+        let Some(statements) = self.database.dialect.claim_job() else {
             return Ok(());
         };
-        let claim = sqlx::query_scalar::<_, bool>(claim)
-            .bind(&self.claim)
-            .persistent(false)
-            .fetch_one(&mut *self.connection);
-        if self.database.bounded(claim).await? {
-            return Ok(());
-        }
+        let patience = self.database.longest();
+        let (connection, key) = (&mut self.connection, &self.claim);
+        let message = match claim::take(connection, statements, key, &self.former, patience).await?
+        {
+            Claimed::Here { .. } => return Ok(()),
+            Claimed::Elsewhere(None) => "another instance is running it".to_owned(),
+            Claimed::Elsewhere(Some(Holder {
+                process, client, ..
+            })) => format!("another instance is running it (process {process} of {client:?})"),
+        };
         Err(jobs::Error {
             kind: ErrorKind::Elsewhere,
-            message: "another instance is running it".to_owned(),
+            message,
         })
+    }
+
+    async fn hold(&mut self) {
+        // If that fails, so does the next batch, which says it.
+        let _ = self.database.bounded(self.connection.ping()).await;
     }
 
     async fn batch(&mut self, most: u32) -> Result<Batch, jobs::Error> {
@@ -185,7 +197,7 @@ impl Run for CleanupRun {
 
     async fn preview(&mut self) -> Result<Preview, jobs::Error> {
         let count = self.spec.count(&self.table);
-        let count = bound(&count, Values::default()).fetch_one(&mut *self.connection);
+        let count = bound(&count, Values::default()).fetch_one(&mut self.connection);
         let rows = number(&self.database.bounded(count).await?, 0)?;
         Ok(Preview {
             rows,
@@ -207,7 +219,7 @@ impl Run for CleanupRun {
         let lag = self.database.dialect.replica_lag()?;
         let lag = sqlx::query_scalar::<_, Option<f64>>(lag)
             .persistent(false)
-            .fetch_one(&mut *self.connection);
+            .fetch_one(&mut self.connection);
         let seconds = self.database.bounded(lag).await.ok()??;
         Duration::try_from_secs_f64(seconds).ok()
     }
@@ -223,7 +235,7 @@ impl CleanupRun {
             from: self.walk.from(),
             keys: &keys,
         };
-        let done = bound(&statement, values).fetch_one(&mut *self.connection);
+        let done = bound(&statement, values).fetch_one(&mut self.connection);
         read_found(&self.database.bounded(done).await?)
     }
 
@@ -295,7 +307,7 @@ impl CleanupRun {
 
     async fn sample(&mut self, end: End) -> Result<Option<Sample>, Error> {
         let statement = self.spec.end(&self.table, end);
-        let row = bound(&statement, Values::default()).fetch_optional(&mut *self.connection);
+        let row = bound(&statement, Values::default()).fetch_optional(&mut self.connection);
         let Some(row) = self.database.bounded(row).await? else {
             return Ok(None);
         };

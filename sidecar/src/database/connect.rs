@@ -1,15 +1,19 @@
 //! Levee's own connections to the database: few, bounded in all, and never without a `statement_timeout`.
 
-use super::ACQUIRE_TIMEOUT;
 use super::dialect::Dialect;
-use super::error::Error;
+use super::error::{self, Error};
+use super::pooler;
 use super::watchdog::APPLICATION_NAME;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long to wait for a connection, e.g. to a server that is starting.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a statement waits for a lock, such as that of a migration: shorter than a stop may take.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -18,73 +22,49 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 /// before the server does.
 const GRACE: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Debug)]
+/// The wait between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Clone)]
 pub struct Database {
-    pub pool: PgPool,
     pub dialect: Dialect,
     pub statement_timeout: Duration,
+    options: PgConnectOptions,
     places: Arc<Semaphore>,
 }
 
+impl fmt::Debug for Database {
+    /// Without the options, which hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("dialect", &self.dialect)
+            .field("statement_timeout", &self.statement_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Database {
-    /// At most `connections` connections, made when needed.
+    /// At most `connections` connections at a time, for those that wait for a [`place`](Self::place).
     pub fn new(
         options: PgConnectOptions,
         dialect: Dialect,
         connections: u32,
         statement_timeout: Duration,
     ) -> Self {
-        let timeouts = [
-            ("statement_timeout", statement_timeout),
-            ("lock_timeout", LOCK_TIMEOUT.min(statement_timeout)),
-            (
-                "idle_in_transaction_session_timeout",
-                Duration::from_mins(1),
-            ),
-        ];
-        let settings: Vec<String> = timeouts
-            .into_iter()
-            .map(|(name, value)| format!("SET {name} = {}", value.as_millis()))
-            .chain(
-                dialect
-                    .connection_settings()
-                    .iter()
-                    .map(|setting| (*setting).to_owned()),
-            )
-            .collect();
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .max_lifetime(Duration::from_hours(1))
-            .idle_timeout(Duration::from_mins(30))
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(true)
-            .after_connect(move |connection, _| {
-                let settings = settings.clone();
-                Box::pin(async move {
-                    // One by one: a pooler in between may not accept several statements at once.
-                    for setting in settings {
-                        sqlx::query(AssertSqlSafe(setting))
-                            .persistent(false)
-                            .execute(&mut *connection)
-                            .await?;
-                    }
-                    connection.ping().await
-                })
-            })
-            .connect_lazy_with(
-                options
-                    .application_name(APPLICATION_NAME)
-                    .disable_statement_logging(),
-            );
+        let options = options
+            .application_name(APPLICATION_NAME)
+            // PgBouncer refuses it unless it is configured to ignore it, and floats need no such setting any more.
+            .extra_float_digits(None)
+            .disable_statement_logging();
         Self {
-            pool,
             dialect,
             statement_timeout,
+            options,
             places: Arc::new(Semaphore::new(connections as usize)),
         }
     }
 
-    /// Waits for a free connection, however long others keep theirs.
+    /// Waits until fewer than the most connections are used, however long others keep theirs.
     ///
     /// # Panics
     /// Never: the places are not closed.
@@ -93,7 +73,69 @@ impl Database {
         place.expect("the places are never closed")
     }
 
-    /// Waits for `step`, a little longer than the server may take.
+    /// A new connection, with its settings. Dropping it closes it.
+    ///
+    /// # Errors
+    /// The server can't be reached within [`CONNECT_TIMEOUT`], or refuses, or a pooler is in between that gives each
+    /// transaction another session.
+    pub async fn connect(&self) -> Result<PgConnection, Error> {
+        let mut last = None;
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.establish(&mut last)).await {
+            Ok(connection) => connection,
+            Err(_) => Err(error::unreachable(last.as_ref())),
+        }
+    }
+
+    /// Tries again while the server refuses connections, starts or is full. `last` is the latest such error.
+    async fn establish(&self, last: &mut Option<sqlx::Error>) -> Result<PgConnection, Error> {
+        let mut connection = loop {
+            match PgConnection::connect_with(&self.options).await {
+                Ok(connection) => break connection,
+                Err(error) if error::passes_soon(&error) => *last = Some(error),
+                Err(error) => return Err(Error::from(&error)),
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        // First, since a pooler would give the settings to others.
+        if self.dialect.has_sessions_to_share() {
+            pooler::refuse(&mut connection, &self.options).await?;
+        }
+        self.set_up(&mut connection)
+            .await
+            .map_err(|error| Error::from(&error))?;
+        Ok(connection)
+    }
+
+    async fn set_up(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+        let timeouts = [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", LOCK_TIMEOUT.min(self.statement_timeout)),
+            (
+                "idle_in_transaction_session_timeout",
+                Duration::from_mins(1),
+            ),
+        ];
+        let timeouts = timeouts
+            .into_iter()
+            .map(|(name, value)| format!("SET {name} = {}", value.as_millis()));
+        let version = connection.server_version_num().unwrap_or(0);
+        let others = self.dialect.connection_settings(version).into_iter();
+        // One by one: CockroachDB refuses some of them in one message.
+        for setting in timeouts.chain(others.map(str::to_owned)) {
+            sqlx::query(AssertSqlSafe(setting))
+                .persistent(false)
+                .execute(&mut *connection)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The longest that a statement may take: a little longer than the server gives it.
+    pub fn longest(&self) -> Duration {
+        self.statement_timeout + GRACE
+    }
+
+    /// Waits for `step`, at most [`longest`](Self::longest).
     ///
     /// # Errors
     /// `step` failed or took too long.
@@ -101,12 +143,23 @@ impl Database {
         &self,
         step: impl Future<Output = Result<T, sqlx::Error>> + Send,
     ) -> Result<T, Error> {
-        match tokio::time::timeout(self.statement_timeout + GRACE, step).await {
-            Ok(result) => result.map_err(|error| Error::from(&error)),
-            Err(_) => Err(Error::Transient(format!(
-                "no answer from the database within {}",
-                humantime::format_duration(self.statement_timeout + GRACE)
-            ))),
-        }
+        within(self.longest(), step).await
+    }
+}
+
+/// Waits for `step`, at most `bound`.
+///
+/// # Errors
+/// `step` failed or took too long.
+pub async fn within<T>(
+    bound: Duration,
+    step: impl Future<Output = Result<T, sqlx::Error>> + Send,
+) -> Result<T, Error> {
+    match tokio::time::timeout(bound, step).await {
+        Ok(result) => result.map_err(|error| Error::from(&error)),
+        Err(_) => Err(Error::Transient(format!(
+            "no answer from the database within {}",
+            humantime::format_duration(bound)
+        ))),
     }
 }

@@ -17,6 +17,70 @@ pub struct WatchdogChecks {
     pub roles: &'static str,
 }
 
+/// The statements of a [claim](super::claim), an advisory lock with a key of text.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimStatements {
+    /// Makes the connection hold the lock of the key `$1`, and returns whether it does (`is_held`), and its own `session`,
+    /// `process`, `role` and `client`.
+    pub take: &'static str,
+    /// Returns the other session that holds it, in these columns, whether it is one of Levee that has been idle for `$2`
+    /// seconds (`is_silent`), and its `state`.
+    pub other: &'static str,
+    /// Ends the session of the process `$1` if it is the session `$2`.
+    pub end_session: &'static str,
+    /// The same, if its `state` is still `$2`.
+    pub end_silent: &'static str,
+}
+
+/// The statements for a lock: how it is tried, and where `pg_locks` has it.
+macro_rules! claim_statements {
+    ($try:literal, $place:literal) => {
+        ClaimStatements {
+            take: concat!(
+                "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
+                 AND l.pid = pg_backend_pid() AND ",
+                $place,
+                ") THEN true ELSE ",
+                $try,
+                " END AS is_held, concat_ws('/', a.pid, extract(epoch FROM a.backend_start)) AS session, \
+                 a.pid::text AS process, current_user::text AS role, coalesce(host(a.client_addr), '') AS client \
+                 FROM pg_catalog.pg_stat_get_activity(pg_backend_pid()) a"
+            ),
+            // `ClientWrite`: its answer can't be sent.
+            other: concat!(
+                "SELECT concat_ws('/', a.pid, extract(epoch FROM a.backend_start)) AS session, a.pid::text AS process, \
+                 coalesce(a.usename::text, '') AS role, coalesce(host(a.client_addr), '') AS client, \
+                 concat_ws('/', a.pid, extract(epoch FROM a.backend_start), extract(epoch FROM a.state_change)) AS state, \
+                 coalesce(a.application_name = 'levee' AND a.usename = current_user \
+                 AND (a.state <> 'active' OR a.wait_event = 'ClientWrite') \
+                 AND clock_timestamp() - a.state_change > make_interval(secs => $2), false) AS is_silent \
+                 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+                 WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid() AND l.database = \
+                 (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()) AND ",
+                $place
+            ),
+            end_session: "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                          WHERE concat_ws('/', a.pid, extract(epoch FROM a.backend_start)) = $2",
+            end_silent: "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                         WHERE concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
+                         extract(epoch FROM a.state_change)) = $2",
+        }
+    };
+}
+
+/// A lock of 64 bits.
+const JOB_CLAIM: ClaimStatements = claim_statements!(
+    "pg_try_advisory_lock(hashtextextended($1, 0))",
+    "l.classid = ((hashtextextended($1, 0) >> 32) & 4294967295)::oid \
+     AND l.objid = (hashtextextended($1, 0) & 4294967295)::oid AND l.objsubid = 1"
+);
+
+/// A lock of two numbers: "leve", and a hash of what is watched.
+const WATCHDOG_CLAIM: ClaimStatements = claim_statements!(
+    "pg_try_advisory_lock(1818588773, hashtext($1))",
+    "l.classid = 1818588773::oid AND l.objid = hashtext($1)::oid AND l.objsubid = 2"
+);
+
 /// A statement that acts on a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -33,24 +97,47 @@ impl Dialect {
     pub const ALL: [(&'static str, Self); 2] =
         [("postgres", Self::Postgres), ("cockroach", Self::Cockroach)];
 
-    /// Settings of each connection besides the timeouts.
-    pub const fn connection_settings(self) -> &'static [&'static str] {
+    /// Settings of each connection besides the timeouts, for a server of this `server_version_num`.
+    pub fn connection_settings(self, version: u32) -> Vec<&'static str> {
+        /// How often a server looks for a client that has gone while it executes a statement.
+        const SINCE_14: &str = "SET client_connection_check_interval = 1000";
         match self {
-            // The server must notice that a client is gone: until then it holds the client's claim.
-            Self::Postgres => &[
-                "SET tcp_keepalives_idle = 30",
-                "SET tcp_keepalives_interval = 10",
-                "SET tcp_keepalives_count = 3",
-            ],
-            Self::Cockroach => &[],
+            // The server must notice within five seconds that a client is gone: until then it keeps the client's locks.
+            Self::Postgres => {
+                let mut all = vec![
+                    "SET tcp_keepalives_idle = 1",
+                    "SET tcp_keepalives_interval = 1",
+                    "SET tcp_keepalives_count = 2",
+                    "SET tcp_user_timeout = 3000",
+                ];
+                all.extend((version >= 140_000).then_some(SINCE_14));
+                all
+            }
+            Self::Cockroach => Vec::new(),
         }
     }
 
-    /// Claims the job `$1` for the connection, and returns whether that succeeded.
-    pub const fn claim_job(self) -> Option<&'static str> {
+    /// Whether a pooler can give a session of the server to several clients in turn. `CockroachDB` has other process ids.
+    pub const fn has_sessions_to_share(self) -> bool {
         match self {
-            Self::Postgres => Some("SELECT pg_try_advisory_lock(hashtextextended($1, 0))"),
-            // Its advisory locks do nothing. Instances skip each other's locked rows.
+            Self::Postgres => true,
+            Self::Cockroach => false,
+        }
+    }
+
+    /// Claims a job. `None`: its advisory locks do nothing, and instances skip each other's locked rows.
+    pub const fn claim_job(self) -> Option<ClaimStatements> {
+        match self {
+            Self::Postgres => Some(JOB_CLAIM),
+            Self::Cockroach => None,
+        }
+    }
+
+    /// Claims to be the watchdog that acts. `None`: two at once do no harm, since statements are cancelled by identifiers
+    /// that are never reused.
+    pub const fn claim_watchdog(self) -> Option<ClaimStatements> {
+        match self {
+            Self::Postgres => Some(WATCHDOG_CLAIM),
             Self::Cockroach => None,
         }
     }
@@ -92,20 +179,6 @@ impl Dialect {
                 roles: "SELECT w.role, r.rolsuper AS is_superuser FROM unnest($1) AS w(role) LEFT JOIN pg_catalog.pg_roles r \
                         ON r.rolname = w.role WHERE r.oid IS NULL OR r.rolsuper OR NOT r.rolcanlogin ORDER BY 1",
             }),
-            Self::Cockroach => None,
-        }
-    }
-
-    /// Makes the connection hold the advisory lock of the keys `$1` and `$2`, and returns whether it does. `None`: two
-    /// watchdogs at once do no harm.
-    pub const fn claim_watchdog(self) -> Option<&'static str> {
-        match self {
-            Self::Postgres => Some(
-                "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
-                 AND l.pid = pg_backend_pid() AND l.classid = $1::int::oid AND l.objid = hashtext($2)::oid AND l.objsubid = 2) \
-                 THEN true ELSE pg_try_advisory_lock($1, hashtext($2)) END",
-            ),
-            // Statements are cancelled by identifiers that are never reused.
             Self::Cockroach => None,
         }
     }

@@ -1,7 +1,8 @@
 //! Errors of the database, in words, and whether they may pass
 //! (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 
-use super::ACQUIRE_TIMEOUT;
+use super::connect::CONNECT_TIMEOUT;
+use std::io;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -27,12 +28,6 @@ impl From<&sqlx::Error> for Error {
                 let message = format!("{} (SQLSTATE {code}){}", error.message(), hint(&code));
                 of_code(&code)(message)
             }
-            // The driver has retried until then: connection refused, server full or starting.
-            sqlx::Error::PoolTimedOut => Self::Transient(format!(
-                "the database can't be reached: no connection within {}; is it up, are host and port of the URL right, and \
-                 has it connections left (max_connections)?",
-                humantime::format_duration(ACQUIRE_TIMEOUT)
-            )),
             sqlx::Error::Io(why) => {
                 Self::Transient(format!("the connection to the database failed: {why}"))
             }
@@ -41,10 +36,43 @@ impl From<&sqlx::Error> for Error {
     }
 }
 
+/// Whether a new connection may succeed in a moment: the server refuses it, starts, or is full.
+pub fn passes_soon(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(why) => matches!(
+            why.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+        ),
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            matches!(&*code, "53300" | "57P03")
+        }
+        _ => false,
+    }
+}
+
+/// There was no connection in time. `last` is why the last attempt failed.
+pub fn unreachable(last: Option<&sqlx::Error>) -> Error {
+    let last = last.map_or_else(String::new, |error| {
+        format!(" (last: {})", Error::from(error))
+    });
+    Error::Transient(format!(
+        "the database can't be reached: no connection within {}; is it up, are host and port of the URL right, and has it \
+         connections left (max_connections)?{last}",
+        humantime::format_duration(CONNECT_TIMEOUT)
+    ))
+}
+
 fn hint(code: &str) -> &'static str {
     match code {
         "25006" => "; is this a replica? Levee needs the primary",
         "42501" => "; grant it to the role that Levee logs in as",
+        "08P01" => {
+            "; if a pooler such as PgBouncer is in between, leave out `options` in the URL, or let Levee connect to the database \
+             itself"
+        }
         "28P01" | "28000" => "; see the URL that database.url_env or url_file names",
         _ => "",
     }

@@ -4,7 +4,8 @@ use super::connect::Database;
 use super::error::Error;
 use super::identifier::Identifier;
 use super::watchdog::WatchdogSettings;
-use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -108,13 +109,13 @@ pub fn changes(
 ///
 /// # Errors
 /// The query failed.
-pub async fn current(database: &Database) -> Result<Values, Error> {
+pub async fn current(database: &Database, connection: &mut PgConnection) -> Result<Values, Error> {
     let rows = sqlx::query_as::<_, (String, Vec<String>)>(
         "SELECT r.rolname::text, s.setconfig::text[] FROM pg_catalog.pg_db_role_setting s \
          JOIN pg_catalog.pg_roles r ON r.oid = s.setrole WHERE s.setdatabase = 0",
     )
     .persistent(false)
-    .fetch_all(&database.pool);
+    .fetch_all(&mut *connection);
     let rows = database.bounded(rows).await?;
     let mut values = Values::new();
     for (role, config) in rows {
@@ -139,7 +140,11 @@ pub async fn current(database: &Database) -> Result<Values, Error> {
 ///
 /// # Errors
 /// The query failed.
-pub async fn overrides(database: &Database, roles: &[String]) -> Result<Vec<String>, Error> {
+pub async fn overrides(
+    database: &Database,
+    connection: &mut PgConnection,
+    roles: &[String],
+) -> Result<Vec<String>, Error> {
     let rows = sqlx::query_scalar::<_, String>(
         "SELECT 'in database ' || d.datname || ' role ' || r.rolname || ' has ' || c.entry \
          FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
@@ -150,7 +155,7 @@ pub async fn overrides(database: &Database, roles: &[String]) -> Result<Vec<Stri
     .bind(roles)
     .bind(SETTINGS)
     .persistent(false)
-    .fetch_all(&database.pool);
+    .fetch_all(&mut *connection);
     database.bounded(rows).await
 }
 
@@ -158,13 +163,17 @@ pub async fn overrides(database: &Database, roles: &[String]) -> Result<Vec<Stri
 ///
 /// # Errors
 /// The query failed.
-pub async fn unknown_roles(database: &Database, roles: &[String]) -> Result<Vec<String>, Error> {
+pub async fn unknown_roles(
+    database: &Database,
+    connection: &mut PgConnection,
+    roles: &[String],
+) -> Result<Vec<String>, Error> {
     let known = sqlx::query_scalar::<_, String>(
         "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname = ANY($1)",
     )
     .bind(roles)
     .persistent(false)
-    .fetch_all(&database.pool);
+    .fetch_all(&mut *connection);
     let known = database.bounded(known).await?;
     Ok(roles
         .iter()
@@ -177,9 +186,13 @@ pub async fn unknown_roles(database: &Database, roles: &[String]) -> Result<Vec<
 ///
 /// # Errors
 /// None was made.
-pub async fn apply(database: &Database, changes: &[Change]) -> Result<(), Error> {
+pub async fn apply(
+    database: &Database,
+    connection: &mut PgConnection,
+    changes: &[Change],
+) -> Result<(), Error> {
     let all = async {
-        let mut transaction = database.pool.begin().await?;
+        let mut transaction = connection.begin().await?;
         for change in changes {
             sqlx::query(AssertSqlSafe(change.statement()))
                 .persistent(false)

@@ -1,17 +1,23 @@
 //! Metrics of the watchdog.
 
 use super::watchdog::{Act, Class, IDLE_IN_TRANSACTION};
-use prometheus::{IntCounter, IntCounterVec, Registry, register_int_counter_vec_with_registry};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
+    register_int_gauge_vec_with_registry,
+};
 
 pub const QUERY_TIMEOUT: &str = "db_query_timeout_total";
 pub const TERMINATED: &str = "db_sessions_terminated_total";
 pub const FAILED: &str = "db_watchdog_failed_total";
+pub const ACTING: &str = "db_watchdog_acting";
 
 /// The metrics of the watchdog at one database.
 #[derive(Clone, Debug)]
 pub struct WatchdogMetrics {
     timeouts: IntCounterVec,
     terminated: IntCounter,
+    /// `None` in a dry run: it never acts.
+    acting: Option<IntGauge>,
     database: String,
     /// Polls that failed, missing rights, and acts that the database refused.
     pub failed: IntCounter,
@@ -20,7 +26,11 @@ pub struct WatchdogMetrics {
 impl WatchdogMetrics {
     /// # Errors
     /// `registry` already has one of the names.
-    pub fn register(registry: &Registry, database: &str) -> prometheus::Result<Self> {
+    pub fn register(
+        registry: &Registry,
+        database: &str,
+        dry_run: bool,
+    ) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             register_int_counter_vec_with_registry!(name, help, labels, registry)
         };
@@ -47,12 +57,25 @@ impl WatchdogMetrics {
             "Times that the watchdog could not look, or not do what was to be done.",
             &["database"],
         )?;
+        let acting = (!dry_run).then(|| {
+            let help = "Whether this instance's watchdog sees sessions and acts on them.";
+            register_int_gauge_vec_with_registry!(ACTING, help, &["database"], registry)
+        });
         Ok(Self {
+            acting: acting
+                .transpose()?
+                .map(|gauge| gauge.with_label_values(&[database])),
             timeouts,
             terminated: terminated.with_label_values(&[database]),
             failed: failed.with_label_values(&[database]),
             database: database.to_owned(),
         })
+    }
+
+    pub fn set_acting(&self, acts: bool) {
+        if let Some(acting) = &self.acting {
+            acting.set(i64::from(acts));
+        }
     }
 
     /// Counts an act. A statement counts once as a timeout, even if its session had to be ended too.

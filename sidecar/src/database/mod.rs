@@ -13,38 +13,41 @@
 //! | [`query`] | binding them, and reading their answers |
 //! | [`preset`] | jobs for common tables |
 //! | [`watchdog`] | which statements have run too long |
+//! | [`duty`] | polling, and which instance acts |
 //! | [`activity`] | seeing sessions, and acting on them |
+//! | [`rights`] | what the watchdog's role may do |
 //! | [`fingerprint`] | a statement without its values |
 //! | [`limits`] | settings of roles |
 //! | [`undo`] | the file that undoes them |
 //! | [`identifier`] | names of tables, columns and roles |
 //! | [`connect`] | Levee's own connections |
+//! | [`claim`] | what one instance at a time may do |
+//! | [`pooler`] | poolers that Levee can't work with |
 //! | [`dialect`] | where `PostgreSQL` and `CockroachDB` differ |
 //! | [`error`] | errors of the database |
 //! | [`metrics`] | the watchdog's metrics |
 
 pub mod activity;
+pub mod claim;
 pub mod cleanup;
 pub mod connect;
 pub mod dialect;
 pub mod doubt;
+pub mod duty;
 pub mod error;
 pub mod fingerprint;
 pub mod fit;
 pub mod identifier;
 pub mod limits;
 pub mod metrics;
+pub mod pooler;
 pub mod preset;
 pub mod query;
 pub mod reading;
+pub mod rights;
 pub mod spec;
 pub mod sql;
 pub mod table;
 pub mod undo;
 pub mod walk;
 pub mod watchdog;
-
-use std::time::Duration;
-
-/// How long to wait for a connection, e.g. to a server that is starting.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -37,6 +37,9 @@ const SAID: u64 = 100;
 /// How many of them its report has.
 const REPORTED: usize = 10;
 
+/// How often a run that rests shows that it is alive.
+const HOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// How often a long run logs its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -157,9 +160,22 @@ impl<J: Job> Batches<'_, J> {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = tokio::time::sleep(wait) => {}
+                () = self.rest(wait) => {}
             }
         }
+    }
+
+    /// Waits, and shows meanwhile that the holder of the claim is alive.
+    async fn rest(&mut self, wait: Duration) {
+        let mut left = wait;
+        while left > HOLD_EVERY
+            && let Some(run) = &mut self.run
+        {
+            tokio::time::sleep(HOLD_EVERY).await;
+            run.hold().await;
+            left -= HOLD_EVERY;
+        }
+        tokio::time::sleep(left).await;
     }
 
     fn is_at_limit(&self, report: &Report, now: Instant) -> bool {

@@ -37,6 +37,11 @@ pub trait Run: Send {
     /// [`ErrorKind::Elsewhere`] if another instance has it.
     fn claim(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Shows, between two batches, that the holder of the claim is alive.
+    fn hold(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Handles at most `size` items. Those that can't be handled are passed by.
     ///
     /// # Errors

@@ -100,6 +100,7 @@ fn runner(
         preset: job.preset,
         spec: job.spec.clone(),
         database,
+        former: Arc::default(),
     };
     let own = job.preset.map(|preset| &preset.metrics);
     let metrics = families.job(&job.name, own)?;
@@ -123,7 +124,7 @@ fn build_guard(
 ) -> Result<Arc<Guard>> {
     // A connection of its own: the watchdog must see sessions even if the jobs hold all other connections.
     let database = connect(config, 1);
-    let metrics = WatchdogMetrics::register(registry, &config.name)?;
+    let metrics = WatchdogMetrics::register(registry, &config.name, watchdog.dry_run)?;
     Ok(Arc::new(Guard::new(
         database,
         watchdog.settings.clone(),

@@ -185,6 +185,8 @@ pub struct Watchdog {
     pub problem: Option<String>,
     /// Another instance acts.
     pub stands_by: bool,
+    /// Null: it is not known.
+    pub acting: Option<Acting>,
     /// It only logs what it would do.
     pub dry_run: bool,
     /// Since its last poll.
@@ -193,4 +195,16 @@ pub struct Watchdog {
     pub watched: u64,
     /// Cancelled statements plus terminated sessions.
     pub acts: u64,
+}
+
+/// Which watchdog acts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Acting {
+    /// The sidecar's own.
+    pub here: bool,
+    /// The database's process for its connection.
+    pub process: Option<String>,
+    /// Where its connection comes from.
+    pub client: Option<String>,
 }

@@ -40,7 +40,7 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     for preset in &PRESETS {
         let _ = jobs.job(preset.name, Some(&preset.metrics)).unwrap();
     }
-    let _ = WatchdogMetrics::register(&registry, "x").unwrap();
+    let _ = WatchdogMetrics::register(&registry, "x", false).unwrap();
     let _ = EnvoyMetrics::register(&registry).unwrap();
     let text = page::text(&registry, &Gateway::read(ENVOY, &BTreeMap::new()));
     let exported = text

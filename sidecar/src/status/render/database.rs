@@ -2,7 +2,7 @@
 
 use super::table::{Column, nothing, table};
 use super::time::long_time;
-use crate::status::view::{Job, Watchdog};
+use crate::status::view::{Acting, Job, Watchdog};
 
 const COLUMNS: [Column; 6] = [
     Column::text("JOB"),
@@ -60,6 +60,17 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
+/// ` (process 123 of 10.0.0.3)`
+fn whereabouts(acting: &Acting) -> String {
+    match (&acting.process, &acting.client) {
+        (Some(process), Some(client)) if !client.is_empty() => {
+            format!(" (process {process} of {client})")
+        }
+        (Some(process), _) => format!(" (process {process})"),
+        (None, _) => String::new(),
+    }
+}
+
 pub fn watchdog(watchdog: Option<&Watchdog>) -> Vec<String> {
     let Some(watchdog) = watchdog else {
         return Vec::new();
@@ -78,6 +89,10 @@ pub fn watchdog(watchdog: Option<&Watchdog>) -> Vec<String> {
     }
     if watchdog.stands_by {
         line += ", on standby: another instance acts";
+        line += &watchdog
+            .acting
+            .as_ref()
+            .map_or_else(String::new, whereabouts);
     }
     let mut lines = vec![line];
     lines.extend(

@@ -1,5 +1,4 @@
-//! The watchdog at a real `PostgreSQL`.
-#![allow(missing_docs)]
+//! Which statements it ends, and which it leaves alone.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -7,7 +6,7 @@ use std::time::Duration;
 
 use levee::clock::Clock;
 use levee::config::Config;
-use levee::database::activity::Effect;
+use levee::database::activity::{Effect, Line};
 use levee::database::watchdog::{Act, Class};
 use levee::parts::database;
 use levee_harness::clock::Stopwatch;
@@ -15,32 +14,12 @@ use levee_harness::postgres::{Postgres, programs};
 use levee_harness::process::{Process, Signal};
 use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::GENEROUS;
-use postgres::Client;
 use prometheus::Registry;
+
+use super::{ask, timeouts};
 
 const WATCHDOG: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 1500ms, long_query: 4s}, \
                         idle_in_transaction: 1500ms, rules: [{application: reports, class: long_query}]}";
-
-fn timeouts(sidecar: &Sidecar, class: &str) -> u64 {
-    sidecar
-        .metric(&format!(
-            "db_query_timeout_total{{class=\"{class}\",database=\"app\"}}"
-        ))
-        .unwrap()
-}
-
-/// Executes a statement, and returns its duration and the SQLSTATE of its failure, if any.
-fn ask(client: &mut Client, statement: &str) -> (Duration, String) {
-    let took = Stopwatch::start();
-    let result = client.batch_execute(statement);
-    let code = match result {
-        Ok(()) => String::new(),
-        Err(error) => error
-            .code()
-            .map_or_else(|| error.to_string(), |code| code.code().to_owned()),
-    };
-    (took.elapsed(), code)
-}
 
 #[test]
 fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
@@ -172,10 +151,12 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
         let _ = idle.query_one("SELECT pg_sleep(1.1)", &[]);
         (first, second, idle.commit().is_ok())
     });
-    let seen = |what: &str| {
+    let line = runtime.block_on(guard.connect(GENEROUS));
+    let mut line = line.expect("a connection");
+    let seen = |line: &mut Line, what: &str| {
         let waited = Stopwatch::start();
         loop {
-            let sessions = runtime.block_on(guard.sessions()).expect("sessions");
+            let sessions = runtime.block_on(guard.sessions(line)).expect("sessions");
             if let Some(session) = sessions.into_iter().find(|it| it.statement.contains(what)) {
                 return session;
             }
@@ -183,17 +164,17 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
             thread::sleep(Duration::from_millis(5));
         }
     };
-    let nothing_is_done = |session| {
+    let nothing_is_done = |line: &mut Line, session| {
         for act in [
             Act::Cancel(Class::Query),
             Act::Terminate(Class::Query),
             Act::EndIdle,
         ] {
-            let done = runtime.block_on(guard.carry_out(session, act));
+            let done = runtime.block_on(guard.carry_out(line, session, act));
             assert_eq!(done, Ok(Effect::TooLate), "{act:?}");
         }
     };
-    let first = seen("/* 1 */");
+    let first = seen(&mut line, "/* 1 */");
     // It ends, and the next one begins, before the watchdog acts.
     // By a single signal: a cancel request signals both the process and its group.
     postgres
@@ -202,12 +183,12 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
             first.process
         ))
         .unwrap();
-    let second = seen("/* 2 */");
+    let second = seen(&mut line, "/* 2 */");
     assert_eq!(first.process, second.process);
-    nothing_is_done(&first);
-    let idle = seen("SELECT 1");
-    seen("pg_sleep(1.1)");
-    nothing_is_done(&idle);
+    nothing_is_done(&mut line, &first);
+    let idle = seen(&mut line, "SELECT 1");
+    seen(&mut line, "pg_sleep(1.1)");
+    nothing_is_done(&mut line, &idle);
     let ended = statements.join().expect("the service");
     assert_eq!(ended, ("57014".to_owned(), String::new(), true));
 }
@@ -530,13 +511,12 @@ fn a_database_that_was_away_is_watched_again() {
             value > 0
         })
         .unwrap();
-    assert!(
-        sidecar
-            .get("/v1/watchdog")
-            .unwrap()
-            .1
-            .contains("can't be reached")
-    );
+    sidecar
+        .wait_for("it to be said", |sidecar| {
+            let (_, page) = sidecar.get("/v1/watchdog").unwrap();
+            page.contains("can't be reached")
+        })
+        .unwrap();
     postgres.start_again().unwrap();
     assert_eq!(
         ask(

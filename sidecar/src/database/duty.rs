@@ -1,0 +1,193 @@
+//! Polls again and again, and decides which instance acts: of those that watch the same roles and applications, the one whose
+//! connection holds a [claim](super::claim). A connection that does not answer is given up within seconds.
+
+use super::activity::{Duty, Guard, Line};
+use super::claim::{self, Claimed, Holder, RENEW_EVERY};
+use super::error::Error;
+use super::rights;
+use super::watchdog::Watchdog;
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::ratio::Ratio;
+use levee_policy::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the role's rights are checked.
+const RIGHTS_EVERY: Duration = Duration::from_mins(1);
+
+/// The shortest wait between two polls.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// The waits after failures in a row. The first is short, since most connections that are lost can be replaced at once.
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_millis(100),
+    max: Duration::from_secs(5),
+    factor: 3,
+    jitter: Jitter::shorter(Ratio::percent(10)),
+};
+
+/// How long a statement may take before its connection is given up. It doubles while the database is slower than this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is kept between polls.
+struct Watch {
+    watchdog: Watchdog,
+    /// `None`: it was lost, or is not there yet.
+    line: Option<Line>,
+    patience: Duration,
+    rights_checked: Option<Instant>,
+    is_powerless: bool,
+    /// When to poll next. `None`: at once.
+    due: Option<Instant>,
+    /// In a row.
+    failures: u32,
+}
+
+impl Guard {
+    /// Polls forever.
+    pub async fn watch(self: Arc<Self>) {
+        let mut watch = Watch {
+            watchdog: Watchdog::default(),
+            line: None,
+            patience: PATIENCE,
+            rights_checked: None,
+            is_powerless: false,
+            due: None,
+            failures: 0,
+        };
+        loop {
+            let began = self.clock.now();
+            let wait = match self.turn(&mut watch).await {
+                Ok(wait) => {
+                    watch.failures = 0;
+                    if self.clock.now().since(began) < PATIENCE / 2 {
+                        watch.patience = PATIENCE;
+                    }
+                    wait
+                }
+                Err(error) => self.failed(&mut watch, &error),
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Renews the claim, and polls if that is due and this instance acts. Returns how long to wait.
+    async fn turn(&self, watch: &mut Watch) -> Result<Duration, Error> {
+        let line = match &mut watch.line {
+            Some(line) => line,
+            none => none.insert(self.connect(watch.patience).await?),
+        };
+        let now = self.clock.now();
+        let checked = watch.rights_checked;
+        if watch.failures > 0 || checked.is_none_or(|last| now.since(last) >= RIGHTS_EVERY) {
+            watch.is_powerless = self.check_rights(line).await?;
+            watch.rights_checked = Some(now);
+        }
+        let acts = self.decide(line).await?;
+        self.metrics.set_acting(acts && !watch.is_powerless);
+        if !acts {
+            watch.due = None;
+            return Ok(RENEW_EVERY.min(self.every));
+        }
+        if watch.due.is_none_or(|due| now >= due) {
+            let next = self.look(line, &mut watch.watchdog).await?;
+            // A statement that is about to reach its limit is polled just then.
+            let wait = next.unwrap_or(self.every).clamp(SHORTEST_WAIT, self.every);
+            watch.due = Some(self.clock.now().after(wait));
+        }
+        let left = watch
+            .due
+            .map_or(Duration::ZERO, |due| due.since(self.clock.now()));
+        Ok(left.min(RENEW_EVERY))
+    }
+
+    /// Gives up the connection. Returns how long to wait.
+    fn failed(&self, watch: &mut Watch, error: &Error) -> Duration {
+        watch.line = None;
+        watch.due = None;
+        watch.patience = (watch.patience * 2).min(self.database.longest());
+        self.metrics.failed.inc();
+        self.metrics.set_acting(false);
+        if watch.failures == 0 {
+            log::warn!(part = "watchdog"; "can't look: {error}");
+        }
+        {
+            let mut status = self.lock();
+            status.problem = Some(error.to_string());
+            status.duty = Duty::Unknown;
+        }
+        watch.failures += 1;
+        BACKOFF.wait(watch.failures - 1, self.clock.now().as_nanos())
+    }
+
+    /// Checks the role's rights, and reports what is missing. Returns whether it can't act at all.
+    async fn check_rights(&self, line: &mut Line) -> Result<bool, Error> {
+        let findings = match self.database.dialect.watchdog_checks() {
+            None => rights::Findings::default(),
+            Some(checks) => {
+                let roles = &self.settings.roles;
+                rights::check(&mut line.connection, checks, roles, line.patience).await?
+            }
+        };
+        let problem = findings.problem;
+        if problem.is_some() {
+            // Incremented on every check, so a rate alert keeps firing while the problem lasts.
+            self.metrics.failed.inc();
+        }
+        let mut status = self.lock();
+        if let Some(problem) = &problem
+            && status.problem.as_ref() != Some(problem)
+        {
+            log::error!(part = "watchdog"; "{problem}");
+        } else if problem.is_none() && status.problem.is_some() {
+            log::info!(part = "watchdog"; "can look again");
+        }
+        status.problem = problem;
+        Ok(findings.is_powerless)
+    }
+
+    /// Whether this instance acts. A dry run does without the claim, so it keeps no other instance from acting.
+    async fn decide(&self, line: &mut Line) -> Result<bool, Error> {
+        let statements = self.database.dialect.claim_watchdog();
+        let Some(statements) = statements.filter(|_| !self.dry_run) else {
+            self.lock().duty = Duty::ActsToo;
+            return Ok(true);
+        };
+        let watched = format!("{:?} {:?}", self.settings.roles, self.settings.applications);
+        let Line {
+            connection,
+            patience,
+        } = line;
+        let claimed =
+            claim::take(connection, statements, &watched, &self.former, *patience).await?;
+        let (duty, from) = match claimed {
+            Claimed::Here { holder, from } => (Duty::Acts(holder), from),
+            Claimed::Elsewhere(holder) => (Duty::StandsBy(holder), None),
+        };
+        if let Some(Holder {
+            process, client, ..
+        }) = from
+        {
+            log::warn!(part = "watchdog", process = process, client = client; "took over from a session that is silent");
+        }
+        let acts = matches!(duty, Duty::Acts(_));
+        let mut status = self.lock();
+        if status.duty != duty {
+            log::info!(part = "watchdog"; "{}", describe(&duty));
+        }
+        status.duty = duty;
+        Ok(acts)
+    }
+}
+
+fn describe(duty: &Duty) -> String {
+    match duty {
+        Duty::Unknown => "it is not known who acts".to_owned(),
+        Duty::Acts(_) | Duty::ActsToo => "acts".to_owned(),
+        Duty::StandsBy(None) => "stands by: another session acts".to_owned(),
+        Duty::StandsBy(Some(holder)) => format!(
+            "stands by: process {} of {:?} acts",
+            holder.process, holder.client
+        ),
+    }
+}
