@@ -7,7 +7,7 @@ use levee::jobs::pace::PaceSettings;
 use levee::jobs::report::{Outcome, Report};
 use levee::jobs::runner::Runner;
 use levee::jobs::settings::JobSettings;
-use levee::jobs::{Batch, Error, ErrorKind, Job, Preview, Run};
+use levee::jobs::{Backlog, Batch, Error, ErrorKind, Job, Preview, Run};
 use prometheus::Registry;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -66,6 +66,11 @@ impl Run for Script {
             rows: 7,
             ..Preview::default()
         })
+    }
+
+    async fn backlog(&mut self) -> Result<Option<Backlog>, Error> {
+        let rows = self.batches.lock().unwrap().len() as u64;
+        Ok(Some(Backlog { rows, oldest: None }))
     }
 
     fn warnings(&self) -> &[String] {

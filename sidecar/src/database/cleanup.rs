@@ -1,5 +1,6 @@
 //! A job that deletes rows of a table, or sets their columns, in batches.
 
+use super::backlog;
 use super::claim::{self, Claimed, Former, Holder};
 use super::connect::Database;
 use super::doubt;
@@ -13,7 +14,7 @@ use super::spec::{Condition, Spec};
 use super::sql::{Begin, End, Statement, Which};
 use super::table::{self, Table};
 use super::walk::{Found, Walk};
-use crate::jobs::{self, Batch, ErrorKind, Job, Left, Preview, Run, Sample};
+use crate::jobs::{self, Backlog, Batch, ErrorKind, Job, Left, Preview, Run, Sample};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
 use std::sync::Arc;
@@ -141,6 +142,9 @@ impl Cleanup {
             let explained = bound(&explain, values).execute(&mut run.connection);
             self.database.bounded(explained).await?;
         }
+        let missing =
+            backlog::missing_index(&self.database, &mut run.connection, &run.spec, &run.table);
+        run.warnings.extend(missing.await?);
         Ok(run)
     }
 }
@@ -204,6 +208,16 @@ impl Run for CleanupRun {
             oldest: self.sample(End::Oldest).await?,
             newest: self.sample(End::Newest).await?,
         })
+    }
+
+    async fn backlog(&mut self) -> Result<Option<Backlog>, jobs::Error> {
+        let backlog = backlog::estimate(
+            &self.database,
+            &mut self.connection,
+            &self.spec,
+            &self.table,
+        );
+        Ok(backlog.await?)
     }
 
     fn warnings(&self) -> &[String] {

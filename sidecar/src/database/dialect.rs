@@ -142,6 +142,14 @@ impl Dialect {
         }
     }
 
+    /// Shows the plan of the statement that follows, as one value of JSON.
+    pub const fn explain(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some("EXPLAIN (VERBOSE, FORMAT JSON)"),
+            Self::Cockroach => None,
+        }
+    }
+
     /// Whether policies decide which rows of the table `$1` the role sees. `None`: there are none.
     pub const fn has_row_security(self) -> Option<&'static str> {
         match self {

@@ -10,6 +10,7 @@
 //! | [`fit`] | whether a job fits its table |
 //! | [`doubt`] | what a time could mean, where a job doesn't say it |
 //! | [`sql`] | the statements of such a job |
+//! | [`backlog`] | what is left to do, and whether an index finds it |
 //! | [`query`] | binding them, and reading their answers |
 //! | [`preset`] | jobs for common tables |
 //! | [`watchdog`] | which statements have run too long |
@@ -28,6 +29,7 @@
 //! | [`metrics`] | the watchdog's metrics |
 
 pub mod activity;
+pub mod backlog;
 pub mod claim;
 pub mod cleanup;
 pub mod connect;

@@ -66,6 +66,13 @@ impl Spec {
         ))
     }
 
+    /// The rows that a run would handle, for the planner to estimate.
+    pub fn matching(&self, table: &Table) -> Statement {
+        let mut writer = Writer::new(self, table);
+        let rows = writer.rows(Begin::First);
+        writer.statement(format!("SELECT 1 FROM {} WHERE {rows}", table.own_rows()))
+    }
+
     /// The row at one end of those that a run would handle: its key, its value of the column that the end is of, and, if
     /// that is a time, for how many seconds it has been over.
     pub fn end(&self, table: &Table, end: End) -> Statement {

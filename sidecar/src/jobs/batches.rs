@@ -39,6 +39,8 @@ const REPORTED: usize = 10;
 
 /// How often a run that rests shows that it is alive.
 const HOLD_EVERY: Duration = Duration::from_secs(1);
+/// How often a long run estimates what is left.
+const BACKLOG_EVERY: Duration = Duration::from_mins(5);
 
 /// How often a long run logs its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -74,10 +76,14 @@ pub async fn run<J: Job>(
         failures: 0,
         last_error: None,
         last_progress: report.began,
+        last_backlog: None,
         left: HashSet::new(),
         context,
     };
     let result = batches.repeat(stop, report).await;
+    if !matches!(result, Ok(Outcome::Stopped)) {
+        batches.estimate_backlog().await;
+    }
     if let Some(run) = batches.run {
         run.end().await;
     }
@@ -118,6 +124,8 @@ struct Batches<'a, J: Job> {
     failures: u32,
     last_error: Option<Error>,
     last_progress: Instant,
+    /// When it last estimated what is left.
+    last_backlog: Option<Instant>,
     /// Hashes of the keys of items that can't be handled.
     left: HashSet<u64>,
 }
@@ -157,6 +165,7 @@ impl<J: Job> Batches<'_, J> {
                 Next::Wait(wait) => wait,
             };
             self.log_progress(report);
+            self.watch_backlog().await;
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => {}
@@ -296,6 +305,23 @@ impl<J: Job> Batches<'_, J> {
             self.last_error = Some(error);
         }
         Ok(BACKOFF.wait(failures - 1, self.random.next_u64()))
+    }
+
+    /// Estimates what is left, once in a while.
+    async fn watch_backlog(&mut self) {
+        let now = self.context.clock.now();
+        let last = self.last_backlog.get_or_insert(now);
+        let is_first = *last == now;
+        if is_first || now.since(*last) >= BACKLOG_EVERY {
+            *last = now;
+            self.estimate_backlog().await;
+        }
+    }
+
+    async fn estimate_backlog(&mut self) {
+        if let Some(run) = &mut self.run {
+            self.context.metrics.estimate(run).await;
+        }
     }
 
     fn log_progress(&mut self, report: &Report) {

@@ -1,6 +1,7 @@
 //! Metrics of jobs.
 
 use super::report::Outcome;
+use super::{Backlog, Run};
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     register_histogram_vec_with_registry, register_histogram_with_registry,
@@ -13,6 +14,9 @@ pub const ROWS: &str = "job_rows_total";
 pub const SKIPPED: &str = "job_rows_skipped_total";
 pub const BATCHES: &str = "job_batches_total";
 pub const RUNS: &str = "job_runs_total";
+pub const BACKLOG: &str = "job_backlog_rows";
+pub const OLDEST: &str = "job_oldest_row_age_seconds";
+pub const AT_LIMIT: &str = "job_runs_at_limit";
 pub const DURATION: &str = "job_duration_seconds";
 pub const RUNNING: &str = "job_running";
 pub const LAST_RUN: &str = "job_last_run_timestamp_seconds";
@@ -50,6 +54,9 @@ pub struct JobFamilies {
     running: IntGaugeVec,
     last_run: IntGaugeVec,
     next_run: IntGaugeVec,
+    at_limit: IntGaugeVec,
+    backlog: IntGaugeVec,
+    oldest: IntGaugeVec,
 }
 
 /// The metrics of one job.
@@ -67,6 +74,11 @@ pub struct JobMetrics {
     pub last_run: IntGauge,
     /// In Unix time.
     pub next_run: IntGauge,
+    at_limit: IntGauge,
+    /// These have no series before their values are known.
+    backlog: IntGaugeVec,
+    oldest: IntGaugeVec,
+    name: String,
     own: Option<OwnMetrics>,
 }
 
@@ -106,6 +118,12 @@ impl JobFamilies {
             running: gauge(RUNNING, "1 while a run is under way.")?,
             last_run: gauge(LAST_RUN, "When the last run ended.")?,
             next_run: gauge(NEXT_RUN, "When the next run is due.")?,
+            at_limit: gauge(AT_LIMIT, "Runs in a row that ended at a limit.")?,
+            backlog: gauge(
+                BACKLOG,
+                "About how many rows are left, as the database's planner estimates it.",
+            )?,
+            oldest: gauge(OLDEST, "How long ago the oldest row that is left was over.")?,
             registry: registry.clone(),
         })
     }
@@ -128,6 +146,10 @@ impl JobFamilies {
             running: self.running.with_label_values(&[name]),
             last_run: self.last_run.with_label_values(&[name]),
             next_run: self.next_run.with_label_values(&[name]),
+            at_limit: self.at_limit.with_label_values(&[name]),
+            backlog: self.backlog.clone(),
+            oldest: self.oldest.clone(),
+            name: name.to_owned(),
             own: own
                 .map(|names| OwnMetrics::register(names, &self.registry))
                 .transpose()?,
@@ -186,10 +208,43 @@ impl JobMetrics {
         }
     }
 
+    /// Shows what is left of `run`, where that can be estimated.
+    pub async fn estimate(&self, run: &mut impl Run) {
+        match run.backlog().await {
+            Ok(Some(backlog)) => self.left(backlog),
+            Ok(None) => {}
+            Err(error) => {
+                log::debug!(job = self.name.as_str(); "what is left is not known: {error}");
+            }
+        }
+    }
+
+    /// Shows what is left.
+    pub fn left(&self, backlog: Backlog) {
+        let Backlog { rows, oldest } = backlog;
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let labels = &[self.name.as_str()];
+        self.backlog.with_label_values(labels).set(signed(rows));
+        match oldest {
+            None if rows > 0 => {
+                let _ = self.oldest.remove_label_values(labels);
+            }
+            oldest => {
+                let seconds = oldest.unwrap_or_default().as_secs();
+                self.oldest.with_label_values(labels).set(signed(seconds));
+            }
+        }
+    }
+
     /// Counts a run.
     pub fn ended(&self, outcome: Outcome, took: Duration) {
         for (other, count) in &self.runs {
             count.inc_by(u64::from(*other == outcome));
+        }
+        match outcome {
+            Outcome::Limit => self.at_limit.inc(),
+            Outcome::Done => self.at_limit.set(0),
+            Outcome::Stopped | Outcome::Elsewhere | Outcome::Failed => {}
         }
         if outcome == Outcome::Elsewhere {
             return;

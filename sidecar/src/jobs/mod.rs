@@ -54,6 +54,12 @@ pub trait Run: Send {
     /// That could not be found out.
     fn preview(&mut self) -> impl Future<Output = Result<Preview, Error>> + Send;
 
+    /// What is left to do, roughly. Changes nothing. `None`: there is no estimate.
+    ///
+    /// # Errors
+    /// That could not be found out.
+    fn backlog(&mut self) -> impl Future<Output = Result<Option<Backlog>, Error>> + Send;
+
     /// What the job does less of, or more, than its configuration lets one expect.
     fn warnings(&self) -> &[String];
 
@@ -70,6 +76,14 @@ pub struct Preview {
     pub rows: u64,
     pub oldest: Option<Sample>,
     pub newest: Option<Sample>,
+}
+
+/// What is left to do, roughly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub rows: u64,
+    /// For how long the time of the first item has been over. `None`: there is no item, or that is not known.
+    pub oldest: Option<Duration>,
 }
 
 /// One of the items that a run would handle.

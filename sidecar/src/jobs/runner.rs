@@ -20,6 +20,9 @@ const FIRST_WITHIN: Duration = Duration::from_mins(1);
 /// Intervals are shortened by up to this much.
 const SPREAD: Ratio = Ratio::percent(10);
 
+/// How often what is left is estimated between runs.
+const BACKLOG_EVERY: Duration = Duration::from_mins(5);
+
 /// A run of this process is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a run is under way")]
@@ -74,12 +77,10 @@ impl<J: Job> Runner<J> {
     /// Runs the job on schedule until the process stops, and any run in progress has ended.
     pub async fn run_on_schedule(self: Arc<Self>) {
         let mut stop = self.stop.clone();
-        self.check().await;
+        self.begin(&mut stop).await;
         match self.settings.every {
             Some(every) => self.repeat(every, &mut stop).await,
-            None => {
-                let _ = stop.wait_for(|stop| *stop).await;
-            }
+            None => self.watch(None, &mut stop).await,
         }
         // Also waits for a run on request.
         let _ = self.turn.acquire().await;
@@ -92,10 +93,9 @@ impl<J: Job> Runner<J> {
         while !*stop.borrow() {
             self.lock().next = Some(due);
             self.metrics.next_run.set(unix_seconds(due));
-            tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => break,
-                () = tokio::time::sleep_until(self.clock.timer(due)) => {}
+            self.watch(Some(due), stop).await;
+            if *stop.borrow() {
+                break;
             }
             let began = self.clock.now();
             // If a run on request is in progress, skip this one.
@@ -106,26 +106,71 @@ impl<J: Job> Runner<J> {
         }
     }
 
-    /// Reports at the start what would make each run fail. Other jobs run all the same.
-    async fn check(&self) {
-        let mut stop = self.stop.clone();
-        let begun = tokio::select! {
-            begun = self.job.begin() => begun,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match begun {
-            Ok(run) => {
-                for warning in run.warnings() {
-                    log::warn!(job = self.name.as_str(); "{warning}");
-                }
-                log::info!(job = self.name.as_str(); "checked");
-                self.lock().warnings = run.warnings().to_vec();
+    /// Estimates what is left every few minutes, until the next run is due or the process stops.
+    async fn watch(&self, due: Option<Instant>, stop: &mut watch::Receiver<bool>) {
+        loop {
+            let look = self.clock.now().after(BACKLOG_EVERY);
+            let is_due = due.is_some_and(|due| due <= look);
+            let next = due.filter(|_| is_due).unwrap_or(look);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep_until(self.clock.timer(next)) => {}
             }
+            if is_due {
+                return;
+            }
+            // A run estimates it, too.
+            if self.turn.available_permits() > 0
+                && let Err(error) = self.check(stop).await
+            {
+                log::debug!(job = self.name.as_str(); "could not be checked: {error}");
+            }
+        }
+    }
+
+    /// Reports at the start what would make each run fail. Other jobs run all the same.
+    async fn begin(&self, stop: &mut watch::Receiver<bool>) {
+        match self.check(stop).await {
+            Ok(()) if *stop.borrow() => {}
+            Ok(()) => log::info!(job = self.name.as_str(); "checked"),
             Err(error) if error.kind == ErrorKind::Permanent => {
                 log::error!(job = self.name.as_str(); "can't be run as it is: {error}");
-                self.lock().problem = Some(error.message);
             }
             Err(error) => log::warn!(job = self.name.as_str(); "could not be checked: {error}"),
+        }
+    }
+
+    /// Finds out whether the job can run, and what is left to do.
+    ///
+    /// # Errors
+    /// It can't run.
+    async fn check(&self, stop: &mut watch::Receiver<bool>) -> Result<(), Error> {
+        let begun = tokio::select! {
+            begun = self.job.begin() => begun,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        match begun {
+            Ok(mut run) => {
+                self.warn(run.warnings());
+                self.lock().problem = None;
+                self.metrics.estimate(&mut run).await;
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind == ErrorKind::Permanent {
+                    self.lock().problem = Some(error.message.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Shows the warnings, and logs those that are new.
+    fn warn(&self, warnings: &[String]) {
+        let known = std::mem::replace(&mut self.lock().warnings, warnings.to_vec());
+        for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+            log::warn!(job = self.name.as_str(); "{warning}");
         }
     }
 

@@ -6,6 +6,7 @@ use levee::database::metrics::WatchdogMetrics;
 use levee::database::preset::PRESETS;
 use levee::envoy::metrics::EnvoyMetrics;
 use levee::envoy::translate::Gateway;
+use levee::jobs::Backlog;
 use levee::jobs::metrics::JobFamilies;
 use levee::logging;
 use levee::redis::metrics::RedisFamilies;
@@ -38,7 +39,8 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
     let jobs = JobFamilies::register(&registry).unwrap();
     for preset in &PRESETS {
-        let _ = jobs.job(preset.name, Some(&preset.metrics)).unwrap();
+        let job = jobs.job(preset.name, Some(&preset.metrics)).unwrap();
+        job.left(Backlog::default());
     }
     let _ = WatchdogMetrics::register(&registry, "x", false).unwrap();
     let _ = EnvoyMetrics::register(&registry).unwrap();

@@ -1,6 +1,7 @@
 //! Cleanup jobs at a real `PostgreSQL`.
 
 mod auth_cleanup;
+mod backlog;
 mod batches;
 mod concurrency;
 mod failures;
