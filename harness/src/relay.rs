@@ -205,14 +205,27 @@ impl Dead {
     }
 }
 
-/// A server that sends one of `answers` on each connection, in order, after its first bytes, and closes it.
+/// A server that sends one of `answers` on each connection, in order, after its first bytes, and closes it. It answers a
+/// probe of the sidecar by closing.
 pub fn answering(answers: Vec<Vec<u8>>) -> Result<SocketAddr> {
     let (listener, address) = listen()?;
     thread::spawn(move || {
-        for (client, answer) in listener.incoming().flatten().zip(answers) {
-            let mut client = client;
-            let _ = client.read(&mut [0; 1024]);
+        let mut answers = answers.into_iter().peekable();
+        for mut client in listener.incoming().flatten() {
+            let mut bytes = [0; 1024];
+            let read = client.read(&mut bytes).unwrap_or(0);
+            let first = String::from_utf8_lossy(&bytes[..read]);
+            // How the client library of its probes begins.
+            if first.contains("SETINFO") || first.contains("PING") {
+                continue;
+            }
+            let Some(answer) = answers.next() else {
+                return;
+            };
             let _ = client.write_all(&answer);
+            if answers.peek().is_none() {
+                return;
+            }
         }
     });
     Ok(address)

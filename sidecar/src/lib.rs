@@ -8,6 +8,8 @@
 //! | [`envoy`] | Envoy's metrics, read for the metrics page and the status |
 //! | [`status`] | `levee status`: the state of all parts, for people and scripts |
 //! | [`fetch`] | one HTTP GET, bounded in time and size |
+//! | [`resolve`] | looking up the addresses of a name |
+//! | [`readiness`] | which parts work |
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`exposition`] | series and families as messages of the `prometheus` crate |
 //! | [`config`] | `levee.yaml` |
@@ -33,7 +35,9 @@ pub mod fetch;
 pub mod jobs;
 pub mod logging;
 pub mod parts;
+pub mod readiness;
 pub mod redis;
+pub mod resolve;
 pub mod run;
 pub mod status;
 pub mod yaml;

@@ -1,12 +1,14 @@
 //! Runs the sidecar: builds its parts, listens, serves, and stops in order.
 
-use crate::admin::{Admin, Readiness, RedisListener, page};
+use crate::admin::{Admin, RedisListener, page};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::database::health as database_health;
 use crate::logging;
 use crate::parts::database::DatabasePart;
 use crate::parts::redis::{RedisPart, RedisUpstream};
 use crate::parts::{database, envoy, redis};
+use crate::readiness::{PROBE_WITHIN, Readiness};
 use crate::redis::health;
 use crate::redis::memory::Store;
 use anyhow::Result;
@@ -36,7 +38,7 @@ pub async fn run(config: Config) -> Result<()> {
     let mut signals = Signals::new()?;
     let clock = Clock::start();
     let registry = Registry::new();
-    let mut running = Running::new(clock);
+    let mut running = Running::new(clock, Readiness::register(&registry)?);
 
     page::register_build_info(&registry)?;
     logging::register_metrics(&registry)?;
@@ -55,6 +57,9 @@ pub async fn run(config: Config) -> Result<()> {
     if let Some(part) = &database {
         running.start_database(part);
     }
+    if let Some(config) = &config.database {
+        running.probe_database(config);
+    }
     if let Some(envoy) = &envoy {
         running.background.spawn(envoy.clone().watch());
     }
@@ -68,6 +73,8 @@ pub async fn run(config: Config) -> Result<()> {
         clock,
     };
     running.serve_admin(admin_listener, admin)?;
+    // The first probes, so that `/readyz` says from the start what is so.
+    let _ = tokio::time::timeout(PROBE_WITHIN, running.readiness.known()).await;
     log::info!("ready");
 
     signals.wait().await;
@@ -109,11 +116,11 @@ struct Running {
 }
 
 impl Running {
-    fn new(clock: Clock) -> Self {
+    fn new(clock: Clock, readiness: Readiness) -> Self {
         let (stop, stopped) = watch::channel(false);
         Self {
             clock,
-            readiness: Readiness::default(),
+            readiness,
             stop,
             stopped,
             draining: JoinSet::new(),
@@ -152,11 +159,11 @@ impl Running {
             let keep = store.clone().keep(name.clone(), gate.clone(), clock);
             self.background.spawn(keep);
         }
-        let health = health::watch(gate, client, health_every, clock);
+        let probed = self.readiness.probed(&part);
+        let health = health::watch(gate, client, probed, health_every, clock);
         self.background.spawn(health);
         self.draining
             .spawn(proxy.run(listener, self.stopped.clone()));
-        self.readiness.ready(&part);
         log::info!(part = "redis", upstream = name.as_str(), address = address.to_string().as_str(); "listening");
         Ok(address)
     }
@@ -171,6 +178,12 @@ impl Running {
             self.background.spawn(guard.clone().watch());
             self.readiness.ready("watchdog");
         }
+    }
+
+    fn probe_database(&mut self, config: &config::database::Database) {
+        let part = self.readiness.probed("database");
+        self.background
+            .spawn(database_health::watch(config.options(), part));
     }
 
     fn serve_admin(&mut self, listener: TcpListener, admin: Admin) -> io::Result<()> {

@@ -53,6 +53,32 @@ fn a_database_that_is_down_at_the_start_keeps_nothing_else_from_starting() {
 }
 
 #[test]
+fn a_database_that_goes_down_is_seen_without_a_request() {
+    let mut postgres = Postgres::with_tables().unwrap();
+    let sidecar = Sidecar::at(&postgres, "levee", "").unwrap();
+    let becomes = |state: &str, required: u16| {
+        let wanted = format!("\"database\":\"{state}\"");
+        sidecar
+            .wait_for(&wanted, |sidecar| {
+                let (status, body) = sidecar.get("/readyz").unwrap();
+                status == 200 && body.contains(&wanted)
+            })
+            .unwrap();
+        let required_now = sidecar.get("/readyz?require=database").unwrap().0;
+        assert_eq!(required_now, required, "{state}");
+    };
+    becomes("ready", 200);
+    postgres.stop().unwrap();
+    becomes("down", 503);
+    assert_eq!(
+        sidecar.metric("levee_part_up{part=\"database\"}").unwrap(),
+        0
+    );
+    postgres.start_again().unwrap();
+    becomes("ready", 200);
+}
+
+#[test]
 fn a_database_without_connections_left_is_said_to_be_so() {
     let postgres =
         Postgres::start_with(&["max_connections=8", "superuser_reserved_connections=3"]).unwrap();

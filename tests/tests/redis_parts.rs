@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use levee_harness::address::free_address;
+use levee_harness::process::Signal;
 use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::GENEROUS;
@@ -81,6 +82,47 @@ fn one_upstreams_outage_is_not_anothers() {
     }
     // An unreachable Redis does not make the sidecar unready.
     assert_eq!(sidecar.get("/readyz").unwrap().0, 200);
+}
+
+#[test]
+fn a_redis_that_is_down_or_hangs_is_seen_without_a_client() {
+    let mut redis = Redis::start().unwrap();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let becomes = |state: &str| {
+        let wanted = format!("\"redis/x\":\"{state}\"");
+        sidecar
+            .wait_for(&wanted, |s| {
+                let (status, body) = s.get("/readyz").unwrap();
+                status == 200 && body.contains(&wanted)
+            })
+            .unwrap();
+        let up = sidecar.metric("levee_part_up{part=\"redis/x\"}").unwrap();
+        let required = sidecar.get("/readyz?require=redis").unwrap().0;
+        let wanted = if state == "ready" { (1, 200) } else { (0, 503) };
+        assert_eq!((up, required), wanted, "{state}");
+    };
+    becomes("ready");
+    redis.stop();
+    becomes("down");
+    let (_, body) = sidecar.get("/readyz").unwrap();
+    assert!(body.contains("refused"), "the reason: {body}");
+    redis.start_again().unwrap();
+    becomes("ready");
+    redis.signal(Signal::Stop).unwrap();
+    becomes("down");
+    redis.signal(Signal::Continue).unwrap();
+    becomes("ready");
+    assert_eq!(
+        sidecar
+            .metric("redis_proxy_connections_total{upstream=\"x\"}")
+            .unwrap(),
+        0,
+        "nobody asked"
+    );
+    for (query, status) in [("all", 200), ("redis/x", 200), ("redis/y", 400)] {
+        let path = format!("/readyz?require={query}");
+        assert_eq!(sidecar.get(&path).unwrap().0, status, "{path}");
+    }
 }
 
 #[test]

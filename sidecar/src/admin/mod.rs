@@ -2,52 +2,35 @@
 
 mod jobs;
 pub mod page;
+mod ready;
 mod state;
 mod status;
 
 pub use jobs::describe_report;
-pub use state::{Admin, Readiness, RedisListener};
-
-use state::PartState;
+pub use state::{Admin, RedisListener};
 
 use crate::clock::Clock;
 use crate::envoy::scrape;
 use crate::envoy::translate::Gateway;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Admin {
     pub fn router(self) -> Router {
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .route("/v1/redis", get(redis))
+            .merge(ready::router())
             .merge(jobs::router())
             .merge(status::router())
             .with_state(self)
     }
-}
-
-async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    let parts = admin.readiness.parts();
-    let ready = parts.values().all(|part| *part == PartState::Ready);
-    let parts: BTreeMap<&String, &str> = parts
-        .iter()
-        .map(|(name, state)| (name, state.name()))
-        .collect();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Json(json!({"ready": ready, "parts": parts})))
 }
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoResponse {

@@ -20,6 +20,7 @@
 //! | [`fingerprint`] | a statement without its values |
 //! | [`limits`] | settings of roles |
 //! | [`undo`] | the file that undoes them |
+//! | [`health`] | whether the database answers |
 //! | [`identifier`] | names of tables, columns and roles |
 //! | [`connect`] | Levee's own connections |
 //! | [`claim`] | what one instance at a time may do |
@@ -39,6 +40,7 @@ pub mod duty;
 pub mod error;
 pub mod fingerprint;
 pub mod fit;
+pub mod health;
 pub mod identifier;
 pub mod limits;
 pub mod metrics;

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::fetch::{self, Failure};
 use levee_policy::time::Instant;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a reading may take.
@@ -16,11 +16,14 @@ pub const WITHIN: Duration = Duration::from_secs(2);
 /// The longest page that is read, in bytes. A service takes about 4.4 kB, so this is enough for 3,800.
 pub const LONGEST: usize = 16 * 1024 * 1024;
 
-/// The longest wait for a reading: the one in progress, and one more.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+/// The longest wait for a reading.
+pub const PATIENCE: Duration = WITHIN;
 
 /// How long a reading is reused.
 const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// How long nobody waits for an Envoy that did not answer in time. It is read in the meantime.
+const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// The interval of readings that nobody asked for: they show when a breaker opened.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -32,7 +35,9 @@ pub struct Envoy {
     pub config: config::Envoy,
     clock: Clock,
     metrics: EnvoyMetrics,
-    last: tokio::sync::Mutex<Option<(Instant, Reading)>>,
+    /// Held by the reading in progress.
+    turn: tokio::sync::Mutex<()>,
+    last: Mutex<Option<(Instant, Reading)>>,
     history: Mutex<History>,
 }
 
@@ -42,49 +47,71 @@ impl Envoy {
             config,
             clock,
             metrics,
-            last: tokio::sync::Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            last: Mutex::default(),
             history: Mutex::default(),
         }
     }
 
-    /// What Envoy reports now, or reported within the last second. After `patience` it fails for this caller; the reading
-    /// goes on for the others.
+    /// What Envoy reports now, or reported within the last second. If it lately did not answer in time, that is the answer
+    /// at once: only [`watch`](Self::watch) waits for it again. After `patience` it fails for this caller; the reading goes
+    /// on for the others.
     pub async fn read(self: &Arc<Self>, patience: Duration) -> Reading {
-        // A task of its own, so a caller that leaves does not cancel what others wait for.
-        let reading = tokio::spawn(self.clone().read_once());
-        let reading = match tokio::time::timeout(patience, reading).await {
-            Ok(Ok(reading)) => reading,
-            Ok(Err(error)) => Err(Failure::Broken(error.to_string())),
-            Err(_) => Err(Failure::Slow(patience)),
+        let reading = match self.known() {
+            Some(reading) => reading,
+            None => self.read_within(patience).await,
         };
         self.metrics.up.set(i64::from(reading.is_ok()));
         reading
     }
 
-    async fn read_once(self: Arc<Self>) -> Reading {
-        let mut last = self.last.lock().await;
-        let began = self.clock.now();
-        if let Some((at, reading)) = &*last
-            && began.since(*at) < SHARED_FOR
-        {
-            return reading.clone();
+    async fn read_within(self: &Arc<Self>, patience: Duration) -> Reading {
+        // A task of its own, so a caller that leaves does not cancel what others wait for.
+        let this = self.clone();
+        let reading = tokio::spawn(async move {
+            let _turn = this.turn.lock().await;
+            match this.known() {
+                Some(reading) => reading,
+                None => this.read_now().await,
+            }
+        });
+        match tokio::time::timeout(patience, reading).await {
+            Ok(Ok(reading)) => reading,
+            Ok(Err(error)) => Err(Failure::Broken(error.to_string())),
+            Err(_) => Err(Failure::Slow(patience)),
         }
+    }
+
+    /// The last reading, if it is recent enough.
+    fn known(&self) -> Option<Reading> {
+        let (at, reading) = self.lock().clone()?;
+        let reused_for = match &reading {
+            Err(Failure::Slow(_)) => SLOW_FOR,
+            _ => SHARED_FOR,
+        };
+        (self.clock.now().since(at) < reused_for).then_some(reading)
+    }
+
+    async fn read_now(&self) -> Reading {
+        let began = self.clock.now();
         let reading = self.fetch().await;
         let now = self.clock.now();
         self.metrics.duration.set(now.since(began).as_secs_f64());
-        match &reading {
-            Ok(gateway) => self.with_history(|history| history.look(gateway, now)),
-            Err(failure) => {
+        let before = self.lock().replace((now, reading.clone()));
+        match (&reading, before) {
+            (Ok(gateway), before) => {
+                self.with_history(|history| history.look(gateway, now));
+                if matches!(before, Some((_, Err(_)))) {
+                    log::info!(part = "envoy"; "Envoy at {} can be read again", self.config.admin);
+                }
+            }
+            (Err(failure), before) => {
                 self.metrics.failed.inc();
-                if matches!(&*last, None | Some((_, Ok(_)))) {
+                if !matches!(before, Some((_, Err(_)))) {
                     log::warn!(part = "envoy"; "Envoy at {} {failure}", self.config.admin);
                 }
             }
         }
-        if reading.is_ok() && matches!(&*last, Some((_, Err(_)))) {
-            log::info!(part = "envoy"; "Envoy at {} can be read again", self.config.admin);
-        }
-        *last = Some((now, reading.clone()));
         reading
     }
 
@@ -109,8 +136,15 @@ impl Envoy {
     /// Reads Envoy at intervals, forever.
     pub async fn watch(self: Arc<Self>) {
         loop {
-            let _ = self.read(PATIENCE).await;
+            let turn = self.turn.lock().await;
+            let reading = self.read_now().await;
+            drop(turn);
+            self.metrics.up.set(i64::from(reading.is_ok()));
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, Reading)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

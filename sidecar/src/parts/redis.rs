@@ -7,6 +7,7 @@ use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
 use crate::redis::metrics::RedisFamilies;
 use crate::redis::upstream::Upstream;
+use crate::resolve::Resolver;
 use anyhow::{Context, Result};
 use levee_redis_session::counts::Counts;
 use levee_redis_session::gate::Gate;
@@ -91,8 +92,7 @@ fn proxy(config: &config::Redis, counts: Arc<Counts>, clock: Clock) -> Result<Pr
     );
     let address = &config.upstream;
     let upstream = Upstream {
-        host: address.host.clone(),
-        port: address.port,
+        resolver: Resolver::new(&address.host, address.port),
         tls: address.tls.then(|| tls::client(address)).transpose()?,
     };
     let settings = SessionSettings {

@@ -1,28 +1,39 @@
-//! Asking Redis whether it answers, while its breaker is not closed.
+//! Asking Redis whether it answers: for its breaker while that is open, and for `/readyz` at all times.
 
 use crate::clock::Clock;
+use crate::readiness::{PROBE_EVERY, PROBE_WITHIN, Part};
 use levee_policy::breaker::Phase;
+use levee_policy::time::Instant;
 use levee_redis_session::gate::Gate;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a check may take.
-const LONGEST: Duration = Duration::from_secs(1);
-
-/// Checks for ever. A check that is answered lets an open breaker try clients' commands again.
-pub async fn watch(gate: Arc<Gate>, client: redis::Client, every: Duration, clock: Clock) {
-    let mut ticks = tokio::time::interval(every);
+/// Checks forever: every `every` while the breaker is open, else every [`PROBE_EVERY`]. A check that is answered lets an
+/// open breaker try clients' commands again.
+pub async fn watch(
+    gate: Arc<Gate>,
+    client: redis::Client,
+    part: Part,
+    every: Duration,
+    clock: Clock,
+) {
+    let mut ticks = tokio::time::interval(every.min(PROBE_EVERY));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last: Option<Instant> = None;
     loop {
         ticks.tick().await;
-        if gate.phase_now() != Phase::Open {
+        let now = clock.now();
+        let is_due = |every| last.is_none_or(|last| now.since(last) >= every);
+        let is_open = gate.phase_now() == Phase::Open;
+        if !is_due(if is_open { every } else { PROBE_EVERY }) {
             continue;
         }
-        match tokio::time::timeout(LONGEST, ping(&client)).await {
-            Ok(Ok(())) => gate.healthy(clock.now()),
-            Ok(Err(error)) => log::debug!("health check: {error}"),
-            Err(_) => log::debug!("health check: no answer within {LONGEST:?}"),
+        last = Some(now);
+        let probe = tokio::time::timeout(PROBE_WITHIN, ping(&client)).await;
+        if matches!(probe, Ok(Ok(()))) && gate.phase_now() == Phase::Open {
+            gate.healthy(clock.now());
         }
+        part.saw(probe.map(|answer| answer.map_err(|error| error.to_string())));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reaching Redis.
 
+use crate::resolve::Resolver;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,14 +11,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// Where an upstream is.
 #[derive(Clone)]
 pub struct Upstream {
-    /// A name or an address. Names are resolved at each connection.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// How to speak TLS, if so.
+    /// Names are resolved at each connection.
+    pub resolver: Resolver,
+    /// `None`: without TLS.
     pub tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
 }
 
@@ -34,7 +32,7 @@ impl std::fmt::Display for Upstream {
         } else {
             "redis"
         };
-        let (host, port) = (&self.host, self.port);
+        let (host, port) = (self.resolver.host(), self.resolver.port());
         if host.contains(':') {
             write!(f, "{scheme}://[{host}]:{port}")
         } else {
@@ -44,14 +42,15 @@ impl std::fmt::Display for Upstream {
 }
 
 impl Upstream {
-    /// Connects. It may take for ever: the caller bounds it.
+    /// Connects. The caller bounds how long it takes.
     pub async fn connect(&self) -> io::Result<Stream> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let addresses = self.resolver.addresses().await?;
+        let stream = TcpStream::connect(addresses.as_slice()).await?;
         stream.set_nodelay(true)?;
         let Some(config) = &self.tls else {
             return Ok(Stream::Plain(stream));
         };
-        let name = ServerName::try_from(self.host.clone())
+        let name = ServerName::try_from(self.resolver.host().to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let connector = TlsConnector::from(config.clone());
         Ok(Stream::Tls(Box::new(
@@ -60,12 +59,9 @@ impl Upstream {
     }
 }
 
-/// A connection to Redis.
 #[derive(Debug)]
 pub enum Stream {
-    /// Over TCP.
     Plain(TcpStream),
-    /// Over TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

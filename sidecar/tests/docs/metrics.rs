@@ -9,6 +9,7 @@ use levee::envoy::translate::Gateway;
 use levee::jobs::Backlog;
 use levee::jobs::metrics::JobFamilies;
 use levee::logging;
+use levee::readiness::Readiness;
 use levee::redis::metrics::RedisFamilies;
 use levee_pages::Page;
 use prometheus::Registry;
@@ -36,6 +37,7 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     let registry = Registry::new();
     page::register_build_info(&registry).unwrap();
     logging::register_metrics(&registry).unwrap();
+    Readiness::register(&registry).unwrap().ready("x");
     let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
     let jobs = JobFamilies::register(&registry).unwrap();
     for preset in &PRESETS {
