@@ -10,6 +10,8 @@
 //! | [`fetch`] | one HTTP GET, bounded in time and size |
 //! | [`resolve`] | looking up the addresses of a name |
 //! | [`readiness`] | which parts work |
+//! | [`accept`] | accepting connections, whatever the process runs out of |
+//! | [`descriptors`] | how many Redis clients the limit on open files is enough for |
 //! | [`admin`] | the admin interface over HTTP |
 //! | [`exposition`] | series and families as messages of the `prometheus` crate |
 //! | [`config`] | `levee.yaml` |
@@ -22,6 +24,7 @@
 //! | [`logging`] | the log on standard error |
 //! | [`clock`] | the only place that reads a clock |
 
+pub mod accept;
 pub mod admin;
 pub mod check;
 pub mod cli;
@@ -29,6 +32,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod database;
+pub mod descriptors;
 pub mod envoy;
 pub mod exposition;
 pub mod fetch;

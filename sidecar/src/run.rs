@@ -1,9 +1,11 @@
 //! Runs the sidecar: builds its parts, listens, serves, and stops in order.
 
-use crate::admin::{Admin, RedisListener, page};
+use crate::accept::Acceptor;
+use crate::admin::{self, Admin, RedisListener, page};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::database::health as database_health;
+use crate::descriptors;
 use crate::logging;
 use crate::parts::database::DatabasePart;
 use crate::parts::redis::{RedisPart, RedisUpstream};
@@ -34,7 +36,8 @@ pub struct ListenError {
 ///
 /// # Errors
 /// A part could not be started.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(mut config: Config) -> Result<()> {
+    descriptors::fit(&mut config)?;
     let mut signals = Signals::new()?;
     let clock = Clock::start();
     let registry = Registry::new();
@@ -189,11 +192,9 @@ impl Running {
     fn serve_admin(&mut self, listener: TcpListener, admin: Admin) -> io::Result<()> {
         let address = listener.local_addr()?.to_string();
         log::info!(part = "admin", address = address.as_str(); "listening");
-        self.background.spawn(async move {
-            if let Err(error) = axum::serve(listener, admin.router()).await {
-                log::error!("the admin interface has ended: {error}");
-            }
-        });
+        let acceptor = Acceptor::new(listener, "admin", self.clock);
+        self.background
+            .spawn(admin::serve(acceptor, admin.router()));
         Ok(())
     }
 

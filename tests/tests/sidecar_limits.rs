@@ -1,7 +1,9 @@
-//! What the sidecar itself runs out of: a reader of its log.
+//! What the sidecar itself runs out of: a reader of its log, file descriptors.
 
-use std::io::{PipeReader, PipeWriter, Read, pipe};
-use std::net::SocketAddr;
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -10,7 +12,7 @@ use levee_harness::built;
 use levee_harness::client::Request;
 use levee_harness::process::{Process, Signal};
 use levee_harness::redis::{Client, Redis};
-use levee_harness::sidecar::Config;
+use levee_harness::sidecar::{Config, Sidecar, Start};
 use levee_harness::wait::{GENEROUS, until_blocking};
 use tempfile::TempDir;
 
@@ -114,4 +116,116 @@ fn a_log_that_is_read_late_is_written_whole_before_the_end() {
     for message in ["listening", "ready", "stopping", "stopped"] {
         assert!(all.contains(message), "no {message}");
     }
+}
+
+/// A sidecar that is started by a shell with this `ulimit`. Its Redis upstream has all defaults.
+struct Limited {
+    sidecar: Sidecar,
+    redis: Redis,
+    _files: TempDir,
+}
+
+impl Limited {
+    fn start(ulimit: &str) -> levee_harness::error::Result<Self> {
+        let redis = Redis::start()?;
+        let files = tempfile::tempdir().unwrap();
+        let program = files.path().join("limited");
+        let levee = built::levee()?;
+        let script = format!(
+            "#!/bin/sh\nulimit {ulimit} && exec '{}' \"$@\"\n",
+            levee.display()
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let config = Config::new(format!(
+            "redis:\n  - {{name: x, listen: '127.0.0.1:0', upstream: 'redis://{}'}}\n",
+            redis.address
+        ));
+        let start = Start {
+            program: Some(program),
+            ..Start::default()
+        };
+        Ok(Self {
+            sidecar: Sidecar::start_with(&config, &start)?,
+            redis,
+            _files: files,
+        })
+    }
+
+    /// How many clients it says that it serves.
+    fn places(&self) -> usize {
+        let state = self.sidecar.state().unwrap();
+        let places = state["connections"]["limit"].as_u64().unwrap();
+        usize::try_from(places).unwrap()
+    }
+
+    /// Clients that are connected to Redis through it.
+    fn serves(&self, count: usize) -> Vec<Client> {
+        let serve = |number| {
+            let mut client = self.sidecar.client().unwrap();
+            assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n", "client {number}");
+            client
+        };
+        (0..count).map(serve).collect()
+    }
+}
+
+#[test]
+fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
+    let limited = Limited::start("-Sn 128").unwrap();
+    assert_eq!(limited.places(), 1000);
+    limited.serves(200);
+}
+
+#[test]
+fn clients_that_do_not_fit_the_hard_limit_are_refused_and_admin_answers() {
+    let limited = Limited::start("-n 256").unwrap();
+    let log = limited.sidecar.log();
+    let places = limited.places();
+    assert!((50..128).contains(&places), "{places}");
+    let said = format!("is enough for {places} of 1000 Redis clients");
+    assert!(log.contains(&said), "{log}");
+    let mut served = limited.serves(places);
+    let mut refused: Vec<Client> = (0..200)
+        .map(|_| limited.sidecar.client().unwrap())
+        .collect();
+    assert_eq!(limited.sidecar.get("/healthz").unwrap().0, 200);
+    assert_eq!(limited.sidecar.get("/metrics").unwrap().0, 200);
+    for client in &mut refused {
+        let said = client.reply().unwrap_or_default();
+        assert!(
+            said.as_deref()
+                .is_none_or(|said| said == "-ERR max number of clients reached\r\n"),
+            "{said:?}"
+        );
+    }
+    for client in &mut served {
+        assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+    }
+    assert!(!limited.sidecar.log().contains("can't be accepted"));
+    assert!(limited.redis.client().is_ok());
+}
+
+#[test]
+fn half_sent_requests_to_admin_deny_neither_redis_nor_admin() {
+    let limited = Limited::start("-n 256").unwrap();
+    let half = |_| {
+        let mut stream = TcpStream::connect(limited.sidecar.admin).unwrap();
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x");
+        stream
+    };
+    let half: Vec<TcpStream> = (0..500).map(half).collect();
+    limited.serves(limited.places());
+    assert_eq!(limited.sidecar.get("/healthz").unwrap().0, 200);
+    drop(half);
+}
+
+#[test]
+fn a_limit_that_is_enough_for_nobody_is_an_error_at_the_start() {
+    let Err(error) = Limited::start("-n 64") else {
+        panic!("it has started");
+    };
+    let error = error.to_string();
+    let wanted = "the limit on open files is 64, and this configuration needs at least";
+    assert!(error.contains(wanted), "{error}");
 }

@@ -3,10 +3,12 @@
 mod jobs;
 pub mod page;
 mod ready;
+mod serve;
 mod state;
 mod status;
 
 pub use jobs::describe_report;
+pub use serve::{MOST_CONNECTIONS, serve};
 pub use state::{Admin, RedisListener};
 
 use crate::clock::Clock;

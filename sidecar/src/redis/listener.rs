@@ -2,66 +2,67 @@
 
 use super::connection::serve;
 use super::upstream::Upstream;
+use crate::accept::Acceptor;
 use crate::clock::Clock;
 use levee_redis_session::gate::Gate;
 use levee_redis_session::session::{Session, SessionSettings, TOO_MANY_CLIENTS};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// How long accepting pauses when the process has no more file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How many clients may be getting a refusal at once. Further ones are closed without a word.
+pub const MOST_REFUSED: usize = 16;
+
+/// How long a refused client may take to close.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// A listener with what its connections share.
 #[derive(Debug)]
 pub struct Proxy {
-    /// How sessions behave.
     pub settings: Arc<SessionSettings>,
     /// Breaker and budget.
     pub gate: Arc<Gate>,
-    /// Where Redis is.
     pub upstream: Arc<Upstream>,
     /// How many clients there may be.
     pub connections: usize,
-    /// The clock.
     pub clock: Clock,
 }
 
 impl Proxy {
     /// Accepts clients until `stop`, then waits until all have their replies. The caller bounds that.
     pub async fn run(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let part = format!("redis/{}", self.settings.name);
+        let mut acceptor = Acceptor::new(listener, part, self.clock);
         let places = Arc::new(Semaphore::new(self.connections));
+        let refusals = Arc::new(Semaphore::new(MOST_REFUSED));
         let mut clients = JoinSet::new();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let client = tokio::select! {
+                client = acceptor.accept() => client,
                 _ = stop.wait_for(|stop| *stop) => break,
                 Some(_) = clients.join_next(), if !clients.is_empty() => continue,
             };
-            let client = match accepted {
-                Ok((client, _)) => client,
-                Err(error) => {
-                    log::warn!("a client could not be accepted: {error}");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                self.gate.counts.refused_limit.inc();
-                clients.spawn(refuse(client));
-                continue;
-            };
-            let proxy = self.clone();
             let stop = stop.clone();
-            clients.spawn(async move {
-                proxy.serve(client, stop).await;
-                drop(place);
-            });
+            if let Ok(place) = places.clone().try_acquire_owned() {
+                let proxy = self.clone();
+                clients.spawn(async move {
+                    proxy.serve(client, stop).await;
+                    drop(place);
+                });
+                continue;
+            }
+            self.gate.counts.refused_limit.inc();
+            if let Ok(place) = refusals.clone().try_acquire_owned() {
+                clients.spawn(async move {
+                    refuse(client).await;
+                    drop(place);
+                });
+            }
         }
-        drop(listener);
+        drop(acceptor);
         while clients.join_next().await.is_some() {}
     }
 
@@ -81,10 +82,6 @@ async fn refuse(mut client: TcpStream) {
     let _ = client.write_all(TOO_MANY_CLIENTS).await;
     let _ = client.shutdown().await;
     let mut rest = [0; 1024];
-    let drain = async {
-        while matches!(tokio::io::AsyncReadExt::read(&mut client, &mut rest).await, Ok(read) if read > 0)
-        {
-        }
-    };
-    let _ = tokio::time::timeout(PAUSE, drain).await;
+    let drain = async { while matches!(client.read(&mut rest).await, Ok(read) if read > 0) {} };
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }
