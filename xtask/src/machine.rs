@@ -1,22 +1,33 @@
 //! What the machine has.
 
 use crate::failure::Failure;
-use std::env;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::{env, fs};
 
 /// The path of `program`, if it is on the PATH.
 pub fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
+        .find(|path| is_executable(path))
+        .map(absolute)
 }
 
-/// The path that `variable` holds, unless it is unset or empty.
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+}
+
+/// Programs are started in other directories too.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// The path that `variable` holds, made absolute, unless it is unset or empty.
 pub fn path_in(variable: &str) -> Option<PathBuf> {
     env::var_os(variable)
         .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
+        .map(|path| absolute(path.into()))
 }
 
 /// The standard output of `command`, if it runs and succeeds.
@@ -51,18 +62,26 @@ pub fn python(what: &str) -> Result<PathBuf, Failure> {
              python3-pip), or see `cargo xtask --help` for how to bring your own"
         ))
     })?;
-    if has_pip(&python) {
-        return Ok(python);
-    }
-    Err(Failure::Missing(format!(
-        "{} has no pip, which fetches {what}. Install it (Debian: python3-pip), or see \
-         `cargo xtask --help` for how to bring your own",
-        python.display()
-    )))
-}
-
-fn has_pip(python: &Path) -> bool {
-    output_of(Command::new(python).args(["-m", "pip", "--version"])).is_some()
+    let pip = Command::new(&python)
+        .args(["-m", "pip", "--version"])
+        .stdin(Stdio::null())
+        .output();
+    let error = match pip {
+        Ok(output) if output.status.success() => return Ok(python),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let python = python.display();
+    let own = "or see `cargo xtask --help` for how to bring your own";
+    Err(Failure::Missing(if error.contains("No module named pip") {
+        format!(
+            "{python} has no pip, which fetches {what}. Install it (Debian: python3-pip), {own}"
+        )
+    } else {
+        format!(
+            "the pip of {python}, which fetches {what}, does not run. Repair it, {own}. It says:\n{error}"
+        )
+    }))
 }
 
 /// Whether this is a continuous integration run, where a missing tool is an error.

