@@ -118,6 +118,9 @@ pub struct Limits {
     /// Apply the settings that differ
     #[arg(long, conflicts_with = "rollback")]
     pub apply: bool,
+    /// Let a limit replace a stricter value, too
+    #[arg(long, conflicts_with = "rollback")]
+    pub loosen: bool,
     /// Undo applied settings that nobody has changed since
     #[arg(long)]
     pub rollback: bool,

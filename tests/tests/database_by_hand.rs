@@ -283,7 +283,7 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
     );
 
     // A failed attempt removes nothing from the undo file.
-    let shorter = format!("{keys}\n").replace("3s", "4s");
+    let shorter = format!("{keys}\n").replace("3s", "2500ms");
     postgres.execute("ALTER ROLE levee NOCREATEROLE").unwrap();
     let (code, _, err) = levee_with(&shorter, &["--apply"]);
     assert_eq!(code, Some(1), "{err}");
@@ -310,6 +310,100 @@ fn limits_at_the_role_are_printed_applied_and_undone() {
         err.contains("levee-limits-undo.json can't be read"),
         "{err}"
     );
+}
+
+/// The value that sessions of `app` get.
+fn shown_to_app(postgres: &Postgres, setting: &str) -> String {
+    let row = postgres
+        .client_as("app")
+        .unwrap()
+        .query_one(&format!("SHOW {setting}"), &[]);
+    row.expect("a row").get(0)
+}
+
+#[test]
+fn limits_never_loosen_unless_that_is_wanted_and_say_where_each_value_comes_from() {
+    let postgres = Postgres::start_with(&["idle_in_transaction_session_timeout=10s"]).unwrap();
+    postgres.make_tables().unwrap();
+    postgres
+        .execute(
+            "ALTER ROLE levee SUPERUSER; ALTER ROLE app SET statement_timeout = '2s';
+             ALTER DATABASE app SET lock_timeout = '1500ms'; ALTER ROLE ALL SET idle_session_timeout = '1h';
+             ALTER ROLE app IN DATABASE app SET work_mem = '9MB'",
+        )
+        .unwrap();
+    let folder = tempfile::tempdir().expect("a directory");
+    let levee = |keys: &str, arguments: &[&str]| {
+        levee(
+            folder.path(),
+            &postgres.url_of("levee"),
+            keys,
+            &[&["db", "limits"], arguments].concat(),
+        )
+    };
+    let keys = "watchdog: {roles: [app]}\nlimits: {lock_timeout: 5s}";
+    let is_untouched = || {
+        assert_eq!(shown_to_app(&postgres, "statement_timeout"), "2s");
+        assert_eq!(shown_to_app(&postgres, "lock_timeout"), "1500ms");
+        let idle = "idle_in_transaction_session_timeout";
+        assert_eq!(shown_to_app(&postgres, idle), "10s");
+    };
+    for arguments in [&[][..], &["--apply"]] {
+        let (code, out, err) = levee(keys, arguments);
+        assert_eq!(code, Some(0), "{err}");
+        for line in [
+            "-- would loosen 2s (of the role): ALTER ROLE \"app\" SET statement_timeout = '5000ms'; -- now 2s (of the role)",
+            "; -- now 1500ms (of database app)",
+            "; -- now 10000ms (of the server)",
+            "-- not configured: idle_session_timeout of app; now 1h (of all roles)",
+        ] {
+            assert!(out.contains(line), "no {line} in {out}");
+        }
+        assert!(err.contains("0 of them differ"), "{err}");
+        assert!(err.contains("3 are stricter now and left alone"), "{err}");
+        is_untouched();
+    }
+
+    let (code, _, err) = levee(keys, &["--apply", "--loosen"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(shown_to_app(&postgres, "statement_timeout"), "5s");
+    assert_eq!(shown_to_app(&postgres, "lock_timeout"), "5s");
+    let (code, _, err) = levee(keys, &["--rollback"]);
+    assert_eq!(code, Some(0), "{err}");
+    is_untouched();
+}
+
+#[test]
+fn limits_of_newer_servers_are_applied_where_there_are_such_settings_and_undone() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres.execute("ALTER ROLE levee SUPERUSER").unwrap();
+    let folder = tempfile::tempdir().expect("a directory");
+    let keys = "watchdog: {roles: [app], transaction: 10m}\nlimits: {idle_session_timeout: 2h}";
+    let levee = |arguments: &[&str]| {
+        let all = [&["db", "limits"], arguments].concat();
+        levee(folder.path(), &postgres.url_of("levee"), keys, &all)
+    };
+    let has = |setting: &str| {
+        let query = format!("SELECT count(*) FROM pg_settings WHERE name = '{setting}'");
+        postgres.number(&query).unwrap() == 1
+    };
+    let (code, out, err) = levee(&["--apply"]);
+    assert_eq!(code, Some(0), "{err}");
+    for (setting, value) in [
+        ("idle_session_timeout", "2h"),
+        ("transaction_timeout", "10min"),
+    ] {
+        if has(setting) {
+            assert_eq!(shown_to_app(&postgres, setting), value);
+        } else {
+            let line = format!("-- this server does not have it: ALTER ROLE \"app\" SET {setting}");
+            assert!(out.contains(&line), "{out}");
+        }
+    }
+    let (code, _, err) = levee(&["--rollback"]);
+    assert_eq!(code, Some(0), "{err}");
+    let left = "SELECT count(*) FROM pg_db_role_setting";
+    assert_eq!(postgres.number(left).unwrap(), 0);
 }
 
 #[test]

@@ -297,6 +297,7 @@ async fn watchdog(State(admin): State<Admin>) -> Response {
             "long_query": seconds(guard.settings.long_query),
         },
         "idle_in_transaction_seconds": seconds(guard.settings.idle_in_transaction),
+        "transaction_seconds": guard.settings.transaction.map(seconds),
     }))
     .into_response()
 }

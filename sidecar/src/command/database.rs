@@ -1,6 +1,6 @@
 //! `levee job` and `levee db`
 
-use super::limits::LimitsAction;
+use super::limits::{LimitsAction, Loosening};
 use super::{Exit, failed, start_log_by};
 use super::{job, limits};
 use crate::cli::{Db, Job, JobRun, Limits};
@@ -24,7 +24,13 @@ pub fn job(command: Job) -> Exit {
 pub fn db(db: Db) -> Exit {
     let Db::Limits(arguments) = db;
     with_database(&arguments.file.config, async |database| {
-        limits::run(database, action(&arguments), &arguments.undo_file).await?;
+        let loosening = if arguments.loosen {
+            Loosening::Allowed
+        } else {
+            Loosening::Refused
+        };
+        let undo = &arguments.undo_file;
+        limits::run(database, action(&arguments), loosening, undo).await?;
         Ok(Exit::Done)
     })
 }

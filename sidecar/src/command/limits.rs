@@ -2,7 +2,8 @@
 
 use crate::config::database as config;
 use crate::database::connect::Database;
-use crate::database::limits::{self, Change};
+use crate::database::levels;
+use crate::database::limits::{self, Change, Limit, Need, SETTINGS};
 use crate::database::undo::{UndoEntry, UndoFile};
 use crate::parts::database::connect;
 use anyhow::{Context, Result, bail};
@@ -17,6 +18,13 @@ pub enum LimitsAction {
     Rollback,
 }
 
+/// Whether a limit may replace a stricter value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loosening {
+    Refused,
+    Allowed,
+}
+
 /// The server, and the connection of this command.
 struct Link {
     database: Database,
@@ -28,7 +36,12 @@ const MAY_NOT: &str = "nothing was changed: this needs a superuser, or a role wi
 
 /// # Errors
 /// The database could not be queried or refused the changes, or the undo file can't be used.
-pub async fn run(database: &config::Database, action: LimitsAction, undo: &Path) -> Result<()> {
+pub async fn run(
+    database: &config::Database,
+    action: LimitsAction,
+    loosening: Loosening,
+    undo: &Path,
+) -> Result<()> {
     let server = connect(database, 1);
     let mut link = Link {
         connection: server.connect().await?,
@@ -42,17 +55,35 @@ pub async fn run(database: &config::Database, action: LimitsAction, undo: &Path)
         // The undo file names the roles, so this works even if the watchdog is no longer configured.
         return rollback(&mut link, &undo).await;
     }
-    let changes = changes(&mut link, database).await?;
-    let needed: Vec<Change> = changes.into_iter().filter(Change::is_needed).collect();
+    let limits = print(&mut link, database).await?;
+    let (mut needed, mut left) = (Vec::new(), 0);
+    for Limit { change, need, .. } in limits {
+        match (need, loosening) {
+            (Need::Apply, _) | (Need::Loosens(_), Loosening::Allowed) => needed.push(change),
+            (Need::Loosens(_), Loosening::Refused) => left += 1,
+            (Need::Nothing | Need::Unknown, _) => {}
+        }
+    }
+    let stricter = match left {
+        0 => String::new(),
+        left => format!("; {left} are stricter now and left alone, unless --loosen is given"),
+    };
     if action == LimitsAction::Print || needed.is_empty() {
-        eprintln!("{} of them differ from what is in force", needed.len());
+        eprintln!(
+            "{} of them differ from what is in force{stricter}",
+            needed.len()
+        );
         return Ok(());
     }
-    apply(&mut link, &needed, &undo).await
+    apply(&mut link, &needed, &undo).await?;
+    if !stricter.is_empty() {
+        eprintln!("{}", stricter.trim_start_matches("; "));
+    }
+    Ok(())
 }
 
-/// Prints all limits of the watched roles, and settings that override them.
-async fn changes(link: &mut Link, database: &config::Database) -> Result<Vec<Change>> {
+/// Prints all limits of the watched roles, what is in force, and where that comes from.
+async fn print(link: &mut Link, database: &config::Database) -> Result<Vec<Limit>> {
     let watchdog = database
         .watchdog
         .as_ref()
@@ -65,21 +96,45 @@ async fn changes(link: &mut Link, database: &config::Database) -> Result<Vec<Cha
     if !unknown.is_empty() {
         bail!("the database has no role {}", unknown.join(", "));
     }
-    let current = limits::current(&link.database, &mut link.connection).await?;
-    let changes = limits::changes(&watchdog.settings, database.lock_timeout, &current);
-    for change in &changes {
-        let now = change.from.as_deref().unwrap_or("not set");
-        let mark = if change.is_needed() {
-            ""
-        } else {
-            "-- as it is: "
-        };
-        println!("{mark}{}; -- now {now}", change.statement());
+    let levels = levels::read(&link.database, &mut link.connection).await?;
+    let limits = limits::limits(&watchdog.settings, &database.limits, &levels);
+    for limit in &limits {
+        println!("{}", describe(limit));
     }
-    for other in limits::overrides(&link.database, &mut link.connection, roles).await? {
+    for role in roles {
+        for setting in SETTINGS {
+            let is_it = |limit: &Limit| {
+                limit.change.of.role.as_str() == role && limit.change.of.setting == setting
+            };
+            let now = levels
+                .in_force(role, setting)
+                .filter(|now| now.value != "0");
+            if let Some(now) = now
+                && !limits.iter().any(is_it)
+            {
+                println!("-- not configured: {setting} of {role}; now {now}");
+            }
+        }
+    }
+    for other in levels.overrides(roles) {
         println!("-- {other}, which comes first there");
     }
-    Ok(changes)
+    Ok(limits)
+}
+
+fn describe(Limit { change, now, need }: &Limit) -> String {
+    let now = now
+        .as_ref()
+        .map_or_else(|| "not known".to_owned(), ToString::to_string);
+    let statement = change.statement();
+    match need {
+        Need::Apply => format!("{statement}; -- now {now}"),
+        Need::Nothing => format!("-- as it is: {statement}; -- now {now}"),
+        Need::Loosens(stricter) => {
+            format!("-- would loosen {stricter}: {statement}; -- now {now}")
+        }
+        Need::Unknown => format!("-- this server does not have it: {statement}"),
+    }
 }
 
 async fn apply(link: &mut Link, needed: &[Change], undo: &UndoFile<'_>) -> Result<()> {
@@ -97,7 +152,7 @@ async fn apply(link: &mut Link, needed: &[Change], undo: &UndoFile<'_>) -> Resul
 }
 
 async fn rollback(link: &mut Link, undo: &UndoFile<'_>) -> Result<()> {
-    let current = limits::current(&link.database, &mut link.connection).await?;
+    let levels = levels::read(&link.database, &mut link.connection).await?;
     let mut undone = Vec::new();
     for entry in undo.read()? {
         let UndoEntry {
@@ -105,14 +160,14 @@ async fn rollback(link: &mut Link, undo: &UndoFile<'_>) -> Result<()> {
             before,
             applied,
         } = entry;
-        let now = current.get(&of);
-        if now == before.as_ref() {
+        let now = levels.of_role(of.role.as_str(), &of.setting);
+        if now == before {
             // Never applied, or already undone.
             continue;
         }
-        if now.is_some_and(|now| applied.contains(now)) {
+        if now.as_ref().is_some_and(|now| applied.contains(now)) {
             let back = Change {
-                from: now.cloned(),
+                from: now,
                 to: before,
                 of,
             };
@@ -124,7 +179,7 @@ async fn rollback(link: &mut Link, undo: &UndoFile<'_>) -> Result<()> {
                 "-- left as it is, since it was changed after it was applied: {} of {}, now {}",
                 of.setting,
                 of.role.quoted(),
-                now.map_or("not set", String::as_str)
+                now.as_deref().unwrap_or("not set")
             );
         }
     }

@@ -4,6 +4,7 @@ use super::jobs::read_jobs;
 use super::secret::{Secret, secret};
 use super::watchdog::read_watchdog;
 use crate::database::dialect::Dialect;
+use crate::database::limits::RoleLimits;
 use levee_config::LONGEST;
 use levee_config::reader::Section;
 use sqlx::postgres::PgConnectOptions;
@@ -53,8 +54,8 @@ pub struct Database {
     pub jobs: Vec<Job>,
     /// The watchdog.
     pub watchdog: Option<Watchdog>,
-    /// How long statements wait for locks, for `levee db limits`.
-    pub lock_timeout: Duration,
+    /// What `levee db limits` sets besides the watchdog's limits.
+    pub limits: RoleLimits,
 }
 
 impl Database {
@@ -102,11 +103,14 @@ fn read_database(s: &mut Section<'_>) -> Database {
             .unwrap_or(30 * SECOND),
         jobs,
         watchdog: s.section("watchdog", |s| read_watchdog(s, dialect)),
-        lock_timeout: s
-            .section("limits", |s| {
-                s.duration("lock_timeout", MILLISECOND..=LONGEST)
-            })
-            .unwrap_or(2 * SECOND),
+        limits: s.section("limits", |s| {
+            let mut limit = |key| s.duration(key, MILLISECOND..=LONGEST);
+            RoleLimits {
+                lock_timeout: limit("lock_timeout").unwrap_or(2 * SECOND),
+                transaction_timeout: limit("transaction_timeout"),
+                idle_session_timeout: limit("idle_session_timeout"),
+            }
+        }),
     }
 }
 

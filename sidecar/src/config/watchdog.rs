@@ -25,8 +25,10 @@ pub struct Watchdog {
 
 /// Reads the section. `None`: it is absent.
 pub(super) fn read_watchdog(s: &mut Section<'_>, dialect: Dialect) -> Option<Watchdog> {
-    if !dialect.ends_sessions() && s.has("terminate_after") {
-        s.error("terminate_after", "is for dialect postgres only");
+    for key in ["terminate_after", "transaction"] {
+        if !dialect.ends_sessions() && s.has(key) {
+            s.error(key, "is for dialect postgres only");
+        }
     }
     (!s.is_absent()).then(|| read_present(s))
 }
@@ -76,6 +78,7 @@ fn read_present(s: &mut Section<'_>) -> Watchdog {
     let idle_in_transaction = s
         .duration("idle_in_transaction", 10 * MILLISECOND..=LONGEST)
         .unwrap_or(Duration::from_mins(1));
+    let transaction = read_transaction(s, query.max(long_query));
     // A statement that began just after a look is first seen by the next one.
     let shortest = query.min(long_query).min(idle_in_transaction);
     let every = s.duration("every", 10 * MILLISECOND..=LONGEST);
@@ -94,9 +97,22 @@ fn read_present(s: &mut Section<'_>) -> Watchdog {
             long_query,
             rules: exceptions,
             idle_in_transaction,
+            transaction,
             terminate_after: s.duration("terminate_after", MILLISECOND..=LONGEST),
         },
         every: every.unwrap_or(SECOND.min(shortest)),
         dry_run: s.flag("dry_run").unwrap_or(false),
     }
+}
+
+/// The limit of transactions, at least `longest`, the longest class.
+fn read_transaction(s: &mut Section<'_>, longest: Duration) -> Option<Duration> {
+    let transaction = s.duration("transaction", 10 * MILLISECOND..=LONGEST)?;
+    if transaction < longest {
+        let longest = humantime::format_duration(longest);
+        let must =
+            format!("must be at least {longest}, the longest of classes, or statements end early");
+        s.error("transaction", &must);
+    }
+    Some(transaction)
 }

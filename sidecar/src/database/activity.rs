@@ -7,7 +7,7 @@ use super::dialect::Signal;
 use super::error::Error;
 use super::fingerprint::fingerprint;
 use super::metrics::WatchdogMetrics;
-use super::watchdog::{Act, Session, State, Verdict, Watchdog, WatchdogSettings};
+use super::watchdog::{Act, Session, State, Transaction, Verdict, Watchdog, WatchdogSettings};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -80,8 +80,18 @@ impl FromRow<'_, PgRow> for Session {
             },
             since: Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default(),
             statement: row.try_get("statement")?,
+            transaction: transaction(row)?,
         })
     }
+}
+
+fn transaction(row: &PgRow) -> sqlx::Result<Option<Transaction>> {
+    let id: Option<String> = row.try_get("transaction")?;
+    let seconds: Option<f64> = row.try_get("transaction_seconds")?;
+    Ok(id.zip(seconds).map(|(id, seconds)| Transaction {
+        id,
+        since: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+    }))
 }
 
 /// The effect of an act.
@@ -173,13 +183,17 @@ impl Guard {
         let what = match (act, self.dry_run) {
             (Act::Cancel(_), false) => "cancelled",
             (Act::Cancel(_), true) => "would cancel",
-            (Act::Terminate(_) | Act::EndIdle, false) => "ended",
-            (Act::Terminate(_) | Act::EndIdle, true) => "would end",
+            (Act::Terminate(_) | Act::EndIdle | Act::EndTransaction, false) => "ended",
+            (Act::Terminate(_) | Act::EndIdle | Act::EndTransaction, true) => "would end",
+        };
+        let since = match (act, &session.transaction) {
+            (Act::EndTransaction, Some(transaction)) => transaction.since,
+            _ => session.since,
         };
         log::warn!(
             audit = true, class = act.class(), role = session.role.as_str(), application = session.application.as_str(),
             client = session.client.as_str(), process = session.process.as_str(),
-            seconds = session.since.as_secs_f64();
+            seconds = since.as_secs_f64();
             "{what}: {}", fingerprint(&session.statement)
         );
     }
@@ -220,9 +234,13 @@ impl Guard {
                 Ok(Effect::Done)
             }
             Signal::Checked(text) => {
+                let seen = match (act, &session.transaction) {
+                    (Act::EndTransaction, Some(transaction)) => &transaction.id,
+                    _ => &session.id,
+                };
                 let sent = sqlx::query_scalar::<_, bool>(text)
                     .bind(&session.process)
-                    .bind(&session.id)
+                    .bind(seen)
                     .persistent(false)
                     .fetch_optional(&mut line.connection);
                 Ok(match within(line.patience, sent).await? {

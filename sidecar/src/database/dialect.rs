@@ -202,7 +202,9 @@ impl Dialect {
                    coalesce(host(a.client_addr), '') AS client, \
                    a.state = 'active' AS is_active, CAST(extract(epoch FROM clock_timestamp() - \
                    CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END) AS float8) AS seconds, \
-                   coalesce(a.query, '') AS statement \
+                   coalesce(a.query, '') AS statement, CASE WHEN a.xact_start IS NOT NULL THEN concat_ws('/', a.pid, \
+                   extract(epoch FROM a.backend_start), extract(epoch FROM a.xact_start)) END AS transaction, \
+                   CAST(extract(epoch FROM clock_timestamp() - a.xact_start) AS float8) AS transaction_seconds \
                  FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
                  WHERE a.backend_type = 'client backend' AND NOT r.rolsuper AND a.pid <> pg_backend_pid() \
                    AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
@@ -215,7 +217,8 @@ impl Dialect {
                    coalesce(application_name, '') AS application, \
                    coalesce(client_address, '') AS client, true AS is_active, \
                    CAST(extract(epoch FROM now() - start::timestamptz) AS float8) AS seconds, \
-                   coalesce(query, '') AS statement \
+                   coalesce(query, '') AS statement, CAST(NULL AS text) AS transaction, \
+                   CAST(NULL AS float8) AS transaction_seconds \
                  FROM [SHOW CLUSTER STATEMENTS] \
                  WHERE user_name <> 'root' AND (user_name = ANY($1) OR application_name = ANY($2))"
             }
@@ -244,6 +247,11 @@ impl Dialect {
                     "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
                      WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
                      extract(epoch FROM a.query_start)) = $2"
+                }
+                Act::EndTransaction => {
+                    "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
+                     WHERE concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
+                     extract(epoch FROM a.xact_start)) = $2"
                 }
                 Act::EndIdle => {
                     "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \

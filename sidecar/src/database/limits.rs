@@ -3,18 +3,30 @@
 use super::connect::Database;
 use super::error::Error;
 use super::identifier::Identifier;
+use super::levels::{InForce, Levels};
 use super::watchdog::WatchdogSettings;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The settings that limit a role.
-pub const SETTINGS: [&str; 3] = [
+/// The settings that limit a role. The last two are not of each server: from `PostgreSQL` 17 and 14 on.
+pub const SETTINGS: [&str; 5] = [
     "statement_timeout",
     "idle_in_transaction_session_timeout",
     "lock_timeout",
+    "transaction_timeout",
+    "idle_session_timeout",
 ];
+
+/// Limits that are of roles only, not of the watchdog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleLimits {
+    pub lock_timeout: Duration,
+    /// `None`: as for the watchdog.
+    pub transaction_timeout: Option<Duration>,
+    /// `None`: it is left alone, since pools keep idle sessions.
+    pub idle_session_timeout: Option<Duration>,
+}
 
 /// A setting of a role.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,9 +36,6 @@ pub struct RoleSetting {
     pub setting: String,
 }
 
-/// The values of the settings that roles have.
-pub type Values = BTreeMap<RoleSetting, String>;
-
 /// A change of a setting. `None`: it is not set for the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -35,14 +44,28 @@ pub struct Change {
     pub to: Option<String>,
 }
 
-impl Change {
-    /// Whether there is anything to do.
-    pub fn is_needed(&self) -> bool {
-        let micros = |value: &Option<String>| value.as_deref().and_then(micros);
-        self.from != self.to
-            && (micros(&self.from) != micros(&self.to) || micros(&self.to).is_none())
-    }
+/// A limit of a role as it should be, and as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub change: Change,
+    /// The value that sessions of the role get in this database, unless it has one of its own for the role.
+    pub now: Option<InForce>,
+    pub need: Need,
+}
 
+/// What is to be done about a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It is in force.
+    Nothing,
+    Apply,
+    /// Applying it would replace a stricter value, here or in another database.
+    Loosens(InForce),
+    /// The server does not have the setting.
+    Unknown,
+}
+
+impl Change {
     /// The statement that makes the change. Both dialects have it
     /// (<https://www.postgresql.org/docs/current/sql-alterrole.html>,
     /// <https://www.cockroachlabs.com/docs/stable/alter-role>).
@@ -56,6 +79,11 @@ impl Change {
             None => format!("ALTER ROLE {role} RESET {setting}"),
         }
     }
+}
+
+/// How long a value lets something take, in microseconds; none is longer than all. `None`: it has another form.
+pub fn allowance(value: &str) -> Option<u64> {
+    micros(value).map(|micros| if micros == 0 { u64::MAX } else { micros })
 }
 
 /// A setting's value in microseconds. A bare number is in milliseconds, the unit of all [`SETTINGS`]
@@ -77,86 +105,59 @@ fn micros(value: &str) -> Option<u64> {
     value[..end].parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// Each limit of each watched role, from its value in `current` to the configured one.
-pub fn changes(
-    settings: &WatchdogSettings,
-    lock_timeout: Duration,
-    current: &Values,
-) -> Vec<Change> {
-    let mut changes = Vec::new();
+/// Each limit of each watched role.
+pub fn limits(settings: &WatchdogSettings, own: &RoleLimits, levels: &Levels) -> Vec<Limit> {
+    let mut limits = Vec::new();
     for role in &settings.roles {
         let Ok(identifier) = Identifier::new(role) else {
             continue;
         };
-        let limit = settings.limit(settings.class_of_role(role));
-        let values = [limit, settings.idle_in_transaction, lock_timeout];
-        for (setting, value) in SETTINGS.into_iter().zip(values) {
+        let wanted = [
+            Some(settings.limit(settings.class_of_role(role))),
+            Some(settings.idle_in_transaction),
+            Some(own.lock_timeout),
+            own.transaction_timeout.or(settings.transaction),
+            own.idle_session_timeout,
+        ];
+        for (setting, wanted) in SETTINGS.into_iter().zip(wanted) {
+            let Some(wanted) = wanted else {
+                continue;
+            };
             let of = RoleSetting {
                 role: identifier.clone(),
                 setting: setting.to_owned(),
             };
-            changes.push(Change {
-                from: current.get(&of).cloned(),
-                to: Some(format!("{}ms", value.as_millis())),
-                of,
-            });
+            limits.push(limit(of, wanted, levels));
         }
     }
-    changes
+    limits
 }
 
-/// The settings that roles have for all databases.
-///
-/// # Errors
-/// The query failed.
-pub async fn current(database: &Database, connection: &mut PgConnection) -> Result<Values, Error> {
-    let rows = sqlx::query_as::<_, (String, Vec<String>)>(
-        "SELECT r.rolname::text, s.setconfig::text[] FROM pg_catalog.pg_db_role_setting s \
-         JOIN pg_catalog.pg_roles r ON r.oid = s.setrole WHERE s.setdatabase = 0",
-    )
-    .persistent(false)
-    .fetch_all(&mut *connection);
-    let rows = database.bounded(rows).await?;
-    let mut values = Values::new();
-    for (role, config) in rows {
-        let Ok(role) = Identifier::new(&role) else {
-            continue;
-        };
-        for entry in config {
-            if let Some((setting, value)) = entry.split_once('=') {
-                let of = RoleSetting {
-                    role: role.clone(),
-                    setting: setting.to_owned(),
-                };
-                values.insert(of, value.to_owned());
-            }
+fn limit(of: RoleSetting, wanted: Duration, levels: &Levels) -> Limit {
+    let (role, setting) = (of.role.as_str(), of.setting.as_str());
+    let to = format!("{}ms", wanted.as_millis());
+    let now = levels.in_force(role, setting);
+    let strictest = levels.strictest_replaced(role, setting);
+    let allows = |value: &InForce| allowance(&value.value);
+    let need = if !levels.has(setting) {
+        Need::Unknown
+    } else if now.as_ref().and_then(allows) == allowance(&to) {
+        Need::Nothing
+    } else {
+        match strictest {
+            Some(strictest) if allows(&strictest) < allowance(&to) => Need::Loosens(strictest),
+            _ => Need::Apply,
         }
+    };
+    Limit {
+        now,
+        need,
+        change: Change {
+            from: levels.of_role(role, setting),
+            to: Some(to),
+            of,
+        },
     }
-    Ok(values)
-}
-
-/// Settings that roles have for single databases, in words. They take precedence over those for all databases
-/// (<https://www.postgresql.org/docs/current/sql-alterrole.html>).
-///
-/// # Errors
-/// The query failed.
-pub async fn overrides(
-    database: &Database,
-    connection: &mut PgConnection,
-    roles: &[String],
-) -> Result<Vec<String>, Error> {
-    let rows = sqlx::query_scalar::<_, String>(
-        "SELECT 'in database ' || d.datname || ' role ' || r.rolname || ' has ' || c.entry \
-         FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
-         JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
-         CROSS JOIN LATERAL unnest(s.setconfig) AS c(entry) \
-         WHERE r.rolname = ANY($1) AND split_part(c.entry, '=', 1) = ANY($2) ORDER BY 1",
-    )
-    .bind(roles)
-    .bind(SETTINGS)
-    .persistent(false)
-    .fetch_all(&mut *connection);
-    database.bounded(rows).await
 }
 
 /// Those of the roles that don't exist.
@@ -207,11 +208,11 @@ pub async fn apply(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::levels::Entry;
     use crate::database::watchdog::{Class, Rule};
 
-    #[test]
-    fn a_role_gets_the_limit_of_its_class() {
-        let settings = WatchdogSettings {
+    fn settings() -> WatchdogSettings {
+        WatchdogSettings {
             roles: vec!["app".to_owned(), "re\"ports".to_owned()],
             applications: Vec::new(),
             query: Duration::from_secs(5),
@@ -222,21 +223,56 @@ mod tests {
                 class: Class::LongQuery,
             }],
             idle_in_transaction: Duration::from_mins(1),
+            transaction: None,
             terminate_after: None,
-        };
-        let key = |role: &str, setting: &str| RoleSetting {
-            role: Identifier::new(role).unwrap(),
+        }
+    }
+
+    const OWN: RoleLimits = RoleLimits {
+        lock_timeout: Duration::from_secs(2),
+        transaction_timeout: None,
+        idle_session_timeout: None,
+    };
+
+    fn entry(role: &str, database: &str, setting: &str, value: &str) -> Entry {
+        let name = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        Entry {
+            role: name(role),
+            database: name(database),
             setting: setting.to_owned(),
-        };
-        let current = Values::from([
-            (key("app", "statement_timeout"), "10s".to_owned()),
-            (key("app", "lock_timeout"), "2s".to_owned()),
+            value: value.to_owned(),
+        }
+    }
+
+    fn levels(entries: Vec<Entry>) -> Levels {
+        let server = SETTINGS.map(|setting| (setting.to_owned(), Some("0".to_owned())));
+        Levels {
+            database: "db".to_owned(),
+            entries,
+            server: server.into(),
+        }
+    }
+
+    /// What is to be done about `statement_timeout` of `app`, whose wanted value is 5 s.
+    fn need(entries: Vec<Entry>) -> Need {
+        let limits = limits(&settings(), &OWN, &levels(entries));
+        limits.into_iter().next().unwrap().need
+    }
+
+    #[test]
+    fn a_role_gets_the_limit_of_its_class() {
+        let levels = levels(vec![
+            entry("app", "", "statement_timeout", "10s"),
+            entry("app", "", "lock_timeout", "2s"),
         ]);
-        let changes: Vec<Change> = changes(&settings, Duration::from_secs(2), &current)
+        let limits: Vec<Limit> = limits(&settings(), &OWN, &levels)
             .into_iter()
-            .filter(Change::is_needed)
+            .filter(|limit| limit.need == Need::Apply)
             .collect();
-        let texts: Vec<String> = changes.iter().map(Change::statement).collect();
+        let texts: Vec<String> = limits
+            .iter()
+            .map(|limit| limit.change.statement())
+            .collect();
         assert_eq!(
             texts,
             [
@@ -247,5 +283,47 @@ mod tests {
                 "ALTER ROLE \"re\"\"ports\" SET lock_timeout = '2000ms'",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_stricter_at_any_level_is_not_loosened() {
+        const SETTING: &str = "statement_timeout";
+        for (role, database, value, loosens) in [
+            ("app", "", "2s", true),
+            ("app", "", "10s", false),
+            ("app", "", "0", false),
+            ("", "db", "1500ms", true),
+            ("", "", "4999", true),
+            // A setting of the role would replace it there.
+            ("", "other", "1min", false),
+            ("", "other", "1s", true),
+            // It stays in force there, whatever the role has.
+            ("app", "db", "1s", false),
+            ("other", "", "1s", false),
+        ] {
+            let found = need(vec![entry(role, database, SETTING, value)]);
+            let case = format!("{role:?} {database:?} {value}");
+            assert_eq!(matches!(found, Need::Loosens(_)), loosens, "{case}");
+        }
+        // Its own value is the one that would be replaced, and it is not stricter.
+        let own = entry("app", "", SETTING, "10s");
+        let of_database = entry("", "db", SETTING, "1s");
+        assert_eq!(need(vec![own, of_database]), Need::Apply);
+        let same = entry("", "db", SETTING, "5s");
+        assert_eq!(need(vec![same]), Need::Nothing);
+    }
+
+    #[test]
+    fn a_setting_that_the_server_does_not_have_is_not_applied() {
+        let mut levels = levels(Vec::new());
+        levels.server.remove("transaction_timeout");
+        let own = RoleLimits {
+            transaction_timeout: Some(Duration::from_mins(5)),
+            idle_session_timeout: Some(Duration::from_hours(1)),
+            ..OWN
+        };
+        let limits = limits(&settings(), &own, &levels);
+        let needs: Vec<&Need> = limits.iter().take(5).map(|limit| &limit.need).collect();
+        assert_eq!(needs[3..], [&Need::Unknown, &Need::Apply]);
     }
 }

@@ -1,6 +1,6 @@
 //! Metrics of the watchdog.
 
-use super::watchdog::{Act, Class, IDLE_IN_TRANSACTION};
+use super::watchdog::{Act, Class, IDLE_IN_TRANSACTION, TRANSACTION};
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
     register_int_gauge_vec_with_registry,
@@ -44,6 +44,7 @@ impl WatchdogMetrics {
             Class::Query.name(),
             Class::LongQuery.name(),
             IDLE_IN_TRANSACTION,
+            TRANSACTION,
         ] {
             timeouts.with_label_values(&[database, class]);
         }

@@ -19,6 +19,7 @@
 //! | [`rights`] | what the watchdog's role may do |
 //! | [`fingerprint`] | a statement without its values |
 //! | [`limits`] | settings of roles |
+//! | [`levels`] | where a setting's value comes from |
 //! | [`undo`] | the file that undoes them |
 //! | [`health`] | whether the database answers |
 //! | [`identifier`] | names of tables, columns and roles |
@@ -42,6 +43,7 @@ pub mod fingerprint;
 pub mod fit;
 pub mod health;
 pub mod identifier;
+pub mod levels;
 pub mod limits;
 pub mod metrics;
 pub mod pooler;

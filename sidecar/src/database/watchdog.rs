@@ -28,6 +28,9 @@ impl Class {
 /// The metrics' class of sessions that were idle in a transaction.
 pub const IDLE_IN_TRANSACTION: &str = "idle_in_transaction";
 
+/// The metrics' class of transactions that lasted for too long.
+pub const TRANSACTION: &str = "transaction";
+
 /// Gives a class to statements of a role, an application, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -52,6 +55,8 @@ pub struct WatchdogSettings {
     pub rules: Vec<Rule>,
     /// How long a session may be idle in a transaction before it is ended.
     pub idle_in_transaction: Duration,
+    /// How long a transaction may last before its session is ended, however busy it is. `None`: without limit.
+    pub transaction: Option<Duration>,
     /// How long after its statement was cancelled a session is ended. `None`: never.
     pub terminate_after: Option<Duration>,
 }
@@ -80,6 +85,17 @@ pub struct Session {
     pub since: Duration,
     /// The current statement, or the last one.
     pub statement: String,
+    /// `None`: it is in none, or the database doesn't say.
+    pub transaction: Option<Transaction>,
+}
+
+/// A transaction at one poll.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// Identifies it: process, start of the session and start of the transaction.
+    pub id: String,
+    /// For how long it has lasted, by the database's clock.
+    pub since: Duration,
 }
 
 /// What to do to a session.
@@ -91,6 +107,8 @@ pub enum Act {
     Terminate(Class),
     /// End it, since it is idle in a transaction.
     EndIdle,
+    /// End it, since its transaction lasts for too long.
+    EndTransaction,
 }
 
 /// An act and the session that it is for.
@@ -106,6 +124,7 @@ impl Act {
         match self {
             Self::Cancel(class) | Self::Terminate(class) => class.name(),
             Self::EndIdle => IDLE_IN_TRANSACTION,
+            Self::EndTransaction => TRANSACTION,
         }
     }
 }
@@ -113,7 +132,7 @@ impl Act {
 /// Remembers what was done, so that each statement is acted on and counted once.
 #[derive(Clone, Debug, Default)]
 pub struct Watchdog {
-    /// By [`Session::id`].
+    /// By [`Session::id`], and [`Transaction::id`].
     handled: HashMap<String, Handled>,
 }
 
@@ -135,8 +154,13 @@ impl Watchdog {
         sessions: &'a [Session],
     ) -> Vec<Verdict<'a>> {
         // What is missing has ended.
-        self.handled
-            .retain(|id, _| sessions.iter().any(|session| session.id == *id));
+        self.handled.retain(|id, _| {
+            let is_it = |session: &Session| {
+                let transaction = session.transaction.as_ref();
+                session.id == *id || transaction.is_some_and(|it| it.id == *id)
+            };
+            sessions.iter().any(is_it)
+        });
         sessions
             .iter()
             .filter_map(|session| {
@@ -152,11 +176,17 @@ impl Watchdog {
         }
         let before = self.handled.get(&session.id).copied();
         if session.state == State::IdleInTransaction {
-            let is_due = session.since >= settings.idle_in_transaction && before.is_none();
-            return is_due.then_some(Act::EndIdle);
+            if session.since >= settings.idle_in_transaction && before.is_none() {
+                return Some(Act::EndIdle);
+            }
+            let is_over = self.transaction_left(settings, session) == Some(Duration::ZERO);
+            return (is_over && before.is_none()).then_some(Act::EndTransaction);
         }
         if is_maintenance(&session.statement) {
             return None;
+        }
+        if self.transaction_left(settings, session) == Some(Duration::ZERO) {
+            return Some(Act::EndTransaction);
         }
         let class = settings.class(session);
         match before {
@@ -170,6 +200,14 @@ impl Watchdog {
         }
     }
 
+    /// How long its transaction may still last. `None`: there is no limit, or it was ended.
+    fn transaction_left(&self, settings: &WatchdogSettings, session: &Session) -> Option<Duration> {
+        let transaction = session.transaction.as_ref()?;
+        let limit = settings.transaction?;
+        let is_handled = self.handled.contains_key(&transaction.id);
+        (!is_handled).then(|| limit.saturating_sub(transaction.since))
+    }
+
     /// The time until the first of the `sessions` that were not acted on reaches its limit.
     pub fn next_due(&self, settings: &WatchdogSettings, sessions: &[Session]) -> Option<Duration> {
         sessions
@@ -180,9 +218,12 @@ impl Watchdog {
                     State::Active => settings.limit(settings.class(session)),
                     State::IdleInTransaction => settings.idle_in_transaction,
                 };
-                limit.checked_sub(session.since)
+                let left = limit.checked_sub(session.since);
+                left.into_iter()
+                    .chain(self.transaction_left(settings, session))
+                    .filter(|left| !left.is_zero())
+                    .min()
             })
-            .filter(|left| !left.is_zero())
             .min()
     }
 
@@ -192,8 +233,11 @@ impl Watchdog {
             Act::Cancel(_) => Handled::Cancelled {
                 after: session.since,
             },
-            Act::Terminate(_) | Act::EndIdle => Handled::SessionEnded,
+            Act::Terminate(_) | Act::EndIdle | Act::EndTransaction => Handled::SessionEnded,
         };
+        if let (Act::EndTransaction, Some(transaction)) = (act, &session.transaction) {
+            self.handled.insert(transaction.id.clone(), handled);
+        }
         self.handled.insert(session.id.clone(), handled);
     }
 }
@@ -235,24 +279,51 @@ impl WatchdogSettings {
     }
 }
 
-/// The class that a comment at the start or the end of the statement names: `/* levee: long_query */`.
+/// The class that a comment before or behind the statement names: `/* levee: long_query */`. Other comments may stand beside
+/// it, and other keys in it, as sqlcommenter writes them: `/*action='index',levee='long_query'*/`.
 fn tag(statement: &str) -> Option<Class> {
-    let statement = statement.trim().trim_end_matches(';').trim_end();
-    let front = statement
-        .strip_prefix("/*")
-        .and_then(|rest| rest.split_once("*/"))
-        .map(|(comment, _)| comment);
-    let end = statement
+    let mut comments = Vec::new();
+    let mut rest = statement.trim_start();
+    loop {
+        if let Some((comment, behind)) = rest
+            .strip_prefix("/*")
+            .and_then(|rest| rest.split_once("*/"))
+        {
+            comments.push(comment);
+            rest = behind.trim_start();
+        } else if let Some((_, behind)) = rest
+            .strip_prefix("--")
+            .and_then(|rest| rest.split_once('\n'))
+        {
+            rest = behind.trim_start();
+        } else {
+            break;
+        }
+    }
+    let is_gap = |c: char| c.is_whitespace() || c == ';';
+    while let Some((before, comment)) = rest
+        .trim_end_matches(is_gap)
         .strip_suffix("*/")
         .and_then(|rest| rest.rsplit_once("/*"))
-        .map(|(_, comment)| comment);
-    [front, end].into_iter().flatten().find_map(|comment| {
-        match comment.trim().strip_prefix("levee:")?.trim() {
-            "query" => Some(Class::Query),
-            "long_query" => Some(Class::LongQuery),
-            _ => None,
-        }
-    })
+    {
+        comments.push(comment);
+        rest = before;
+    }
+    comments
+        .into_iter()
+        .flat_map(|it| it.split(','))
+        .find_map(class_named)
+}
+
+/// The class in `levee: NAME` or `levee='NAME'`.
+fn class_named(part: &str) -> Option<Class> {
+    let name = part.trim().strip_prefix("levee")?.trim_start();
+    let name = name.strip_prefix([':', '='])?.trim().trim_matches('\'');
+    match name {
+        "query" => Some(Class::Query),
+        "long_query" => Some(Class::LongQuery),
+        _ => None,
+    }
 }
 
 /// Whether the statement maintains the database, or is how `CockroachDB` replicates and copies it: those have no limit.
@@ -300,6 +371,7 @@ mod tests {
                 class: Class::LongQuery,
             }],
             idle_in_transaction: 60 * S,
+            transaction: None,
             terminate_after: Some(10 * S),
         }
     }
@@ -314,6 +386,7 @@ mod tests {
             state: State::Active,
             since: since * S,
             statement: statement.to_owned(),
+            transaction: None,
         }
     }
 
@@ -341,6 +414,49 @@ mod tests {
             ("reports", "select 1 /* levee: query */", 5, query),
             ("app", "select '/* levee: long_query */' + 1", 5, query),
             ("app", "/* levee: other */ select 1", 5, query),
+            (
+                "app",
+                "/* levee: long_query */ select 1 /*action='index',traceparent='00-5b-7a-01'*/",
+                29,
+                None,
+            ),
+            (
+                "app",
+                "select 1 /* levee: long_query */ /*traceparent='00-5b-7a-01'*/;",
+                29,
+                None,
+            ),
+            (
+                "app",
+                "/*traceparent='00-5b'*/ /* levee: long_query */\nselect 1",
+                29,
+                None,
+            ),
+            (
+                "app",
+                "-- a report\n/* levee: long_query */ select 1",
+                29,
+                None,
+            ),
+            (
+                "app",
+                "select 1 /*action='index',levee='long_query'*/",
+                29,
+                None,
+            ),
+            (
+                "app",
+                "select 1 /*application:Shop,levee:long_query*/",
+                29,
+                None,
+            ),
+            ("app", "select 1 /*levees='long_query'*/", 5, query),
+            (
+                "app",
+                "select '/* levee: long_query */', 1 /*a='b'*/",
+                5,
+                query,
+            ),
             ("somebody", "select 1", 500, None),
             ("app", "VACUUM t", 500, None),
             ("app", "/* x */ vacuum (full) t", 500, None),
@@ -415,6 +531,44 @@ mod tests {
         let watchdog = Watchdog::default();
         assert_eq!(watchdog.next_due(&settings(), &sessions), Some(2 * S));
         assert_eq!(watchdog.next_due(&settings(), &sessions[2..]), None);
+    }
+
+    #[test]
+    fn a_transaction_that_is_busy_for_too_long_is_ended_once() {
+        let settings = WatchdogSettings {
+            transaction: Some(20 * S),
+            ..settings()
+        };
+        let mut watchdog = Watchdog::default();
+        let mut seen = session("app", "select 1", 1);
+        let mut begun = |since: u32| {
+            seen.transaction = Some(Transaction {
+                id: "transaction".to_owned(),
+                since: since * S,
+            });
+            seen.clone()
+        };
+        let before = begun(17);
+        assert_eq!(watchdog.judge_one(&settings, &before), None);
+        let next = watchdog.next_due(&settings, &[before]);
+        assert_eq!(next, Some(3 * S));
+        let over = begun(20);
+        let act = watchdog.judge_one(&settings, &over);
+        assert_eq!(act, Some(Act::EndTransaction));
+        let idle = Session {
+            state: State::IdleInTransaction,
+            ..over.clone()
+        };
+        assert_eq!(watchdog.judge_one(&settings, &idle), act);
+        watchdog.done(verdict(&over, Act::EndTransaction));
+        // Its end takes a moment.
+        let next = Session {
+            id: "the next statement".to_owned(),
+            ..over
+        };
+        assert_eq!(watchdog.judge_one(&settings, &next), None);
+        let maintenance = session("app", "CREATE INDEX ON t (a)", 500);
+        assert_eq!(watchdog.judge_one(&settings, &maintenance), None);
     }
 
     #[test]

@@ -202,5 +202,5 @@ fn the_example_for_a_database_has_the_documented_defaults() {
         Duration::from_mins(1)
     );
     assert_eq!(watchdog.settings.terminate_after, None);
-    assert_eq!(database.lock_timeout, Duration::from_secs(2));
+    assert_eq!(database.limits.lock_timeout, Duration::from_secs(2));
 }

@@ -74,6 +74,9 @@ fn the_class_is_that_of_the_application_or_of_a_comment() {
     let mut service = postgres.client_as("app").unwrap();
     let statement = "SELECT pg_sleep(2.5) /* levee: long_query */";
     assert_eq!(ask(&mut service, statement).1, "");
+    let statement =
+        "SELECT pg_sleep(2.5) /* levee: long_query */ /*action='index',traceparent='00-5b-7a-01'*/";
+    assert_eq!(ask(&mut service, statement).1, "");
     let mut reports = postgres.client_as("app").unwrap();
     reports
         .batch_execute("SET application_name = 'reports'")
@@ -359,6 +362,33 @@ fn sessions_idle_in_a_transaction_are_ended() {
         "outside of a transaction nobody is ended"
     );
     assert!(sidecar.log().contains("ended: BEGIN; LOCK TABLE calls"));
+}
+
+#[test]
+fn a_transaction_that_is_busy_for_too_long_is_ended_though_no_statement_is_long() {
+    let postgres = Postgres::with_tables().unwrap();
+    let keys = "watchdog: {roles: [app], every: 500ms, classes: {query: 1s, long_query: 1s}, transaction: 2s}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    let mut service = postgres.client_as("app").unwrap();
+    let mut other = postgres.client_as("app").unwrap();
+    let took = Stopwatch::start();
+    service
+        .batch_execute("BEGIN; LOCK TABLE calls")
+        .expect("a transaction");
+    while ask(&mut service, "SELECT pg_sleep(0.02)").1.is_empty() {
+        assert_eq!(ask(&mut other, "SELECT 1").1, "", "it is in none");
+        assert!(took.elapsed() < GENEROUS);
+    }
+    let took = took.elapsed();
+    assert!(
+        took >= Duration::from_millis(1950) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
+    sidecar
+        .wait_for("the count", |sidecar| timeouts(sidecar, "transaction") == 1)
+        .unwrap();
+    assert!(sidecar.log().contains("\"class\":\"transaction\""));
+    assert_eq!(ask(&mut other, "SELECT count(*) FROM calls").1, "");
 }
 
 #[test]

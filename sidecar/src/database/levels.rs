@@ -1,0 +1,222 @@
+//! Where the value of a setting comes from: a role in a database, a role, a database, all roles, or the server. The first
+//! that has one wins (<https://www.postgresql.org/docs/current/sql-alterrole.html>).
+
+use super::connect::Database;
+use super::error::Error;
+use super::limits::{SETTINGS, allowance};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{FromRow, Row};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A value that somebody has set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `None`: for all roles.
+    pub role: Option<String>,
+    /// `None`: for all databases.
+    pub database: Option<String>,
+    pub setting: String,
+    pub value: String,
+}
+
+impl FromRow<'_, PgRow> for Entry {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            role: row.try_get("role")?,
+            database: row.try_get("database")?,
+            setting: row.try_get("setting")?,
+            value: row.try_get("value")?,
+        })
+    }
+}
+
+/// A value, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    pub value: String,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    RoleInDatabase(String),
+    Role,
+    Database(String),
+    AllRoles,
+    Server,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RoleInDatabase(name) => write!(f, "of the role in database {name}"),
+            Self::Role => f.write_str("of the role"),
+            Self::Database(name) => write!(f, "of database {name}"),
+            Self::AllRoles => f.write_str("of all roles"),
+            Self::Server => f.write_str("of the server"),
+        }
+    }
+}
+
+impl fmt::Display for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.value, self.origin)
+    }
+}
+
+/// The values of the settings that limit roles, at all levels.
+#[derive(Clone, Debug, Default)]
+pub struct Levels {
+    /// The one that Levee is connected to.
+    pub database: String,
+    pub entries: Vec<Entry>,
+    /// The settings that the server has. `None`: its value can't be seen.
+    pub server: BTreeMap<String, Option<String>>,
+}
+
+impl Levels {
+    /// Whether the server has the setting.
+    pub fn has(&self, setting: &str) -> bool {
+        self.server.contains_key(setting)
+    }
+
+    fn get(&self, role: Option<&str>, database: Option<&str>, setting: &str) -> Option<String> {
+        let is_it = |entry: &&Entry| {
+            entry.role.as_deref() == role
+                && entry.database.as_deref() == database
+                && entry.setting == setting
+        };
+        self.entries
+            .iter()
+            .find(is_it)
+            .map(|entry| entry.value.clone())
+    }
+
+    /// The value that the role has for all databases.
+    pub fn of_role(&self, role: &str, setting: &str) -> Option<String> {
+        self.get(Some(role), None, setting)
+    }
+
+    /// The value for the role in this database.
+    pub fn of_role_in_database(&self, role: &str, setting: &str) -> Option<InForce> {
+        let value = self.get(Some(role), Some(&self.database), setting)?;
+        let origin = Origin::RoleInDatabase(self.database.clone());
+        Some(InForce { value, origin })
+    }
+
+    /// The value that is in force in this database for roles that have none there.
+    pub fn in_force(&self, role: &str, setting: &str) -> Option<InForce> {
+        let of = |origin: Origin| move |value| InForce { value, origin };
+        let own = self.of_role(role, setting).map(of(Origin::Role));
+        own.or_else(|| {
+            let value = self.get(None, Some(&self.database), setting)?;
+            Some(of(Origin::Database(self.database.clone()))(value))
+        })
+        .or_else(|| self.of_server(setting))
+    }
+
+    fn of_server(&self, setting: &str) -> Option<InForce> {
+        let of = |origin: Origin| move |value| InForce { value, origin };
+        let all = self.get(None, None, setting).map(of(Origin::AllRoles));
+        all.or_else(|| {
+            let value = self.server.get(setting).cloned().flatten()?;
+            Some(of(Origin::Server)(value))
+        })
+    }
+
+    /// The strictest of the values that a setting of the role replaces, in any database.
+    pub fn strictest_replaced(&self, role: &str, setting: &str) -> Option<InForce> {
+        if let Some(value) = self.of_role(role, setting) {
+            let origin = Origin::Role;
+            return Some(InForce { value, origin });
+        }
+        let of_databases = self.entries.iter().filter_map(|entry| {
+            let is_it = entry.role.is_none() && entry.setting == setting;
+            let database = entry.database.clone().filter(|_| is_it)?;
+            Some(InForce {
+                value: entry.value.clone(),
+                origin: Origin::Database(database),
+            })
+        });
+        let all = of_databases.chain(self.of_server(setting));
+        all.filter(|found| allowance(&found.value).is_some())
+            .min_by_key(|found| allowance(&found.value))
+    }
+
+    /// Values of the roles for single databases, in words.
+    pub fn overrides(&self, roles: &[String]) -> Vec<String> {
+        let mut found: Vec<String> = self
+            .entries
+            .iter()
+            .filter_map(|entry| {
+                let role = entry.role.as_ref().filter(|role| roles.contains(role))?;
+                let database = entry.database.as_ref()?;
+                let (setting, value) = (&entry.setting, &entry.value);
+                Some(format!(
+                    "in database {database} role {role} has {setting}={value}"
+                ))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+/// # Errors
+/// A query failed.
+pub async fn read(database: &Database, connection: &mut PgConnection) -> Result<Levels, Error> {
+    let entries = sqlx::query_as::<_, Entry>(
+        "SELECT CAST(r.rolname AS text) AS role, CAST(d.datname AS text) AS database, \
+         split_part(c.entry, '=', 1) AS setting, substr(c.entry, strpos(c.entry, '=') + 1) AS value \
+         FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
+         LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase CROSS JOIN LATERAL unnest(s.setconfig) AS c(entry) \
+         WHERE split_part(c.entry, '=', 1) = ANY($1) AND (s.setrole = 0 OR r.oid IS NOT NULL)",
+    )
+    .bind(SETTINGS)
+    .persistent(false)
+    .fetch_all(&mut *connection);
+    let entries = database.bounded(entries).await?;
+    let names = sqlx::query_as::<_, (String, String)>(
+        "SELECT CAST(current_user AS text), CAST(current_database() AS text)",
+    )
+    .persistent(false)
+    .fetch_one(&mut *connection);
+    let (own_role, name) = database.bounded(names).await?;
+    // The value to which RESET would set it: the server's, unless Levee's own role or the database has one.
+    let server = sqlx::query_as::<_, (String, String)>(
+        "SELECT CAST(name AS text), CAST(reset_val AS text) FROM pg_catalog.pg_settings WHERE name = ANY($1)",
+    )
+    .bind(SETTINGS)
+    .persistent(false)
+    .fetch_all(connection);
+    let server = database.bounded(server).await?;
+    let mut levels = Levels {
+        database: name,
+        entries,
+        server: BTreeMap::new(),
+    };
+    for (setting, value) in server {
+        let applies = |entry: &Entry| {
+            entry.setting == setting
+                && entry.role.as_ref().is_none_or(|role| *role == own_role)
+                && entry
+                    .database
+                    .as_ref()
+                    .is_none_or(|it| *it == levels.database)
+        };
+        let is_hidden = levels.entries.iter().any(applies);
+        let value = (!is_hidden).then(|| in_words(&value));
+        levels.server.insert(setting, value);
+    }
+    Ok(levels)
+}
+
+/// A value of `pg_settings` is in milliseconds.
+fn in_words(value: &str) -> String {
+    match value {
+        "0" => "0".to_owned(),
+        value if value.bytes().all(|byte| byte.is_ascii_digit()) => format!("{value}ms"),
+        value => value.to_owned(),
+    }
+}
