@@ -558,6 +558,35 @@ fn nothing_that_is_written_makes_it_fail() {
     }
 }
 
+#[test]
+fn what_is_not_utf_8_is_an_error_with_its_line() {
+    let folder = Folder::new("bytes");
+    let path = folder.file("levee.yaml", "");
+    fs::write(&path, b"log:\n  level: info # caf\xe9\n").unwrap();
+    let (code, said, error) = check(&["--config", &path]);
+    assert_eq!((code, error.as_str()), (2, ""), "{said}");
+    assert!(said.starts_with(&format!("{path}:2: not UTF-8")), "{said}");
+    let run = Command::new(env!("CARGO_BIN_EXE_levee"))
+        .args(["run", "--config", &path])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    assert_eq!(String::from_utf8(run.stderr).unwrap(), said);
+}
+
+#[test]
+fn control_characters_are_escaped() {
+    let folder = Folder::new("controls");
+    let path = folder.file("levee.yaml", "\"\\e[31mred\\nred\": 1\n");
+    let (code, said, _) = check(&["--config", &path]);
+    assert_eq!(code, 2);
+    assert!(said.contains("\\u{1b}[31mred\\nred"), "{said}");
+    assert!(
+        !said.contains('\u{1b}') && said.lines().count() == 1,
+        "{said}"
+    );
+}
+
 /// A folder that is removed at the end.
 struct Folder(PathBuf);
 

@@ -95,6 +95,37 @@ fn a_directory_that_cannot_be_made_is_named() {
 }
 
 #[test]
+fn lost_output_is_a_failure_and_a_reader_that_leaves_is_not() {
+    let valid = std::env::temp_dir().join(format!("levee-full-{}.yaml", process::id()));
+    fs::write(&valid, "log: {level: info}\n").expect("write a configuration");
+    let path = valid.to_str().expect("UTF-8");
+    for arguments in [
+        &["man"][..],
+        &["completions", "bash"],
+        &["check", "--config", path],
+    ] {
+        let to = |output: Stdio| {
+            process::Command::new(env!("CARGO_BIN_EXE_levee"))
+                .args(arguments)
+                .stdout(output)
+                .output()
+                .expect("levee runs")
+        };
+        if let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") {
+            let lost = to(full.into());
+            assert_eq!(lost.status.code(), Some(1), "{arguments:?}: {lost:?}");
+            let said = String::from_utf8_lossy(&lost.stderr);
+            assert!(said.contains("standard output"), "{said}");
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let unread = to(writer.into());
+        assert_eq!(unread.status.code(), Some(0), "{arguments:?}: {unread:?}");
+    }
+    fs::remove_file(valid).expect("remove a configuration");
+}
+
+#[test]
 fn each_shell_completes_each_command() {
     for shell in SHELLS {
         let script = printed(&["completions", shell]);

@@ -95,6 +95,30 @@ fn all_mistakes_are_reported_at_once_with_their_paths() {
 }
 
 #[test]
+fn a_host_that_cannot_be_one_is_refused() {
+    for (host, is_valid) in [
+        ("redis", true),
+        ("my_redis-1.internal.", true),
+        ("10.0.0.1:7000", true),
+        ("[::1]:7000", true),
+        ("${NOPE}", false),
+        ("$NOPE:6379", false),
+        ("{{ host }}", false),
+        ("a,b", false),
+    ] {
+        let yaml =
+            format!("redis: [{{name: x, listen: '127.0.0.1:1', upstream: 'redis://{host}'}}]");
+        let found = Config::parse(&yaml);
+        assert_eq!(found.is_ok(), is_valid, "{host}: {found:?}");
+    }
+    let expanded = errors("redis: [{name: x, listen: '127.0.0.1:1', upstream: 'redis://${NOPE}'}]");
+    assert!(
+        expanded[0].contains("${NAME} are not replaced"),
+        "{expanded:?}"
+    );
+}
+
+#[test]
 fn no_secret_is_shown() {
     let in_url =
         errors("redis: [{name: x, listen: '127.0.0.1:1', upstream: 'redis://u:hidden@h'}]");

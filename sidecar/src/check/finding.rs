@@ -37,7 +37,8 @@ impl Finding {
         }
     }
 
-    /// `FILE:LINE: path: message`; a warning says that it is one, a trap its name.
+    /// `FILE:LINE: path: message`; a warning says that it is one, a trap its name. Control characters, which a key may
+    /// have, are escaped: a terminal would obey them.
     pub fn show(&self, file: &Path) -> String {
         let path = match self.path.as_str() {
             "" => String::new(),
@@ -51,8 +52,21 @@ impl Finding {
             .trap
             .map_or_else(String::new, |trap| format!(" [{trap}]"));
         let (file, line, message) = (file.display(), self.line, &self.message);
-        format!("{file}:{line}: {path}{warning}{message}{trap}")
+        let text = format!("{path}{warning}{message}{trap}");
+        format!("{file}:{line}: {}", escape_controls(&text))
     }
+}
+
+fn escape_controls(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            escaped.extend(char.escape_default());
+        } else {
+            escaped.push(char);
+        }
+    }
+    escaped
 }
 
 /// What was found in a file.

@@ -1,9 +1,10 @@
 //! `levee check`
 
-use super::{Exit, print_all};
-use crate::check::{Checked, Severity, database, of_envoy, of_levee};
+use super::{Exit, failed, print_all};
+use crate::check::{Checked, Finding, Severity, database, of_envoy, of_levee};
 use crate::cli;
-use crate::yaml;
+use crate::logging;
+use crate::yaml::{self, NoText};
 use std::path::PathBuf;
 use tokio::runtime::Builder;
 
@@ -28,19 +29,25 @@ pub fn check(arguments: &cli::Check) -> Exit {
         let Some(file) = file else {
             continue;
         };
-        let unread = |error| format!("can't be read: {error}");
-        match yaml::read_file(&file)
-            .map_err(unread)
-            .and_then(|text| look(&text))
-        {
+        let found = match yaml::read_file(&file) {
+            Ok(text) => look(&text),
+            Err(NoText::Wrong(mistake)) => Ok(Checked {
+                findings: vec![Finding::of_text(mistake, Severity::Error)],
+                absent: None,
+            }),
+            Err(unreadable) => Err(unreadable.to_string()),
+        };
+        match found {
             Ok(found) => checked.push((file, found)),
             Err(error) => {
-                eprintln!("error: {} {error}", file.display());
+                logging::print(format!("error: {} {error}", file.display()));
                 is_unread = true;
             }
         }
     }
-    print_all(report(&checked).as_bytes());
+    if let Err(error) = print_all(report(&checked).as_bytes()) {
+        return failed(&error);
+    }
     let has = |severity| checked.iter().any(|(_, checked)| checked.has(severity));
     if is_unread {
         Exit::Failed

@@ -1,12 +1,14 @@
 //! `levee completions`
 
-use super::{Exit, print_all};
+use super::{Exit, failed, print_all};
 use crate::cli::{Cli, Completions};
 use clap::CommandFactory;
 
 pub fn completions(arguments: &Completions) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "levee", &mut script);
-    print_all(&script);
-    Exit::Done
+    match print_all(&script) {
+        Ok(()) => Exit::Done,
+        Err(error) => failed(&error),
+    }
 }

@@ -24,8 +24,7 @@ fn print() -> anyhow::Result<()> {
     let levee = Cli::command().disable_help_subcommand(true);
     let mut page = Vec::new();
     clap_mangen::Man::new(levee).render(&mut page)?;
-    print_all(&page);
-    Ok(())
+    print_all(&page)
 }
 
 /// `levee.1`, `levee-job-run.1` and so on.

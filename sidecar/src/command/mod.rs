@@ -24,15 +24,21 @@ pub mod status;
 pub use exit::Exit;
 
 use crate::check::levee::Valid;
+use crate::check::{Finding, Severity};
 use crate::config::Config;
+use crate::yaml::NoText;
 use crate::{check as checks, logging, yaml};
-use std::io::{self, Write};
+use anyhow::Context;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// Reads a configuration and starts the log it describes, or prints all findings as `levee check` does.
 fn start_log_by(path: &Path) -> Result<Config, Exit> {
     let text = yaml::read_file(path).map_err(|error| {
-        logging::print(format!("error: {} can't be read: {error}", path.display()));
+        logging::print(match error {
+            NoText::Wrong(mistake) => Finding::of_text(mistake, Severity::Error).show(path),
+            unreadable => format!("error: {} {unreadable}", path.display()),
+        });
         Exit::Invalid
     })?;
     match checks::levee::read(&text) {
@@ -53,9 +59,13 @@ fn start_log_by(path: &Path) -> Result<Config, Exit> {
     }
 }
 
-/// A reader such as `head` may close the pipe early, which is no failure.
-fn print_all(text: &[u8]) {
-    let _ = io::stdout().write_all(text);
+/// Prints a result. A reader such as `head` may close the pipe early, which is no failure.
+fn print_all(text: &[u8]) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("can't write to the standard output"),
+    }
 }
 
 fn failed(error: &anyhow::Error) -> Exit {

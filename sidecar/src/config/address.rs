@@ -117,7 +117,19 @@ fn read_url(s: &mut Section<'_>, field: &'static str, url: &Url, address: &mut A
     }
     match url.host() {
         Some(url::Host::Ipv6(ip)) => address.host = ip.to_string(),
-        Some(host) => address.host = host.to_string(),
+        Some(host) => {
+            address.host = host.to_string();
+            if !may_be_a_host(&address.host) {
+                // Not shown: with a mistake in the URL it may be a password.
+                s.error(
+                    field,
+                    &format!(
+                        "names a host that is neither a name nor an address; it must be {RIGHT}, and variables such as \
+                         ${{NAME}} are not replaced"
+                    ),
+                );
+            }
+        }
         None => s.error(field, &format!("names no host; it must be {RIGHT}")),
     }
     address.port = url.port().unwrap_or(6379);
@@ -137,4 +149,10 @@ fn read_url(s: &mut Section<'_>, field: &'static str, url: &Url, address: &mut A
             &format!("has a query or fragment; it must be {RIGHT}"),
         );
     }
+}
+
+/// A name, or an IPv4 address. Underscores are in names of containers.
+fn may_be_a_host(host: &str) -> bool {
+    host.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }

@@ -2,7 +2,7 @@
 //!
 //! An alias is the node that its anchor names, with the lines of the anchor: that is where it is mended.
 
-use super::mistake::Mistake;
+use super::mistake::{Mistake, line_at};
 use super::node::{Content, Entry, Node, Object, Style};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use std::borrow::Cow;
@@ -29,6 +29,11 @@ pub struct Document {
 /// # Errors
 /// The text is not YAML, has more than one document, or exceeds the limits of this module.
 pub fn parse(text: &str) -> Result<Document, Mistake> {
+    if let Some(place) = text.find('\0') {
+        // The parser would take it for the end of the text.
+        let line = line_at(text.as_bytes(), place);
+        return Err(wrong(line, "not valid YAML: a NUL character"));
+    }
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| Mistake {
@@ -278,6 +283,7 @@ mod tests {
             ("a: &a [*a]\n", 1),
             ("a:\n\tb: 1\n", 2),
             ("a: 1\n b: 2\n", 2),
+            ("a: 1\nb: 'x\0'\nc: 1\n", 2),
         ] {
             let mistake = parse(text).expect_err(text);
             assert_eq!(mistake.line, line, "{text:?}: {mistake:?}");

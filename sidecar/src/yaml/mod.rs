@@ -24,6 +24,6 @@ pub mod node;
 mod scalar;
 
 pub use document::{Document, parse};
-pub use file::read as read_file;
+pub use file::{NoText, read as read_file};
 pub use mistake::Mistake;
 pub use node::Node;
