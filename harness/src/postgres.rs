@@ -192,6 +192,13 @@ impl Postgres {
         self.execute("SELECT pg_reload_conf()")
     }
 
+    /// An error if it has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let log = self.files.path().join("log");
+        self.running_mut()?
+            .check_alive("PostgreSQL ended by itself", Output::File(&log))
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.files.path().join("log")).unwrap_or_default()
@@ -318,14 +325,20 @@ pub fn find_programs() -> Option<PathBuf> {
     folders.into_iter().find(has_them)
 }
 
+/// The user of this program.
+fn own_id() -> u32 {
+    // SAFETY: geteuid(2) takes nothing and can't fail.
+    #[allow(unsafe_code, reason = "the standard library does not have it")]
+    unsafe {
+        libc::geteuid()
+    }
+}
+
 /// The user and group that it runs as, if this program runs as root.
 fn its_user() -> Result<Option<(u32, u32)>> {
     static USER: OnceLock<Result<Option<(u32, u32)>>> = OnceLock::new();
     let user = USER.get_or_init(|| {
-        // SAFETY: geteuid(2) takes nothing and can't fail.
-        #[allow(unsafe_code, reason = "the standard library does not have it")]
-        let is_root = unsafe { libc::geteuid() } == 0;
-        if !is_root {
+        if own_id() != 0 {
             return Ok(None);
         }
         let users = fs::read_to_string("/etc/passwd").context("read the users")?;
@@ -397,14 +410,23 @@ fn template() -> Result<PathBuf> {
             })
             .collect();
         let builds = built::folder()?;
-        // The number changes with what `make_template` does.
-        let template = builds.join(format!("postgres-template-1-{}", version.trim_matches('-')));
-        if !template.is_dir() {
+        // The number changes with what `make_template` does. Only its user can read it.
+        let template = builds.join(format!(
+            "postgres-template-1-{}-of-{}",
+            version.trim_matches('-'),
+            own_id()
+        ));
+        if !is_template(&template) {
             make_template(&builds, &template)?;
         }
         Ok(template)
     });
     template.clone()
+}
+
+/// Whether it is there and is not damaged.
+fn is_template(folder: &Path) -> bool {
+    folder.join("PG_VERSION").is_file()
 }
 
 /// Makes the template under a temporary name first, so that nobody sees half of it.
@@ -430,9 +452,12 @@ fn make_template(builds: &Path, template: &Path) -> Result<()> {
     let unfinished = tempfile::tempdir_in(builds).context("make a directory among the builds")?;
     let copied = unfinished.path().join("data");
     copy_for(&data, &copied, &|_| Ok(()))?;
+    if !is_template(template) {
+        let _ = fs::remove_dir_all(template);
+    }
     // Another process may have been first: then its template is as good.
     match fs::rename(&copied, template) {
-        Err(error) if !template.is_dir() => {
+        Err(error) if !is_template(template) => {
             Err(Error::new(format!("keep {}: {error}", template.display())))
         }
         _ => Ok(()),
@@ -450,7 +475,8 @@ fn copy_for(from: &Path, to: &Path, give: &dyn Fn(&Path) -> Result<()>) -> Resul
         .create(to)
         .context("make a directory for PostgreSQL")?;
     give(to)?;
-    for entry in fs::read_dir(from).context("read the template of PostgreSQL's directory")? {
+    let entries = fs::read_dir(from).context(format!("read {}", from.display()))?;
+    for entry in entries {
         let entry = entry.context("read a directory")?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {

@@ -25,6 +25,8 @@ pub enum Signal {
     Terminate,
     /// `SIGINT`: what Ctrl-C sends.
     Interrupt,
+    /// `SIGHUP`: what a terminal that is closed sends.
+    HangUp,
     /// `SIGQUIT`: for `PostgreSQL`, end without cleaning up.
     Quit,
     /// `SIGKILL`: end at once.
@@ -40,6 +42,7 @@ impl Signal {
         match self {
             Self::Terminate => libc::SIGTERM,
             Self::Interrupt => libc::SIGINT,
+            Self::HangUp => libc::SIGHUP,
             Self::Quit => libc::SIGQUIT,
             Self::Kill => libc::SIGKILL,
             Self::Stop => libc::SIGSTOP,

@@ -1,8 +1,9 @@
 //! Where programs are that the machine has, or that set-up has installed.
 
-use std::env;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use crate::error::{Error, Result};
 
@@ -65,7 +66,11 @@ pub fn find(variable: &str, names: &[&str]) -> Option<PathBuf> {
 pub fn on_the_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+        .find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
 }
 
 /// The file that an environment variable names. `cargo xtask` sets these variables.

@@ -93,6 +93,25 @@ fn a_name_that_fits_no_scenario_is_told() {
 }
 
 #[test]
+fn a_hang_up_while_the_systems_start_leaves_nothing_and_prints_no_table() {
+    let mut demo = Demo::start(&[], &built::levee().unwrap());
+    let stdout = demo.folder.path().join("stdout");
+    let waited = levee_harness::clock::Stopwatch::start();
+    while fs::read_to_string(&stdout).unwrap().is_empty() {
+        assert!(waited.elapsed() < Duration::from_mins(1), "no output");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    demo.process.signal(Signal::HangUp);
+    let (code, said) = demo.end();
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("interrupted before the first scenario"),
+        "{said}"
+    );
+    assert!(!said.contains("with Levee     "), "{said}");
+}
+
+#[test]
 fn ctrl_c_ends_it_after_the_scenario_under_way() {
     let mut demo = Demo::start(&[], &built::levee().unwrap());
     let stdout = demo.folder.path().join("stdout");

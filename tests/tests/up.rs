@@ -466,6 +466,39 @@ async fn a_sidecar_that_ends_by_itself_ends_it_with_an_error() {
 }
 
 #[tokio::test]
+async fn a_database_that_ends_by_itself_ends_it_with_an_error() {
+    let mut up = Up::start_with(&free_ports_and(&[]), |command| {
+        command.env("LEVEE_BIN", built::levee().unwrap());
+    });
+    up.address("sidecar   http://").await;
+    let children = up.process.children();
+    let named = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    let database = children.iter().find(|id| named(id).trim() == "postgres");
+    let kill = format!("kill -KILL {}", database.expect("PostgreSQL"));
+    let killed = Command::new("sh").args(["-c", &kill]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(up.wait(), 1);
+    let error = up.output("stderr");
+    assert!(error.contains("PostgreSQL ended by itself"), "{error}");
+    assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_full_disk_ends_it_with_an_error() {
+    let mut up = Up::start_with(&free_ports_and(&[]), |command| {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full");
+        command.stdout(full.unwrap());
+    });
+    assert_eq!(up.wait(), 1);
+    let error = up.output("stderr");
+    assert!(
+        error.contains("can't write to the standard output"),
+        "{error}"
+    );
+    assert_eq!(up.left_behind(), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
 async fn ctrl_c_while_the_sidecar_is_not_ready_ends_it_at_once_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let hanging = folder.path().join("levee");

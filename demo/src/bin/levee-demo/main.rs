@@ -8,6 +8,7 @@
 
 mod verdict;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,14 +18,14 @@ use levee_demo::scenarios::{self, Report, Scenario};
 use levee_demo::stack::{Parts, Stack};
 use levee_harness::clock::Stopwatch;
 use levee_harness::envoy::Start;
-use levee_harness::error::{Error, Result};
+use levee_harness::error::{Context, Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use verdict::{Played, table};
 
 /// Plays five outages on two whole systems, one without Levee and one with it, and prints what clients and metrics show.
 ///
 /// Levee's times are shortened. Everything listens on free ports of 127.0.0.1 and ends with the command. The exit code is 1
-/// if Levee does not keep a promise, or if an outage does no harm without Levee.
+/// if Levee does not keep a promise, if an outage does no harm without Levee, or if it was interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask demo", bin_name = "cargo xtask demo", version)]
 struct Args {
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -65,22 +66,27 @@ fn main() -> ExitCode {
 async fn wait_for_interrupt() {
     let interrupt = signal(SignalKind::interrupt());
     let terminate = signal(SignalKind::terminate());
-    if let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) {
+    let hang_up = signal(SignalKind::hangup());
+    if let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up)) = (interrupt, terminate, hang_up)
+    {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
         }
         INTERRUPTED.store(true, Ordering::SeqCst);
-        eprintln!("ending after the current scenario ...");
+        // After a hang-up there is no terminal.
+        let _ = writeln!(io::stderr(), "ending after the current step ...");
     }
 }
 
 /// Plays them one after the other, each in both systems at once. Returns false if one did not show what it should.
 fn play(scenarios: &[Scenario]) -> Result<bool> {
-    println!(
-        "Starting two systems of Envoy, four services, Redis and PostgreSQL: one without Levee, one with it ..."
-    );
+    print(
+        "Starting two systems of Envoy, four services, Redis and PostgreSQL: one without Levee, one with it ...\n",
+    )?;
     let start = |parts| {
+        not_interrupted()?;
         let directly = Start {
             by_func_e: false,
             ..Start::default()
@@ -89,12 +95,16 @@ fn play(scenarios: &[Scenario]) -> Result<bool> {
     };
     let mut with = start(Parts::ALL)?;
     let mut without = start(Parts::NONE)?;
+    not_interrupted()?;
     let mut played = Vec::new();
     for (number, scenario) in (1..).zip(scenarios) {
         if INTERRUPTED.load(Ordering::SeqCst) {
             break;
         }
-        println!("\n{number}. {}: {}", scenario.name, scenario.about);
+        print(&format!(
+            "\n{number}. {}: {}\n",
+            scenario.name, scenario.about
+        ))?;
         let took = Stopwatch::start();
         let (without, with) = thread::scope(|scope| {
             let without = scope.spawn(|| (scenario.play)(&mut without));
@@ -111,22 +121,41 @@ fn play(scenarios: &[Scenario]) -> Result<bool> {
             without: shown("without Levee", without),
             with: shown("with Levee", with),
         };
-        print!("{result}");
-        println!("   played in {:.1} s", took.elapsed().as_secs_f64());
+        print(&format!(
+            "{result}   played in {:.1} s\n",
+            took.elapsed().as_secs_f64()
+        ))?;
         played.push(result);
         if broke_off {
             // It may have left a fault behind, which the next one would be blamed for.
             break;
         }
     }
-    print!("\n{}", table(&played));
-    Ok(played.len() == scenarios.len() && played.iter().all(Played::is_as_it_should_be))
+    print(&format!("\n{}", table(&played)))?;
+    let is_whole = !INTERRUPTED.load(Ordering::SeqCst) && played.len() == scenarios.len();
+    Ok(is_whole && played.iter().all(Played::is_as_it_should_be))
+}
+
+fn not_interrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        return Err(Error::new("interrupted before the first scenario"));
+    }
+    Ok(())
+}
+
+/// Without a reader the demonstration ends.
+fn print(text: &str) -> Result<()> {
+    let mut output = io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .context("can't write to the standard output")
 }
 
 /// A scenario that broke off has an empty report.
 fn shown(system: &str, report: Result<Report>) -> Report {
     report.unwrap_or_else(|error| {
-        eprintln!("error: {system}: {error}");
+        let _ = writeln!(io::stderr(), "error: {system}: {error}");
         Report::default()
     })
 }

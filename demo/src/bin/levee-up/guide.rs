@@ -77,10 +77,7 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
         let _ = writeln!(
             text,
             "\nThe sidecar is up.\n\n  sidecar   http://{admin}/metrics\n  status    {} status --admin http://{admin}\n  log       {}",
-            plan.levee
-                .as_deref()
-                .unwrap_or(Path::new("levee"))
-                .display(),
+            quoted(plan.levee.as_deref().unwrap_or(Path::new("levee"))),
             log.display()
         );
     }
@@ -134,6 +131,16 @@ fn on_the_path(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// As a word of a shell's command.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+    if text.bytes().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// psql by its name, or by its path beside the server's programs.
 fn psql() -> PathBuf {
     let name = PathBuf::from("psql");
@@ -159,7 +166,7 @@ pub fn database(
         return text;
     };
     let (address, admin) = (gateway.address(), sidecar.admin());
-    let psql = format!("{} {}", psql().display(), database.url_of("postgres"));
+    let psql = format!("{} {}", quoted(&psql()), database.url_of("postgres"));
     let json = "-H 'content-type: application/json'";
     let _ = writeln!(
         text,
@@ -187,4 +194,21 @@ pub fn database(
          Five outages, each without Levee and with it:\n  cargo xtask demo"
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+    use std::path::Path;
+
+    #[test]
+    fn a_path_is_quoted_if_the_shell_would_split_it() {
+        for (path, wanted) in [
+            ("/usr/bin/levee", "/usr/bin/levee"),
+            ("/tmp/my dir/levee", "'/tmp/my dir/levee'"),
+            ("/tmp/it's/levee", r"'/tmp/it'\''s/levee'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), wanted);
+        }
+    }
 }

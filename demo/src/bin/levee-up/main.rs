@@ -15,6 +15,7 @@ mod ports;
 mod redis;
 mod sidecar;
 
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ async fn main() -> ExitCode {
     match run(&Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // Nobody may read it.
+            let _ = writeln!(io::stderr(), "error: {failure}");
             failure.exit_code()
         }
     }
@@ -63,7 +65,7 @@ async fn serve(args: &Args) -> Result<(), Failure> {
     check_free(args.listen, "the gateway", "--listen")?;
     check_free(args.admin, "Envoy's admin interface", "--admin")?;
     let log_folder = args.log_folder()?;
-    let database = match &plan.database {
+    let mut database = match &plan.database {
         Ok(()) => Some(start_database().await?),
         Err(_) => None,
     };
@@ -79,18 +81,35 @@ async fn serve(args: &Args) -> Result<(), Failure> {
         .as_ref()
         .map_or_else(|| args.upstreams.clone(), Demo::upstreams);
     let mut gateway = gateway::start(args, &services, log_folder).await?;
-    print!("{}", guide::text(&gateway, &services, demo.is_some()));
-    print!("{}", guide::redis(&plan, sidecar.as_ref()));
+    let mut text = guide::text(&gateway, &services, demo.is_some());
+    text += &guide::redis(&plan, sidecar.as_ref());
     if with_demo {
-        let text = guide::database(&plan, &gateway, sidecar.as_ref(), database.as_ref());
-        print!("{text}");
+        text += &guide::database(&plan, &gateway, sidecar.as_ref(), database.as_ref());
     }
+    print(&text)?;
     loop {
         gateway.check_alive().map_err(Failure::other)?;
         if let Some(sidecar) = &mut sidecar {
             sidecar.check_alive().await?;
         }
+        if let Some(database) = &mut database {
+            database.check_alive().map_err(Failure::other)?;
+        }
         tokio::time::sleep(CHECK_EVERY).await;
+    }
+}
+
+/// A reader such as `head` may leave early; the gateway goes on.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Other(format!(
+            "can't write to the standard output: {error}"
+        ))),
+        _ => Ok(()),
     }
 }
 
