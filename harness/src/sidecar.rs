@@ -36,6 +36,8 @@ pub struct Start {
     pub program: Option<PathBuf>,
     /// The folder of `levee.log`; otherwise a temporary one.
     pub log_folder: Option<PathBuf>,
+    /// Further arguments, such as `--take-over`.
+    pub arguments: Vec<String>,
 }
 
 /// From its start until it is ready.
@@ -291,6 +293,7 @@ impl Starting {
             .add_variables(&mut command)
             .args(["run", "--config"])
             .arg(&file)
+            .args(&start.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).context(format!("make {}", log.display()))?);

@@ -37,6 +37,10 @@ impl Acceptor {
         self.listener.local_addr()
     }
 
+    pub fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+
     /// The next client. Dropping the future loses none.
     pub async fn accept(&mut self) -> TcpStream {
         loop {

@@ -21,7 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run until SIGTERM or Ctrl-C
-    Run(ConfigFile),
+    Run(Run),
     /// Report all mistakes in the configuration, and in Envoy's if given, each with its line
     #[command(
         after_help = "Exit codes: 0 valid, also with warnings; 1 a file or the database can't be read, or warnings with --strict; 2 errors.\nEach line is FILE:LINE: path: message; errors come first, and warnings say that they are warnings."
@@ -51,6 +51,15 @@ pub struct ConfigFile {
     /// The configuration
     #[arg(long, default_value = "levee.yaml")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Listen beside a running instance of the same user, which is to be stopped (SIGTERM) once this one is ready
+    #[arg(long)]
+    pub take_over: bool,
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 #[derive(Debug, Args)]

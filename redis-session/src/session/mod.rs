@@ -98,6 +98,8 @@ pub struct Session {
     /// Levee's reply to the command scanned last, for when all before it are answered.
     own_reply: Option<Vec<u8>>,
     ending: Ending,
+    /// The process stops: commands that block are not waited for.
+    stopping: bool,
     /// When bytes last moved.
     active: Instant,
 }
@@ -116,6 +118,7 @@ impl Session {
             link: Link::default(),
             own_reply: None,
             ending: Ending::No,
+            stopping: false,
             active: now,
         }
     }
@@ -158,8 +161,9 @@ impl Session {
         });
     }
 
-    /// The process stops: what is in flight is answered, nothing more is accepted.
+    /// The process stops: what is in flight is answered, nothing more is accepted. Commands that block end at once.
     pub fn stop(&mut self) {
+        self.stopping = true;
         self.end(Ending::AfterReplies);
     }
 
@@ -184,7 +188,8 @@ impl Session {
         match self.ending {
             Ending::No => false,
             Ending::AfterReplies => {
-                self.queue.is_empty() && self.own_reply.is_none() && has_taken_all
+                let owes_nothing = self.queue.is_empty() && self.own_reply.is_none();
+                (owes_nothing || (self.hangs_up() && !self.keeps_connection())) && has_taken_all
             }
             Ending::Now => has_taken_all,
         }
@@ -230,6 +235,12 @@ impl Session {
     /// Whether to read from the upstream.
     pub fn wants_upstream(&self) -> bool {
         self.keeps_connection() && !self.replies_are_full()
+    }
+
+    /// Whether to send the upstream nothing more, not even what is there, and to say so. It then closes the connection, after
+    /// all replies that it has given: nothing that was popped for the client is lost.
+    pub fn hangs_up(&self) -> bool {
+        self.stopping && self.queue.front().is_some_and(Entry::blocks)
     }
 
     /// Where the upstream's bytes go. Then call [`upstream_sent`](Self::upstream_sent).
@@ -294,6 +305,11 @@ impl Session {
 
     /// The connection to the upstream has ended.
     pub fn lost(&mut self, why: &str, now: Instant) {
+        if self.hangs_up() {
+            self.disconnect();
+            self.end(Ending::Now);
+            return;
+        }
         self.on_lost(why, now);
         self.parse(now);
     }

@@ -86,3 +86,37 @@ fn at_a_stop_a_command_beside_a_subscription_is_answered() {
     assert_eq!(play.upstream(":1\r\n").said(), ":1\r\n");
     assert!(play.session.is_over());
 }
+
+#[test]
+fn a_stop_does_not_wait_for_a_command_that_blocks() {
+    let mut play = Play::new();
+    play.client(&["INCR a", "BLPOP q 0"]).connect();
+    play.sent();
+    play.session.stop();
+    assert!(!play.session.hangs_up(), "the reply before it is owed");
+    assert_eq!(play.upstream(":1\r\n").said(), ":1\r\n");
+    assert!(play.session.hangs_up() && !play.session.is_over());
+    play.lost();
+    assert_eq!(play.said(), "", "as if Redis had ended");
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn what_was_popped_before_a_stop_is_delivered() {
+    let mut play = Play::new();
+    play.client(&["BLPOP q 0"]).connect();
+    play.sent();
+    play.session.stop();
+    assert!(play.session.hangs_up());
+    let popped = "*2\r\n$1\r\nq\r\n$1\r\nx\r\n";
+    assert_eq!(play.upstream(popped).said(), popped);
+    assert!(play.session.is_over());
+}
+
+#[test]
+fn a_command_that_would_block_is_not_sent_any_more_at_a_stop() {
+    let mut play = Play::new();
+    play.client(&["BLPOP q 0"]);
+    play.session.stop();
+    assert!(play.session.is_over());
+}

@@ -22,6 +22,9 @@ const CHUNK: usize = 16 * 1024;
 /// How long a client may take to close after we have.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// At a stop, a connection is served until it is this old: many clients connect for one command only.
+const YOUNGEST: Duration = Duration::from_millis(250);
+
 type Dialing = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 
 enum Link {
@@ -48,13 +51,18 @@ pub async fn serve(
     let mut timer = Box::pin(tokio::time::sleep_until(
         clock.timer(wire.session.wake_at()),
     ));
+    let grown_up = tokio::time::sleep(YOUNGEST);
+    let mut stop_now = std::pin::pin!(async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        grown_up.await;
+    });
     let mut stopping = false;
     let ended = loop {
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
+            () = stop_now.as_mut(), if !stopping => {
                 stopping = true;
-                wire.session.stop();
+                wire.stop().await;
             }
             ended = poll_fn(|cx| wire.poll(cx, timer.as_mut())) => break ended,
         }
@@ -112,6 +120,18 @@ impl Wire {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// What the client has sent before is answered.
+    async fn stop(&mut self) {
+        poll_fn(|cx| {
+            let now = self.clock.now();
+            // The session's limits end it. An error is met again.
+            while matches!(self.read_client(cx, now), Ok(true)) {}
+            Poll::Ready(())
+        })
+        .await;
+        self.session.stop();
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
@@ -198,7 +218,11 @@ fn exchange(
     now: Instant,
 ) -> io::Result<bool> {
     let mut moved = false;
-    while !session.to_upstream().is_empty() {
+    if session.hangs_up() {
+        // Redis then closes, after its last reply. Whether this fails, the read says.
+        let _ = Pin::new(&mut *stream).poll_shutdown(cx);
+    }
+    while !session.hangs_up() && !session.to_upstream().is_empty() {
         match Pin::new(&mut *stream).poll_write(cx, session.to_upstream()) {
             // Where writing fails, the read decides: the reply may still say why.
             Poll::Pending | Poll::Ready(Err(_)) => break,
@@ -209,7 +233,9 @@ fn exchange(
         }
     }
     // Also when nothing was written this time: TLS may still hold what was written before.
-    if let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx) {
+    if !session.hangs_up()
+        && let Poll::Ready(Err(error)) = Pin::new(&mut *stream).poll_flush(cx)
+    {
         return Err(error);
     }
     if session.wants_upstream() {

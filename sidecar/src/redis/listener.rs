@@ -1,6 +1,7 @@
 //! Accepting clients.
 
 use super::connection::serve;
+use super::hand_over;
 use super::upstream::Upstream;
 use crate::accept::Acceptor;
 use crate::clock::Clock;
@@ -19,6 +20,9 @@ pub const MOST_REFUSED: usize = 16;
 /// How long a refused client may take to close.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// How long a handshake may take that has begun before a listener is closed.
+const HANDSHAKE: Duration = Duration::from_millis(10);
+
 /// A listener with what its connections share.
 #[derive(Debug)]
 pub struct Proxy {
@@ -31,39 +35,65 @@ pub struct Proxy {
     pub clock: Clock,
 }
 
+/// The clients of a listener.
+struct Clients {
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+}
+
+impl Clients {
+    fn new(most: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most)),
+            refusals: Arc::new(Semaphore::new(MOST_REFUSED)),
+            tasks: JoinSet::new(),
+        }
+    }
+}
+
 impl Proxy {
-    /// Accepts clients until `stop`, then waits until all have their replies. The caller bounds that.
+    /// Accepts clients until `stop`, then waits until all have their replies, also those that the kernel has accepted before
+    /// the listener is closed. The caller bounds that.
     pub async fn run(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
         let part = format!("redis/{}", self.settings.name);
         let mut acceptor = Acceptor::new(listener, part, self.clock);
-        let places = Arc::new(Semaphore::new(self.connections));
-        let refusals = Arc::new(Semaphore::new(MOST_REFUSED));
-        let mut clients = JoinSet::new();
+        let mut clients = Clients::new(self.connections);
         loop {
             let client = tokio::select! {
                 client = acceptor.accept() => client,
                 _ = stop.wait_for(|stop| *stop) => break,
-                Some(_) = clients.join_next(), if !clients.is_empty() => continue,
+                Some(_) = clients.tasks.join_next(), if !clients.tasks.is_empty() => continue,
             };
-            let stop = stop.clone();
-            if let Ok(place) = places.clone().try_acquire_owned() {
-                let proxy = self.clone();
-                clients.spawn(async move {
-                    proxy.serve(client, stop).await;
-                    drop(place);
-                });
-                continue;
-            }
-            self.gate.counts.refused_limit.inc();
-            if let Ok(place) = refusals.clone().try_acquire_owned() {
-                clients.spawn(async move {
-                    refuse(client).await;
-                    drop(place);
-                });
-            }
+            self.clone().take_in(client, &mut clients, &stop);
         }
-        drop(acceptor);
-        while clients.join_next().await.is_some() {}
+        for client in close(acceptor.into_listener()).await {
+            self.clone().take_in(client, &mut clients, &stop);
+        }
+        while clients.tasks.join_next().await.is_some() {}
+    }
+
+    fn take_in(
+        self: Arc<Self>,
+        client: TcpStream,
+        clients: &mut Clients,
+        stop: &watch::Receiver<bool>,
+    ) {
+        let stop = stop.clone();
+        if let Ok(place) = clients.places.clone().try_acquire_owned() {
+            clients.tasks.spawn(async move {
+                self.serve(client, stop).await;
+                drop(place);
+            });
+            return;
+        }
+        self.gate.counts.refused_limit.inc();
+        if let Ok(place) = clients.refusals.clone().try_acquire_owned() {
+            clients.tasks.spawn(async move {
+                refuse(client).await;
+                drop(place);
+            });
+        }
     }
 
     async fn serve(&self, client: TcpStream, stop: watch::Receiver<bool>) {
@@ -75,6 +105,23 @@ impl Proxy {
         serve(client, session, self.upstream.clone(), self.clock, stop).await;
         counts.connections.dec();
     }
+}
+
+/// Closes a listener. Returns the connections that it still had: the kernel would reset them.
+async fn close(listener: TcpListener) -> Vec<TcpStream> {
+    if hand_over::steer_to_successor(&listener).is_ok() {
+        tokio::time::sleep(HANDSHAKE).await;
+    }
+    let mut last = Vec::new();
+    let Ok(listener) = listener.into_std() else {
+        return last;
+    };
+    while let Ok((client, _)) = listener.accept() {
+        if client.set_nonblocking(true).is_ok() {
+            last.extend(TcpStream::from_std(client));
+        }
+    }
+    last
 }
 
 /// Says to a client that there is no place for it, in the words of Redis.

@@ -6,10 +6,12 @@
 //! | [`connection`] | a session with its sockets |
 //! | [`listener`] | accepting clients, and how many |
 //! | [`health`] | asking Redis whether it answers while the breaker is not closed |
+//! | [`hand_over`] | which of two processes at one address gets new connections |
 //! | [`metrics`] | what is counted |
 //! | [`memory`] | what a breaker and a budget know, kept for the next process |
 
 pub mod connection;
+pub mod hand_over;
 pub mod health;
 pub mod listener;
 pub mod memory;

@@ -1,4 +1,16 @@
 //! Runs the sidecar: builds its parts, listens, serves, and stops in order.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`listening`] | sockets that listen: inherited, bound, or beside those of an older instance |
+//! | `signals` | signals to the process |
+//! | `systemd` | what systemd is told |
+
+pub mod listening;
+mod signals;
+mod systemd;
+
+pub use listening::{ListenError, Start};
 
 use crate::accept::Acceptor;
 use crate::admin::{self, Admin, RedisListener, page};
@@ -14,34 +26,29 @@ use crate::readiness::{PROBE_WITHIN, Readiness};
 use crate::redis::health;
 use crate::redis::memory::Store;
 use anyhow::Result;
+use listening::Sockets;
 use prometheus::Registry;
+use signals::Signals;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use systemd::Systemd;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-#[derive(Debug, thiserror::Error)]
-#[error("{part} can't listen on {address}")]
-pub struct ListenError {
-    pub part: String,
-    pub address: SocketAddr,
-    pub source: io::Error,
-}
 
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// A part could not be started.
-pub async fn run(mut config: Config) -> Result<()> {
+pub async fn run(mut config: Config, start: Start) -> Result<()> {
     descriptors::fit(&mut config)?;
     let mut signals = Signals::new()?;
     let clock = Clock::start();
     let registry = Registry::new();
-    let mut running = Running::new(clock, Readiness::register(&registry)?);
+    let systemd = Systemd::from_environment();
+    let mut running = Running::new(clock, Readiness::register(&registry)?, Sockets::new(start));
 
     page::register_build_info(&registry)?;
     logging::register_metrics(&registry)?;
@@ -55,7 +62,7 @@ pub async fn run(mut config: Config) -> Result<()> {
         .map(|config| envoy::build(config, &registry, clock))
         .transpose()?;
 
-    let admin_listener = listen("admin", config.admin).await?;
+    let admin_listener = running.sockets.listen("admin", config.admin)?;
     let redis = running.serve_redis(redis).await?;
     if let Some(part) = &database {
         running.start_database(part);
@@ -78,38 +85,22 @@ pub async fn run(mut config: Config) -> Result<()> {
     running.serve_admin(admin_listener, admin)?;
     // The first probes, so that `/readyz` says from the start what is so.
     let _ = tokio::time::timeout(PROBE_WITHIN, running.readiness.known()).await;
+    running.sockets.close_unused();
+    running.background.spawn(systemd.clone().watchdog());
+    systemd.ready();
     log::info!("ready");
 
-    signals.wait().await;
+    signals.stop().await;
+    systemd.stopping();
     running.stop(config.stop_within).await;
     Ok(())
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// The tasks of all parts.
 struct Running {
     clock: Clock,
     readiness: Readiness,
+    sockets: Sockets,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
     /// Finish the work in flight after a stop.
@@ -119,11 +110,12 @@ struct Running {
 }
 
 impl Running {
-    fn new(clock: Clock, readiness: Readiness) -> Self {
+    fn new(clock: Clock, readiness: Readiness, sockets: Sockets) -> Self {
         let (stop, stopped) = watch::channel(false);
         Self {
             clock,
             readiness,
+            sockets,
             stop,
             stopped,
             draining: JoinSet::new(),
@@ -154,7 +146,7 @@ impl Running {
             health_every,
         } = upstream;
         let part = format!("redis/{name}");
-        let listener = listen(&part, address).await?;
+        let listener = self.sockets.listen(&name, address)?;
         let address = listener.local_addr()?;
         let (gate, clock) = (proxy.gate.clone(), self.clock);
         if let Some(store) = store {
@@ -211,14 +203,4 @@ impl Running {
         }
         log::info!("stopped");
     }
-}
-
-async fn listen(part: &str, address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ListenError {
-            part: part.to_owned(),
-            address,
-            source,
-        })
 }

@@ -1,0 +1,67 @@
+//! What systemd is told about the state of the process (`sd_notify(3)`). Without `NOTIFY_SOCKET` it is told nothing.
+
+use std::env;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct Systemd {
+    socket: Option<Arc<(UnixDatagram, SocketAddr)>>,
+}
+
+impl Systemd {
+    pub fn from_environment() -> Self {
+        let connect = || {
+            let path = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty())?;
+            let address = match path.as_bytes().strip_prefix(b"@") {
+                Some(name) => SocketAddr::from_abstract_name(name),
+                None => SocketAddr::from_pathname(&path),
+            };
+            let socket = UnixDatagram::unbound();
+            match (socket, address) {
+                (Ok(socket), Ok(address)) => Some(Arc::new((socket, address))),
+                (Err(error), _) | (_, Err(error)) => {
+                    log::warn!("NOTIFY_SOCKET can't be used: {error}");
+                    None
+                }
+            }
+        };
+        Self { socket: connect() }
+    }
+
+    pub fn ready(&self) {
+        let pid = std::process::id();
+        self.send(&format!("READY=1\nMAINPID={pid}\nSTATUS=ready"));
+    }
+
+    pub fn stopping(&self) {
+        self.send("STOPPING=1\nSTATUS=waiting for work in flight");
+    }
+
+    /// Says forever, twice in each `WATCHDOG_USEC`, that tasks of this process still run.
+    pub async fn watchdog(self) {
+        let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+        let is_for_us =
+            number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let within = number("WATCHDOG_USEC").filter(|within| is_for_us && *within > 1);
+        let Some(within) = within else { return };
+        let mut ticks = tokio::time::interval(Duration::from_micros(within / 2));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.send("WATCHDOG=1");
+        }
+    }
+
+    fn send(&self, state: &str) {
+        if let Some(target) = &self.socket {
+            let (socket, address) = &**target;
+            if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
+                log::debug!("systemd could not be notified: {error}");
+            }
+        }
+    }
+}
