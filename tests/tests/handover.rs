@@ -103,13 +103,13 @@ fn clients_see_no_refused_connection_while_another_process_takes_over() {
     }
     let progress = |by: u64| {
         let wanted = [&short, &long].map(|seen| seen.commands.load(Ordering::SeqCst) + by);
-        let waited = Stopwatch::start();
+        let clock = Stopwatch::start();
         while [&short, &long]
             .iter()
             .zip(wanted)
             .any(|(seen, wanted)| seen.commands.load(Ordering::SeqCst) < wanted)
         {
-            assert!(waited.elapsed() < GENEROUS, "the clients got no further");
+            assert!(clock.elapsed() < GENEROUS, "the clients got no further");
             thread::sleep(Duration::from_millis(5));
         }
     };

@@ -30,7 +30,7 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
         PartState::Ready => "ready",
         PartState::Down(_) => "down",
     };
-    let states: BTreeMap<&String, &str> = parts
+    let parts_shown: BTreeMap<&String, &str> = parts
         .states
         .iter()
         .map(|(name, state)| (name, shown(state)))
@@ -48,7 +48,7 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = json!({"ready": is_ready, "parts": states, "problems": problems});
+    let body = json!({"ready": is_ready, "parts": parts_shown, "problems": problems});
     (status, Json(body)).into_response()
 }
 

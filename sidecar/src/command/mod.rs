@@ -37,7 +37,9 @@ fn start_log_by(path: &Path) -> Result<Config, Exit> {
     let text = yaml::read_file(path).map_err(|error| {
         logging::print(match error {
             NoText::Wrong(mistake) => Finding::of_text(mistake, Severity::Error).show(path),
-            unreadable => format!("error: {} {unreadable}", path.display()),
+            unreadable @ NoText::Unreadable(_) => {
+                format!("error: {} {unreadable}", path.display())
+            }
         });
         Exit::Invalid
     })?;

@@ -112,6 +112,7 @@ impl Sidecar {
         let start = Start {
             program: Some(levee),
             log_folder,
+            ..Start::default()
         };
         let process = sidecar::Sidecar::start_in_task(&config, &start)
             .await
