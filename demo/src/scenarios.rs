@@ -27,8 +27,8 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 /// How long Redis is away when it restarts.
 const OUTAGE: Duration = Duration::from_millis(400);
 
-/// How soon a cleanup that begins each second must have done its work. A thousand rows are twenty batches; with its rests
-/// each may take 0.7 s before this is too short.
+/// How soon a cleanup that begins each second must have done its work. A thousand rows are about ten batches; with its rests
+/// each may take 1 s before this is too short.
 const CLEANED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Rows that the cleanups have to remove or end, and those that they have to leave alone.

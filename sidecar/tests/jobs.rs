@@ -3,11 +3,13 @@
 
 use levee::clock::Clock;
 use levee::jobs::metrics::{JobFamilies, JobMetrics};
-use levee::jobs::pace::PaceSettings;
+use levee::jobs::others::{Look, Sessions};
+use levee::jobs::pace::{PaceSettings, Rest};
 use levee::jobs::report::{Outcome, Report};
 use levee::jobs::runner::Runner;
 use levee::jobs::settings::JobSettings;
 use levee::jobs::{Backlog, Batch, Error, ErrorKind, Job, Preview, Run};
+use levee_policy::ratio::Ratio;
 use prometheus::Registry;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -22,6 +24,7 @@ struct Script {
     claims: Arc<Mutex<VecDeque<ErrorKind>>>,
     batches: Arc<Mutex<VecDeque<Result<u64, ErrorKind>>>>,
     lags: Arc<Mutex<VecDeque<Duration>>>,
+    looks: Arc<Mutex<VecDeque<Sessions>>>,
     asked: Arc<Mutex<Vec<u32>>>,
 }
 
@@ -57,6 +60,7 @@ impl Run for Script {
         Ok(Batch {
             rows,
             left: Vec::new(),
+            work: None,
             is_last,
         })
     }
@@ -79,6 +83,14 @@ impl Run for Script {
 
     async fn end(self) {}
 
+    async fn look(&mut self) -> Option<Look> {
+        let sessions = next(&self.looks)?;
+        Some(Look {
+            sessions,
+            transactions: 0,
+        })
+    }
+
     async fn lag(&mut self) -> Option<Duration> {
         next(&self.lags)
     }
@@ -89,7 +101,7 @@ const SETTINGS: JobSettings = JobSettings {
     pace: PaceSettings {
         batch: 100,
         aim: Duration::from_mins(1),
-        pause: Duration::ZERO,
+        rest: Rest::Never,
         max_lag: Duration::from_secs(10),
     },
     max_rows: 1_000_000,
@@ -176,7 +188,10 @@ async fn a_claim_that_is_still_held_after_a_lost_connection_is_our_own() {
         script.batches.lock().unwrap().extend(batches);
         let pause = Duration::from_millis(50);
         let pace = PaceSettings {
-            pause,
+            rest: Rest::Beside {
+                pause,
+                share: Ratio::ONE,
+            },
             ..SETTINGS.pace
         };
         let ((), report) = tokio::join!(
@@ -234,6 +249,41 @@ async fn a_run_waits_for_lagging_replicas() {
     assert_eq!(report.rows, 1);
     assert!(report.took >= Duration::from_secs(1), "{:?}", report.took);
     assert!(script.lags.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn batches_grow_while_nobody_else_is_there() {
+    for (sessions, largest) in [
+        (Some(Sessions::Still), 6400),
+        (Some(Sessions::Active), 500),
+        (None, 500),
+    ] {
+        let script = Script::default();
+        script.looks.lock().unwrap().extend(sessions);
+        let full = [100, 200, 400, 800, 1600, 3200].map(Ok);
+        script.batches.lock().unwrap().extend(full);
+        let rest = Rest::Beside {
+            pause: Duration::ZERO,
+            share: Ratio::percent(50),
+        };
+        let pace = PaceSettings {
+            batch: 10_000,
+            rest,
+            ..SETTINGS.pace
+        };
+        run(&script, JobSettings { pace, ..SETTINGS }).await;
+        let asked = script.asked.lock().unwrap().clone();
+        assert_eq!(asked[0], 100, "{asked:?}");
+        let found = asked.iter().max().copied().unwrap_or_default();
+        assert!(
+            if largest > 500 {
+                found == largest
+            } else {
+                found < largest
+            },
+            "{sessions:?}: {asked:?}"
+        );
+    }
 }
 
 #[tokio::test]

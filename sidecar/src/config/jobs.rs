@@ -4,14 +4,18 @@ use crate::database::identifier::Identifier;
 use crate::database::preset::{PRESETS, Preset};
 use crate::database::reading::{Reading, Unit, Zone};
 use crate::database::spec::{Action, Assignment, Condition, Spec, Value};
-use crate::jobs::pace::PaceSettings;
+use crate::jobs::pace::{PaceSettings, Rest};
 use crate::jobs::settings::JobSettings;
 use levee_config::LONGEST;
 use levee_config::reader::Section;
+use levee_policy::ratio::Ratio;
 use std::time::Duration;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// The share of time in which a batch runs while others use the database.
+const SHARE: Ratio = Ratio::percent(2);
+
 const YEAR: Duration = Duration::from_hours(24 * 365);
 
 /// The longest ago that a condition may name: further back there is no data to clean up.
@@ -71,18 +75,7 @@ fn read_job(s: &mut Section<'_>) -> Job {
             s.duration("every", SECOND..=YEAR)
                 .unwrap_or(Duration::from_hours(1)),
         ),
-        pace: PaceSettings {
-            batch: s.integer("batch", 1..=1_000_000).unwrap_or(50),
-            aim: s
-                .duration("batch_aim", MILLISECOND..=LONGEST)
-                .unwrap_or(250 * MILLISECOND),
-            pause: s
-                .duration("pause", Duration::ZERO..=LONGEST)
-                .unwrap_or(50 * MILLISECOND),
-            max_lag: s
-                .duration("max_lag", Duration::ZERO..=LONGEST)
-                .unwrap_or(10 * SECOND),
-        },
+        pace: read_pace(s),
         max_rows: s
             .integer("max_rows", 1..=u32::MAX)
             .map_or(10_000_000, u64::from),
@@ -99,6 +92,31 @@ fn read_job(s: &mut Section<'_>) -> Job {
         preset,
         spec,
         settings,
+    }
+}
+
+fn read_pace(s: &mut Section<'_>) -> PaceSettings {
+    let pause = s.duration("pause", Duration::ZERO..=LONGEST);
+    let share = s.ratio("share").unwrap_or(SHARE);
+    if share == Ratio::ZERO {
+        s.error("share", "must be more than 0; 0.02 is a share of 2 %");
+    }
+    let rest = match pause {
+        Some(Duration::ZERO) => Rest::Never,
+        pause => Rest::Beside {
+            pause: pause.unwrap_or_default(),
+            share,
+        },
+    };
+    PaceSettings {
+        batch: s.integer("batch", 1..=1_000_000).unwrap_or(10_000),
+        aim: s
+            .duration("batch_aim", MILLISECOND..=LONGEST)
+            .unwrap_or(250 * MILLISECOND),
+        rest,
+        max_lag: s
+            .duration("max_lag", Duration::ZERO..=LONGEST)
+            .unwrap_or(10 * SECOND),
     }
 }
 

@@ -7,6 +7,7 @@ use super::doubt;
 use super::error::Error;
 use super::fit::{Misfit, misfit};
 use super::identifier::Identifier;
+use super::load;
 use super::preset::Preset;
 use super::query::{Values, bound, number, unexpected};
 use super::reading::Moment;
@@ -14,6 +15,7 @@ use super::spec::{Condition, Spec};
 use super::sql::{Begin, End, Statement, Which};
 use super::table::{self, Table};
 use super::walk::{Found, Walk};
+use crate::jobs::others::Look;
 use crate::jobs::{self, Backlog, Batch, ErrorKind, Job, Left, Preview, Run, Sample};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
@@ -186,10 +188,13 @@ impl Run for CleanupRun {
             match found {
                 Ok(found) => {
                     let is_last = self.walk.found(size, most, &found);
-                    let Found { rows, left, .. } = found;
+                    let Found {
+                        rows, left, work, ..
+                    } = found;
                     return Ok(Batch {
                         rows,
                         left,
+                        work,
                         is_last,
                     });
                 }
@@ -227,6 +232,10 @@ impl Run for CleanupRun {
     async fn end(self) {
         // The server holds the claim until it has seen the connection close.
         let _ = self.database.bounded(self.connection.close()).await;
+    }
+
+    async fn look(&mut self) -> Option<Look> {
+        load::look(&self.database, &mut self.connection).await
     }
 
     async fn lag(&mut self) -> Option<Duration> {
@@ -288,6 +297,7 @@ impl CleanupRun {
                 rows: 0,
                 found: 1,
                 last,
+                work: None,
                 left: keys
                     .into_iter()
                     .map(|key| Left {
@@ -340,8 +350,8 @@ impl CleanupRun {
 
 /// The answer to a batch.
 fn read_found(row: &PgRow) -> Result<Found, Error> {
-    let read = || Ok((row.try_get(2)?, row.try_get(3)?));
-    let (last, kept): (Option<String>, Option<Vec<String>>) =
+    let read = || Ok((row.try_get(2)?, row.try_get(3)?, row.try_get(4)?));
+    let (last, kept, seconds): (Option<String>, Option<Vec<String>>, Option<f64>) =
         read().map_err(|error| unexpected(&error))?;
     let left = kept.unwrap_or_default().into_iter().map(|key| Left {
         key,
@@ -350,6 +360,7 @@ fn read_found(row: &PgRow) -> Result<Found, Error> {
     Ok(Found {
         rows: number(row, 0)?,
         found: number(row, 1)?,
+        work: seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         last,
         left: left.collect(),
     })

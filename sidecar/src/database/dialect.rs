@@ -150,6 +150,22 @@ impl Dialect {
         }
     }
 
+    /// Whether another session runs a statement, or did within the last 100 ms, in any database of the server, or null where
+    /// that can't be seen; and how many transactions all sessions have had, which each role sees.
+    pub const fn others(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some(
+                "SELECT CASE WHEN pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') THEN \
+                 EXISTS (SELECT 1 FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.backend_type = 'client backend' \
+                 AND a.pid <> pg_backend_pid() AND coalesce(a.application_name, '') <> 'levee' \
+                 AND (a.state = 'active' OR a.state_change > clock_timestamp() - interval '100 ms')) END, \
+                 (SELECT CAST(sum(pg_stat_get_db_xact_commit(oid) + pg_stat_get_db_xact_rollback(oid)) AS bigint) \
+                 FROM pg_catalog.pg_database)",
+            ),
+            Self::Cockroach => None,
+        }
+    }
+
     /// Whether policies decide which rows of the table `$1` the role sees. `None`: there are none.
     pub const fn has_row_security(self) -> Option<&'static str> {
         match self {

@@ -11,6 +11,7 @@
 //! | [`doubt`] | what a time could mean, where a job doesn't say it |
 //! | [`sql`] | the statements of such a job |
 //! | [`backlog`] | what is left to do, and whether an index finds it |
+//! | [`load`] | what others do at the database |
 //! | [`query`] | binding them, and reading their answers |
 //! | [`preset`] | jobs for common tables |
 //! | [`watchdog`] | which statements have run too long |
@@ -45,6 +46,7 @@ pub mod health;
 pub mod identifier;
 pub mod levels;
 pub mod limits;
+pub mod load;
 pub mod metrics;
 pub mod pooler;
 pub mod preset;

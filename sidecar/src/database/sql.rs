@@ -97,8 +97,8 @@ impl Spec {
     }
 
     /// Handles up to [`Parameter::Size`] rows, in order, and skips those that are locked. Returns one row: how many were
-    /// handled, how many were found, the last one's value of the order column as text, and, if a trigger keeps some of the
-    /// rows, their keys. `SKIP LOCKED` works in both dialects
+    /// handled, how many were found, the last one's value of the order column as text, if a trigger keeps some of the rows
+    /// their keys, and how many seconds it has taken so far. `SKIP LOCKED` works in both dialects
     /// (<https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE>,
     /// <https://www.cockroachlabs.com/docs/stable/select-for-update>).
     ///
@@ -129,7 +129,8 @@ impl Spec {
              {names} FROM levee_batch) AND {rows} RETURNING {key}) SELECT (SELECT count(*) FROM levee_done), \
              (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1), \
              CASE WHEN (SELECT count(*) FROM levee_done) < (SELECT count(*) FROM levee_batch) THEN \
-             (SELECT array_agg(CAST(ROW({names}) AS text)) FROM levee_batch WHERE ({names}) NOT IN (SELECT {key} FROM levee_done)) END"
+             (SELECT array_agg(CAST(ROW({names}) AS text)) FROM levee_batch WHERE ({names}) NOT IN (SELECT {key} FROM levee_done)) END, \
+             CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) AS float8)"
         ))
     }
 
@@ -389,7 +390,8 @@ mod tests {
                  levee_key1 FROM levee_batch) AND {again} RETURNING \"token_id\") SELECT (SELECT count(*) FROM levee_done), \
                  (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1), \
                  CASE WHEN (SELECT count(*) FROM levee_done) < (SELECT count(*) FROM levee_batch) THEN \
-                 (SELECT array_agg(CAST(ROW(levee_key1) AS text)) FROM levee_batch WHERE (levee_key1) NOT IN (SELECT \"token_id\" FROM levee_done)) END"
+                 (SELECT array_agg(CAST(ROW(levee_key1) AS text)) FROM levee_batch WHERE (levee_key1) NOT IN (SELECT \"token_id\" FROM levee_done)) END, \
+                 CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) AS float8)"
             )
         };
         let rows =
@@ -435,7 +437,8 @@ mod tests {
                  (\"call_id\") IN (SELECT levee_key1 FROM levee_batch) AND {rows} RETURNING \"call_id\") SELECT (SELECT count(*) \
                  FROM levee_done), (SELECT count(*) FROM levee_batch), (SELECT CAST(levee_order AS text) FROM levee_batch ORDER BY levee_batch.levee_order DESC LIMIT 1), \
                  CASE WHEN (SELECT count(*) FROM levee_done) < (SELECT count(*) FROM levee_batch) THEN \
-                 (SELECT array_agg(CAST(ROW(levee_key1) AS text)) FROM levee_batch WHERE (levee_key1) NOT IN (SELECT \"call_id\" FROM levee_done)) END"
+                 (SELECT array_agg(CAST(ROW(levee_key1) AS text)) FROM levee_batch WHERE (levee_key1) NOT IN (SELECT \"call_id\" FROM levee_done)) END, \
+                 CAST(extract(epoch FROM clock_timestamp() - statement_timestamp()) AS float8)"
             )
         );
         assert!(spec.comes_to_an_end());

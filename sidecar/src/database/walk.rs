@@ -6,6 +6,7 @@
 
 use crate::jobs::Left;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// The most keys that are remembered past the position at which they were found.
 const MAX_REMEMBERED: usize = 10_000;
@@ -21,6 +22,8 @@ pub struct Found {
     pub last: Option<String>,
     /// Rows that were found and not handled.
     pub left: Vec<Left>,
+    /// How long the database worked on it.
+    pub work: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default)]

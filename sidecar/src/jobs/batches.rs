@@ -1,7 +1,8 @@
 //! One run: batch after batch, until nothing is left, a limit is reached or the process stops.
 
 use super::metrics::JobMetrics;
-use super::pace::Pace;
+use super::others::{LOOK_EVERY, Others};
+use super::pace::{Pace, Took};
 use super::report::{JobStatus, Outcome, Report};
 use super::settings::JobSettings;
 use super::{Batch, Error, ErrorKind, Job, Left, Run};
@@ -72,6 +73,9 @@ pub async fn run<J: Job>(
         run: None,
         first_batch: None,
         lag: Lag::default(),
+        others: Others::default(),
+        last_look: None,
+        transactions: 0,
         is_waiting: false,
         failures: 0,
         last_error: None,
@@ -116,6 +120,10 @@ struct Batches<'a, J: Job> {
     run: Option<J::Run>,
     pace: Pace,
     lag: Lag,
+    others: Others,
+    last_look: Option<Instant>,
+    /// Of this run, about.
+    transactions: u64,
     /// Whether the log already says that the run waits for replicas.
     is_waiting: bool,
     /// When the first batch began: waiting for a connection counts for no limit.
@@ -131,7 +139,8 @@ struct Batches<'a, J: Job> {
 }
 
 enum Step {
-    Handled(Batch),
+    /// A batch that was to have so many items.
+    Handled(Batch, u32),
     /// Nothing was done, since replicas are too far behind.
     Lagging,
 }
@@ -157,7 +166,7 @@ impl<J: Job> Batches<'_, J> {
             }
             let next = match self.step(&mut began, report).await {
                 Ok(Step::Lagging) => self.wait_for_replicas(),
-                Ok(Step::Handled(batch)) => self.handled(batch, began, report),
+                Ok(Step::Handled(batch, asked)) => self.handled(batch, asked, began, report),
                 Err(error) => Next::Wait(self.failed(error, began)?),
             };
             let wait = match next {
@@ -193,7 +202,7 @@ impl<J: Job> Batches<'_, J> {
         report.rows >= settings.max_rows || self.first_batch.is_some_and(is_too_long)
     }
 
-    /// Runs one batch. `began` becomes the time when a connection was there.
+    /// Runs one batch. `began` becomes the time when it began.
     async fn step(&mut self, began: &mut Instant, report: &Report) -> Result<Step, Error> {
         let run = match &mut self.run {
             Some(run) => run,
@@ -203,17 +212,27 @@ impl<J: Job> Batches<'_, J> {
                 none.insert(run)
             }
         };
-        *began = self.context.clock.now();
-        self.first_batch.get_or_insert(*began);
-        self.lag.update(run, *began).await;
+        let now = self.context.clock.now();
+        self.first_batch.get_or_insert(now);
+        let last = self.last_look.filter(|last| now.since(*last) < LOOK_EVERY);
+        if self.pace.heeds_others() && last.is_none() {
+            self.last_look = Some(now);
+            self.transactions += 1;
+            if let Some(look) = run.look().await {
+                self.pace.saw(self.others.saw(look, self.transactions, now));
+            }
+        }
+        self.lag.update(run, now).await;
         if self.pace.is_too_far(self.lag.behind) {
             return Ok(Step::Lagging);
         }
         let rows_left = self.context.settings.max_rows.saturating_sub(report.rows);
         let rows_left = u32::try_from(rows_left).unwrap_or(u32::MAX);
-        run.batch(self.pace.size().min(rows_left))
-            .await
-            .map(Step::Handled)
+        let size = self.pace.size().min(rows_left);
+        *began = self.context.clock.now();
+        self.transactions += 1;
+        let batch = run.batch(size).await?;
+        Ok(Step::Handled(batch, size))
     }
 
     fn wait_for_replicas(&mut self) -> Next {
@@ -222,18 +241,25 @@ impl<J: Job> Batches<'_, J> {
             log::warn!(job = self.context.name; "waits for replicas, which are {behind} behind");
         }
         self.is_waiting = true;
-        Next::Wait(self.pace.pause(self.lag.behind))
+        Next::Wait(self.pace.rest(self.lag.behind))
     }
 
-    fn handled(&mut self, batch: Batch, began: Instant, report: &mut Report) -> Next {
+    fn handled(&mut self, batch: Batch, asked: u32, began: Instant, report: &mut Report) -> Next {
         let Batch {
             rows,
             left,
+            work,
             is_last,
         } = batch;
+        let time = self.context.clock.now().since(began);
+        self.pace.took(Took {
+            asked,
+            found: rows + left.len() as u64,
+            time,
+            work: work.unwrap_or(time),
+        });
         self.passed_by(left, report);
         (self.failures, self.is_waiting) = (0, false);
-        self.pace.took(self.context.clock.now().since(began));
         report.rows += rows;
         report.batches += u64::from(rows > 0);
         self.context.metrics.handled(rows);
@@ -244,7 +270,7 @@ impl<J: Job> Batches<'_, J> {
         if is_last {
             return Next::End(Outcome::Done);
         }
-        Next::Wait(self.pace.pause(self.lag.behind))
+        Next::Wait(self.pace.rest(self.lag.behind))
     }
 
     /// Counts each item that can't be handled once, and says which ones they are.

@@ -5,17 +5,20 @@
 //! | [`runner`] | when a job runs: on schedule or on request, one run at a time |
 //! | [`batches`] | one run, batch after batch |
 //! | [`pace`] | the size of the next batch, and the wait before it |
+//! | [`others`] | whether others use the database |
 //! | [`settings`] | what a job's configuration says |
 //! | [`report`] | the result of a run, and the state of a job |
 //! | [`metrics`] | the metrics of jobs |
 
 pub mod batches;
 pub mod metrics;
+pub mod others;
 pub mod pace;
 pub mod report;
 pub mod runner;
 pub mod settings;
 
+use others::Look;
 use std::future::Future;
 use std::time::Duration;
 
@@ -65,6 +68,9 @@ pub trait Run: Send {
 
     /// Ends the run and releases the claim before it returns. Dropping the run does that too, but later.
     fn end(self) -> impl Future<Output = ()> + Send;
+
+    /// What others do at the database. `None`: that can't be seen.
+    fn look(&mut self) -> impl Future<Output = Option<Look>> + Send;
 
     /// How far replicas of the data are behind. `None`: there are none, or it is not known.
     fn lag(&mut self) -> impl Future<Output = Option<Duration>> + Send;
@@ -130,6 +136,8 @@ pub struct Batch {
     pub rows: u64,
     /// Items that were passed by. A run may come by one more than once.
     pub left: Vec<Left>,
+    /// How long it was worked on, where that is known: without waiting for the network and for the disk.
+    pub work: Option<Duration>,
     /// Whether nothing is left.
     pub is_last: bool,
 }

@@ -2,6 +2,7 @@
 
 use crate::{FILTER, Folder, URL, levee, printed};
 use levee::config::Config;
+use levee::jobs::pace::Rest;
 use levee_pages::{Example, Page};
 use levee_policy::ratio::Ratio;
 use regex::Regex;
@@ -189,9 +190,13 @@ fn the_example_for_a_database_has_the_documented_defaults() {
         (settings.max_rows, settings.max_time),
         (10_000_000, Duration::from_mins(30))
     );
-    assert_eq!(settings.pace.batch, 50);
+    assert_eq!(settings.pace.batch, 10_000);
     assert_eq!(settings.pace.aim, Duration::from_millis(250));
-    assert_eq!(settings.pace.pause, Duration::from_millis(50));
+    let rest = Rest::Beside {
+        pause: Duration::ZERO,
+        share: Ratio::percent(2),
+    };
+    assert_eq!(settings.pace.rest, rest);
     assert_eq!(settings.pace.max_lag, Duration::from_secs(10));
     let watchdog = database.watchdog.as_ref().unwrap();
     assert_eq!(watchdog.every, Duration::from_secs(1));

@@ -1,6 +1,11 @@
 //! Batches: their size, their cost, and their limits.
 
-use crate::auth_cleanup::RUN_AUTH;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::auth_cleanup::{RUN_AUTH, rows};
 use levee_harness::postgres::Postgres;
 use levee_harness::sidecar::Sidecar;
 use serde_json::Value;
@@ -58,6 +63,95 @@ fn a_batch_does_not_walk_over_what_was_deleted_before_it() {
     let visited = visits() - before;
     println!("{visited} visits of pages");
     assert!(visited < 600 * 20, "{visited} visits of pages");
+}
+
+#[test]
+fn a_backlog_is_gone_within_seconds_while_nobody_else_is_there() {
+    for rights in ["GRANT", "REVOKE"] {
+        let postgres = Postgres::with_tables().unwrap();
+        postgres.add_tokens(100_000, 10_000).unwrap();
+        let direction = if rights == "GRANT" { "TO" } else { "FROM" };
+        postgres
+            .execute(&format!("{rights} pg_read_all_stats {direction} levee"))
+            .unwrap();
+        let sidecar = Sidecar::at(&postgres, "levee", DEFAULTS).unwrap();
+        let (_, report) = sidecar.post(RUN_AUTH).unwrap();
+        println!("{rights}: {report}");
+        assert_eq!(
+            (&report["outcome"], &report["rows"]),
+            (&Value::from("done"), &Value::from(100_000)),
+            "{report}"
+        );
+        assert!(report["seconds"].as_f64() < Some(20.0), "{report}");
+    }
+}
+
+/// With all that decides on its pace by default.
+const DEFAULTS: &str = "jobs: {auth_cleanup: {preset: expired_tokens, scheduled: false}}";
+
+/// Clients that read a row again and again, until it is dropped.
+struct Service {
+    is_over: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Service {
+    fn start(postgres: &Postgres) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let client = |_| {
+            let (is_over, mut client) = (is_over.clone(), postgres.client_as("app").unwrap());
+            thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    client.execute("SELECT 1 FROM calls", &[]).expect("a read");
+                    thread::sleep(Duration::from_millis(5));
+                }
+            })
+        };
+        Self {
+            clients: (0..4).map(client).collect(),
+            is_over,
+        }
+    }
+
+    fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().expect("it saw no error");
+        }
+    }
+}
+
+#[test]
+fn beside_others_batches_are_small_and_rest_until_the_others_leave() {
+    for rights in ["GRANT", "REVOKE"] {
+        let postgres = Postgres::with_tables().unwrap();
+        postgres.add_tokens(200_000, 10_000).unwrap();
+        let direction = if rights == "GRANT" { "TO" } else { "FROM" };
+        postgres
+            .execute(&format!("{rights} pg_read_all_stats {direction} levee"))
+            .unwrap();
+        let service = Service::start(&postgres);
+        let sidecar = Sidecar::at(&postgres, "levee", DEFAULTS).unwrap();
+        let batches = "job_batches_total{job=\"auth_cleanup\"}";
+        let report = thread::scope(|scope| {
+            let run = scope.spawn(|| sidecar.post(RUN_AUTH).unwrap().1);
+            sidecar
+                .wait_for_metric(batches, |batches| batches >= 30)
+                .unwrap();
+            let done = rows(&sidecar);
+            println!("{rights}: {done} rows beside the service");
+            assert!(done < 30_000, "{done}");
+            service.end();
+            run.join().expect("a report")
+        });
+        println!("{report}");
+        assert_eq!(report["rows"], 200_000, "{report}");
+        let batches = report["batches"].as_f64().expect("a number");
+        assert!(
+            batches < 400.0,
+            "they grow when the others have left: {report}"
+        );
+    }
 }
 
 #[test]
