@@ -306,6 +306,27 @@ impl Section<'_> {
             .and_then(|number| usize::try_from(number).ok())
     }
 
+    /// A number of bytes, as text with its unit.
+    pub fn bytes(&mut self, field: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        const RIGHT: &str = "a size with its unit such as \"512KiB\", \"64MiB\" or \"2GiB\"";
+        let value = self.get(field)?;
+        let Value::String(text) = value else {
+            self.wrong(field, value, RIGHT);
+            return None;
+        };
+        let Some(bytes) = parse_bytes(text) else {
+            self.error(field, &format!("{text:?} is not {RIGHT}"));
+            return None;
+        };
+        if range.contains(&bytes) {
+            return Some(bytes);
+        }
+        let (least, most) = (show_bytes(*range.start()), show_bytes(*range.end()));
+        let message = format!("{text:?} is out of range; it must be from {least} to {most}");
+        self.error(field, &message);
+        None
+    }
+
     /// A ratio. Envoy turns a fraction in YAML into a string, so "0.5" is accepted as 0.5.
     pub fn ratio(&mut self, field: &'static str) -> Option<Ratio> {
         let value = self.get(field)?;
@@ -417,6 +438,30 @@ fn describe(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+const UNITS: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = number.parse().ok().filter(|_| is_number)?;
+    number.checked_mul(*unit)
+}
+
+/// In the largest unit that divides it.
+fn show_bytes(bytes: u64) -> String {
+    let whole = UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit));
+    whole.map_or_else(String::new, |(name, unit)| {
+        format!("{}{name}", bytes / unit)
+    })
 }
 
 /// Whether `name` can be a header's name, in lower case.

@@ -146,6 +146,8 @@ pub struct Counts {
     pub refused_idle: Counter,
     /// Clients closed since what they sent was not the protocol.
     pub refused_protocol: Counter,
+    /// Clients closed since their buffers took too much memory.
+    pub refused_memory: Counter,
     /// Of commands with a reply.
     pub duration_success: Durations,
     /// Of commands that Redis answered with an error.

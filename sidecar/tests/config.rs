@@ -63,6 +63,36 @@ fn envoys_address_is_a_host_and_a_port_and_aliases_are_names() {
 }
 
 #[test]
+fn memory_is_a_size_with_its_unit() {
+    let memory = |size: &str| Config::parse(&format!("limits: {{memory: {size}}}"));
+    assert_eq!(Config::parse("").unwrap().memory, 256 << 20);
+    for (size, bytes) in [
+        ("16MiB", 16 << 20),
+        ("65536KiB", 64 << 20),
+        ("2GiB", 2 << 30),
+    ] {
+        assert_eq!(memory(size).unwrap().memory, bytes, "{size}");
+    }
+    for size in [
+        "64",
+        "64MB",
+        "-1MiB",
+        "1.5GiB",
+        "+64MiB",
+        "99999999999999999999GiB",
+        "''",
+    ] {
+        let errors = memory(size).unwrap_err();
+        assert_eq!(errors[0].path, "limits.memory");
+        let right = "\"512KiB\", \"64MiB\" or \"2GiB\"";
+        assert!(errors[0].message.contains(right), "{errors:?}");
+    }
+    let errors = memory("1KiB").unwrap_err();
+    let range = "\"1KiB\" is out of range; it must be from 16MiB to 1024GiB";
+    assert_eq!(errors[0].message, range);
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_with_their_paths() {
     let errors = errors(
         "admin: {listen: here}\nbogus: 1\nredis:\n  - {name: A B, listen: '127.0.0.1:1', upstream: 'http://x', deadline: 3}\n  \

@@ -1,4 +1,4 @@
-//! What the sidecar itself runs out of: a reader of its log, file descriptors.
+//! What the sidecar itself runs out of: a reader of its log, file descriptors, memory.
 
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
@@ -6,10 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use levee_harness::address::free_address;
 use levee_harness::built;
 use levee_harness::client::Request;
+use levee_harness::clock::Stopwatch;
 use levee_harness::process::{Process, Signal};
 use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::{Config, Sidecar, Start};
@@ -228,4 +230,103 @@ fn a_limit_that_is_enough_for_nobody_is_an_error_at_the_start() {
     let error = error.to_string();
     let wanted = "the limit on open files is 64, and this configuration needs at least";
     assert!(error.contains(wanted), "{error}");
+}
+
+fn with_memory(redis: &Redis, memory: &str) -> Sidecar {
+    let upstream = redis.address;
+    Sidecar::start(&format!(
+        "limits: {{memory: {memory}}}\nredis:\n  - {{name: x, listen: '127.0.0.1:0', upstream: 'redis://{upstream}', deadline: 1m}}\n"
+    ))
+    .unwrap()
+}
+
+/// The most resident memory in KiB until Redis has sent nothing for a second. Meanwhile a client is served.
+fn most_resident_kib(sidecar: &Sidecar) -> u64 {
+    let mut friend = sidecar.client().unwrap();
+    let (mut most, mut last) = (0, 0);
+    let whole = Stopwatch::start();
+    let mut quiet = Stopwatch::start();
+    while quiet.elapsed() < Duration::from_secs(1) && whole.elapsed() < GENEROUS {
+        assert_eq!(friend.ask("SET friend 1").unwrap(), "+OK\r\n");
+        most = most.max(sidecar.resident_kib().unwrap());
+        let from_redis = "redis_proxy_bytes_total{direction=\"from_redis\",upstream=\"x\"}";
+        let bytes = sidecar.metric(from_redis).unwrap();
+        // The friend's own are few.
+        if bytes > last + 10_000 {
+            quiet = Stopwatch::start();
+            last = bytes;
+        }
+    }
+    most
+}
+
+#[test]
+fn clients_that_take_no_replies_hold_no_more_than_the_limit() {
+    const CLIENTS: usize = 100;
+    let redis = Redis::start().unwrap();
+    let sidecar = with_memory(&redis, "16MiB");
+    let value = format!("SET a {}", "x".repeat(20_000));
+    assert_eq!(redis.client().unwrap().ask(&value).unwrap(), "+OK\r\n");
+    let before = sidecar.resident_kib().unwrap();
+    let commands = levee_redis_session::resp::encode(&["GET", "a"]).repeat(300);
+    let gluttons: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = sidecar.client().unwrap();
+            client.send(&commands);
+            client
+        })
+        .collect();
+    let grown = most_resident_kib(&sidecar).saturating_sub(before);
+    println!("{grown} KiB");
+    // The limit, 64 KiB for each client, and what the allocator keeps.
+    assert!(grown < (16 + 6 + 10) * 1024, "{grown} KiB");
+    drop(gluttons);
+    sidecar
+        .wait_for_metric("redis_proxy_buffered_bytes", |bytes| bytes == 0)
+        .unwrap();
+    let failures = "circuit_breaker_failures_total{service=\"redis:x\"}";
+    assert_eq!(sidecar.metric(failures).unwrap(), 0);
+}
+
+#[test]
+fn the_largest_holders_are_closed_with_an_error_when_the_limit_is_reached() {
+    const LARGE: usize = 400_000;
+    let redis = Redis::start().unwrap();
+    let sidecar = with_memory(&redis, "16MiB");
+    // Half-sent commands: no back-pressure helps, since they need all of that room.
+    let head = format!("*3\r\n$3\r\nSET\r\n$1\r\nb\r\n${LARGE}\r\n");
+    let small = [head.as_bytes(), &[b'x'; 20_000]].concat();
+    let large = [head.as_bytes(), &[b'x'; LARGE - 1]].concat();
+    let mut modest: Vec<Client> = (0..10).map(|_| sidecar.client().unwrap()).collect();
+    for client in &mut modest {
+        client.send(&small);
+    }
+    let mut greedy: Vec<Client> = (0..60).map(|_| sidecar.client().unwrap()).collect();
+    for client in &mut greedy {
+        client.send(&large);
+    }
+    let closed = "redis_proxy_connections_refused_total{reason=\"memory\",upstream=\"x\"}";
+    sidecar
+        .wait_for_metric(closed, |closed| closed > 0)
+        .unwrap();
+    sidecar
+        .wait_for_metric("redis_proxy_buffered_bytes", |bytes| bytes <= 16 << 20)
+        .unwrap();
+    let mut count = 0;
+    for client in &mut greedy {
+        client.send(b"x\r\n");
+        let reply = client.reply().unwrap_or_default().unwrap_or_default();
+        if reply != "+OK\r\n" {
+            count += 1;
+            assert!(reply.starts_with("-ERR levee: out of memory"), "{reply:?}");
+            assert!(client.is_closed().unwrap());
+        }
+    }
+    assert_eq!(sidecar.metric(closed).unwrap(), count);
+    assert!(count < 60, "only as many as needed");
+    for client in &mut modest {
+        client.send(&vec![b'x'; LARGE - 20_000]);
+        client.send(b"\r\n");
+        assert_eq!(client.reply().unwrap().as_deref(), Some("+OK\r\n"));
+    }
 }

@@ -40,6 +40,14 @@ impl Inbox {
         &mut self.bytes
     }
 
+    pub const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// Bytes held, answered ones excluded.
     pub const fn len(&self) -> usize {
         self.bytes.len() - self.first

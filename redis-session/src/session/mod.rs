@@ -74,6 +74,21 @@ pub struct SessionSettings {
     pub connect_timeout: Duration,
 }
 
+/// Whether the process has enough memory for the buffers of all sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    Ample,
+    /// A client that doesn't take its replies gets few of them from Redis, and sends little.
+    Scarce,
+}
+
+/// How many bytes of replies may wait for a client, and of commands behind others, while memory is scarce.
+const SCARCE_BYTES: usize = 32 * 1024;
+
+/// The reply to a client whose connection is closed by [`Session::give_up_memory`].
+const OUT_OF_MEMORY: &[u8] =
+    b"-ERR levee: out of memory: the buffers of this connection are too large\r\n";
+
 /// When the client's connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -100,6 +115,8 @@ pub struct Session {
     ending: Ending,
     /// The process stops: commands that block are not waited for.
     stopping: bool,
+    /// How many bytes may wait: `buffered_bytes`, or less while memory is scarce.
+    room: usize,
     /// When bytes last moved.
     active: Instant,
 }
@@ -108,6 +125,7 @@ impl Session {
     /// A client that has just connected.
     pub fn new(settings: Arc<SessionSettings>, gate: Arc<Gate>, now: Instant) -> Self {
         Self {
+            room: settings.buffered_bytes,
             settings,
             gate,
             tally: Tally::default(),
@@ -130,12 +148,17 @@ impl Session {
     pub fn wants_client(&self) -> bool {
         self.ending == Ending::No
             && !self.replies_are_full()
-            && self.inbox.len() < self.settings.buffered_bytes
+            && (self.inbox.len() < self.room || self.may_exceed_room())
+    }
+
+    /// While memory is scarce, a command that arrives alone still gets the room that it needs.
+    fn may_exceed_room(&self) -> bool {
+        self.queue.is_empty() && self.inbox.len() < self.settings.buffered_bytes
     }
 
     /// The client does not take its replies.
     fn replies_are_full(&self) -> bool {
-        self.outbox.backlog() >= self.settings.buffered_bytes
+        self.outbox.backlog() >= self.room
     }
 
     /// Where the client's bytes go. Then call [`client_sent`](Self::client_sent).
@@ -312,6 +335,52 @@ impl Session {
         }
         self.on_lost(why, now);
         self.parse(now);
+    }
+
+    // ---- memory
+
+    /// What the buffers take, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.inbox.capacity() + self.outbox.capacity() + self.queue.capacity_bytes()
+    }
+
+    /// Bounds what waits by what memory there is.
+    pub fn set_memory(&mut self, memory: Memory, now: Instant) {
+        let most = self.settings.buffered_bytes;
+        let room = match memory {
+            Memory::Ample => most,
+            Memory::Scarce => most.min(SCARCE_BYTES),
+        };
+        if room == self.room {
+            return;
+        }
+        self.room = room;
+        if memory == Memory::Ample {
+            // Commands may have waited for room.
+            self.parse(now);
+        }
+    }
+
+    /// Releases memory that the buffers don't use at the moment.
+    pub fn shrink(&mut self) {
+        self.inbox.shrink();
+        self.outbox.shrink();
+        self.queue.shrink();
+    }
+
+    /// Releases all memory and ends the connection. A client that has taken all of its replies gets an error.
+    pub fn give_up_memory(&mut self, now: Instant) {
+        self.gate.counts.refused_memory.inc();
+        let may_speak = !self.outbox.streams() && !self.outbox.has_deliverable();
+        self.abandon(now);
+        self.inbox = Inbox::default();
+        self.outbox = Outbox::default();
+        self.own_reply = None;
+        if may_speak {
+            self.outbox.say(OUT_OF_MEMORY);
+        }
+        self.end(Ending::Now);
+        self.shrink();
     }
 
     // ---- time

@@ -33,6 +33,14 @@ impl Outbox {
         &mut self.bytes
     }
 
+    pub const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// Bytes for the client.
     pub fn deliverable(&self) -> &[u8] {
         self.bytes

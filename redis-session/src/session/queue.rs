@@ -70,6 +70,14 @@ impl Queue {
         self.entries.len()
     }
 
+    pub fn capacity_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+    }
+
+    pub fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     /// The number that the next command gets.
     pub const fn next_number(&self) -> u64 {
         self.next_number

@@ -5,6 +5,7 @@ mod end;
 mod gate;
 mod intake;
 mod long_commands;
+mod memory;
 mod play;
 mod replies;
 mod retry;

@@ -42,6 +42,8 @@ pub struct Config {
     pub token: Option<Secret>,
     /// Where Envoy's stats are read.
     pub envoy: Option<Envoy>,
+    /// The most bytes that buffers of Redis clients may take together, beyond a little of each.
+    pub memory: usize,
     /// Redis upstreams.
     pub redis: Vec<Redis>,
     /// Where retry state is kept.
@@ -168,6 +170,7 @@ fn read_root(root: &mut Section<'_>) -> Config {
         admin_exposed,
         token,
         envoy: read_envoy(root),
+        memory: root.section("limits", read_memory),
         redis: root.list("redis", read_redis),
         state: read_state(root),
         database: database::read(root),
@@ -175,6 +178,12 @@ fn read_root(root: &mut Section<'_>) -> Config {
     let envoy = config.envoy.as_ref().map(|envoy| &envoy.admin);
     listeners::check(root, &config.listeners(), &config.redis, envoy);
     config
+}
+
+fn read_memory(s: &mut Section<'_>) -> usize {
+    const MIB: u64 = 1 << 20;
+    let bytes = s.bytes("memory", 16 * MIB..=1 << 40);
+    usize::try_from(bytes.unwrap_or(256 * MIB)).unwrap_or(usize::MAX)
 }
 
 fn read_envoy(root: &mut Section<'_>) -> Option<Envoy> {

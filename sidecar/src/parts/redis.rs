@@ -3,6 +3,7 @@
 use super::tls;
 use crate::clock::Clock;
 use crate::config::{self, Address};
+use crate::redis::buffers::Buffers;
 use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
 use crate::redis::metrics::RedisFamilies;
@@ -40,10 +41,12 @@ pub struct RedisUpstream {
 pub fn build(
     upstreams: &[config::Redis],
     state: Option<&config::State>,
+    memory: usize,
     registry: &Registry,
     clock: Clock,
 ) -> Result<RedisPart> {
     let families = RedisFamilies::register(registry)?;
+    let buffers = Buffers::new(memory, registry)?;
     let store = state
         .map(|state| store(state).context("state"))
         .transpose()?;
@@ -51,7 +54,7 @@ pub fn build(
         .iter()
         .map(|upstream| {
             let counts = families.upstream(&upstream.name);
-            build_upstream(upstream, counts, clock)
+            build_upstream(upstream, counts, buffers.clone(), clock)
                 .with_context(|| format!("redis, upstream {}", upstream.name))
         })
         .collect::<Result<_>>()?;
@@ -69,18 +72,24 @@ fn store(state: &config::State) -> Result<Store> {
 fn build_upstream(
     config: &config::Redis,
     counts: Arc<Counts>,
+    buffers: Arc<Buffers>,
     clock: Clock,
 ) -> Result<RedisUpstream> {
     Ok(RedisUpstream {
         name: config.name.clone(),
         listen: config.listen,
-        proxy: Arc::new(proxy(config, counts, clock)?),
+        proxy: Arc::new(proxy(config, counts, buffers, clock)?),
         client: client(&config.upstream)?,
         health_every: config.health_every,
     })
 }
 
-fn proxy(config: &config::Redis, counts: Arc<Counts>, clock: Clock) -> Result<Proxy> {
+fn proxy(
+    config: &config::Redis,
+    counts: Arc<Counts>,
+    buffers: Arc<Buffers>,
+    clock: Clock,
+) -> Result<Proxy> {
     let now = clock.now();
     let gate = Gate::new(
         &config.name,
@@ -111,6 +120,7 @@ fn proxy(config: &config::Redis, counts: Arc<Counts>, clock: Clock) -> Result<Pr
         gate: Arc::new(gate),
         upstream: Arc::new(upstream),
         connections: config.connections,
+        buffers,
         clock,
     })
 }

@@ -1,5 +1,6 @@
 //! A session with its sockets: bytes are moved, nothing is decided.
 
+use super::buffers::Share;
 use super::upstream::{Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
@@ -38,12 +39,14 @@ pub async fn serve(
     client: TcpStream,
     session: Session,
     upstream: Arc<Upstream>,
+    share: Share,
     clock: Clock,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut wire = Wire {
         client,
         session,
+        share,
         upstream,
         link: Link::None,
         clock,
@@ -69,7 +72,7 @@ pub async fn serve(
     };
     wire.session.abandon(clock.now());
     if ended.is_ok() {
-        close(wire.client).await;
+        close(wire.into_client()).await;
     }
 }
 
@@ -87,18 +90,24 @@ async fn close(mut client: TcpStream) {
 struct Wire {
     client: TcpStream,
     session: Session,
+    share: Share,
     upstream: Arc<Upstream>,
     link: Link,
     clock: Clock,
 }
 
 impl Wire {
+    /// Closes the connection to Redis and releases the buffers.
+    fn into_client(self) -> TcpStream {
+        self.client
+    }
+
     /// Moves what can be moved. Ready when the connection is to be closed; an error when the client
     /// has gone.
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
         loop {
             let now = self.clock.now();
-            let mut moved = false;
+            let mut moved = self.account(cx, now);
             if self.session.wake_at() <= now {
                 self.session.wake(now);
             }
@@ -132,6 +141,23 @@ impl Wire {
         })
         .await;
         self.session.stop();
+    }
+
+    /// Reports what the buffers take. Returns whether the session has ended for it.
+    fn account(&mut self, cx: &Context<'_>, now: Instant) -> bool {
+        self.session.set_memory(self.share.memory(), now);
+        self.share.hold(self.session.held_bytes(), cx.waker());
+        if !self.share.is_asked() {
+            return false;
+        }
+        self.session.shrink();
+        self.share.hold(self.session.held_bytes(), cx.waker());
+        if !self.share.is_counted() {
+            return false;
+        }
+        self.session.give_up_memory(now);
+        self.share.hold(self.session.held_bytes(), cx.waker());
+        true
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {

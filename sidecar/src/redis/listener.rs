@@ -1,5 +1,6 @@
 //! Accepting clients.
 
+use super::buffers::{Buffers, Share};
 use super::connection::serve;
 use super::hand_over;
 use super::upstream::Upstream;
@@ -32,6 +33,8 @@ pub struct Proxy {
     pub upstream: Arc<Upstream>,
     /// How many clients there may be.
     pub connections: usize,
+    /// What they hold together with those of other listeners.
+    pub buffers: Arc<Buffers>,
     pub clock: Clock,
 }
 
@@ -102,7 +105,16 @@ impl Proxy {
         counts.connections_total.inc();
         counts.connections.inc();
         let session = Session::new(self.settings.clone(), self.gate.clone(), self.clock.now());
-        serve(client, session, self.upstream.clone(), self.clock, stop).await;
+        let share = Share::new(self.buffers.clone());
+        serve(
+            client,
+            session,
+            self.upstream.clone(),
+            share,
+            self.clock,
+            stop,
+        )
+        .await;
         counts.connections.dec();
     }
 }

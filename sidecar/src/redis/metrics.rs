@@ -144,6 +144,7 @@ const FAMILIES: [Family; 13] = [
                 ("limit", counts.refused_limit.get()),
                 ("idle", counts.refused_idle.get()),
                 ("protocol", counts.refused_protocol.get()),
+                ("memory", counts.refused_memory.get()),
             ]
         }),
     ),

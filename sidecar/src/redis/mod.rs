@@ -10,6 +10,7 @@
 //! | [`metrics`] | what is counted |
 //! | [`memory`] | what a breaker and a budget know, kept for the next process |
 
+pub mod buffers;
 pub mod connection;
 pub mod hand_over;
 pub mod health;

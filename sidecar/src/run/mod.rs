@@ -52,7 +52,13 @@ pub async fn run(mut config: Config, start: Start) -> Result<()> {
 
     page::register_build_info(&registry)?;
     logging::register_metrics(&registry)?;
-    let redis = redis::build(&config.redis, config.state.as_ref(), &registry, clock)?;
+    let redis = redis::build(
+        &config.redis,
+        config.state.as_ref(),
+        config.memory,
+        &registry,
+        clock,
+    )?;
     let database = config.database.as_ref();
     let database = database
         .map(|config| database::build(config, &registry, clock, &running.stopped))

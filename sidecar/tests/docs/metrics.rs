@@ -10,6 +10,7 @@ use levee::jobs::Backlog;
 use levee::jobs::metrics::JobFamilies;
 use levee::logging;
 use levee::readiness::Readiness;
+use levee::redis::buffers::Buffers;
 use levee::redis::metrics::RedisFamilies;
 use levee_pages::Page;
 use prometheus::Registry;
@@ -38,6 +39,7 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     page::register_build_info(&registry).unwrap();
     logging::register_metrics(&registry).unwrap();
     Readiness::register(&registry).unwrap().ready("x");
+    let _ = Buffers::new(0, &registry).unwrap();
     let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
     let jobs = JobFamilies::register(&registry).unwrap();
     for preset in &PRESETS {
