@@ -3,9 +3,12 @@
 use super::state::Admin;
 use crate::config::Secret;
 use crate::database::activity::Duty;
+use crate::database::blockers::Wait;
 use crate::database::cleanup::Cleanup;
+use crate::database::fingerprint::fingerprint;
 use crate::database::preset::{PRESETS, Preset};
 use crate::database::spec::Action;
+use crate::database::watchdog::Session;
 use crate::jobs::report::{Outcome, Report};
 use crate::jobs::runner::Runner;
 use crate::jobs::{Left, Sample};
@@ -264,6 +267,28 @@ fn wall(at: Instant) -> String {
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
+/// A statement that waits for a lock, and the sessions that it waits for.
+fn describe_wait(wait: &Wait) -> Value {
+    let of = |session: &Session| {
+        json!({
+            "process": session.process,
+            "role": session.role,
+            "application": session.application,
+            "client": session.client,
+            "seconds": session.since.as_secs_f64(),
+            "statement": fingerprint(&session.statement),
+        })
+    };
+    let mut value = of(&wait.session);
+    let blockers = wait.blockers.iter().map(|blocker| {
+        let mut value = of(&blocker.session);
+        value["state"] = json!(blocker.state);
+        value
+    });
+    value["blockers"] = blockers.collect();
+    value
+}
+
 /// Who acts. Null: nobody is known to.
 fn describe_duty(duty: &Duty) -> Value {
     let (is_here, holder) = match duty {
@@ -290,6 +315,7 @@ async fn watchdog(State(admin): State<Admin>) -> Response {
         "looked": status.looked.map(wall),
         "watched": status.watched,
         "acts": status.acts,
+        "waits": status.waits.iter().map(describe_wait).collect::<Vec<Value>>(),
         "roles": guard.settings.roles,
         "applications": guard.settings.applications,
         "classes": {

@@ -2,8 +2,8 @@
 
 use crate::config::database as config;
 use crate::database::connect::Database;
-use crate::database::levels;
-use crate::database::limits::{self, Change, Limit, Need, SETTINGS};
+use crate::database::levels::{self, SETTINGS};
+use crate::database::limits::{self, Change, Limit, Need};
 use crate::database::undo::{UndoEntry, UndoFile};
 use crate::parts::database::connect;
 use anyhow::{Context, Result, bail};

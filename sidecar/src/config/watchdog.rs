@@ -2,7 +2,7 @@
 
 use crate::database::dialect::Dialect;
 use crate::database::identifier::Identifier;
-use crate::database::watchdog::{Class, Rule, WatchdogSettings};
+use crate::database::watchdog::{BlockerPolicy, Class, Rule, WatchdogSettings};
 use levee_config::LONGEST;
 use levee_config::reader::Section;
 use std::time::Duration;
@@ -11,6 +11,11 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 const CLASSES: [(&str, Class); 2] = [("query", Class::Query), ("long_query", Class::LongQuery)];
+
+const BLOCKERS: [(&str, BlockerPolicy); 2] = [
+    ("report", BlockerPolicy::Report),
+    ("cancel", BlockerPolicy::Cancel),
+];
 
 /// The watchdog.
 #[derive(Clone, Debug)]
@@ -25,7 +30,7 @@ pub struct Watchdog {
 
 /// Reads the section. `None`: it is absent.
 pub(super) fn read_watchdog(s: &mut Section<'_>, dialect: Dialect) -> Option<Watchdog> {
-    for key in ["terminate_after", "transaction"] {
+    for key in ["terminate_after", "transaction", "blockers"] {
         if !dialect.ends_sessions() && s.has(key) {
             s.error(key, "is for dialect postgres only");
         }
@@ -98,6 +103,7 @@ fn read_present(s: &mut Section<'_>) -> Watchdog {
             rules: exceptions,
             idle_in_transaction,
             transaction,
+            blockers: s.choice("blockers", &BLOCKERS).unwrap_or_default(),
             terminate_after: s.duration("terminate_after", MILLISECOND..=LONGEST),
         },
         every: every.unwrap_or(SECOND.min(shortest)),

@@ -1,19 +1,26 @@
 //! Sees what sessions do, and carries out what the [`watchdog`](super::watchdog) decides. When, and whether at all, is
 //! decided in [`duty`](super::duty).
 
+use super::blockers::{self, Blocker, Wait};
 use super::claim::{Former, Holder};
 use super::connect::{Database, within};
 use super::dialect::Signal;
 use super::error::Error;
 use super::fingerprint::fingerprint;
 use super::metrics::WatchdogMetrics;
-use super::watchdog::{Act, Session, State, Transaction, Verdict, Watchdog, WatchdogSettings};
+use super::watchdog::{
+    Act, BlockerPolicy, Session, State, Transaction, Verdict, Watchdog, WatchdogSettings,
+};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, FromRow, Row};
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// When to poll again after blockers were ended, for those that waited for them.
+const AFTER_BLOCKERS: Duration = Duration::from_millis(100);
 
 /// Which instance acts, as this one sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +45,8 @@ pub struct WatchdogStatus {
     /// When the last poll was.
     pub looked: Option<Instant>,
     pub duty: Duty,
+    /// Watched statements that wait for locks, at the last poll.
+    pub waits: Vec<Wait>,
     /// Statements that it cancelled and sessions that it ended (or would have, in a dry run).
     pub acts: u64,
 }
@@ -81,6 +90,7 @@ impl FromRow<'_, PgRow> for Session {
             since: Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default(),
             statement: row.try_get("statement")?,
             transaction: transaction(row)?,
+            waits_for_lock: row.try_get("waits_for_lock")?,
         })
     }
 }
@@ -145,57 +155,179 @@ impl Guard {
         watchdog: &mut Watchdog,
     ) -> Result<Option<Duration>, Error> {
         let sessions = self.sessions(line).await?;
+        let waits = self.waits(line, &sessions).await?;
         let verdicts = watchdog.judge(&self.settings, &sessions);
         {
             let mut status = self.lock();
             status.watched = sessions.len();
             status.looked = Some(self.clock.now());
+            status.waits.clone_from(&waits);
         }
+        let mut ended = HashSet::new();
         for verdict in verdicts {
-            let Verdict { session, act } = verdict;
-            match self.carry_out(line, session, act).await {
-                Ok(Effect::Done) => {
-                    watchdog.done(verdict);
-                    self.lock().acts += 1;
-                    self.report(session, act);
-                }
-                Ok(Effect::TooLate) => {}
-                // The connection is lost.
-                Err(error @ Error::Transient(_)) => return Err(error),
-                Err(error) => {
-                    self.metrics.failed.inc();
-                    log::error!(part = "watchdog"; "process {} of role {}: {error}", session.process, session.role);
-                    if matches!(error, Error::Permanent(_)) {
-                        // Otherwise it would be tried and refused at every poll.
-                        watchdog.done(verdict);
-                    }
-                }
+            let wait = waits
+                .iter()
+                .find(|wait| wait.session.id == verdict.session.id);
+            let blockers = wait.map_or(&[][..], |wait| &wait.blockers);
+            if self.settings.blockers == BlockerPolicy::Cancel
+                && matches!(verdict.act, Act::Cancel(_))
+                && self
+                    .end_blockers(line, watchdog, verdict.session, blockers, &mut ended)
+                    .await?
+            {
+                continue;
+            }
+            if self.act(line, watchdog, verdict).await? {
+                self.report(verdict.session, verdict.act, blockers);
             }
         }
-        Ok(watchdog.next_due(&self.settings, &sessions))
+        let due = watchdog.next_due(&self.settings, &sessions);
+        // What still runs then is cancelled.
+        Ok(if ended.is_empty() {
+            due
+        } else {
+            Some(AFTER_BLOCKERS)
+        })
     }
 
-    /// Counts the act and writes the audit line.
-    fn report(&self, session: &Session, act: Act) {
-        if !self.dry_run {
-            self.metrics.acted(act);
-        }
-        let what = match (act, self.dry_run) {
-            (Act::Cancel(_), false) => "cancelled",
-            (Act::Cancel(_), true) => "would cancel",
-            (Act::Terminate(_) | Act::EndIdle | Act::EndTransaction, false) => "ended",
-            (Act::Terminate(_) | Act::EndIdle | Act::EndTransaction, true) => "would end",
+    /// Watched statements that wait for a lock, and what for.
+    async fn waits(&self, line: &mut Line, sessions: &[Session]) -> Result<Vec<Wait>, Error> {
+        let Some(query) = self.database.dialect.blockers() else {
+            return Ok(Vec::new());
         };
+        let (connection, patience) = (&mut line.connection, line.patience);
+        blockers::find(connection, query, &self.settings, sessions, patience).await
+    }
+
+    /// Acts on those that keep `waiting` from its lock, each once. Returns whether one was ended in this poll (by its
+    /// `ended`), so that `waiting` may go on.
+    async fn end_blockers(
+        &self,
+        line: &mut Line,
+        watchdog: &mut Watchdog,
+        waiting: &Session,
+        blockers: &[Blocker],
+        ended: &mut HashSet<String>,
+    ) -> Result<bool, Error> {
+        let mut is_ended = false;
+        for blocker in blockers {
+            let session = &blocker.session;
+            is_ended |= ended.contains(&session.id);
+            let Some(act) = blocker.act(&self.settings) else {
+                continue;
+            };
+            if watchdog.has_handled(session) {
+                continue;
+            }
+            if self.act(line, watchdog, Verdict { session, act }).await? {
+                self.report_blocker(session, act, waiting);
+                ended.insert(session.id.clone());
+                is_ended = true;
+            }
+        }
+        Ok(is_ended)
+    }
+
+    /// Carries out a verdict, and notes that. Returns whether there was still something to act on.
+    async fn act(
+        &self,
+        line: &mut Line,
+        watchdog: &mut Watchdog,
+        verdict: Verdict<'_>,
+    ) -> Result<bool, Error> {
+        let Verdict { session, act } = verdict;
+        match self.carry_out(line, session, act).await {
+            Ok(Effect::Done) => {
+                watchdog.done(verdict);
+                self.lock().acts += 1;
+                if !self.dry_run {
+                    self.metrics.acted(act);
+                }
+                Ok(true)
+            }
+            Ok(Effect::TooLate) => Ok(false),
+            // The connection is lost.
+            Err(error @ Error::Transient(_)) => Err(error),
+            Err(error) => {
+                self.metrics.failed.inc();
+                log::error!(part = "watchdog"; "process {} of role {}: {error}", session.process, session.role);
+                if matches!(error, Error::Permanent(_)) {
+                    // Otherwise it would be tried and refused at every poll.
+                    watchdog.done(verdict);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Writes the audit line.
+    fn report(&self, session: &Session, act: Act, blockers: &[Blocker]) {
+        let what = self.in_words(act);
         let since = match (act, &session.transaction) {
             (Act::EndTransaction, Some(transaction)) => transaction.since,
             _ => session.since,
         };
-        log::warn!(
-            audit = true, class = act.class(), role = session.role.as_str(), application = session.application.as_str(),
-            client = session.client.as_str(), process = session.process.as_str(),
-            seconds = since.as_secs_f64();
-            "{what}: {}", fingerprint(&session.statement)
+        let (class, seconds) = (act.class(), since.as_secs_f64());
+        let Session {
+            role,
+            application,
+            client,
+            process,
+            statement,
+            ..
+        } = session;
+        let statement = fingerprint(statement);
+        if blockers.is_empty() {
+            log::warn!(
+                audit = true, class, role, application, client, process, seconds;
+                "{what}: {statement}"
+            );
+        } else {
+            let blockers: Vec<String> = blockers.iter().map(Blocker::describe).collect();
+            let blockers = blockers.join("; ");
+            log::warn!(
+                audit = true, class, role, application, client, process, seconds, blockers;
+                "{what}: {statement}"
+            );
+        }
+    }
+
+    /// Writes the audit line of a session that kept `waiting` from its lock.
+    fn report_blocker(&self, session: &Session, act: Act, waiting: &Session) {
+        let what = self.in_words(act);
+        let Session {
+            role,
+            application,
+            client,
+            process,
+            statement,
+            since,
+            ..
+        } = session;
+        let waiting = format!(
+            "process {} of role {:?}: {}",
+            waiting.process,
+            waiting.role,
+            fingerprint(&waiting.statement)
         );
+        log::warn!(
+            audit = true, class = act.class(), role, application, client, process,
+            seconds = since.as_secs_f64(), waiting;
+            "{what}: {}", fingerprint(statement)
+        );
+    }
+
+    const fn in_words(&self, act: Act) -> &'static str {
+        let cancels = match act {
+            Act::Cancel(_) | Act::CancelBlocker => true,
+            Act::Terminate(_) | Act::EndIdle | Act::EndTransaction | Act::EndBlocker => false,
+        };
+        match (cancels, self.dry_run) {
+            (true, false) => "cancelled",
+            (true, true) => "would cancel",
+            (false, false) => "ended",
+            (false, true) => "would end",
+        }
     }
 
     /// All sessions that might be watched.

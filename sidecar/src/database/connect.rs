@@ -1,5 +1,6 @@
 //! Levee's own connections to the database: few, bounded in all, and never without a `statement_timeout`.
 
+use super::CONNECT_TIMEOUT;
 use super::dialect::Dialect;
 use super::error::{self, Error};
 use super::pooler;
@@ -11,9 +12,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// How long to wait for a connection, e.g. to a server that is starting.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a statement waits for a lock, such as that of a migration: shorter than a stop may take.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);

@@ -220,7 +220,8 @@ impl Dialect {
                    CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END) AS float8) AS seconds, \
                    coalesce(a.query, '') AS statement, CASE WHEN a.xact_start IS NOT NULL THEN concat_ws('/', a.pid, \
                    extract(epoch FROM a.backend_start), extract(epoch FROM a.xact_start)) END AS transaction, \
-                   CAST(extract(epoch FROM clock_timestamp() - a.xact_start) AS float8) AS transaction_seconds \
+                   CAST(extract(epoch FROM clock_timestamp() - a.xact_start) AS float8) AS transaction_seconds, \
+                   coalesce(a.wait_event_type = 'Lock', false) AS waits_for_lock \
                  FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
                  WHERE a.backend_type = 'client backend' AND NOT r.rolsuper AND a.pid <> pg_backend_pid() \
                    AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
@@ -234,10 +235,38 @@ impl Dialect {
                    coalesce(client_address, '') AS client, true AS is_active, \
                    CAST(extract(epoch FROM now() - start::timestamptz) AS float8) AS seconds, \
                    coalesce(query, '') AS statement, CAST(NULL AS text) AS transaction, \
-                   CAST(NULL AS float8) AS transaction_seconds \
+                   CAST(NULL AS float8) AS transaction_seconds, false AS waits_for_lock \
                  FROM [SHOW CLUSTER STATEMENTS] \
                  WHERE user_name <> 'root' AND (user_name = ANY($1) OR application_name = ANY($2))"
             }
+        }
+    }
+
+    /// Sessions that keep the process `$1` waiting for a lock and wait for none themselves, behind whomever it waits. With
+    /// the columns of [`sessions`](Self::sessions), `state` and `is_ordinary`. `None`: the database doesn't say it.
+    pub const fn blockers(self) -> Option<&'static str> {
+        match self {
+            // A prepared transaction has the process 0.
+            Self::Postgres => Some(
+                "WITH RECURSIVE chain(pid) AS (SELECT unnest(pg_blocking_pids(CAST($1 AS int))) \
+                   UNION SELECT unnest(pg_blocking_pids(c.pid)) FROM chain c) \
+                 SELECT coalesce(concat_ws('/', a.pid, extract(epoch FROM a.backend_start), extract(epoch FROM \
+                   CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END)), '') AS id, \
+                   c.pid::text AS process, coalesce(a.usename::text, '') AS role, \
+                   coalesce(a.application_name, '') AS application, coalesce(host(a.client_addr), '') AS client, \
+                   coalesce(a.state = 'active', false) AS is_active, CAST(coalesce(extract(epoch FROM clock_timestamp() - \
+                   CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END), 0) AS float8) AS seconds, \
+                   coalesce(a.query, '') AS statement, CAST(NULL AS text) AS transaction, \
+                   CAST(NULL AS float8) AS transaction_seconds, false AS waits_for_lock, \
+                   CASE WHEN c.pid = 0 THEN 'prepared transaction' ELSE coalesce(a.state, 'unknown') END AS state, \
+                   coalesce(a.backend_type = 'client backend' AND NOT r.rolsuper \
+                   AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
+                   AND a.datname = current_database(), false) AS is_ordinary \
+                 FROM chain c LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = c.pid \
+                 LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+                 WHERE c.pid = 0 OR cardinality(pg_blocking_pids(c.pid)) = 0 ORDER BY a.xact_start LIMIT 5",
+            ),
+            Self::Cockroach => None,
         }
     }
 
@@ -254,7 +283,7 @@ impl Dialect {
         match self {
             // Checked against this one session, not the view of all: that takes less time between check and signal.
             Self::Postgres => Signal::Checked(match act {
-                Act::Cancel(_) => {
+                Act::Cancel(_) | Act::CancelBlocker => {
                     "SELECT pg_cancel_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
                      WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
                      extract(epoch FROM a.query_start)) = $2"
@@ -269,7 +298,7 @@ impl Dialect {
                      WHERE concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
                      extract(epoch FROM a.xact_start)) = $2"
                 }
-                Act::EndIdle => {
+                Act::EndIdle | Act::EndBlocker => {
                     "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
                      WHERE a.state LIKE 'idle in transaction%' AND concat_ws('/', a.pid, \
                      extract(epoch FROM a.backend_start), extract(epoch FROM a.state_change)) = $2"

@@ -1,7 +1,7 @@
 //! Errors of the database, in words, and whether they may pass
 //! (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 
-use super::connect::CONNECT_TIMEOUT;
+use super::CONNECT_TIMEOUT;
 use std::io;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,11 +3,43 @@
 
 use super::connect::Database;
 use super::error::Error;
-use super::limits::{SETTINGS, allowance};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{FromRow, Row};
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// The settings that limit a role. The last two are not of each server: from `PostgreSQL` 17 and 14 on.
+pub const SETTINGS: [&str; 5] = [
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "lock_timeout",
+    "transaction_timeout",
+    "idle_session_timeout",
+];
+
+/// How long a value lets something take, in microseconds; none is longer than all. `None`: it has another form.
+pub fn allowance(value: &str) -> Option<u64> {
+    micros(value).map(|micros| if micros == 0 { u64::MAX } else { micros })
+}
+
+/// A setting's value in microseconds. A bare number is in milliseconds, the unit of all [`SETTINGS`]
+/// (<https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES>). `None`: it has another form.
+fn micros(value: &str) -> Option<u64> {
+    let value = value.trim();
+    let end = value
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(value.len());
+    let unit = match value[end..].trim() {
+        "us" => 1,
+        "" | "ms" => 1000,
+        "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return None,
+    };
+    value[..end].parse::<u64>().ok()?.checked_mul(unit)
+}
 
 /// A value that somebody has set.
 #[derive(Clone, Debug, PartialEq, Eq)]

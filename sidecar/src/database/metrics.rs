@@ -1,6 +1,6 @@
 //! Metrics of the watchdog.
 
-use super::watchdog::{Act, Class, IDLE_IN_TRANSACTION, TRANSACTION};
+use super::watchdog::{Act, BLOCKER, Class, IDLE_IN_TRANSACTION, TRANSACTION};
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
     register_int_gauge_vec_with_registry,
@@ -45,6 +45,7 @@ impl WatchdogMetrics {
             Class::LongQuery.name(),
             IDLE_IN_TRANSACTION,
             TRANSACTION,
+            BLOCKER,
         ] {
             timeouts.with_label_values(&[database, class]);
         }

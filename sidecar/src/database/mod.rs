@@ -17,6 +17,7 @@
 //! | [`watchdog`] | which statements have run too long |
 //! | [`duty`] | polling, and which instance acts |
 //! | [`activity`] | seeing sessions, and acting on them |
+//! | [`blockers`] | who keeps a statement waiting for a lock |
 //! | [`rights`] | what the watchdog's role may do |
 //! | [`fingerprint`] | a statement without its values |
 //! | [`limits`] | settings of roles |
@@ -33,6 +34,7 @@
 
 pub mod activity;
 pub mod backlog;
+pub mod blockers;
 pub mod claim;
 pub mod cleanup;
 pub mod connect;
@@ -59,3 +61,8 @@ pub mod table;
 pub mod undo;
 pub mod walk;
 pub mod watchdog;
+
+use std::time::Duration;
+
+/// How long to wait for a connection, e.g. to a server that is starting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

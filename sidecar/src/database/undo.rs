@@ -1,7 +1,8 @@
 //! The file that says how to undo applied limits.
 
 use super::identifier::Identifier;
-use super::limits::{Change, RoleSetting, SETTINGS};
+use super::levels::SETTINGS;
+use super::limits::{Change, RoleSetting};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fs;

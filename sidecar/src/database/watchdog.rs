@@ -31,6 +31,9 @@ pub const IDLE_IN_TRANSACTION: &str = "idle_in_transaction";
 /// The metrics' class of transactions that lasted for too long.
 pub const TRANSACTION: &str = "transaction";
 
+/// The metrics' class of sessions that kept others waiting.
+pub const BLOCKER: &str = "blocker";
+
 /// Gives a class to statements of a role, an application, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -39,6 +42,16 @@ pub struct Rule {
     /// `None`: any.
     pub application: Option<String>,
     pub class: Class,
+}
+
+/// What the watchdog does about a session that keeps a watched statement waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockerPolicy {
+    /// Names it.
+    #[default]
+    Report,
+    /// Cancels its statement, or ends it if it is idle in a transaction.
+    Cancel,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +70,8 @@ pub struct WatchdogSettings {
     pub idle_in_transaction: Duration,
     /// How long a transaction may last before its session is ended, however busy it is. `None`: without limit.
     pub transaction: Option<Duration>,
+    /// What is done about sessions that keep watched statements waiting.
+    pub blockers: BlockerPolicy,
     /// How long after its statement was cancelled a session is ended. `None`: never.
     pub terminate_after: Option<Duration>,
 }
@@ -87,6 +102,7 @@ pub struct Session {
     pub statement: String,
     /// `None`: it is in none, or the database doesn't say.
     pub transaction: Option<Transaction>,
+    pub waits_for_lock: bool,
 }
 
 /// A transaction at one poll.
@@ -109,6 +125,10 @@ pub enum Act {
     EndIdle,
     /// End it, since its transaction lasts for too long.
     EndTransaction,
+    /// Cancel its statement, since it keeps others waiting.
+    CancelBlocker,
+    /// End it, since it is idle in a transaction and keeps others waiting.
+    EndBlocker,
 }
 
 /// An act and the session that it is for.
@@ -125,6 +145,7 @@ impl Act {
             Self::Cancel(class) | Self::Terminate(class) => class.name(),
             Self::EndIdle => IDLE_IN_TRANSACTION,
             Self::EndTransaction => TRANSACTION,
+            Self::CancelBlocker | Self::EndBlocker => BLOCKER,
         }
     }
 }
@@ -227,13 +248,20 @@ impl Watchdog {
             .min()
     }
 
+    /// Whether something was done about the session's statement, or its transaction.
+    pub fn has_handled(&self, session: &Session) -> bool {
+        self.handled.contains_key(&session.id)
+    }
+
     /// Notes that a verdict was carried out.
     pub fn done(&mut self, Verdict { session, act }: Verdict<'_>) {
         let handled = match act {
-            Act::Cancel(_) => Handled::Cancelled {
+            Act::Cancel(_) | Act::CancelBlocker => Handled::Cancelled {
                 after: session.since,
             },
-            Act::Terminate(_) | Act::EndIdle | Act::EndTransaction => Handled::SessionEnded,
+            Act::Terminate(_) | Act::EndIdle | Act::EndTransaction | Act::EndBlocker => {
+                Handled::SessionEnded
+            }
         };
         if let (Act::EndTransaction, Some(transaction)) = (act, &session.transaction) {
             self.handled.insert(transaction.id.clone(), handled);
@@ -243,10 +271,15 @@ impl Watchdog {
 }
 
 impl WatchdogSettings {
-    fn watches(&self, session: &Session) -> bool {
+    pub(super) fn watches(&self, session: &Session) -> bool {
         session.application != APPLICATION_NAME
             && (self.roles.contains(&session.role)
                 || self.applications.contains(&session.application))
+    }
+
+    /// Whether the statement of a watched session has used half of its time.
+    pub(super) fn has_used_half(&self, session: &Session) -> bool {
+        self.watches(session) && session.since * 2 >= self.limit(self.class(session))
     }
 
     /// The time limit of `class`.
@@ -327,7 +360,7 @@ fn class_named(part: &str) -> Option<Class> {
 }
 
 /// Whether the statement maintains the database, or is how `CockroachDB` replicates and copies it: those have no limit.
-fn is_maintenance(statement: &str) -> bool {
+pub(super) fn is_maintenance(statement: &str) -> bool {
     const NAMES: [&str; 13] = [
         "VACUUM",
         "ANALYZE",
@@ -372,6 +405,7 @@ mod tests {
             }],
             idle_in_transaction: 60 * S,
             transaction: None,
+            blockers: BlockerPolicy::Report,
             terminate_after: Some(10 * S),
         }
     }
@@ -387,6 +421,7 @@ mod tests {
             since: since * S,
             statement: statement.to_owned(),
             transaction: None,
+            waits_for_lock: false,
         }
     }
 
@@ -414,49 +449,6 @@ mod tests {
             ("reports", "select 1 /* levee: query */", 5, query),
             ("app", "select '/* levee: long_query */' + 1", 5, query),
             ("app", "/* levee: other */ select 1", 5, query),
-            (
-                "app",
-                "/* levee: long_query */ select 1 /*action='index',traceparent='00-5b-7a-01'*/",
-                29,
-                None,
-            ),
-            (
-                "app",
-                "select 1 /* levee: long_query */ /*traceparent='00-5b-7a-01'*/;",
-                29,
-                None,
-            ),
-            (
-                "app",
-                "/*traceparent='00-5b'*/ /* levee: long_query */\nselect 1",
-                29,
-                None,
-            ),
-            (
-                "app",
-                "-- a report\n/* levee: long_query */ select 1",
-                29,
-                None,
-            ),
-            (
-                "app",
-                "select 1 /*action='index',levee='long_query'*/",
-                29,
-                None,
-            ),
-            (
-                "app",
-                "select 1 /*application:Shop,levee:long_query*/",
-                29,
-                None,
-            ),
-            ("app", "select 1 /*levees='long_query'*/", 5, query),
-            (
-                "app",
-                "select '/* levee: long_query */', 1 /*a='b'*/",
-                5,
-                query,
-            ),
             ("somebody", "select 1", 500, None),
             ("app", "VACUUM t", 500, None),
             ("app", "/* x */ vacuum (full) t", 500, None),
@@ -473,6 +465,27 @@ mod tests {
             ("app", "analyze t ; ", 500, None),
         ] {
             assert_eq!(judged(&session(role, statement, since)), act, "{statement}");
+        }
+    }
+
+    #[test]
+    fn a_tag_stands_beside_other_comments_or_is_one_of_their_keys() {
+        for statement in [
+            "/* levee: long_query */ select 1 /*action='index',traceparent='00-5b-7a-01'*/",
+            "select 1 /* levee: long_query */ /*traceparent='00-5b-7a-01'*/;",
+            "/*traceparent='00-5b'*/ /* levee: long_query */\nselect 1",
+            "-- a report\n/* levee: long_query */ select 1",
+            "select 1 /*action='index',levee='long_query'*/",
+            "select 1 /*application:Shop,levee:long_query*/",
+        ] {
+            assert_eq!(tag(statement), Some(Class::LongQuery), "{statement}");
+        }
+        for statement in [
+            "select 1 /*levees='long_query'*/",
+            "select '/* levee: long_query */', 1 /*a='b'*/",
+            "select 1 /* not levee: long_query */",
+        ] {
+            assert_eq!(tag(statement), None, "{statement}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The watchdog at a real `PostgreSQL`.
 #![allow(missing_docs)]
 
+mod blockers;
 mod lost;
 mod pooled;
 mod statements;

@@ -127,7 +127,8 @@ fn a_pooler_that_gives_sessions_in_turn_to_busy_services_is_refused() {
 fn through_a_pooler_in_session_mode_all_works() {
     let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(10, 0).unwrap();
-    for more in ["", "\ndefault_pool_size = 2"] {
+    // For the watchdog, the readiness and one job: no session is left to tell a pooler by.
+    for more in ["", "\ndefault_pool_size = 3"] {
         let bouncer = PgBouncer::before(&postgres, &format!("pool_mode = session{more}")).unwrap();
         let sidecar = sidecar(&bouncer);
         let (took, code) = ask(
