@@ -344,21 +344,22 @@ impl Session {
         self.inbox.capacity() + self.outbox.capacity() + self.queue.capacity_bytes()
     }
 
-    /// Bounds what waits by what memory there is.
-    pub fn set_memory(&mut self, memory: Memory, now: Instant) {
+    /// Bounds what waits by what memory there is. Returns whether the bound has changed.
+    pub fn set_memory(&mut self, memory: Memory, now: Instant) -> bool {
         let most = self.settings.buffered_bytes;
         let room = match memory {
             Memory::Ample => most,
             Memory::Scarce => most.min(SCARCE_BYTES),
         };
         if room == self.room {
-            return;
+            return false;
         }
         self.room = room;
         if memory == Memory::Ample {
             // Commands may have waited for room.
             self.parse(now);
         }
+        true
     }
 
     /// Releases memory that the buffers don't use at the moment.

@@ -107,7 +107,7 @@ impl Wire {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<io::Result<()>> {
         loop {
             let now = self.clock.now();
-            let mut moved = self.account(cx, now);
+            let mut moved = false;
             if self.session.wake_at() <= now {
                 self.session.wake(now);
             }
@@ -117,7 +117,7 @@ impl Wire {
             if self.session.is_over() {
                 return Poll::Ready(Ok(()));
             }
-            if moved {
+            if moved || self.account(cx, now) {
                 continue;
             }
             let at = self.clock.timer(self.session.wake_at());
@@ -143,12 +143,11 @@ impl Wire {
         self.session.stop();
     }
 
-    /// Reports what the buffers take. Returns whether the session has ended for it.
+    /// Reports what the buffers take. Returns whether there may be something to move again.
     fn account(&mut self, cx: &Context<'_>, now: Instant) -> bool {
-        self.session.set_memory(self.share.memory(), now);
         self.share.hold(self.session.held_bytes(), cx.waker());
         if !self.share.is_asked() {
-            return false;
+            return self.session.set_memory(self.share.memory(), now);
         }
         self.session.shrink();
         self.share.hold(self.session.held_bytes(), cx.waker());
