@@ -2,15 +2,17 @@
 
 use super::finding::{Finding, Severity};
 use crate::config::Config;
-use crate::config::database::Job as JobConfig;
+use crate::config::database::{Job as JobConfig, Watchdog};
 use crate::database::cleanup::Cleanup;
 use crate::database::connect::Database as Connected;
+use crate::database::error::Error as DatabaseError;
+use crate::database::rights;
 use crate::jobs::{Error, ErrorKind, Job, Run};
 use crate::parts::database::connect;
 use crate::yaml;
 use std::sync::Arc;
 
-/// Looks at the table of each job of a configuration without errors. Changes nothing.
+/// Looks at the table of each job, and at the watchdog's rights, of a configuration without errors. Changes nothing.
 ///
 /// # Errors
 /// There is nothing to look at, or the database can't be asked now.
@@ -20,11 +22,8 @@ pub async fn look(text: &str) -> Result<Vec<Finding>, String> {
     let config = config.database.ok_or("it has no section database")?;
     let database = connect(&config, 1);
     let mut findings = Vec::new();
-    for job in &config.jobs {
-        let path = format!("database.jobs.{}", job.name);
+    let mut add = |path: String, found: Vec<(Severity, String)>| {
         let line = document.root.line_of(&path);
-        let found = look_at(&database, job).await;
-        let found = found.map_err(|error| error.message)?;
         findings.extend(found.into_iter().map(|(severity, message)| Finding {
             line,
             path: path.clone(),
@@ -32,8 +31,37 @@ pub async fn look(text: &str) -> Result<Vec<Finding>, String> {
             severity,
             trap: None,
         }));
+    };
+    for job in &config.jobs {
+        let found = look_at(&database, job).await;
+        let found = found.map_err(|error| error.message)?;
+        add(format!("database.jobs.{}", job.name), found);
+    }
+    if let Some(watchdog) = &config.watchdog {
+        let found = look_at_watchdog(&database, watchdog).await;
+        let found = found.map_err(|error| error.to_string())?;
+        add("database.watchdog".to_owned(), found);
     }
     Ok(findings)
+}
+
+/// What keeps the watchdog from its work.
+async fn look_at_watchdog(
+    database: &Connected,
+    watchdog: &Watchdog,
+) -> Result<Vec<(Severity, String)>, DatabaseError> {
+    let mut connection = match database.connect().await {
+        Ok(connection) => connection,
+        Err(DatabaseError::Permanent(message)) => return Ok(vec![(Severity::Error, message)]),
+        Err(error) => return Err(error),
+    };
+    let Some(checks) = database.dialect.watchdog_checks() else {
+        return Ok(Vec::new());
+    };
+    let roles = &watchdog.settings.roles;
+    let found = rights::check(&mut connection, checks, roles, database.longest()).await?;
+    let problem = found.problem.map(|problem| (Severity::Error, problem));
+    Ok(problem.into_iter().collect())
 }
 
 async fn look_at(database: &Connected, job: &JobConfig) -> Result<Vec<(Severity, String)>, Error> {

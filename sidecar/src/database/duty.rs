@@ -77,6 +77,7 @@ impl Guard {
             Some(line) => line,
             none => none.insert(self.connect(watch.patience).await?),
         };
+        line.patience = watch.patience;
         let now = self.clock.now();
         let checked = watch.rights_checked;
         if watch.failures > 0 || checked.is_none_or(|last| now.since(last) >= RIGHTS_EVERY) {

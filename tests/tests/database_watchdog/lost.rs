@@ -56,6 +56,25 @@ fn a_connection_that_was_lost_in_silence_is_replaced_and_its_claim_taken_over() 
 }
 
 #[test]
+fn a_connection_that_is_lost_in_silence_after_an_outage_is_noticed_as_soon() {
+    let mut postgres = Postgres::with_tables().unwrap();
+    let (relay, sidecar) = behind_a_relay(&postgres, QUICK);
+    sidecar.wait_for("its duty", acts).unwrap();
+    postgres.stop().unwrap();
+    let failed = "db_watchdog_failed_total{database=\"app\"}";
+    sidecar
+        .wait_for_metric(failed, |failed| failed >= 5)
+        .unwrap();
+    assert!(!acts(&sidecar));
+    postgres.start_again().unwrap();
+    sidecar.wait_for("its duty", acts).unwrap();
+    // A statement that is cancelled shows that it polls again.
+    is_cancelled_after_the_take_over(&postgres);
+    relay.silence(Silence::Swallowed).unwrap();
+    is_cancelled_after_the_take_over(&postgres);
+}
+
+#[test]
 fn an_instance_that_is_cut_off_in_silence_is_replaced_by_another_which_says_so() {
     for silence in [Silence::Swallowed, Silence::Dropped] {
         let postgres = Postgres::with_tables().unwrap();

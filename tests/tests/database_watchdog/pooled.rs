@@ -76,8 +76,14 @@ fn is_refused_and_nobody_inherits(settings: &str, services: usize) {
             .unwrap();
         let acting = "db_watchdog_acting{database=\"app\"}";
         assert_eq!(sidecar.metric(acting).unwrap(), 0);
-        let limits = limits(&bouncer);
-        assert!(limits.contains(REFUSAL), "{limits}");
+        let (code, said) = levee(&bouncer, &["db", "limits"]);
+        assert!(code == Some(1) && said.contains(REFUSAL), "{said}");
+        let (code, said) = levee(&bouncer, &["check", "--database"]);
+        assert_eq!(code, Some(2), "{said}");
+        for path in ["database.jobs.auth_cleanup: ", "database.watchdog: "] {
+            let refusal = format!("{path}{REFUSAL}");
+            assert!(said.contains(&refusal), "{refusal}: {said}");
+        }
     });
     assert_eq!(postgres.expired_tokens().unwrap(), 10);
     // Of the pool that Levee used.
@@ -89,18 +95,20 @@ fn is_refused_and_nobody_inherits(settings: &str, services: usize) {
     }
 }
 
-/// What `levee db limits` says.
-fn limits(bouncer: &PgBouncer) -> String {
+/// Exit code and output of `levee` with this configuration.
+fn levee(bouncer: &PgBouncer, arguments: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a directory");
     let config = Config::new("").database(&bouncer.url_of("levee"), KEYS);
     let output = config
         .add_variables(&mut Command::new(built::levee().unwrap()))
-        .args(["db", "limits", "--config"])
+        .args(arguments)
+        .arg("--config")
         .arg(config.write(folder.path()).unwrap())
         .output()
         .expect("run levee");
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    let all = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&all).into_owned();
+    (output.status.code(), said)
 }
 
 #[test]
