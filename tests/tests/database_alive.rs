@@ -11,7 +11,7 @@ use levee::database::identifier::Identifier;
 use levee::database::reading::{Reading, Unit, Zone};
 use levee::database::spec::{Action, Condition, Spec};
 use levee::database::sql::{Begin, Parameter, Statement, Which};
-use levee::database::table::{Table, Type, Types};
+use levee::database::table::{Reach, Table, Type, Types};
 use levee_harness::postgres::Postgres;
 use levee_policy::random::SplitMix64;
 use postgres::types::ToSql;
@@ -206,7 +206,11 @@ fn table(held: Held, shape: Shape) -> Table {
         .into();
     Table {
         name: "t".to_owned(),
-        has_heirs: matches!(shape, Shape::WithHeir),
+        oid: String::new(),
+        reach: match shape {
+            Shape::Partitioned => Reach::Own,
+            Shape::Plain | Shape::WithHeir => Reach::WithHeirs,
+        },
         types,
     }
 }

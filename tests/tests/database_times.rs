@@ -330,6 +330,136 @@ fn what_else_a_job_would_take_is_said_at_the_start() {
     }
 }
 
+#[test]
+fn a_wrong_unit_takes_no_row_that_is_alive_whatever_else_is_in_the_column() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(
+            "CREATE TABLE t (k serial PRIMARY KEY, at bigint); GRANT ALL ON t TO levee;
+             INSERT INTO t (at) SELECT extract(epoch FROM now()) + 3600 FROM generate_series(1, 100);
+             INSERT INTO t (at) VALUES (9223372036854775807)",
+        )
+        .unwrap();
+    let report = report(&postgres, ", unit: milliseconds");
+    assert_eq!(report["rows"], 0, "{report}");
+    assert_eq!(rows(&postgres), 101);
+    // The other way round, one row of another unit keeps no job from its work.
+    postgres
+        .execute(
+            "UPDATE t SET at = at * 1000 WHERE at < 9e15; UPDATE t SET at = at - 7200000 WHERE k <= 10;
+             INSERT INTO t (at) VALUES (9)",
+        )
+        .unwrap();
+    let report = self::report(&postgres, ", unit: milliseconds");
+    assert_eq!(report["rows"], 10, "{report}");
+    let small = "jobs: {own: {table: calls, key: call_id, where: {column: duration, before: 0s}, unit: milliseconds, \
+                 action: delete, scheduled: false}}";
+    let report = run(&Sidecar::at(&postgres, "levee", small).unwrap());
+    assert!(
+        report["error"].to_string().contains("too small"),
+        "{report}"
+    );
+}
+
+#[test]
+fn rows_of_an_heir_that_is_made_during_a_run_are_left_alone() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(
+            "CREATE TABLE t (k int PRIMARY KEY, at timestamptz); GRANT ALL ON t TO levee;
+             INSERT INTO t SELECT i, '2020-01-01' FROM generate_series(1, 600) i",
+        )
+        .unwrap();
+    let keys = job(", batch: 10").replace("pause: 0s", "pause: 20ms");
+    let sidecar = Sidecar::at(&postgres, "levee", &keys).unwrap();
+    assert_eq!(sidecar.post("/v1/jobs/own/run?wait=0s").unwrap().0, 202);
+    sidecar
+        .wait_for_metric("job_rows_total{job=\"own\"}", |rows| rows > 0)
+        .unwrap();
+    postgres
+        .execute(
+            "CREATE TABLE heir () INHERITS (t); INSERT INTO heir SELECT i, '2020-01-01' FROM generate_series(1, 100) i;
+             GRANT ALL ON heir TO levee",
+        )
+        .unwrap();
+    sidecar
+        .wait_for_metric("job_runs_total{job=\"own\",outcome=\"done\"}", |runs| {
+            runs == 1
+        })
+        .unwrap();
+    assert_eq!(postgres.number("SELECT count(*) FROM heir").unwrap(), 100);
+    assert_eq!(rows(&postgres), 100);
+}
+
+#[test]
+fn no_schema_can_change_what_the_statements_mean() {
+    let postgres = Postgres::with_tables().unwrap();
+    add_live_tokens(&postgres, "timestamptz");
+    postgres
+        .execute(
+            "CREATE SCHEMA tricks; GRANT USAGE ON SCHEMA tricks TO PUBLIC;
+             CREATE FUNCTION tricks.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT pg_catalog.now() + interval '1 year'$$;
+             CREATE FUNCTION tricks.always(timestamptz, timestamptz) RETURNS bool LANGUAGE sql AS 'SELECT true';
+             CREATE OPERATOR tricks.< (LEFTARG = timestamptz, RIGHTARG = timestamptz, FUNCTION = tricks.always);
+             ALTER DATABASE app SET search_path = tricks, public, pg_catalog;
+             ALTER DATABASE app SET quote_all_identifiers = on",
+        )
+        .unwrap();
+    let report = report(&postgres, "");
+    assert_eq!(
+        (&report["outcome"], &report["rows"]),
+        (&Value::from("done"), &Value::from(0)),
+        "{report}"
+    );
+    assert_eq!(rows(&postgres), 100);
+}
+
+#[test]
+fn a_row_does_not_take_others_of_its_table_with_it() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(
+            "CREATE TABLE t (k int PRIMARY KEY, at timestamptz, parent int REFERENCES t ON DELETE CASCADE);
+             GRANT ALL ON t TO levee; INSERT INTO t VALUES (1, '2020-01-01', null), (2, now() + interval '1 h', 1)",
+        )
+        .unwrap();
+    let report = report(&postgres, "");
+    assert!(
+        report["error"].to_string().contains("NO ACTION"),
+        "{report}"
+    );
+    assert_eq!(rows(&postgres), 2);
+}
+
+#[test]
+fn times_of_day_and_moving_words_are_not_guessed_at() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(
+            "CREATE TABLE t (k int PRIMARY KEY, at timestamptz, clock time, day date, during tstzrange);
+             GRANT ALL ON t TO levee",
+        )
+        .unwrap();
+    for (keys, part) in [
+        (
+            "where: {column: at, before: 0s}, action: set, set: {clock: {ago: 0s}, day: '2026-01-01'}",
+            "holds no time",
+        ),
+        (
+            "where: {column: day, in: ['2026-01-01', yesterday]}, action: delete",
+            "another time at each batch",
+        ),
+        (
+            "where: {column: at, before: 0s}, action: set, set: {during: '[now,)'}",
+            "another time at each batch",
+        ),
+    ] {
+        let keys = format!("jobs: {{own: {{table: t, key: k, {keys}, scheduled: false}}}}");
+        let report = run(&Sidecar::at(&postgres, "levee", &keys).unwrap());
+        assert!(report["error"].to_string().contains(part), "{report}");
+    }
+}
+
 /// Exit code and standard output of `levee check --database`, for the job with these keys.
 fn check(postgres: &Postgres, more: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();

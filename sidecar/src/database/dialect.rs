@@ -99,6 +99,9 @@ impl Dialect {
 
     /// Settings of each connection besides the timeouts, for a server of this `server_version_num`.
     pub fn connection_settings(self, version: u32) -> Vec<&'static str> {
+        /// Else a schema of the search path could have its own `now()`, or its own `<`.
+        const BUILTINS_FIRST: &str = "SELECT pg_catalog.set_config('search_path', pg_catalog.btrim(pg_catalog.concat('pg_catalog, ', \
+                                      pg_catalog.current_setting('search_path')), ', '), false)";
         /// How often a server looks for a client that has gone while it executes a statement.
         const SINCE_14: &str = "SET client_connection_check_interval = 1000";
         match self {
@@ -109,6 +112,9 @@ impl Dialect {
                     "SET tcp_keepalives_interval = 1",
                     "SET tcp_keepalives_count = 2",
                     "SET tcp_user_timeout = 3000",
+                    // Types are compared by their names.
+                    "SET quote_all_identifiers = off",
+                    BUILTINS_FIRST,
                 ];
                 all.extend((version >= 140_000).then_some(SINCE_14));
                 all
@@ -163,6 +169,14 @@ impl Dialect {
                  FROM pg_catalog.pg_database)",
             ),
             Self::Cockroach => None,
+        }
+    }
+
+    /// Whether tables can inherit from others.
+    pub const fn has_inheritance(self) -> bool {
+        match self {
+            Self::Postgres => true,
+            Self::Cockroach => false,
         }
     }
 

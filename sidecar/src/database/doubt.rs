@@ -14,6 +14,9 @@ use std::fmt::Write as _;
 /// The most zones that rows are counted for.
 const MAX_ZONES: usize = 6;
 
+/// The most rows that are counted in each reading: a job that refuses does so at each of its runs.
+const MOST_COUNTED: u64 = 100_000;
+
 /// A zone that somebody could have written in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Writer {
@@ -54,6 +57,11 @@ pub async fn refusal(
     let of = table.type_of(column);
     let (column, name) = (column.quoted(), &table.name);
     let mut text = match why {
+        Unreadable::Small => {
+            return Ok(format!(
+                "column {column} of table {name} is of type {of}, which is too small for milliseconds; is it unit: seconds?"
+            ));
+        }
         Unreadable::Type => {
             return Ok(format!(
                 "column {column} of table {name} is of type {of}, which holds no time; it must be timestamptz, timestamp or \
@@ -79,13 +87,19 @@ pub async fn refusal(
         )
         .await?;
     let _ = write!(text, " Its newest value is {newest}; now is {now} UTC.");
-    for (reading, label) in readings(database, connection, why).await? {
+    let mut readings = readings(database, connection, why).await?;
+    readings.retain(|(reading, _)| reading.of(of).is_ok());
+    let others = readings.len().saturating_sub(MAX_ZONES);
+    for (reading, label) in readings.into_iter().take(MAX_ZONES) {
         let spec = Spec {
             reading,
             ..spec.clone()
         };
         let rows = rows(database, connection, &spec, table).await?;
         let _ = write!(text, " Read as {label}: {rows}.");
+    }
+    if others > 0 {
+        let _ = write!(text, " {others} more zones are configured.");
     }
     Ok(text)
 }
@@ -164,7 +178,6 @@ async fn writers(database: &Database, connection: &mut PgConnection) -> Result<V
         };
         add(zone, who);
     }
-    writers.truncate(MAX_ZONES);
     Ok(writers)
 }
 
@@ -180,7 +193,7 @@ async fn newest(
         Some(_) => format!(" AND {column} < 'infinity'"),
     };
     let newest = format!(
-        "SELECT CAST({column} AS text) FROM {} WHERE {column} IS NOT NULL{finite} ORDER BY {column} DESC LIMIT 1",
+        "SELECT CAST({column} AS text) AS levee_value FROM {} WHERE {column} IS NOT NULL{finite} ORDER BY {column} DESC LIMIT 1",
         table.own_rows()
     );
     let newest = sqlx::query_scalar::<_, String>(AssertSqlSafe(newest))
@@ -200,13 +213,13 @@ async fn rows(
     spec: &Spec,
     table: &Table,
 ) -> Result<String, Error> {
-    let count = spec.count(table);
+    let count = spec.count_up_to(table, MOST_COUNTED + 1);
     let counted = bound(&count, Values::default()).fetch_one(connection);
     match database.bounded(counted).await {
-        Ok(row) => {
-            let rows = number(&row, 0)?;
-            Ok(format!("{rows} rows"))
-        }
+        Ok(row) => Ok(match number(&row, 0)? {
+            rows if rows > MOST_COUNTED => format!("more than {MOST_COUNTED} rows"),
+            rows => format!("{rows} rows"),
+        }),
         Err(Error::Timeout(_)) => Ok("not counted (it takes too long)".to_owned()),
         Err(error) => Err(error),
     }
@@ -250,13 +263,15 @@ pub async fn check_zone(
     }
 }
 
-/// The end of March 1973 in milliseconds since 1970. What is less is a time of now in seconds.
-const EARLY_MILLISECONDS: i64 = 100_000_000_000;
+/// What is less than this, in milliseconds since 1970, is before March 1973; and what is more, in seconds, after the year
+/// 5000.
+const BETWEEN_THE_UNITS: i64 = 100_000_000_000;
 
-/// Refuses milliseconds where the column counts seconds: all rows would be of January 1970.
+/// Refuses a unit by which the newest time would be of 1973 or earlier, or of a far future. Rows that a wrong unit would
+/// show as long over are left alone all the same: see [`Moment::least`](super::reading::Moment::least).
 ///
 /// # Errors
-/// It counts seconds.
+/// The unit is another.
 pub async fn check_unit(
     database: &Database,
     connection: &mut PgConnection,
@@ -264,16 +279,25 @@ pub async fn check_unit(
     column: &Identifier,
     unit: Unit,
 ) -> Result<(), Error> {
-    if unit != Unit::Milliseconds {
-        return Ok(());
-    }
     let (quoted, name) = (column.quoted(), &table.name);
     let newest = newest(database, connection, table, &quoted, table.type_of(column)).await?;
-    let is_early = |newest: i64| (1..EARLY_MILLISECONDS).contains(&newest);
-    if newest.parse().is_ok_and(is_early) {
+    let Ok(value) = newest.parse::<i64>() else {
+        return Ok(());
+    };
+    let (is_wrong, counted, right) = match unit {
+        Unit::Seconds => {
+            // Not the greatest number, which stands for no end.
+            let is_wrong = (BETWEEN_THE_UNITS..i64::MAX / 1000).contains(&value);
+            (is_wrong, "seconds", "milliseconds")
+        }
+        Unit::Milliseconds => {
+            let is_wrong = (1..BETWEEN_THE_UNITS).contains(&value);
+            (is_wrong, "milliseconds", "seconds")
+        }
+    };
+    if is_wrong {
         return Err(Error::Permanent(format!(
-            "column {quoted} of table {name} can't count milliseconds: its newest value, {newest}, would be of 1970 to 1973; \
-             is it unit: seconds?"
+            "column {quoted} of table {name} can't count {counted}: its newest value is {newest}; is it unit: {right}?"
         )));
     }
     Ok(())

@@ -9,6 +9,9 @@ pub enum Error {
     /// May succeed later, on a new connection.
     #[error("{0}")]
     Transient(String),
+    /// Another transaction was in the way. The connection is as before.
+    #[error("{0}")]
+    Busy(String),
     /// The statement ran into `statement_timeout`.
     #[error("{0}")]
     Timeout(String),
@@ -81,11 +84,11 @@ fn hint(code: &str) -> &'static str {
 /// The variant for a SQLSTATE.
 fn of_code(code: &str) -> fn(String) -> Error {
     match code {
-        // Serialization failure, statement completion unknown, deadlock, lock not available; the server is stopping,
-        // starting or full. A batch that was completed after all is not found again. 58C.. is CockroachDB: data or
-        // nodes can't be reached.
-        "40001" | "40003" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "53300" | "58C00"
-        | "58C01" => Error::Transient,
+        // Statement completion unknown; the server is stopping, starting or full. A batch that was completed after all is
+        // not found again. 58C.. is CockroachDB: data or nodes can't be reached.
+        "40003" | "57P01" | "57P02" | "57P03" | "53300" | "58C00" | "58C01" => Error::Transient,
+        // Serialization failure, deadlock, lock not available.
+        "40001" | "40P01" | "55P03" => Error::Busy,
         code if code.starts_with("08") => Error::Transient,
         "57014" => Error::Timeout,
         // Integrity constraints, WITH CHECK OPTION, and exceptions that a trigger raises.
@@ -103,11 +106,10 @@ mod tests {
         let text = String::new();
         for (codes, error) in [
             (
-                &[
-                    "40001", "40003", "40P01", "55P03", "57P03", "08006", "58C00",
-                ][..],
+                &["40003", "57P03", "08006", "58C00"][..],
                 Error::Transient(text.clone()),
             ),
+            (&["40001", "40P01", "55P03"], Error::Busy(text.clone())),
             (&["57014"], Error::Timeout(text.clone())),
             (&["23503", "23514", "P0001"], Error::Row(text.clone())),
             (

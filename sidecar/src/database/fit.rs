@@ -1,7 +1,7 @@
 //! Whether a job fits its table.
 
 use super::identifier::Identifier;
-use super::reading::{Form, Unreadable};
+use super::reading::Unreadable;
 use super::spec::{Assignment, Condition, Spec, Value};
 use super::table::Table;
 
@@ -10,7 +10,7 @@ use super::table::Table;
 pub enum Misfit {
     /// The table does not have these columns.
     Missing(Vec<Identifier>),
-    /// It would be set to a word such as `now`.
+    /// It would be set to, or compared with, a word such as `now`.
     Moving(Identifier),
     /// Its times can't be read, or written.
     Unreadable { column: Identifier, why: Unreadable },
@@ -34,8 +34,9 @@ pub fn misfit(spec: &Spec, table: &Table) -> Option<Misfit> {
     times(spec).into_iter().find_map(|(column, wants)| {
         let of = table.type_of(column);
         let why = spec.reading.of(of).err()?;
-        // The database knows how to assign the current time to a column of another type, or refuses it.
-        let is_free = wants == Wants::Write && why == Unreadable::Type;
+        // The database refuses to assign the current time to a column of another type, but for a time of day, whose zone
+        // it would guess.
+        let is_free = wants == Wants::Write && why == Unreadable::Type && !of.starts_with("time");
         (!is_free).then(|| Misfit::Unreadable {
             column: column.clone(),
             why,
@@ -67,22 +68,32 @@ fn times(spec: &Spec) -> Vec<(&Identifier, Wants)> {
     conditions.chain(values).collect()
 }
 
-/// A column of a time that would be set to a word such as `now`
+/// A column of a time, or of a range of times, that would be set to, or compared with, a word such as `now`
 /// (<https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-SPECIAL-VALUES>). It means something
 /// else on every evaluation, so a row would never have its target value. In text columns it is an ordinary string.
 fn moving<'a>(spec: &'a Spec, table: &Table) -> Option<&'a Identifier> {
     let is_time = |column: &Identifier| {
         let of = table.type_of(column);
-        of.starts_with("time") || Form::of(of) == Some(Form::Day)
+        let kinds = ["time", "ts", "date"];
+        kinds.iter().any(|kind| of.starts_with(kind))
     };
     let is_moving = |text: &str| {
         let text = text.to_ascii_lowercase();
         let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
         words.any(|word| matches!(word, "now" | "today" | "tomorrow" | "yesterday"))
     };
-    let mut assignments = spec.assignments().iter();
-    let moving = assignments.find(|Assignment { column, value }| {
-        matches!(value, Value::Text(text) if is_moving(text)) && is_time(column)
+    let set = spec.assignments().iter().filter_map(|it| match &it.value {
+        Value::Text(text) => Some((&it.column, text)),
+        Value::Null | Value::Ago(_) | Value::SecondsSince(_) => None,
     });
-    moving.map(|assignment| &assignment.column)
+    let compared = spec.conditions.iter().flat_map(|condition| {
+        let (column, values) = match condition {
+            Condition::In(column, values) => (column, values.as_slice()),
+            other => (other.column(), &[][..]),
+        };
+        values.iter().map(move |value| (column, value))
+    });
+    let mut all = set.chain(compared);
+    let moving = all.find(|(column, text)| is_moving(text) && is_time(column));
+    moving.map(|(column, _)| column)
 }

@@ -3,6 +3,8 @@
 //! | module | the one thing in it |
 //! |---|---|
 //! | [`cleanup`] | a job that deletes or changes rows |
+//! | [`run`] | one run of it |
+//! | [`surprises`] | what it does less of, or more, than one expects |
 //! | [`walk`] | its way through the table |
 //! | [`spec`] | what such a job does: table, conditions, action |
 //! | [`reading`] | how columns hold times |
@@ -55,8 +57,10 @@ pub mod preset;
 pub mod query;
 pub mod reading;
 pub mod rights;
+pub mod run;
 pub mod spec;
 pub mod sql;
+pub mod surprises;
 pub mod table;
 pub mod undo;
 pub mod walk;

@@ -54,6 +54,8 @@ pub enum Unreadable {
     Unit,
     /// Its type holds no time.
     Type,
+    /// An `integer` is too small for milliseconds.
+    Small,
 }
 
 impl Zone {
@@ -63,7 +65,11 @@ impl Zone {
         let is_name = name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"_+-/".contains(&byte));
-        if name.is_empty() || name.len() > 64 || !is_name {
+        // These are files of the database's machine, which may say anything.
+        let is_local = ["localtime", "posixrules", "factory"]
+            .iter()
+            .any(|local| name.eq_ignore_ascii_case(local));
+        if name.is_empty() || name.len() > 64 || !is_name || is_local {
             return Err("must be UTC or a name such as Europe/Paris".to_owned());
         }
         Ok(Self(name.to_owned()))
@@ -122,7 +128,10 @@ impl Reading {
             Form::Instant => Ok(Moment::Instant),
             Form::Local => zone().map(Moment::Local),
             Form::Day => zone().map(Moment::Day),
-            Form::Number => self.unit.map(Moment::Number).ok_or(Unreadable::Unit),
+            Form::Number => match self.unit.ok_or(Unreadable::Unit)? {
+                Unit::Milliseconds if plain == "integer" => Err(Unreadable::Small),
+                unit => Ok(Moment::Number(unit)),
+            },
         }
     }
 }
@@ -162,7 +171,9 @@ impl Moment<'_> {
             Self::Instant => "TIMESTAMPTZ '0001-01-03 00:00:00+00'",
             Self::Local(_) => "TIMESTAMP '0001-01-03 00:00:00'",
             Self::Day(_) => "DATE '0001-01-03'",
-            Self::Number(_) => "1",
+            Self::Number(Unit::Seconds) => "1",
+            // The beginning of March 1973. What is less would be a time of now in seconds.
+            Self::Number(Unit::Milliseconds) => "100000000000",
         }
     }
 

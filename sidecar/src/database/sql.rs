@@ -73,7 +73,18 @@ impl Spec {
         writer.statement(format!("SELECT 1 FROM {} WHERE {rows}", table.own_rows()))
     }
 
-    /// The row at one end of those that a run would handle: its key, its value of the column that the end is of, and, if
+    /// Counts the rows that a run would handle, up to `most`.
+    pub fn count_up_to(&self, table: &Table, most: u64) -> Statement {
+        let mut writer = Writer::new(self, table);
+        let rows = writer.rows(Begin::First);
+        writer.statement(format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {rows} LIMIT {most}) AS levee_rows",
+            table.own_rows()
+        ))
+    }
+
+    /// The row at one end of those that a run would handle. (Without the names of the results, ORDER BY would mean these, as
+    /// text.) Its key, its value of the column that the end is of, and, if
     /// that is a time, for how many seconds it has been over.
     pub fn end(&self, table: &Table, end: End) -> Statement {
         let mut writer = Writer::new(self, table);
@@ -89,7 +100,7 @@ impl Spec {
             End::Newest => "DESC",
         };
         writer.statement(format!(
-            "SELECT {}, CAST({quoted} AS text), CAST({since} AS float8) FROM {} WHERE {rows} ORDER BY {quoted} {direction} \
+            "SELECT {} AS levee_key, CAST({quoted} AS text) AS levee_value, CAST({since} AS float8) AS levee_age FROM {} WHERE {rows} ORDER BY {quoted} {direction} \
              LIMIT 1",
             self.shown_key(),
             table.own_rows()
@@ -141,7 +152,7 @@ impl Spec {
         let which = writer.which(which);
         let order = self.order.quoted();
         writer.statement(format!(
-            "SELECT {}, CAST({order} AS text) FROM {} WHERE {rows}{which} ORDER BY {order} LIMIT 1 FOR UPDATE SKIP LOCKED",
+            "SELECT {} AS levee_key, CAST({order} AS text) AS levee_value FROM {} WHERE {rows}{which} ORDER BY {order} LIMIT 1 FOR UPDATE SKIP LOCKED",
             self.key_text(),
             table.own_rows()
         ))
@@ -354,7 +365,7 @@ mod tests {
     use crate::database::preset::Preset;
     use crate::database::reading::{Unit, Zone};
     use crate::database::spec::Action;
-    use crate::database::table::{Type, Types};
+    use crate::database::table::{Reach, Type, Types};
 
     fn table(name: &str, columns: &[(&str, &str)]) -> Table {
         let types: Types = columns
@@ -366,7 +377,8 @@ mod tests {
             .collect();
         Table {
             name: name.to_owned(),
-            has_heirs: false,
+            oid: String::new(),
+            reach: Reach::Own,
             types,
         }
     }
@@ -519,7 +531,7 @@ mod tests {
             (
                 "bigint",
                 &unit,
-                "\"at\" < CAST(floor(extract(epoch FROM now()) * 1000) AS bigint) AND \"at\" >= 1",
+                "\"at\" < CAST(floor(extract(epoch FROM now()) * 1000) AS bigint) AND \"at\" >= 100000000000",
             ),
         ] {
             let statement = before(of, reading.clone());
@@ -534,7 +546,7 @@ mod tests {
     fn rows_of_tables_that_inherit_are_left_alone() {
         let spec = Preset::find("expired_tokens").unwrap().spec(None);
         let table = Table {
-            has_heirs: true,
+            reach: Reach::WithHeirs,
             ..table("t", &[])
         };
         let statement = spec.batch(&table, Begin::First, Which::All);

@@ -3,7 +3,7 @@
 use super::connect::Database;
 use super::error::Error;
 use super::identifier::Identifier;
-use super::spec::{Action, Spec};
+use super::spec::Spec;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{FromRow, Row};
 use std::collections::BTreeMap;
@@ -13,9 +13,18 @@ use std::collections::BTreeMap;
 pub struct Table {
     /// With its schema.
     pub name: String,
-    /// Whether other tables inherit from it. Their rows are not its own.
-    pub has_heirs: bool,
+    pub oid: String,
+    pub reach: Reach,
     pub types: Types,
+}
+
+/// Which rows a statement finds that names the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Also those of tables that inherit from it, at any time.
+    WithHeirs,
+    /// Its own, or those of its partitions.
+    Own,
 }
 
 /// The type of a column, as the database writes it; of a domain, its base type.
@@ -33,10 +42,9 @@ pub type Types = BTreeMap<String, Type>;
 impl Table {
     /// As a statement names it, without the rows of tables that inherit from it.
     pub fn own_rows(&self) -> String {
-        if self.has_heirs {
-            format!("ONLY {}", self.name)
-        } else {
-            self.name.clone()
+        match self.reach {
+            Reach::WithHeirs => format!("ONLY {}", self.name),
+            Reach::Own => self.name.clone(),
         }
     }
 
@@ -76,7 +84,7 @@ pub async fn find(
     database: &Database,
     connection: &mut PgConnection,
     spec: &Spec,
-) -> Result<(Table, Vec<String>), Error> {
+) -> Result<Table, Error> {
     let relations = relations(database, connection, spec).await?;
     let relation = the_one(spec, relations)?;
     let name = format!(
@@ -87,26 +95,19 @@ pub async fn find(
             .quoted(),
         spec.table.quoted()
     );
-    let heirs = heirs(database, connection, &relation).await?;
+    let has_heirs = relation.kind == "r" && database.dialect.has_inheritance();
     let table = Table {
         types: types(database, connection, &relation).await?,
-        has_heirs: !heirs.is_empty(),
+        reach: if has_heirs {
+            Reach::WithHeirs
+        } else {
+            Reach::Own
+        },
+        oid: relation.oid,
         name,
     };
-    let mut warnings = Vec::new();
-    if table.has_heirs {
-        warnings.push(format!(
-            "rows of {}, which inherit from {}, are left alone; give each a job of its own",
-            heirs.join(", "),
-            table.name
-        ));
-    }
-    warnings.extend(hidden_rows(database, connection, &relation, &table).await?);
-    if spec.action == Action::Delete {
-        warnings.extend(cascades(database, connection, &relation, &table).await?);
-    }
-    check_key(database, connection, spec, &relation, &table).await?;
-    Ok((table, warnings))
+    check_key(database, connection, spec, &table).await?;
+    Ok(table)
 }
 
 async fn relations(
@@ -156,25 +157,6 @@ fn the_one(spec: &Spec, mut relations: Vec<Relation>) -> Result<Relation, Error>
     Err(Error::Permanent(wrong))
 }
 
-/// Tables that inherit from it. Partitions don't count: their rows are its own.
-async fn heirs(
-    database: &Database,
-    connection: &mut PgConnection,
-    relation: &Relation,
-) -> Result<Vec<String>, Error> {
-    if relation.kind == "p" {
-        return Ok(Vec::new());
-    }
-    let heirs = sqlx::query_scalar::<_, String>(
-        "SELECT CAST(CAST(inhrelid AS regclass) AS text) FROM pg_catalog.pg_inherits \
-         WHERE inhparent = CAST(CAST($1 AS text) AS oid) ORDER BY 1",
-    )
-    .bind(&relation.oid)
-    .persistent(false)
-    .fetch_all(connection);
-    database.bounded(heirs).await
-}
-
 /// The types of the columns, with and without their lengths: a cast to `varchar(3)`, or to a domain of it, truncates a value
 /// silently, where an assignment or a comparison does not. `"char"` and `name` (18 and 19) always truncate, so they are
 /// treated as text.
@@ -207,7 +189,6 @@ async fn check_key(
     database: &Database,
     connection: &mut PgConnection,
     spec: &Spec,
-    relation: &Relation,
     table: &Table,
 ) -> Result<(), Error> {
     let key: Vec<&str> = spec.key.iter().map(Identifier::as_str).collect();
@@ -218,9 +199,11 @@ async fn check_key(
          JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number \
          WHERE i.indrelid = CAST(CAST($1 AS text) AS oid) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL \
          AND k.place <= i.indnkeyatts AND a.attnotnull \
+         AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint n WHERE n.conrelid = i.indrelid AND n.contype = 'n' \
+         AND NOT n.convalidated AND a.attnum = ANY(n.conkey)) \
          GROUP BY i.indexrelid, i.indnkeyatts HAVING count(*) = i.indnkeyatts ORDER BY i.indexrelid",
     )
-    .bind(&relation.oid)
+    .bind(&table.oid)
     .bind(&key)
     .persistent(false)
     .fetch_all(connection);
@@ -237,56 +220,18 @@ async fn check_key(
         known => format!("give one of its keys: {}", known.join(" or ")),
     };
     let quoted: Vec<String> = spec.key.iter().map(Identifier::quoted).collect();
-    Err(Error::Permanent(format!(
-        "column {} of table {} is not unique by itself, or may be null; the key must be unique and NOT NULL; {known}",
-        quoted.join(", "),
-        table.name
-    )))
-}
-
-/// Says so if policies decide which rows Levee sees.
-async fn hidden_rows(
-    database: &Database,
-    connection: &mut PgConnection,
-    relation: &Relation,
-    table: &Table,
-) -> Result<Option<String>, Error> {
-    let Some(query) = database.dialect.has_row_security() else {
-        return Ok(None);
-    };
-    let is_active = sqlx::query_scalar::<_, bool>(query)
-        .bind(&relation.oid)
-        .persistent(false)
-        .fetch_one(connection);
-    let is_active = database.bounded(is_active).await?;
-    Ok(is_active.then(|| {
-        format!(
-            "row level security of {} decides which rows Levee sees; rows that it hides stay, unless its role has BYPASSRLS",
+    let columns = quoted.join(", ");
+    let wrong = match quoted.len() {
+        1 => format!(
+            "column {columns} of table {} is not unique by itself",
             table.name
-        )
-    }))
-}
-
-/// What else goes with the rows: rows of other tables, by their foreign keys.
-async fn cascades(
-    database: &Database,
-    connection: &mut PgConnection,
-    relation: &Relation,
-    table: &Table,
-) -> Result<Option<String>, Error> {
-    let others = sqlx::query_scalar::<_, String>(
-        "SELECT DISTINCT CAST(CAST(conrelid AS regclass) AS text) FROM pg_catalog.pg_constraint \
-         WHERE confrelid = CAST(CAST($1 AS text) AS oid) AND contype = 'f' AND confdeltype = 'c' ORDER BY 1",
-    )
-    .bind(&relation.oid)
-    .persistent(false)
-    .fetch_all(connection);
-    let others = database.bounded(others).await?;
-    Ok((!others.is_empty()).then(|| {
-        format!(
-            "with rows of {} go those of {} that refer to them (ON DELETE CASCADE)",
-            table.name,
-            others.join(", ")
-        )
-    }))
+        ),
+        _ => format!(
+            "columns {columns} of table {} are not unique together",
+            table.name
+        ),
+    };
+    Err(Error::Permanent(format!(
+        "{wrong}, or may be null; the key must be unique and NOT NULL; {known}"
+    )))
 }

@@ -32,10 +32,12 @@ pub struct Walk {
     from: Option<String>,
     /// Rows handled since it last began at the first row.
     rows: u64,
-    /// Whether it has been at the end before.
-    is_again: bool,
+    /// Rows handled on the way before. `None`: it is on its first way.
+    rows_before: Option<u64>,
     /// The largest batch, after one that failed for one of its rows.
     careful: Option<NonZeroU32>,
+    /// Single rows in a row that were left.
+    left_in_a_row: u32,
     /// Keys of rows that were left since the last change of place.
     left_here: Vec<String>,
     /// Keys of rows that were left before.
@@ -51,7 +53,7 @@ impl Walk {
     /// Keys of rows that the next batch passes by.
     pub fn passed_by(&self) -> Vec<String> {
         // On the first way, the rows left before are behind.
-        let before = self.is_again.then_some(&self.left_before);
+        let before = self.rows_before.map(|_| &self.left_before);
         let before = before.into_iter().flatten();
         before.chain(&self.left_here).cloned().collect()
     }
@@ -66,6 +68,21 @@ impl Walk {
         self.careful == Some(NonZeroU32::MIN)
     }
 
+    pub const fn is_at_first(&self) -> bool {
+        self.from.is_none()
+    }
+
+    /// Whether batches are small, after one that failed.
+    pub const fn is_careful(&self) -> bool {
+        self.careful.is_some()
+    }
+
+    /// A batch of `size` rows took too long, or met somebody's lock, perhaps for one of them: look at far fewer next, since
+    /// each such attempt is long.
+    pub fn failed_slowly(&mut self, size: u32) {
+        self.careful = Some(NonZeroU32::new(size / 16).unwrap_or(NonZeroU32::MIN));
+    }
+
     /// A batch of `size` rows failed for one of them: look at half of them next.
     pub fn failed(&mut self, size: u32) {
         self.careful = Some(NonZeroU32::new(size / 2).unwrap_or(NonZeroU32::MIN));
@@ -73,10 +90,7 @@ impl Walk {
 
     /// A batch of up to `size` rows, of at most `most`, found this. Returns whether nothing is left to do.
     pub fn found(&mut self, size: u32, most: u32, found: &Found) -> bool {
-        self.careful = self
-            .careful
-            .and_then(|careful| careful.checked_mul(NonZeroU32::MIN.saturating_add(1)))
-            .filter(|careful| careful.get() < most);
+        self.grow(most, found);
         let was_first = self.from.is_none();
         self.rows = found.rows + if was_first { 0 } else { self.rows };
         if found.last != self.from {
@@ -89,12 +103,32 @@ impl Walk {
             self.from.clone_from(&found.last);
             return false;
         }
-        // Start again at the first row for rows that were locked, as long as that finds any.
-        let is_last = was_first || self.rows == 0;
+        // Start again at the first row for rows that were locked, as long as that finds any. If it finds about as many as
+        // before, these are the same rows: something undoes what was done to them.
+        let is_same = self
+            .rows_before
+            .is_some_and(|before| self.rows * 2 > before);
+        let is_last = was_first || self.rows == 0 || is_same;
         self.from = None;
-        self.is_again = true;
+        self.rows_before = Some(self.rows);
         self.remember();
         is_last
+    }
+
+    /// After a batch that did not fail, the next may be twice as large; but among rows of which one after the other is left,
+    /// it stays at one.
+    fn grow(&mut self, most: u32, found: &Found) {
+        self.left_in_a_row = match (self.is_at_one(), found.rows) {
+            (true, 0) => self.left_in_a_row + 1,
+            _ => 0,
+        };
+        if self.left_in_a_row > 1 {
+            return;
+        }
+        self.careful = self
+            .careful
+            .map(|careful| careful.saturating_add(careful.get()))
+            .filter(|careful| careful.get() < most);
     }
 
     fn remember(&mut self) {

@@ -43,6 +43,9 @@ const HOLD_EVERY: Duration = Duration::from_secs(1);
 /// How often a long run estimates what is left.
 const BACKLOG_EVERY: Duration = Duration::from_mins(5);
 
+/// The most of an item's key, or of the reason why it can't be handled, that is shown.
+const MAX_TEXT: usize = 300;
+
 /// How often a long run logs its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -283,6 +286,10 @@ impl<J: Job> Batches<'_, J> {
             }
             report.skipped += 1;
             self.context.metrics.skipped.inc();
+            let left = Left {
+                key: shortened(left.key),
+                why: shortened(left.why),
+            };
             let Left { key, why } = &left;
             match report.skipped.cmp(&SAID) {
                 Ordering::Less => {
@@ -309,7 +316,7 @@ impl<J: Job> Batches<'_, J> {
             ErrorKind::Permanent => true,
             // After a lost connection, the server may hold our own claim for a moment.
             ErrorKind::Elsewhere => self.first_batch.is_none(),
-            ErrorKind::Transient | ErrorKind::Slow => false,
+            ErrorKind::Transient | ErrorKind::Slow | ErrorKind::Busy => false,
         };
         if is_final || self.failures >= ATTEMPTS {
             // The earlier error says more than that our own claim is still held.
@@ -321,11 +328,13 @@ impl<J: Job> Batches<'_, J> {
         }
         let failures = self.failures;
         log::warn!(job = self.context.name; "attempt {failures} of {ATTEMPTS}: {error}");
-        if error.kind == ErrorKind::Slow {
-            let limit = self.context.clock.now().since(began);
-            self.pace.timed_out(limit);
-        } else {
-            self.run = None;
+        match error.kind {
+            ErrorKind::Slow => {
+                let limit = self.context.clock.now().since(began);
+                self.pace.timed_out(limit);
+            }
+            ErrorKind::Busy => {}
+            ErrorKind::Transient | ErrorKind::Elsewhere | ErrorKind::Permanent => self.run = None,
         }
         if error.kind != ErrorKind::Elsewhere {
             self.last_error = Some(error);
@@ -357,4 +366,13 @@ impl<J: Job> Batches<'_, J> {
             log::info!(job = self.context.name, rows = report.rows; "{} rows so far", report.rows);
         }
     }
+}
+
+/// At most [`MAX_TEXT`] bytes: what a row holds, or a trigger says, can be of any length.
+fn shortened(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push_str("...");
+    }
+    text
 }

@@ -130,7 +130,7 @@ pub struct Left {
 }
 
 /// The result of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Items that were handled.
     pub rows: u64,
@@ -160,6 +160,8 @@ pub enum ErrorKind {
     Transient,
     /// The batch took too long: try a smaller one.
     Slow,
+    /// Somebody else was in the way: try again, after a wait.
+    Busy,
     /// Fails until somebody changes something.
     Permanent,
 }

@@ -214,9 +214,10 @@ impl<J: Job> Runner<J> {
             Err(error) => {
                 report.outcome = match error.kind {
                     ErrorKind::Elsewhere => Outcome::Elsewhere,
-                    ErrorKind::Transient | ErrorKind::Slow | ErrorKind::Permanent => {
-                        Outcome::Failed
-                    }
+                    ErrorKind::Transient
+                    | ErrorKind::Slow
+                    | ErrorKind::Busy
+                    | ErrorKind::Permanent => Outcome::Failed,
                 };
                 report.error = Some(error.message);
             }

@@ -7,7 +7,7 @@ use std::thread;
 use crate::auth_cleanup::{AUTH, RUN_AUTH, rows};
 use levee::database::preset::Preset;
 use levee::database::sql::{Begin, Parameter, Which};
-use levee::database::table::{Table, Types};
+use levee::database::table::{Reach, Table, Types};
 use levee_harness::postgres::Postgres;
 use levee_harness::sidecar::Sidecar;
 use postgres::types::ToSql;
@@ -130,7 +130,8 @@ fn a_call_of_exactly_24_hours_is_left_alone() {
     let spec = Preset::find("stale_calls").expect("a preset").spec(None);
     let table = Table {
         name: spec.quoted_table(),
-        has_heirs: false,
+        oid: String::new(),
+        reach: Reach::Own,
         types: Types::new(),
     };
     let statement = spec.batch(&table, Begin::First, Which::All);

@@ -47,13 +47,13 @@ fn a_row_that_a_foreign_key_keeps_does_not_stop_the_others() {
         );
         assert_eq!(left(&postgres), 2);
         let first = &report["skipped_rows"][0];
-        assert_eq!(first["key"], "(1)", "{report}");
+        assert_eq!(first["key"], "1", "{report}");
         assert!(first["error"].to_string().contains("23503"), "{report}");
         let skipped = sidecar
             .metric("job_rows_skipped_total{job=\"own\"}")
             .unwrap();
         assert_eq!(skipped, 2);
-        for key in ["(1)", "(777)"] {
+        for key in ["1", "777"] {
             let said = format!("row {key} can't be handled");
             assert_eq!(sidecar.log().matches(&said).count(), 1, "{key}");
         }
@@ -156,4 +156,131 @@ fn a_row_that_its_service_prolongs_meanwhile_stays() {
         .unwrap();
     assert!(!prolonged.is_empty());
     assert_eq!(left(&postgres), i64::try_from(prolonged.len()).unwrap());
+}
+
+#[test]
+fn rows_are_walked_in_the_order_of_numbers_and_not_of_their_texts() {
+    for (first, last) in [(2, 10), (2_000, 10_000)] {
+        let postgres = Postgres::with_tables().unwrap();
+        postgres
+            .execute(&format!(
+                "CREATE TABLE t (k int PRIMARY KEY, at timestamptz);
+                 INSERT INTO t SELECT i, '2020-01-01' FROM generate_series({first}, {last}) i;
+                 CREATE TABLE other (k int REFERENCES t); INSERT INTO other VALUES ({first}), ({last});
+                 GRANT ALL ON t, other TO levee"
+            ))
+            .unwrap();
+        let keys = DELETE.replace("batch: 100", "order: k");
+        let report = run(&Sidecar::at(&postgres, "levee", &keys).unwrap());
+        assert_eq!(
+            (&report["rows"], &report["skipped"]),
+            (&Value::from(last - first - 1), &Value::from(2)),
+            "{report}"
+        );
+    }
+}
+
+/// A trigger before the deletion of each row of `t`, whose body is this.
+fn trigger(body: &str) -> String {
+    format!(
+        "CREATE FUNCTION hook() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} RETURN OLD; END$$;
+         CREATE TRIGGER hook BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION hook()"
+    )
+}
+
+#[test]
+fn many_rows_that_are_kept_at_the_front_starve_no_others() {
+    let postgres = with_rows(
+        2000,
+        "CREATE TABLE other (k int REFERENCES t); CREATE INDEX ON t (at);
+         INSERT INTO other SELECT generate_series(1, 1000); CREATE INDEX ON other (k)",
+    );
+    let keys = DELETE.replace("batch: 100, pause: 0s, ", "");
+    let report = run(&Sidecar::at(&postgres, "levee", &keys).unwrap());
+    assert_eq!(
+        (&report["outcome"], &report["rows"], &report["skipped"]),
+        (&Value::from("done"), &Value::from(1000), &Value::from(1000)),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_row_is_passed_by_whatever_its_trigger_raises() {
+    for code in ["22012", "45000", "0A000", "42501", "XX000", "MY001"] {
+        let body =
+            format!("IF OLD.k = 50 THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END IF;");
+        let postgres = with_rows(100, &trigger(&body));
+        let report = run(&Sidecar::at(&postgres, "levee", DELETE).unwrap());
+        assert_eq!(
+            (&report["outcome"], &report["rows"], &report["skipped"]),
+            (&Value::from("done"), &Value::from(99), &Value::from(1)),
+            "{code}: {report}"
+        );
+    }
+}
+
+#[test]
+fn what_fails_for_every_row_is_a_failure_of_the_run() {
+    for rows in [3, 300] {
+        let postgres = with_rows(rows, &trigger("PERFORM 1 / 0;"));
+        let report = run(&Sidecar::at(&postgres, "levee", DELETE).unwrap());
+        assert_eq!(report["outcome"], "failed", "{report}");
+        assert!(report["error"].to_string().contains("22012"), "{report}");
+    }
+}
+
+#[test]
+fn a_row_that_takes_too_long_or_is_locked_elsewhere_does_not_stop_the_others() {
+    let slow = trigger("IF OLD.k = 12 THEN PERFORM pg_sleep(5); END IF;");
+    let locked =
+        "CREATE TABLE other (k int REFERENCES t ON DELETE CASCADE); INSERT INTO other VALUES (12)";
+    for more in [slow.as_str(), locked] {
+        let postgres = with_rows(200, more);
+        let mut other = postgres.client().unwrap();
+        let mut transaction = other.transaction().unwrap();
+        if more == locked {
+            transaction
+                .batch_execute("SELECT 1 FROM other FOR UPDATE")
+                .unwrap();
+        }
+        let keys = format!("statement_timeout: 700ms\n{DELETE}");
+        let sidecar = Sidecar::at(&postgres, "levee", &keys).unwrap();
+        let report = run(&sidecar);
+        assert_eq!(
+            (&report["outcome"], &report["rows"], &report["skipped"]),
+            (&Value::from("done"), &Value::from(199), &Value::from(1)),
+            "{report}"
+        );
+        transaction.rollback().unwrap();
+    }
+}
+
+#[test]
+fn a_change_that_a_trigger_undoes_is_not_made_for_ever() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(
+            "CREATE TABLE t (k int PRIMARY KEY, at timestamptz, state text); GRANT ALL ON t TO levee;
+             INSERT INTO t SELECT i, '2020-01-01', 'active' FROM generate_series(1, 100) i;
+             CREATE FUNCTION lower_it() RETURNS trigger LANGUAGE plpgsql AS
+               'BEGIN NEW.state = lower(NEW.state); RETURN NEW; END';
+             CREATE TRIGGER lower_it BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION lower_it()",
+        )
+        .unwrap();
+    let keys = "jobs: {own: {table: t, key: k, order: k, where: {column: at, before: 0s}, action: set, set: {state: Ended}, \
+                batch: 10, pause: 0s, scheduled: false}}";
+    let report = run(&Sidecar::at(&postgres, "levee", keys).unwrap());
+    assert_eq!(report["outcome"], "done", "{report}");
+    assert!(report["rows"].as_i64().unwrap() < 300, "{report}");
+}
+
+#[test]
+fn what_a_trigger_says_is_shown_in_a_bounded_length() {
+    let body = "RAISE EXCEPTION '%', repeat('x', 1000000);";
+    let postgres = with_rows(20, &trigger(body));
+    let sidecar = Sidecar::at(&postgres, "levee", DELETE).unwrap();
+    let report = run(&sidecar);
+    assert_eq!(report["skipped"], 20, "{report}");
+    assert!(report.to_string().len() < 10_000);
+    assert!(sidecar.log().len() < 100_000);
 }
