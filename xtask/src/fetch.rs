@@ -292,8 +292,8 @@ mod tests {
     }
 
     fn fill(inside: &Path) -> Result<(), Failure> {
-        fs::write(inside.join("whole"), "whole").unwrap();
-        Ok(())
+        fs::write(inside.join("whole"), "whole")
+            .map_err(|error| Failure::Install(error.to_string()))
     }
 
     fn folder(name: &str) -> PathBuf {
