@@ -100,7 +100,7 @@ async fn serve_client(client: TcpStream, router: Router, request: Arc<()>, bound
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::clock::Clock;
@@ -110,6 +110,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
 
+    const GENEROUS: Duration = Duration::from_secs(20);
     const HALF: &[u8] = b"GET /fast HTTP/1.1\r\nhost: x";
 
     /// `/slow` is answered once `gate` gives a permit.
@@ -136,8 +137,9 @@ mod tests {
 
     async fn read_all(stream: &mut TcpStream) -> String {
         let mut all = Vec::new();
+        let read = tokio::time::timeout(GENEROUS, stream.read_to_end(&mut all));
         // A connection that is closed with bytes unread is reset.
-        let _ = stream.read_to_end(&mut all).await;
+        let _ = read.await.expect("the connection ends");
         String::from_utf8(all).unwrap()
     }
 
