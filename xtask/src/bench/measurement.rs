@@ -26,7 +26,7 @@ pub fn program(project: &Project, package: &str) -> Command {
 
 /// Builds the sidecar for release and returns its path.
 pub fn build_sidecar(project: &Project) -> Result<PathBuf, Failure> {
-    println!("==> building the sidecar for release");
+    eprintln!("==> building the sidecar for release");
     let mut build = cargo();
     build
         .current_dir(&project.root)

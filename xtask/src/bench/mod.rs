@@ -2,6 +2,7 @@
 
 mod database;
 mod gateway;
+mod lines;
 mod measurement;
 mod plot;
 mod policy;
@@ -16,12 +17,12 @@ use clap::Subcommand;
 pub enum Bench {
     /// Throughput and latency of Redis: directly, through the sidecar, through Envoy
     Redis(measurement::Options),
-    /// Latency of a service at its database, with and without a cleanup job running
+    /// How quickly a cleanup job works off a backlog, and what a service beside it notices
     #[command(visible_alias = "db")]
-    Database(measurement::Options),
+    Database(database::Options),
     /// CPU and latency of requests through the filter in Envoy, beside its alternatives
     Gateway(gateway::Options),
-    /// Draw the output of `gateway --json` and `policy --json`
+    /// Draw the output of `gateway --json`, `policy --json` and `database --json`
     Plot(plot::Options),
     /// Nanoseconds and instructions of the decisions, beside other circuit breakers in four languages
     Policy(policy::Options),

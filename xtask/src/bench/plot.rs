@@ -1,5 +1,6 @@
-//! Bar charts as SVG, from the JSON that `bench gateway` and `bench policy` print.
+//! Charts as SVG, from the JSON that `bench gateway`, `bench policy` and `bench database` print.
 
+use super::lines::{self, Line, LineChart};
 use crate::failure::Failure;
 use clap::Args;
 use levee_bench_statistics::Spread;
@@ -16,6 +17,9 @@ pub struct Options {
     /// The output of `cargo xtask bench policy --json`
     #[arg(long)]
     policy: Option<PathBuf>,
+    /// The output of `cargo xtask bench database --json`
+    #[arg(long)]
+    database: Option<PathBuf>,
     /// The folder of the pictures
     #[arg(long, default_value = "docs/images")]
     out: PathBuf,
@@ -43,9 +47,16 @@ pub fn plot(options: &Options) -> Result<(), Failure> {
     if let Some(file) = &options.policy {
         charts.extend(of_policy(&read(file)?));
     }
-    if charts.is_empty() {
+    let mut pictures: Vec<(String, String)> = charts
+        .iter()
+        .map(|chart| (chart.file.clone(), draw(chart)))
+        .collect();
+    if let Some(file) = &options.database {
+        pictures.extend(of_database(&read(file)?));
+    }
+    if pictures.is_empty() {
         return Err(Failure::Check(
-            "there is nothing to draw: name a file by --gateway or --policy that has tables"
+            "there is nothing to draw: name a file by --gateway, --policy or --database that has tables"
                 .to_owned(),
         ));
     }
@@ -53,9 +64,9 @@ pub fn plot(options: &Options) -> Result<(), Failure> {
         Failure::Check(format!("{} can't be written: {error}", path.display()))
     };
     fs::create_dir_all(&options.out).map_err(|error| failed(&options.out, error))?;
-    for chart in charts {
-        let path = options.out.join(&chart.file);
-        fs::write(&path, draw(&chart)).map_err(|error| failed(&path, error))?;
+    for (file, svg) in pictures {
+        let path = options.out.join(file);
+        fs::write(&path, svg).map_err(|error| failed(&path, error))?;
         println!("{}", path.display());
     }
     Ok(())
@@ -130,6 +141,48 @@ fn of_policy(report: &Value) -> Vec<Chart> {
             })
         })
         .collect()
+}
+
+/// What is left of a backlog over time, and what a service notices.
+fn of_database(report: &Value) -> Vec<(String, String)> {
+    let lines = list(&report["alone"]).filter_map(|way| {
+        let points = list(&way["left"]);
+        Some(Line {
+            name: way["name"].as_str()?.to_owned(),
+            points: points
+                .filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()?)))
+                .collect(),
+        })
+    });
+    let backlog = LineChart {
+        title: "Rows that are left while nobody else uses the database".to_owned(),
+        x: "seconds",
+        lines: lines.collect(),
+    };
+    let bars = list(&report["beside_service"]).flat_map(|way| {
+        ["p50_ms", "p99_ms"].map(|key| {
+            Some(Bar {
+                label: format!("{}, {}", way["name"].as_str()?, key.trim_end_matches("_ms")),
+                value: spread(&way[key])?,
+            })
+        })
+    });
+    let mut service = Chart {
+        file: "database-service.svg".to_owned(),
+        title: "A service at the same table: milliseconds".to_owned(),
+        bars: bars.flatten().collect(),
+    };
+    // p50 beside p50, p99 beside p99.
+    service.bars.sort_by_key(|bar| bar.label.ends_with("p99"));
+    let mut pictures = Vec::new();
+    if !backlog.lines.is_empty() {
+        let file = "database-backlog.svg".to_owned();
+        pictures.push((file, lines::draw(&backlog)));
+    }
+    if !service.bars.is_empty() {
+        pictures.push((service.file.clone(), draw(&service)));
+    }
+    pictures
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -238,7 +291,7 @@ fn number(value: f64) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -302,6 +355,25 @@ mod tests {
         };
         assert!(says(&[bar(1.0), bar(10_000.0)]) && !says(&[bar(10.0), bar(20.0)]));
         assert!(far.length(0.5) > 0.0, "the least is seen");
+    }
+
+    #[test]
+    fn of_the_database_there_is_a_line_for_each_way_and_a_bar_for_each_time() {
+        let way = |name: &str| json!({"name": name, "p50_ms": value(1.0), "p99_ms": value(2.0)});
+        let report = json!({
+            "alone": [{"name": "levee", "left": [[0.0, 3], [1.5, 0]]}],
+            "beside_service": [way("without the job"), way("levee at work")],
+        });
+        let pictures = of_database(&report);
+        let files: Vec<&str> = pictures.iter().map(|(file, _)| file.as_str()).collect();
+        assert_eq!(files, ["database-backlog.svg", "database-service.svg"]);
+        assert_eq!(pictures[0].1.matches("<polyline").count(), 1);
+        let (service, p99) = (&pictures[1].1, "levee at work, p99");
+        assert!(
+            service.find("without the job, p99") < service.find(p99),
+            "{service}"
+        );
+        assert!(of_database(&json!({})).is_empty());
     }
 
     #[test]
