@@ -295,8 +295,8 @@ fn the_largest_holders_are_closed_with_an_error_when_the_limit_is_reached() {
     let sidecar = with_memory(&redis, "16MiB");
     // Half-sent commands: no back-pressure helps, since they need all of that room.
     let head = format!("*3\r\n$3\r\nSET\r\n$1\r\nb\r\n${LARGE}\r\n");
-    let small = [head.as_bytes(), &[b'x'; 20_000]].concat();
-    let large = [head.as_bytes(), &[b'x'; LARGE - 1]].concat();
+    let small = [head.as_bytes(), &vec![b'x'; 20_000]].concat();
+    let large = [head.as_bytes(), &vec![b'x'; LARGE - 1]].concat();
     let mut modest: Vec<Client> = (0..10).map(|_| sidecar.client().unwrap()).collect();
     for client in &mut modest {
         client.send(&small);

@@ -64,7 +64,8 @@ fn a_long_command_arrives_while_memory_is_scarce() {
 fn giving_up_memory_releases_it_with_an_error_if_nothing_else_is_owed() {
     let mut play = Play::new();
     play.client(&["GET a"]).connect();
-    play.raw(&[b"*2\r\n$3\r\nGET\r\n$100000\r\n", &[b'v'; LONG][..]].concat());
+    play.raw(b"*2\r\n$3\r\nGET\r\n$100000\r\n")
+        .raw(&vec![b'v'; LONG]);
     assert!(play.session.held_bytes() > LONG);
     play.session.give_up_memory(play.now);
     assert!(play.session.held_bytes() < 1000);
