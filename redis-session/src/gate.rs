@@ -67,6 +67,12 @@ pub struct Memory {
     pub retries: u32,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    breaker: BreakerSettings,
+    budget: BudgetSettings,
+}
+
 /// The upstream can't be reached. One client at a time tries for all.
 #[derive(Clone, Copy, Debug)]
 struct Outage {
@@ -76,6 +82,7 @@ struct Outage {
 
 #[derive(Debug)]
 struct State {
+    settings: Settings,
     breaker: Breaker,
     budget: Budget,
     outage: Option<Outage>,
@@ -87,8 +94,6 @@ struct State {
 #[derive(Debug)]
 pub struct Gate {
     name: String,
-    breaker: BreakerSettings,
-    budget: BudgetSettings,
     state: Mutex<State>,
     in_flight: AtomicI64,
     pub counts: Arc<Counts>,
@@ -105,6 +110,7 @@ impl Gate {
         now: Instant,
     ) -> Self {
         let state = State {
+            settings: Settings { breaker, budget },
             breaker: Breaker::new(&breaker, now),
             budget: Budget::default(),
             outage: None,
@@ -113,20 +119,21 @@ impl Gate {
         };
         let gate = Self {
             name: name.to_owned(),
-            breaker,
-            budget,
             state: Mutex::new(state),
             in_flight: AtomicI64::new(0),
             counts,
         };
         gate.counts.state.set(gate.phase_now() as i64);
-        gate.counts.mode.set(gate.breaker.mode as i64);
+        gate.counts.mode.set(breaker.mode as i64);
         gate
     }
 
     /// Whether a command may go out.
     pub fn admit(&self, now: Instant) -> Verdict {
-        let (verdict, transition) = self.lock().breaker.admit(&self.breaker, now);
+        let (verdict, transition) = {
+            let state = &mut *self.lock();
+            state.breaker.admit(&state.settings.breaker, now)
+        };
         self.report(transition);
         if matches!(verdict, Verdict::Refuse { .. }) {
             self.counts.rejected.inc();
@@ -143,11 +150,14 @@ impl Gate {
 
     /// Frees the place of a probe that is still under way and won't decide.
     pub fn give_back(&self, permit: Permit, now: Instant) {
-        let random = self.random();
-        let transition =
-            self.lock()
+        let transition = {
+            let state = &mut *self.lock();
+            let random = state.random.next_u64();
+            let settings = &state.settings.breaker;
+            state
                 .breaker
-                .record(&self.breaker, permit, Outcome::Neutral, now, random);
+                .record(settings, permit, Outcome::Neutral, now, random)
+        };
         self.report(transition);
     }
 
@@ -167,16 +177,17 @@ impl Gate {
         }
         let mut transition = None;
         {
-            let mut state = self.lock();
+            let state = &mut *self.lock();
             let events = match outcome {
                 Outcome::Failure { .. } => commands.min(1),
                 _ => commands,
             };
             for _ in 0..events {
                 let random = state.random.next_u64();
-                let changed = state
-                    .breaker
-                    .record(&self.breaker, permit, outcome, now, random);
+                let changed =
+                    state
+                        .breaker
+                        .record(&state.settings.breaker, permit, outcome, now, random);
                 transition = transition.or(changed);
             }
         }
@@ -185,7 +196,10 @@ impl Gate {
 
     /// Takes `retries` out of the budget, if it has them.
     pub fn pay(&self, retries: u32, now: Instant) -> Withdrawal {
-        let withdrawal = self.lock().budget.withdraw(&self.budget, retries, now);
+        let withdrawal = {
+            let state = &mut *self.lock();
+            state.budget.withdraw(&state.settings.budget, retries, now)
+        };
         if withdrawal == Withdrawal::Paid {
             self.counts.retries.add(u64::from(retries));
         } else {
@@ -255,23 +269,27 @@ impl Gate {
 
     /// A health check succeeded.
     pub fn healthy(&self, now: Instant) {
-        let transition = self.lock().breaker.hasten(&self.breaker, now);
+        let transition = {
+            let state = &mut *self.lock();
+            state.breaker.hasten(&state.settings.breaker, now)
+        };
         self.report(transition);
     }
 
     pub fn phase_now(&self) -> Phase {
-        let phase = self.lock().breaker.phase();
-        self.breaker.mode.fixed_phase().unwrap_or(phase)
+        let state = self.lock();
+        let mode = state.settings.breaker.mode;
+        mode.fixed_phase().unwrap_or(state.breaker.phase())
     }
 
     pub fn status(&self, now: Instant) -> GateStatus {
         let phase = self.phase_now();
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         GateStatus {
             phase,
             in_phase: now.since(state.breaker.since()),
-            mode: self.breaker.mode,
-            budget_left: state.budget.left(&self.budget, now),
+            mode: state.settings.breaker.mode,
+            budget_left: state.budget.left(&state.settings.budget, now),
             attempts_in_flight: self.in_flight.load(Ordering::Relaxed),
             last_error: state.last_error.clone(),
         }
@@ -287,12 +305,27 @@ impl Gate {
         }
     }
 
+    /// Other settings take force. Breaker and budget keep what they have counted, except for a window of another length.
+    pub fn reconfigure(&self, breaker: BreakerSettings, budget: BudgetSettings, now: Instant) {
+        let changed_window = {
+            let mut state = self.lock();
+            let before = state.settings.breaker.window;
+            state.settings = Settings { breaker, budget };
+            before != breaker.window
+        };
+        if changed_window {
+            self.lock().breaker = Breaker::new(&breaker, now);
+        }
+        self.counts.mode.set(breaker.mode as i64);
+        self.counts.state.set(self.phase_now() as i64);
+    }
+
     /// Continues where another process ended. A breaker of another layout is ignored.
     pub fn resume(&self, memory: &Memory, now: Instant) {
         {
             let mut state = self.lock();
             if let Some(breaker) = Breaker::from_bytes(&memory.breaker) {
-                state.breaker = breaker.resumed(&self.breaker, now);
+                state.breaker = breaker.resumed(&state.settings.breaker, now);
             }
             let spent = Spent {
                 calls: memory.commands,

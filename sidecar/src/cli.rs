@@ -32,6 +32,11 @@ pub enum Command {
         after_help = "Exit codes: 0 everything could be read; 1 with --once or --json, the sidecar or its Envoy could not;\n2 the command line or the configuration is wrong.\nIf the output is no terminal, it is printed once."
     )]
     Status(Status),
+    /// Let the running sidecar read its configuration again
+    #[command(
+        after_help = "Exit codes: 0 the configuration is in force; 1 the sidecar can't be reached or could not apply it;\n2 the configuration is wrong, and the old one stays in force."
+    )]
+    Reload(ConfigFile),
     /// List cleanup jobs, or run one
     #[command(subcommand)]
     Job(Job),

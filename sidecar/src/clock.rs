@@ -41,3 +41,9 @@ impl Clock {
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
+
+/// The system's monotonic clock, in which systemd reads times.
+pub fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}

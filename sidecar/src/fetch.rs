@@ -1,4 +1,4 @@
-//! One HTTP GET, bounded in time and size.
+//! One HTTP request, bounded in time and size.
 
 #![cfg_attr(
     not(test),
@@ -13,7 +13,8 @@
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
+use hyper::http::request::Builder;
+use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use std::error::Error;
 use std::fmt;
@@ -105,12 +106,41 @@ pub async fn get(
     within: Duration,
     limit: usize,
 ) -> Result<Vec<u8>, Failure> {
-    tokio::time::timeout(within, ask(origin, path, limit))
+    let page = tokio::time::timeout(within, ask(origin, Request::get(path), limit))
+        .await
+        .unwrap_or(Err(Failure::Slow(within)))?;
+    if page.status == 200 {
+        Ok(page.body)
+    } else {
+        Err(Failure::Status(page.status))
+    }
+}
+
+/// An answer with any status.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+/// The answer to a POST with a bearer token, bounded as that of [`get`].
+///
+/// # Errors
+/// There is no answer, with the reason.
+pub async fn post(
+    origin: &Origin,
+    path: &str,
+    token: &str,
+    within: Duration,
+    limit: usize,
+) -> Result<Page, Failure> {
+    let request = Request::post(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+    tokio::time::timeout(within, ask(origin, request, limit))
         .await
         .unwrap_or(Err(Failure::Slow(within)))
 }
 
-async fn ask(origin: &Origin, path: &str, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn ask(origin: &Origin, request: Builder, limit: usize) -> Result<Page, Failure> {
     let stream = TcpStream::connect((origin.host.as_str(), origin.port))
         .await
         .map_err(|error| Failure::Unreachable(error.to_string()))?;
@@ -120,7 +150,7 @@ async fn ask(origin: &Origin, path: &str, limit: usize) -> Result<Vec<u8>, Failu
     // Ends with this request, even if the caller gives up.
     let _connection = AbortOnDrop(tokio::spawn(connection));
     let host = origin.to_string();
-    let request = Request::get(path)
+    let request = request
         .header(header::HOST, host.trim_start_matches("http://"))
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
@@ -129,9 +159,7 @@ async fn ask(origin: &Origin, path: &str, limit: usize) -> Result<Vec<u8>, Failu
         .send_request(request)
         .await
         .map_err(|error| broken(&error))?;
-    if answer.status() != StatusCode::OK {
-        return Err(Failure::Status(answer.status().as_u16()));
-    }
+    let status = answer.status().as_u16();
     let (mut body, mut page) = (answer.into_body(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(&error))?;
@@ -143,7 +171,7 @@ async fn ask(origin: &Origin, path: &str, limit: usize) -> Result<Vec<u8>, Failu
         }
         page.extend_from_slice(data);
     }
-    Ok(page)
+    Ok(Page { status, body: page })
 }
 
 struct AbortOnDrop<T>(JoinHandle<T>);

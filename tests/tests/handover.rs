@@ -18,7 +18,7 @@ use levee_harness::clock::Stopwatch;
 use levee_harness::process::{Process, Signal};
 use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::{Config, Sidecar, Start};
-use levee_harness::wait::GENEROUS;
+use levee_harness::wait::{GENEROUS, until_blocking};
 use redis::Commands;
 use tempfile::TempDir;
 
@@ -354,12 +354,8 @@ fn the_units_are_complete_and_fit_the_program() {
     ] {
         assert!(!values(&service, key).is_empty(), "{key}");
     }
-    for line in [
-        values(&service, "ExecStart"),
-        values(&service, "ExecReload"),
-    ]
-    .concat()
-    {
+    assert_eq!(values(&service, "ExecReload"), ["/bin/kill -HUP $MAINPID"]);
+    for line in values(&service, "ExecStart") {
         let arguments = line.strip_prefix("/usr/bin/levee ").expect("levee");
         let output = Command::new(built::levee().unwrap())
             .args(arguments.split(' '))
@@ -389,4 +385,173 @@ fn the_units_are_complete_and_fit_the_program() {
             .collect();
         assert!(wrong.is_empty(), "{said}");
     }
+}
+
+/// A sidecar whose configuration can be changed.
+struct Reloadable {
+    file: std::path::PathBuf,
+    admin: SocketAddr,
+    process: Process,
+    folder: TempDir,
+}
+
+impl Reloadable {
+    fn start(yaml: &str) -> Self {
+        let (folder, admin) = (tempfile::tempdir().unwrap(), free_address().unwrap());
+        let mut this = Self {
+            file: folder.path().join("levee.yaml"),
+            admin,
+            process: Process::spawn(Command::new("true"), Signal::Kill).unwrap(),
+            folder,
+        };
+        this.write(yaml);
+        let mut command = this.levee(&["run", "--take-over"]);
+        command.stderr(fs::File::create(this.folder.path().join("log")).unwrap());
+        this.process = Process::spawn(command, Signal::Kill).unwrap();
+        until_blocking("it to be ready", GENEROUS, || {
+            let log = this.log();
+            log.contains("ready").then_some(()).ok_or(log)
+        })
+        .unwrap();
+        this
+    }
+
+    fn write(&self, yaml: &str) {
+        let admin = format!(
+            "admin: {{listen: '{}', token_env: LEVEE_TOKEN}}\n",
+            self.admin
+        );
+        fs::write(&self.file, admin + yaml).unwrap();
+    }
+
+    fn levee(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built::levee().unwrap());
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.file)
+            .env("LEVEE_TOKEN", "secret")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Exit code and output of `levee reload` with this configuration.
+    fn reload(&self, yaml: &str) -> (Option<i32>, String) {
+        self.write(yaml);
+        let output = self.levee(&["reload"]).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn page(&self, path: &str) -> String {
+        Request::get(path).send_blocking(self.admin).unwrap().text()
+    }
+}
+
+#[test]
+fn a_reload_takes_force_without_a_connection_lost_and_says_what_needs_a_restart() {
+    let redis = Redis::start().unwrap();
+    let (first, second) = (free_address().unwrap(), free_address().unwrap());
+    let to = redis.address;
+    let yaml = |name: &str, listen: SocketAddr, keys: &str| {
+        format!("  - {{name: {name}, listen: '{listen}', upstream: 'redis://{to}'{keys}}}\n")
+    };
+    let x = yaml("x", first, "");
+    let sidecar = Reloadable::start(&format!("redis:\n{x}"));
+    let mut client = Client::connect(first).unwrap();
+    assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
+
+    // A deadline for a client that is connected already, and another upstream.
+    let x = yaml("x", first, ", deadline: 150ms, limits: {connections: 7}");
+    let y = yaml("y", second, "");
+    let (code, said) = sidecar.reload(&format!("redis:\n{x}{y}"));
+    assert_eq!(code, Some(0), "{said} {}", sidecar.log());
+    assert!(
+        said.contains("changed: redis/x\n") && said.contains("changed: redis/y (new)\n"),
+        "{said}"
+    );
+    let mut redis = redis;
+    redis.signal(Signal::Stop).unwrap();
+    let late = client.ask("GET a").unwrap();
+    redis.signal(Signal::Continue).unwrap();
+    assert!(late.contains("150ms"), "{late}");
+    assert_eq!(
+        Client::connect(second).unwrap().ask("PING").unwrap(),
+        "+PONG\r\n"
+    );
+    assert!(sidecar.page("/v1/redis").contains("\"limit\":7"));
+
+    // What needs a restart is named and stays.
+    let moved = x.replace(&first.to_string(), &free_address().unwrap().to_string());
+    let (code, said) = sidecar.reload(&format!("redis:\n{moved}"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("needs a restart: redis[0].listen") && said.contains("redis/y (removed)"),
+        "{said}"
+    );
+    assert!(
+        sidecar
+            .log()
+            .contains("redis[0].listen has changed, which needs a restart")
+    );
+    assert_eq!(client.ask("GET a").unwrap(), "$1\r\n1\r\n");
+    until_blocking("the end of the upstream that is gone", GENEROUS, || {
+        let connected = std::net::TcpStream::connect(second);
+        connected.err().map(|_| ()).ok_or("it still listens")
+    })
+    .unwrap();
+}
+
+#[test]
+fn an_invalid_configuration_is_rejected_with_its_lines_and_the_old_one_stays() {
+    let redis = Redis::start().unwrap();
+    let listen = free_address().unwrap();
+    let yaml = upstream(listen, &redis);
+    let mut sidecar = Reloadable::start(&yaml);
+    let mut client = Client::connect(listen).unwrap();
+    assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+    let (code, said) = sidecar.reload("redis:\n  - {name: x}\nbogus: 1\n");
+    assert_eq!(code, Some(2), "{said}");
+    for mistake in [
+        "levee.yaml:3: redis[0].listen: is missing",
+        "levee.yaml:4: bogus: is not known here",
+    ] {
+        assert!(said.contains(mistake), "{mistake}: {said}");
+        assert!(
+            sidecar.log().contains(mistake),
+            "{mistake}: {}",
+            sidecar.log()
+        );
+    }
+    let metrics = sidecar.page("/metrics");
+    assert!(
+        metrics.contains("levee_config_last_reload_successful 0\n"),
+        "{metrics}"
+    );
+    assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+    // By a signal, too.
+    sidecar.write(&(yaml + "stop_within: 3s\n"));
+    sidecar.process.signal(Signal::HangUp);
+    until_blocking("the reload", GENEROUS, || {
+        let log = sidecar.log();
+        log.contains("changed: stop_within")
+            .then_some(())
+            .ok_or(log)
+    })
+    .unwrap();
+    let metrics = sidecar.page("/metrics");
+    for line in [
+        "levee_config_last_reload_successful 1\n",
+        "levee_config_reloads_total{outcome=\"invalid\"} 1\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
 }

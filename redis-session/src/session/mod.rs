@@ -184,6 +184,11 @@ impl Session {
         });
     }
 
+    /// Other settings take force, for commands that are not answered too.
+    pub fn configure(&mut self, settings: Arc<SessionSettings>) {
+        self.settings = settings;
+    }
+
     /// The process stops: what is in flight is answered, nothing more is accepted. Commands that block end at once.
     pub fn stop(&mut self) {
         self.stopping = true;

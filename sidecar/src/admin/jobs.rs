@@ -1,6 +1,6 @@
 //! Jobs and the watchdog: their state, and running a job on request.
 
-use super::state::Admin;
+use super::state::{Admin, Live};
 use crate::config::Secret;
 use crate::database::activity::Duty;
 use crate::database::blockers::Wait;
@@ -28,7 +28,7 @@ const WAIT: Duration = Duration::from_secs(10);
 
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
-pub(super) fn router() -> Router<Admin> {
+pub(super) fn router() -> Router<Live> {
     let router = Router::new()
         .route("/v1/jobs", get(list))
         .route("/v1/jobs/{name}", get(one))
@@ -172,7 +172,7 @@ fn encode(name: &str) -> String {
 }
 
 /// The refusal, unless the request has the token.
-fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
+pub(super) fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
     let Some(token) = token else {
         return Some(error(
             StatusCode::FORBIDDEN,

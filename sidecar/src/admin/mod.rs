@@ -3,13 +3,14 @@
 mod jobs;
 pub mod page;
 mod ready;
+pub mod reload;
 mod serve;
 mod state;
 mod status;
 
 pub use jobs::describe_report;
 pub use serve::{MOST_CONNECTIONS, serve};
-pub use state::{Admin, RedisListener};
+pub use state::{Admin, Live, RedisListener};
 
 use crate::clock::Clock;
 use crate::envoy::scrape;
@@ -19,16 +20,18 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
+use prometheus::Registry;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-impl Admin {
+impl Live {
     pub fn router(self) -> Router {
         Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/metrics", get(metrics))
             .route("/v1/redis", get(redis))
             .merge(ready::router())
+            .merge(reload::router())
             .merge(jobs::router())
             .merge(status::router())
             .with_state(self)
@@ -53,7 +56,8 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoRes
     // With thousands of clusters this takes long enough to stall other requests on the thread.
     let page = tokio::task::spawn_blocking(move || {
         let gateway = gateway.as_deref();
-        page::text(&admin.registry, gateway.unwrap_or(&Gateway::default()))
+        let own = admin.registries.iter().flat_map(Registry::gather);
+        page::merged(own.collect(), gateway.unwrap_or(&Gateway::default()))
     });
     (
         [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)],
@@ -84,12 +88,12 @@ fn upstream(listener: &RedisListener, clock: Clock) -> Value {
     let now = clock.now();
     let status = proxy.gate.status(now);
     json!({
-        "name": proxy.settings.name,
+        "name": proxy.name,
         "listen": address.to_string(),
         "upstream": proxy.upstream.to_string(),
         "connections": {
             "open": proxy.gate.counts.connections.get(),
-            "limit": proxy.connections,
+            "limit": proxy.connections(),
         },
         "attempts_in_flight": status.attempts_in_flight,
         "retry_budget_left": status.budget_left,

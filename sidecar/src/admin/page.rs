@@ -25,8 +25,13 @@ pub fn register_build_info(registry: &Registry) -> prometheus::Result<()> {
 
 /// The page, in the text format of Prometheus.
 pub fn text(registry: &Registry, gateway: &Gateway) -> String {
+    merged(registry.gather(), gateway)
+}
+
+/// As [`text`], of families that were gathered before.
+pub fn merged(own: Vec<MetricFamily>, gateway: &Gateway) -> String {
     TextEncoder::new()
-        .encode_to_string(&merge(registry.gather(), gateway))
+        .encode_to_string(&merge(own, gateway))
         .unwrap_or_default()
 }
 

@@ -1,6 +1,6 @@
 //! `GET /readyz`: which parts work.
 
-use super::state::Admin;
+use super::state::{Admin, Live};
 use crate::readiness::{PartState, Parts};
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -10,7 +10,7 @@ use axum::routing::get;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-pub(super) fn router() -> Router<Admin> {
+pub(super) fn router() -> Router<Live> {
     Router::new().route("/readyz", get(ready))
 }
 

@@ -1,6 +1,6 @@
 //! `GET /v1/status`: the state of all parts, as `levee status` shows it.
 
-use super::state::{Admin, RedisListener};
+use super::state::{Admin, Live, RedisListener};
 use crate::clock;
 use crate::database::activity::Duty;
 use crate::database::claim::Holder;
@@ -24,7 +24,7 @@ use levee_policy::time::Instant;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(super) fn router() -> Router<Admin> {
+pub(super) fn router() -> Router<Live> {
     Router::new().route("/v1/status", get(status))
 }
 
@@ -140,7 +140,7 @@ fn upstream(listener: &RedisListener, now: Instant) -> Redis {
     let counts = &proxy.gate.counts;
     let in_phase = status.in_phase.as_secs_f64();
     Redis {
-        name: proxy.settings.name.clone(),
+        name: proxy.name.clone(),
         listen: address.to_string(),
         upstream: proxy.upstream.to_string(),
         state: status.phase.name().to_owned(),
@@ -151,7 +151,7 @@ fn upstream(listener: &RedisListener, now: Instant) -> Redis {
         },
         budget_left: u64::from(status.budget_left),
         connections: u64::try_from(counts.connections.get()).unwrap_or(0),
-        connections_limit: proxy.connections as u64,
+        connections_limit: proxy.connections() as u64,
         attempts_in_flight: status.attempts_in_flight,
         requests: Requests {
             success: counts.success.get(),

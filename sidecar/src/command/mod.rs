@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`run`] | `levee run` |
 //! | [`check`] | `levee check` |
+//! | [`reload`] | `levee reload` |
 //! | [`status`] | `levee status` |
 //! | [`database`] | `levee job` and `levee db`: dispatch |
 //! | [`job`] | `levee job list` and `levee job run` |
@@ -18,6 +19,7 @@ mod exit;
 pub mod job;
 pub mod limits;
 pub mod man;
+pub mod reload;
 pub mod run;
 pub mod status;
 

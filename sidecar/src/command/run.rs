@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::logging;
 use crate::run::{self, ListenError, Start};
 use std::io::ErrorKind;
+use std::path::Path;
 use tokio::runtime::Builder;
 
 pub fn run(arguments: &cli::Run) -> Exit {
@@ -27,7 +28,7 @@ fn run_until_stopped(arguments: &cli::Run) -> Exit {
     } else {
         Start::Alone
     };
-    match start(config, beside) {
+    match start(config, &arguments.file.config, beside) {
         Ok(()) => Exit::Done,
         Err(error) if is_address_in_use(&error) => {
             failed(&error);
@@ -37,9 +38,9 @@ fn run_until_stopped(arguments: &cli::Run) -> Exit {
     }
 }
 
-fn start(config: Config, start: Start) -> anyhow::Result<()> {
+fn start(config: Config, file: &Path, start: Start) -> anyhow::Result<()> {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(run::run(config, start));
+    let result = runtime.block_on(run::run(config, file, start));
     runtime.shutdown_background();
     result
 }

@@ -9,7 +9,7 @@ use url::Url;
 const RIGHT: &str = "redis://host:port or rediss://host:port";
 
 /// A Redis server, and how Levee's own connections log in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// A name or an address.
     pub host: String,

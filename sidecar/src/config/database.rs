@@ -38,7 +38,7 @@ const PARAMETERS: [&str; 17] = [
 ];
 
 /// A database, and what is done there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
     /// Its label in metrics.
     pub name: String,

@@ -22,7 +22,7 @@ const YEAR: Duration = Duration::from_hours(24 * 365);
 const TEN_YEARS: Duration = Duration::from_hours(24 * 3650);
 
 /// A cleanup job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// Its name.
     pub name: String,

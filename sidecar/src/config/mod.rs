@@ -53,7 +53,7 @@ pub struct Config {
 }
 
 /// How the log looks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     /// For people or for programs.
     pub format: Format,
@@ -62,7 +62,7 @@ pub struct Log {
 }
 
 /// Where Envoy's stats are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envoy {
     /// Envoy's admin interface, or what passes on `/stats/prometheus` of it.
     pub admin: Origin,

@@ -14,7 +14,7 @@ use std::time::Duration;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// One Redis upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redis {
     /// Its name in metrics and logs.
     pub name: String,
@@ -53,7 +53,7 @@ pub struct Redis {
 }
 
 /// Where retry state is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// In which Redis.
     pub upstream: Address,

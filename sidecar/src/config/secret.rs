@@ -4,7 +4,7 @@ use levee_config::reader::Section;
 use std::fmt;
 
 /// A text that `Debug` does not show.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub(super) String);
 
 impl Secret {

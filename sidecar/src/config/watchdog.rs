@@ -18,7 +18,7 @@ const BLOCKERS: [(&str, BlockerPolicy); 2] = [
 ];
 
 /// The watchdog.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watchdog {
     /// What it watches, and what it does.
     pub settings: WatchdogSettings,

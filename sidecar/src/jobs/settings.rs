@@ -3,7 +3,7 @@
 use super::pace::PaceSettings;
 use std::time::Duration;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobSettings {
     /// From the start of one run to the start of the next. `None`: the job is not scheduled.
     pub every: Option<Duration>,

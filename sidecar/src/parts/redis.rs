@@ -10,101 +10,77 @@ use crate::redis::metrics::RedisFamilies;
 use crate::redis::upstream::Upstream;
 use crate::resolve::Resolver;
 use anyhow::{Context, Result};
-use levee_redis_session::counts::Counts;
 use levee_redis_session::gate::Gate;
 use levee_redis_session::idempotency::Idempotency;
 use levee_redis_session::session::SessionSettings;
-use prometheus::Registry;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// The proxies, and the Redis in which they keep their retry state for the next process.
-#[derive(Debug)]
-pub struct RedisPart {
-    pub upstreams: Vec<RedisUpstream>,
-    pub store: Option<Store>,
-}
-
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RedisUpstream {
-    pub name: String,
-    pub listen: SocketAddr,
     pub proxy: Arc<Proxy>,
     /// Levee's own client, for health checks.
     pub client: redis::Client,
-    pub health_every: Duration,
 }
 
+/// The Redis in which proxies keep their retry state for the next process.
+///
 /// # Errors
-/// Certificates or keys can't be used, or `registry` already has metrics of these names.
-pub fn build(
-    upstreams: &[config::Redis],
-    state: Option<&config::State>,
-    memory: usize,
-    registry: &Registry,
-    clock: Clock,
-) -> Result<RedisPart> {
-    let families = RedisFamilies::register(registry)?;
-    let buffers = Buffers::new(memory, registry)?;
-    let store = state
-        .map(|state| store(state).context("state"))
-        .transpose()?;
-    let upstreams = upstreams
-        .iter()
-        .map(|upstream| {
-            let counts = families.upstream(&upstream.name);
-            build_upstream(upstream, counts, buffers.clone(), clock)
-                .with_context(|| format!("redis, upstream {}", upstream.name))
-        })
-        .collect::<Result<_>>()?;
-    Ok(RedisPart { upstreams, store })
-}
-
-fn store(state: &config::State) -> Result<Store> {
+/// Certificates or keys can't be used.
+pub fn store(state: &config::State) -> Result<Store> {
     Ok(Store {
-        client: client(&state.upstream)?,
+        client: client(&state.upstream).context("state")?,
         prefix: state.prefix.clone(),
         ttl: state.ttl,
     })
 }
 
-fn build_upstream(
+/// # Errors
+/// Certificates or keys can't be used.
+pub fn build(
     config: &config::Redis,
-    counts: Arc<Counts>,
+    families: &RedisFamilies,
     buffers: Arc<Buffers>,
     clock: Clock,
 ) -> Result<RedisUpstream> {
-    Ok(RedisUpstream {
-        name: config.name.clone(),
-        listen: config.listen,
-        proxy: Arc::new(proxy(config, counts, buffers, clock)?),
-        client: client(&config.upstream)?,
-        health_every: config.health_every,
-    })
-}
-
-fn proxy(
-    config: &config::Redis,
-    counts: Arc<Counts>,
-    buffers: Arc<Buffers>,
-    clock: Clock,
-) -> Result<Proxy> {
+    let of = || format!("redis, upstream {}", config.name);
+    // The series appear only if nothing failed.
+    let (upstream, client) = upstream(config)
+        .and_then(|upstream| Ok((upstream, client(&config.upstream)?)))
+        .with_context(of)?;
     let now = clock.now();
     let gate = Gate::new(
         &config.name,
         config.breaker,
         config.budget,
-        counts,
+        families.upstream(&config.name),
         now.as_nanos() ^ u64::from(std::process::id()),
         now,
     );
+    let proxy = Proxy::new(
+        settings(config),
+        config.connections,
+        gate,
+        upstream,
+        buffers,
+        clock,
+    );
+    Ok(RedisUpstream {
+        proxy: Arc::new(proxy),
+        client,
+    })
+}
+
+fn upstream(config: &config::Redis) -> Result<Upstream> {
     let address = &config.upstream;
-    let upstream = Upstream {
+    Ok(Upstream {
         resolver: Resolver::new(&address.host, address.port),
         tls: address.tls.then(|| tls::client(address)).transpose()?,
-    };
-    let settings = SessionSettings {
+    })
+}
+
+/// How sessions of this upstream behave.
+pub fn settings(config: &config::Redis) -> SessionSettings {
+    SessionSettings {
         name: config.name.clone(),
         deadline: config.deadline,
         attempts: config.attempts,
@@ -114,15 +90,7 @@ fn proxy(
         buffered_bytes: config.buffered_bytes,
         idle: config.idle,
         connect_timeout: config.connect_timeout,
-    };
-    Ok(Proxy {
-        settings: Arc::new(settings),
-        gate: Arc::new(gate),
-        upstream: Arc::new(upstream),
-        connections: config.connections,
-        buffers,
-        clock,
-    })
+    }
 }
 
 /// A client for Levee's own commands.

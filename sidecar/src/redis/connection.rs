@@ -1,6 +1,7 @@
 //! A session with its sockets: bytes are moved, nothing is decided.
 
 use super::buffers::Share;
+use super::orders::Orders;
 use super::upstream::{Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
@@ -41,7 +42,7 @@ pub async fn serve(
     upstream: Arc<Upstream>,
     share: Share,
     clock: Clock,
-    mut stop: watch::Receiver<bool>,
+    mut orders: watch::Receiver<Orders>,
 ) {
     let mut wire = Wire {
         client,
@@ -54,17 +55,20 @@ pub async fn serve(
     let mut timer = Box::pin(tokio::time::sleep_until(
         clock.timer(wire.session.wake_at()),
     ));
-    let grown_up = tokio::time::sleep(YOUNGEST);
-    let mut stop_now = std::pin::pin!(async {
-        let _ = stop.wait_for(|stop| *stop).await;
-        grown_up.await;
-    });
-    let mut stopping = false;
+    let mut grown_up = std::pin::pin!(tokio::time::sleep(YOUNGEST));
+    // It may have come before this connection.
+    let mut is_stopping = orders.borrow_and_update().stop;
+    let mut has_stopped = false;
     let ended = loop {
         tokio::select! {
             biased;
-            () = stop_now.as_mut(), if !stopping => {
-                stopping = true;
+            changed = orders.changed(), if !is_stopping => {
+                let Orders { stop, settings, .. } = orders.borrow_and_update().clone();
+                wire.session.configure(settings);
+                is_stopping = stop || changed.is_err();
+            }
+            () = grown_up.as_mut(), if is_stopping && !has_stopped => {
+                has_stopped = true;
                 wire.stop().await;
             }
             ended = poll_fn(|cx| wire.poll(cx, timer.as_mut())) => break ended,

@@ -3,6 +3,7 @@
 use super::buffers::{Buffers, Share};
 use super::connection::serve;
 use super::hand_over;
+use super::orders::Orders;
 use super::upstream::Upstream;
 use crate::accept::Acceptor;
 use crate::clock::Clock;
@@ -27,65 +28,95 @@ const HANDSHAKE: Duration = Duration::from_millis(10);
 /// A listener with what its connections share.
 #[derive(Debug)]
 pub struct Proxy {
-    pub settings: Arc<SessionSettings>,
+    pub name: String,
     /// Breaker and budget.
     pub gate: Arc<Gate>,
     pub upstream: Arc<Upstream>,
-    /// How many clients there may be.
-    pub connections: usize,
     /// What they hold together with those of other listeners.
     pub buffers: Arc<Buffers>,
-    pub clock: Clock,
+    clock: Clock,
+    orders: watch::Sender<Orders>,
 }
 
 /// The clients of a listener.
 struct Clients {
-    places: Arc<Semaphore>,
+    /// One more than there are clients.
+    places: Arc<()>,
     refusals: Arc<Semaphore>,
     tasks: JoinSet<()>,
 }
 
-impl Clients {
-    fn new(most: usize) -> Self {
+impl Proxy {
+    pub fn new(
+        settings: SessionSettings,
+        connections: usize,
+        gate: Gate,
+        upstream: Upstream,
+        buffers: Arc<Buffers>,
+        clock: Clock,
+    ) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(most)),
-            refusals: Arc::new(Semaphore::new(MOST_REFUSED)),
-            tasks: JoinSet::new(),
+            name: settings.name.clone(),
+            gate: Arc::new(gate),
+            upstream: Arc::new(upstream),
+            buffers,
+            clock,
+            orders: watch::Sender::new(Orders {
+                stop: false,
+                settings: Arc::new(settings),
+                connections,
+            }),
         }
     }
-}
 
-impl Proxy {
-    /// Accepts clients until `stop`, then waits until all have their replies, also those that the kernel has accepted before
-    /// the listener is closed. The caller bounds that.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        let part = format!("redis/{}", self.settings.name);
+    /// How many clients there may be.
+    pub fn connections(&self) -> usize {
+        self.orders.borrow().connections
+    }
+
+    /// Other settings take force, for connected clients too.
+    pub fn reconfigure(&self, settings: SessionSettings, connections: usize) {
+        self.orders.send_modify(|orders| {
+            orders.settings = Arc::new(settings);
+            orders.connections = connections;
+        });
+    }
+
+    /// [`run`](Self::run) ends.
+    pub fn stop(&self) {
+        self.orders.send_modify(|orders| orders.stop = true);
+    }
+
+    /// Accepts clients until [`stop`](Self::stop), then waits until all have their replies, also those that the kernel has
+    /// accepted before the listener is closed. The caller bounds that.
+    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+        let part = format!("redis/{}", self.name);
         let mut acceptor = Acceptor::new(listener, part, self.clock);
-        let mut clients = Clients::new(self.connections);
+        let mut clients = Clients {
+            places: Arc::default(),
+            refusals: Arc::new(Semaphore::new(MOST_REFUSED)),
+            tasks: JoinSet::new(),
+        };
+        let mut orders = self.orders.subscribe();
         loop {
             let client = tokio::select! {
                 client = acceptor.accept() => client,
-                _ = stop.wait_for(|stop| *stop) => break,
+                _ = orders.wait_for(|orders| orders.stop) => break,
                 Some(_) = clients.tasks.join_next(), if !clients.tasks.is_empty() => continue,
             };
-            self.clone().take_in(client, &mut clients, &stop);
+            self.clone().take_in(client, &mut clients);
         }
         for client in close(acceptor.into_listener()).await {
-            self.clone().take_in(client, &mut clients, &stop);
+            self.clone().take_in(client, &mut clients);
         }
         while clients.tasks.join_next().await.is_some() {}
     }
 
-    fn take_in(
-        self: Arc<Self>,
-        client: TcpStream,
-        clients: &mut Clients,
-        stop: &watch::Receiver<bool>,
-    ) {
-        let stop = stop.clone();
-        if let Ok(place) = clients.places.clone().try_acquire_owned() {
+    fn take_in(self: Arc<Self>, client: TcpStream, clients: &mut Clients) {
+        let place = clients.places.clone();
+        if Arc::strong_count(&place) - 2 < self.connections() {
             clients.tasks.spawn(async move {
-                self.serve(client, stop).await;
+                self.serve(client).await;
                 drop(place);
             });
             return;
@@ -99,12 +130,14 @@ impl Proxy {
         }
     }
 
-    async fn serve(&self, client: TcpStream, stop: watch::Receiver<bool>) {
+    async fn serve(&self, client: TcpStream) {
         let _ = client.set_nodelay(true);
         let counts = &self.gate.counts;
         counts.connections_total.inc();
         counts.connections.inc();
-        let session = Session::new(self.settings.clone(), self.gate.clone(), self.clock.now());
+        let orders = self.orders.subscribe();
+        let settings = orders.borrow().settings.clone();
+        let session = Session::new(settings, self.gate.clone(), self.clock.now());
         let share = Share::new(self.buffers.clone());
         serve(
             client,
@@ -112,7 +145,7 @@ impl Proxy {
             self.upstream.clone(),
             share,
             self.clock,
-            stop,
+            orders,
         )
         .await;
         counts.connections.dec();

@@ -208,6 +208,14 @@ impl RedisFamilies {
         Ok(families)
     }
 
+    /// Ends the series of an upstream.
+    pub fn remove(&self, name: &str) {
+        self.upstreams
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|upstream| upstream.name != name);
+    }
+
     /// What is counted at a new upstream.
     pub fn upstream(&self, name: &str) -> Arc<Counts> {
         let upstream = Upstream {

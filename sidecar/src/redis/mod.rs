@@ -7,6 +7,7 @@
 //! | [`listener`] | accepting clients, and how many |
 //! | [`health`] | asking Redis whether it answers while the breaker is not closed |
 //! | [`hand_over`] | which of two processes at one address gets new connections |
+//! | [`orders`] | what a listener and its connections are told while they run |
 //! | [`metrics`] | what is counted |
 //! | [`memory`] | what a breaker and a budget know, kept for the next process |
 
@@ -17,4 +18,5 @@ pub mod health;
 pub mod listener;
 pub mod memory;
 pub mod metrics;
+pub mod orders;
 pub mod upstream;

@@ -1,5 +1,6 @@
 //! What systemd is told about the state of the process (`sd_notify(3)`). Without `NOTIFY_SOCKET` it is told nothing.
 
+use crate::clock;
 use std::env;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -35,6 +36,17 @@ impl Systemd {
     pub fn ready(&self) {
         let pid = std::process::id();
         self.send(&format!("READY=1\nMAINPID={pid}\nSTATUS=ready"));
+    }
+
+    pub fn reloading(&self) {
+        let now = clock::monotonic().as_micros();
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+    }
+
+    pub fn reloaded(&self, outcome: &str) {
+        self.send(&format!(
+            "READY=1\nSTATUS=ready; the last reload: {outcome}"
+        ));
     }
 
     pub fn stopping(&self) {

@@ -12,6 +12,7 @@ use levee::logging;
 use levee::readiness::Readiness;
 use levee::redis::buffers::Buffers;
 use levee::redis::metrics::RedisFamilies;
+use levee::run::reload::ReloadMetrics;
 use levee_pages::Page;
 use prometheus::Registry;
 use regex::Regex;
@@ -38,6 +39,7 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     let registry = Registry::new();
     page::register_build_info(&registry).unwrap();
     logging::register_metrics(&registry).unwrap();
+    ReloadMetrics::register(&registry).unwrap();
     Readiness::register(&registry).unwrap().ready("x");
     let _ = Buffers::new(0, &registry).unwrap();
     let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
