@@ -1,6 +1,6 @@
 //! A backlog at a database that nobody else uses.
 
-use crate::{EXPIRED, prepared, run, sidecar};
+use crate::subject::{EXPIRED, prepared, run, sidecar};
 use levee_harness::clock::Stopwatch;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -6,19 +6,13 @@
 
 mod backlog;
 mod service;
+mod subject;
 
 use backlog::Backlog;
 use levee_bench_statistics::Spread;
-use levee_harness::postgres::Postgres;
-use levee_harness::sidecar::Sidecar;
 use serde_json::{Value, json};
 use service::Round;
-
-/// As `PostgreSQL` is by default, where the tests have it quicker.
-const DURABLE: [&str; 3] = ["fsync=on", "full_page_writes=on", "shared_buffers=128MB"];
-
-const EXPIRED: u32 = 300_000;
-const VALID: u32 = 150_000;
+use subject::{EXPIRED, VALID};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -108,31 +102,4 @@ fn of_all(levee: &[Backlog], plain: &[Backlog], services: &[Round]) -> Value {
         "ratio_of_p99": spread(services, Round::ratio),
         "rows_per_second": spread(services, |it| it.rows_per_second),
     })
-}
-
-/// A `PostgreSQL` with the backlog.
-fn prepared() -> Postgres {
-    let postgres = Postgres::start_with(&DURABLE).expect("PostgreSQL");
-    postgres.make_tables().expect("the tables");
-    postgres.add_tokens(EXPIRED, VALID).expect("the rows");
-    // As a table that has been there for a while.
-    postgres
-        .execute("VACUUM ANALYZE email_verification_tokens")
-        .expect("a vacuum");
-    postgres.execute("CHECKPOINT").expect("a checkpoint");
-    postgres
-}
-
-/// A sidecar with the job and these keys of it.
-fn sidecar(postgres: &Postgres, keys: &str) -> Sidecar {
-    let keys =
-        format!("jobs: {{auth_cleanup: {{preset: expired_tokens, scheduled: false{keys}}}}}");
-    Sidecar::at(postgres, "levee", &keys).expect("a sidecar")
-}
-
-/// The report of a run, when it has ended.
-fn run(sidecar: &Sidecar) -> Value {
-    let (status, report) = sidecar.post("/v1/auth/cleanup?wait=10m").expect("a run");
-    assert_eq!(status, 200, "{report}");
-    report
 }

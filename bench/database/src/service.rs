@@ -3,7 +3,7 @@
 //! The job alternately runs and rests for a few seconds, so the table is measured with and without it, and other load on the
 //! machine affects both alike. So do the job's after-effects, such as work for vacuum: they are not separated.
 
-use crate::{prepared, run, sidecar};
+use crate::subject::{prepared, run, sidecar};
 use levee_harness::clock::Stopwatch;
 use levee_harness::postgres::Postgres;
 use postgres::Client;
