@@ -1,6 +1,6 @@
 //! Line charts as SVG.
 
-use super::plot::escape;
+use super::svg::escape;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 840.0;

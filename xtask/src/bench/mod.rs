@@ -7,6 +7,7 @@ mod measurement;
 mod plot;
 mod policy;
 mod redis;
+mod svg;
 
 use crate::failure::Failure;
 use crate::project::Project;

@@ -1,6 +1,7 @@
 //! Charts as SVG, from the JSON that `bench gateway`, `bench policy` and `bench database` print.
 
 use super::lines::{self, Line, LineChart};
+use super::svg::escape;
 use crate::failure::Failure;
 use clap::Args;
 use levee_bench_statistics::Spread;
@@ -289,12 +290,6 @@ fn number(value: f64) -> String {
         ..100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
     }
-}
-
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
