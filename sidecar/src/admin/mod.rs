@@ -3,7 +3,8 @@
 mod jobs;
 pub mod page;
 mod ready;
-pub mod reload;
+mod reload;
+pub mod reloaded;
 mod serve;
 mod state;
 mod status;

@@ -1,6 +1,6 @@
 //! What the admin interface reads. No part depends on it.
 
-use super::reload::ReloadRequest;
+use super::reloaded::ReloadRequest;
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::envoy::scrape::Envoy;

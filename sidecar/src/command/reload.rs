@@ -49,7 +49,7 @@ fn show(page: &Page) -> Exit {
         .map(|key| format!("needs a restart: {key}\n"));
     let lines: String = changed.chain(kept).collect();
     if let Err(error) = print_all(lines.as_bytes()) {
-        return failed(&error.into());
+        return failed(&error);
     }
     for error in list("errors") {
         eprintln!("{error}");

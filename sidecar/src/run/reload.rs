@@ -1,7 +1,7 @@
 //! Reads the configuration again, and puts into force what can be changed while the process runs.
 
 use super::running::Running;
-use crate::admin::reload::{Outcome, Reloaded};
+use crate::admin::reloaded::{Outcome, Reloaded};
 use crate::check;
 use crate::check::levee::Valid;
 use crate::config::Config;
