@@ -98,9 +98,10 @@ impl Relay {
         self.silence(silence)
     }
 
-    /// The next command that contains `bytes` reaches Redis and is executed, but its reply and the connection are lost.
-    pub fn lose_reply_to(&self, bytes: &str) {
-        *lock(&self.lose) = Some(bytes.as_bytes().to_vec());
+    /// The next command with this word reaches Redis and is executed, but its reply and the connection are lost.
+    pub fn lose_reply_to(&self, word: &str) {
+        // As a whole: CLIENT SETINFO of a probe is no SET.
+        *lock(&self.lose) = Some(format!("\r\n{word}\r\n").into_bytes());
     }
 
     /// How many replies were lost.

@@ -160,6 +160,13 @@ impl Sidecar {
             .check_alive("the sidecar ended by itself", output)
     }
 
+    /// Waits until its log has this text: a thread writes it.
+    pub fn wait_for_log(&self, text: &str) -> Result<()> {
+        self.wait_for(&format!("{text:?} in its log"), |this| {
+            this.log().contains(text)
+        })
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         read(&self.log)

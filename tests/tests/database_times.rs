@@ -309,7 +309,7 @@ fn a_dry_run_shows_the_oldest_and_the_newest_row_that_it_would_take() {
     let age = |row: &str| report[row]["age"].as_str().expect("an age").to_owned();
     assert!(age("oldest").starts_with("2 days"), "{report}");
     assert!(!age("newest").contains("hour"), "{report}");
-    assert!(sidecar.log().contains("from row 48 ("), "{}", sidecar.log());
+    sidecar.wait_for_log("from row 48 (").unwrap();
 }
 
 #[test]

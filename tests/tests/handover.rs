@@ -408,12 +408,17 @@ impl Reloadable {
         let mut command = this.levee(&["run", "--take-over"]);
         command.stderr(fs::File::create(this.folder.path().join("log")).unwrap());
         this.process = Process::spawn(command, Signal::Kill).unwrap();
-        until_blocking("it to be ready", GENEROUS, || {
-            let log = this.log();
-            log.contains("ready").then_some(()).ok_or(log)
+        this.wait_for_log("ready");
+        this
+    }
+
+    /// Waits until its log has this text.
+    fn wait_for_log(&self, text: &str) {
+        until_blocking(text, GENEROUS, || {
+            let log = self.log();
+            log.contains(text).then_some(()).ok_or(log)
         })
         .unwrap();
-        this
     }
 
     fn write(&self, yaml: &str) {
@@ -496,11 +501,7 @@ fn a_reload_takes_force_without_a_connection_lost_and_says_what_needs_a_restart(
         said.contains("needs a restart: redis[0].listen") && said.contains("redis/y (removed)"),
         "{said}"
     );
-    assert!(
-        sidecar
-            .log()
-            .contains("redis[0].listen has changed, which needs a restart")
-    );
+    sidecar.wait_for_log("redis[0].listen has changed, which needs a restart");
     assert_eq!(client.ask("GET a").unwrap(), "$1\r\n1\r\n");
     until_blocking("the end of the upstream that is gone", GENEROUS, || {
         let connected = std::net::TcpStream::connect(second);
@@ -524,11 +525,7 @@ fn an_invalid_configuration_is_rejected_with_its_lines_and_the_old_one_stays() {
         "levee.yaml:4: bogus: is not known here",
     ] {
         assert!(said.contains(mistake), "{mistake}: {said}");
-        assert!(
-            sidecar.log().contains(mistake),
-            "{mistake}: {}",
-            sidecar.log()
-        );
+        sidecar.wait_for_log(mistake);
     }
     let metrics = sidecar.page("/metrics");
     assert!(
@@ -539,13 +536,7 @@ fn an_invalid_configuration_is_rejected_with_its_lines_and_the_old_one_stays() {
     // By a signal, too.
     sidecar.write(&(yaml + "stop_within: 3s\n"));
     sidecar.process.signal(Signal::HangUp);
-    until_blocking("the reload", GENEROUS, || {
-        let log = sidecar.log();
-        log.contains("changed: stop_within")
-            .then_some(())
-            .ok_or(log)
-    })
-    .unwrap();
+    sidecar.wait_for_log("changed: stop_within");
     let metrics = sidecar.page("/metrics");
     for line in [
         "levee_config_last_reload_successful 1\n",

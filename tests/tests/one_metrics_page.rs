@@ -386,8 +386,8 @@ fn the_page_is_there_in_time_whatever_envoy_does() {
                 assert_eq!(metrics.get("levee_envoy_up", &[]), Some(0.0));
             }
         }
+        sidecar.wait_for_log(reason).unwrap();
         let log = sidecar.log();
-        assert!(log.contains(reason), "{bad:?}: {log}");
         let lines = log.lines().filter(|line| line.contains(reason)).count();
         assert_eq!(lines, 1, "once, not at each reading: {log}");
     }
@@ -449,11 +449,7 @@ async fn an_envoy_that_comes_goes_and_comes_back_is_seen() {
         drop(envoy);
         is(0.0).await;
     }
-    assert!(
-        sidecar.log().contains("can be read again"),
-        "{}",
-        sidecar.log()
-    );
+    sidecar.wait_for_log("can be read again").unwrap();
 }
 
 #[test]

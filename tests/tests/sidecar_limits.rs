@@ -182,11 +182,10 @@ fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
 #[test]
 fn clients_that_do_not_fit_the_hard_limit_are_refused_and_admin_answers() {
     let limited = Limited::start("-n 256").unwrap();
-    let log = limited.sidecar.log();
     let places = limited.places();
     assert!((50..128).contains(&places), "{places}");
     let said = format!("is enough for {places} of 1000 Redis clients");
-    assert!(log.contains(&said), "{log}");
+    limited.sidecar.wait_for_log(&said).unwrap();
     let mut served = limited.serves(places);
     let mut refused: Vec<Client> = (0..200)
         .map(|_| limited.sidecar.client().unwrap())

@@ -1,8 +1,6 @@
 //! Which of two processes that listen at the same address gets new connections.
 
 use std::io;
-use std::mem::size_of_val;
-use std::os::fd::AsRawFd;
 use tokio::net::TcpListener;
 
 /// From here on, new connections go to the process that listens beside this one, if there is one.
@@ -13,7 +11,11 @@ use tokio::net::TcpListener;
 ///
 /// # Errors
 /// The socket does not share its address.
+#[cfg(target_os = "linux")]
 pub fn steer_to_successor(listener: &TcpListener) -> io::Result<()> {
+    use std::mem::size_of_val;
+    use std::os::fd::AsRawFd;
+
     let mut program = [libc::sock_filter {
         code: RETURN,
         jt: 0,
@@ -46,5 +48,12 @@ pub fn steer_to_successor(listener: &TcpListener) -> io::Result<()> {
     }
 }
 
+/// Elsewhere there is no such option, and the kernel decides.
+#[cfg(not(target_os = "linux"))]
+pub fn steer_to_successor(_: &TcpListener) -> io::Result<()> {
+    Ok(())
+}
+
 /// `BPF_RET | BPF_K`: the result is the number in the instruction.
+#[cfg(target_os = "linux")]
 const RETURN: u16 = 0x06;

@@ -102,7 +102,7 @@ fn a_batch_that_reads_a_whole_table_is_a_warning_with_the_index_that_mends_it() 
         let mut client = postgres.client().unwrap();
         for index in indexes {
             assert!(found[0].contains(index), "{found:?}");
-            assert!(sidecar.log().contains("CREATE INDEX CONCURRENTLY"));
+            sidecar.wait_for_log("CREATE INDEX CONCURRENTLY").unwrap();
             client.batch_execute(index).expect("an index");
         }
         let sidecar = Sidecar::at(&postgres, "levee", &keys).unwrap();

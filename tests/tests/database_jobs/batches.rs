@@ -30,7 +30,7 @@ fn batches_that_are_too_slow_are_made_smaller() {
         "{report}"
     );
     assert!(report["batches"].as_u64() >= Some(4), "{report}");
-    assert!(sidecar.log().contains("SQLSTATE 57014"));
+    sidecar.wait_for_log("SQLSTATE 57014").unwrap();
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn what_is_wrong_is_said_and_counted_and_the_next_turn_works() {
         assert!(error.contains(says) || harm.is_empty(), "{says}: {error}");
         let failed = u64::try_from(place).expect("a place") + 1;
         assert_eq!(sidecar.metric("auth_cleanup_failed_total").unwrap(), failed);
-        assert!(sidecar.log().contains(error.trim_matches('"')), "{error}");
+        sidecar.wait_for_log(error.trim_matches('"')).unwrap();
         if harm.is_empty() {
             postgres.start_again().unwrap();
         } else {
@@ -108,7 +108,7 @@ fn a_database_that_restarts_in_mid_run_is_waited_for() {
     // A batch whose commit was not confirmed may have been committed.
     let counted = rows(&sidecar);
     assert!((19_900..=20_000).contains(&counted), "{counted}");
-    assert!(sidecar.log().contains("attempt 1 of 5"));
+    sidecar.wait_for_log("attempt 1 of 5").unwrap();
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn serialisation_failures_are_tried_again() {
         (200, &Value::from(10)),
         "{report}"
     );
-    assert!(sidecar.log().contains("attempt 3 of 5"));
+    sidecar.wait_for_log("attempt 3 of 5").unwrap();
     assert_eq!(sidecar.metric("auth_cleanup_failed_total").unwrap(), 0);
 }
 

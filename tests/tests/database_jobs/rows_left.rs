@@ -55,6 +55,7 @@ fn a_row_that_a_foreign_key_keeps_does_not_stop_the_others() {
         assert_eq!(skipped, 2);
         for key in ["1", "777"] {
             let said = format!("row {key} can't be handled");
+            sidecar.wait_for_log(&said).unwrap();
             assert_eq!(sidecar.log().matches(&said).count(), 1, "{key}");
         }
         // The next run comes by them again.
@@ -282,5 +283,6 @@ fn what_a_trigger_says_is_shown_in_a_bounded_length() {
     let report = run(&sidecar);
     assert_eq!(report["skipped"], 20, "{report}");
     assert!(report.to_string().len() < 10_000);
+    sidecar.wait_for_log("done: ").unwrap();
     assert!(sidecar.log().len() < 100_000);
 }

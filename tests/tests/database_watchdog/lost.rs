@@ -113,6 +113,11 @@ fn an_instance_that_is_cut_off_in_silence_is_replaced_by_another_which_says_so()
                 .1
                 .contains("\"acting\":null")
         );
+        if silence == Silence::Swallowed {
+            second
+                .wait_for_log("took over from a session that is silent")
+                .unwrap();
+        }
         let log = second.log();
         let took_over = log.contains("took over from a session that is silent");
         assert_eq!(took_over, silence == Silence::Swallowed, "{log}");

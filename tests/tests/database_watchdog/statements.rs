@@ -52,6 +52,7 @@ fn a_statement_that_hangs_behind_a_lock_is_cancelled_on_time_and_counted() {
         .wait_for("the count", |sidecar| timeouts(sidecar, "query") == 1)
         .unwrap();
     assert_eq!(timeouts(&sidecar, "long_query"), 0);
+    sidecar.wait_for_log("cancelled: ").unwrap();
     let log = sidecar.log();
     let line = log
         .lines()
@@ -311,11 +312,9 @@ fn without_its_roles_it_says_so_and_the_rest_works() {
                     > 0
         })
         .unwrap();
-    assert!(
-        sidecar
-            .log()
-            .contains("GRANT pg_read_all_stats, pg_signal_backend TO")
-    );
+    sidecar
+        .wait_for_log("GRANT pg_read_all_stats, pg_signal_backend TO")
+        .unwrap();
     let (status, report) = sidecar.post("/v1/auth/cleanup?wait=1m").unwrap();
     assert_eq!(
         (status, report["rows"].as_u64()),
@@ -361,7 +360,9 @@ fn sessions_idle_in_a_transaction_are_ended() {
         "",
         "outside of a transaction nobody is ended"
     );
-    assert!(sidecar.log().contains("ended: BEGIN; LOCK TABLE calls"));
+    sidecar
+        .wait_for_log("ended: BEGIN; LOCK TABLE calls")
+        .unwrap();
 }
 
 #[test]
@@ -387,7 +388,7 @@ fn a_transaction_that_is_busy_for_too_long_is_ended_though_no_statement_is_long(
     sidecar
         .wait_for("the count", |sidecar| timeouts(sidecar, "transaction") == 1)
         .unwrap();
-    assert!(sidecar.log().contains("\"class\":\"transaction\""));
+    sidecar.wait_for_log("\"class\":\"transaction\"").unwrap();
     assert_eq!(ask(&mut other, "SELECT count(*) FROM calls").1, "");
 }
 
