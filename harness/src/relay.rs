@@ -100,8 +100,7 @@ impl Relay {
 
     /// The next command with this word reaches Redis and is executed, but its reply and the connection are lost.
     pub fn lose_reply_to(&self, word: &str) {
-        // As a whole: CLIENT SETINFO of a probe is no SET.
-        *lock(&self.lose) = Some(format!("\r\n{word}\r\n").into_bytes());
+        *lock(&self.lose) = Some(word.as_bytes().to_vec());
     }
 
     /// How many replies were lost.
@@ -114,6 +113,17 @@ fn listen() -> Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on 127.0.0.1")?;
     let address = listener.local_addr().context("the address of a listener")?;
     Ok((listener, address))
+}
+
+/// Whether a command has this word as a whole: `CLIENT SETINFO` of a probe is no `SET`.
+fn has_word(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).enumerate().any(|(at, part)| {
+        let before = at.checked_sub(1).and_then(|at| bytes.get(at));
+        let after = bytes.get(at + word.len());
+        part == word
+            && before.is_none_or(|byte| *byte == b'\n')
+            && after.is_none_or(|byte| b" \r".contains(byte))
+    })
 }
 
 fn pass(
@@ -137,7 +147,7 @@ fn pass(
             let mut wanted = lock(&lose);
             let is_it = wanted
                 .as_ref()
-                .is_some_and(|wanted| bytes.windows(wanted.len()).any(|part| part == wanted));
+                .is_some_and(|wanted| has_word(bytes, wanted));
             if is_it {
                 *wanted = None;
                 loses.store(true, Ordering::SeqCst);
