@@ -324,8 +324,8 @@ fn sidecar_config(
         return Some(config);
     }
     let keys = format!(
-        "jobs:\n  auth_cleanup: {{preset: expired_tokens, every: 1s}}\n  \
-         video_cleanup: {{preset: stale_calls, every: 1s, older_than: {STALE}}}\n\
+        "jobs:\n  auth_cleanup: {{preset: expired_tokens, every: 1s, share: 0.2}}\n  \
+         video_cleanup: {{preset: stale_calls, every: 1s, share: 0.2, older_than: {STALE}}}\n\
          watchdog: {{roles: [app], classes: {{query: {}ms}}}}",
         QUERY_LIMIT.as_millis(),
     );

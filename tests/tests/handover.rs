@@ -527,6 +527,11 @@ fn an_invalid_configuration_is_rejected_with_its_lines_and_the_old_one_stays() {
         assert!(said.contains(mistake), "{mistake}: {said}");
         sidecar.wait_for_log(mistake);
     }
+    // Whoever writes a file empties it first.
+    fs::write(&sidecar.file, "").unwrap();
+    sidecar.process.signal(Signal::HangUp);
+    sidecar.wait_for_log("is empty, which would end all parts");
+    assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
     let metrics = sidecar.page("/metrics");
     assert!(
         metrics.contains("levee_config_last_reload_successful 0\n"),
@@ -540,7 +545,7 @@ fn an_invalid_configuration_is_rejected_with_its_lines_and_the_old_one_stays() {
     let metrics = sidecar.page("/metrics");
     for line in [
         "levee_config_last_reload_successful 1\n",
-        "levee_config_reloads_total{outcome=\"invalid\"} 1\n",
+        "levee_config_reloads_total{outcome=\"invalid\"} 2\n",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }

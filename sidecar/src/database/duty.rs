@@ -154,7 +154,12 @@ impl Guard {
             self.lock().duty = Duty::ActsToo;
             return Ok(true);
         };
-        let watched = format!("{:?} {:?}", self.settings.roles, self.settings.applications);
+        // In whatever order they are written.
+        let [mut roles, mut applications] =
+            [&self.settings.roles, &self.settings.applications].map(Clone::clone);
+        roles.sort_unstable();
+        applications.sort_unstable();
+        let watched = format!("{roles:?} {applications:?}");
         let Line {
             connection,
             patience,

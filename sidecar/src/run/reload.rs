@@ -84,8 +84,16 @@ pub(super) async fn reload(
 /// # Errors
 /// All mistakes, as `levee check` prints them.
 fn read(file: &Path) -> Result<Config, Vec<String>> {
-    let text = yaml::read_file(file)
-        .map_err(|error| vec![format!("{} can't be read: {error}", file.display())])?;
+    let text =
+        yaml::read_file(file).map_err(|error| vec![format!("{} {error}", file.display())])?;
+    // An editor or `cp` empties a file before it writes it, and that must not end all parts.
+    let document = yaml::parse(&text);
+    if document.is_ok_and(|document| document.root.is_null()) {
+        let path = file.display();
+        return Err(vec![format!(
+            "{path} is empty, which would end all parts; to do so, stop the process"
+        )]);
+    }
     match check::levee::read(&text) {
         Ok(Valid { config, warnings }) => {
             for warning in warnings {

@@ -21,7 +21,9 @@ impl Systemd {
                 Some(name) => SocketAddr::from_abstract_name(name),
                 None => SocketAddr::from_pathname(&path),
             };
-            let socket = UnixDatagram::unbound();
+            // A message that nobody takes is not waited for.
+            let socket = UnixDatagram::unbound()
+                .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
             match (socket, address) {
                 (Ok(socket), Ok(address)) => Some(Arc::new((socket, address))),
                 (Err(error), _) | (_, Err(error)) => {
