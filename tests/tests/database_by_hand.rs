@@ -328,7 +328,7 @@ fn limits_never_loosen_unless_that_is_wanted_and_say_where_each_value_comes_from
     postgres
         .execute(
             "ALTER ROLE levee SUPERUSER; ALTER ROLE app SET statement_timeout = '2s';
-             ALTER DATABASE app SET lock_timeout = '1500ms'; ALTER ROLE ALL SET idle_session_timeout = '1h';
+             ALTER DATABASE app SET lock_timeout = '1.5s'; ALTER ROLE ALL SET idle_session_timeout = '1h';
              ALTER ROLE app IN DATABASE app SET work_mem = '9MB'",
         )
         .unwrap();
@@ -353,7 +353,7 @@ fn limits_never_loosen_unless_that_is_wanted_and_say_where_each_value_comes_from
         assert_eq!(code, Some(0), "{err}");
         for line in [
             "-- would loosen 2s (of the role): ALTER ROLE \"app\" SET statement_timeout = '5000ms'; -- now 2s (of the role)",
-            "; -- now 1500ms (of database app)",
+            "; -- now 1.5s (of database app)",
             "; -- now 10000ms (of the server)",
             "-- not configured: idle_session_timeout of app; now 1h (of all roles)",
         ] {

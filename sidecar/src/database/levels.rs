@@ -27,9 +27,9 @@ pub fn allowance(value: &str) -> Option<u64> {
 fn micros(value: &str) -> Option<u64> {
     let value = value.trim();
     let end = value
-        .find(|c: char| !c.is_ascii_digit())
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(value.len());
-    let unit = match value[end..].trim() {
+    let unit: u64 = match value[end..].trim() {
         "us" => 1,
         "" | "ms" => 1000,
         "s" => 1_000_000,
@@ -38,7 +38,15 @@ fn micros(value: &str) -> Option<u64> {
         "d" => 86_400_000_000,
         _ => return None,
     };
-    value[..end].parse::<u64>().ok()?.checked_mul(unit)
+    let (whole, fraction) = value[..end].split_once('.').unwrap_or((&value[..end], ""));
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    // More digits than a u64 has are no value that somebody sets.
+    let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let fraction = match fraction {
+        "" => 0,
+        digits => digits.parse::<u64>().ok()?.checked_mul(unit)? / scale,
+    };
+    whole.checked_add(fraction)
 }
 
 /// A value that somebody has set.
@@ -172,8 +180,8 @@ impl Levels {
             })
         });
         let all = of_databases.chain(self.of_server(setting));
-        all.filter(|found| allowance(&found.value).is_some())
-            .min_by_key(|found| allowance(&found.value))
+        // A value that can't be read comes first: it may be the strictest.
+        all.min_by_key(|found| allowance(&found.value))
     }
 
     /// Values of the roles for single databases, in words.
@@ -250,5 +258,43 @@ fn in_words(value: &str) -> String {
         "0" => "0".to_owned(),
         value if value.bytes().all(|byte| byte.is_ascii_digit()) => format!("{value}ms"),
         value => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_with_its_unit_and_its_fraction() {
+        for (value, micros) in [
+            ("1500", Some(1_500_000)),
+            ("1.5s", Some(1_500_000)),
+            ("0.25 min", Some(15_000_000)),
+            ("2h", Some(7_200_000_000)),
+            ("0", Some(u64::MAX)),
+            ("1e3", None),
+            ("0x3E8", None),
+            ("1.5.1s", None),
+        ] {
+            assert_eq!(allowance(value), micros, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_can_not_be_read_may_be_the_strictest() {
+        let of_database = |database: &str, value: &str| Entry {
+            role: None,
+            database: Some(database.to_owned()),
+            setting: "statement_timeout".to_owned(),
+            value: value.to_owned(),
+        };
+        let levels = Levels {
+            database: "app".to_owned(),
+            entries: vec![of_database("app", "1s"), of_database("other", "1e3")],
+            server: BTreeMap::new(),
+        };
+        let strictest = levels.strictest_replaced("app", "statement_timeout");
+        assert_eq!(strictest.map(|it| it.value).as_deref(), Some("1e3"));
     }
 }
