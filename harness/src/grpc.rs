@@ -22,7 +22,7 @@ use crate::backend::listen;
 use crate::client::{Answer, Connection, NoAnswer, Request};
 use crate::error::{Context, Result};
 use crate::lock::lock;
-use crate::runtime::runtime;
+use crate::runtime::accept_each;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -100,29 +100,17 @@ impl GrpcBackend {
             behaviour,
             seen: Mutex::default(),
         });
-        let mut serving = JoinSet::new();
         let for_task = Arc::clone(&shared);
-        serving.spawn_on(
+        let serving = accept_each(listener, move |stream| {
+            let shared = Arc::clone(&for_task);
             async move {
-                let mut connections = JoinSet::new();
-                loop {
-                    let Ok((stream, _)) = listener.accept().await else {
-                        continue;
-                    };
-                    while connections.try_join_next().is_some() {}
-                    let shared = Arc::clone(&for_task);
-                    connections.spawn(async move {
-                        let service =
-                            service_fn(move |request| answer(request, Arc::clone(&shared)));
-                        // How a connection ends is not reported.
-                        let _ = http2::Builder::new(TokioExecutor::new())
-                            .serve_connection(TokioIo::new(stream), service)
-                            .await;
-                    });
-                }
-            },
-            runtime()?.handle(),
-        );
+                let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
+                // How a connection ends is not reported.
+                let _ = http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            }
+        })?;
         Ok(Self {
             address,
             shared,

@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{Context, Error, Result};
 use crate::lock::lock;
-use crate::runtime::runtime;
+use crate::runtime::{accept_each, runtime};
 use crate::wait;
 use behaviour::Script;
 use connection::{Shared, serve};
@@ -148,22 +148,10 @@ impl Backend {
         *serving = None;
         let listener = listen(self.address)?;
         let shared = Arc::clone(&self.shared);
-        let mut tasks = JoinSet::new();
-        tasks.spawn_on(
-            async move {
-                let mut connections = JoinSet::new();
-                loop {
-                    let Ok((stream, _)) = listener.accept().await else {
-                        continue;
-                    };
-                    while connections.try_join_next().is_some() {}
-                    lock(&shared.seen).connections += 1;
-                    connections.spawn(each(stream, Arc::clone(&shared)));
-                }
-            },
-            runtime()?.handle(),
-        );
-        *serving = Some(tasks);
+        *serving = Some(accept_each(listener, move |stream| {
+            lock(&shared.seen).connections += 1;
+            each(stream, Arc::clone(&shared))
+        })?);
         Ok(())
     }
 
