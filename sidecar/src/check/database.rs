@@ -1,29 +1,25 @@
 //! What the database says of a `levee.yaml`: whether each job can run there as it is configured.
 
 use super::finding::{Finding, Severity};
-use crate::config::Config;
+use super::levee::Valid;
 use crate::config::database::{Job as JobConfig, Watchdog};
-use crate::database::cleanup::Cleanup;
 use crate::database::connect::Database as Connected;
 use crate::database::error::Error as DatabaseError;
 use crate::database::rights;
 use crate::jobs::{Error, ErrorKind, Job, Run};
-use crate::parts::database::connect;
-use crate::yaml;
-use std::sync::Arc;
+use crate::parts::database::{cleanup, connect};
 
-/// Looks at the table of each job, and at the watchdog's rights, of a configuration without errors. Changes nothing.
+/// Looks at the table of each job, and at the watchdog's rights. Changes nothing.
 ///
 /// # Errors
 /// There is nothing to look at, or the database can't be asked now.
-pub async fn look(text: &str) -> Result<Vec<Finding>, String> {
-    let document = yaml::parse(text).map_err(|mistake| mistake.message)?;
-    let config = Config::read(&document).map_err(|_| "it has errors".to_owned())?;
-    let config = config.database.ok_or("it has no section database")?;
-    let database = connect(&config, 1);
+pub async fn look(valid: &Valid) -> Result<Vec<Finding>, String> {
+    let config = valid.config.database.as_ref();
+    let config = config.ok_or("it has no section database")?;
+    let database = connect(config, 1);
     let mut findings = Vec::new();
     let mut add = |path: String, found: Vec<(Severity, String)>| {
-        let line = document.root.line_of(&path);
+        let line = valid.document.root.line_of(&path);
         findings.extend(found.into_iter().map(|(severity, message)| Finding {
             line,
             path: path.clone(),
@@ -65,14 +61,7 @@ async fn look_at_watchdog(
 }
 
 async fn look_at(database: &Connected, job: &JobConfig) -> Result<Vec<(Severity, String)>, Error> {
-    let cleanup = Cleanup {
-        name: job.name.clone(),
-        preset: job.preset,
-        spec: job.spec.clone(),
-        database: database.clone(),
-        former: Arc::default(),
-    };
-    match cleanup.begin().await {
+    match cleanup(job, database.clone()).begin().await {
         Ok(run) => {
             let warnings = run.warnings().iter();
             let warnings = warnings.map(|text| (Severity::Warning, text.clone()));

@@ -5,9 +5,11 @@ use crate::config::Config;
 use crate::yaml::{self, Document, Mistake};
 
 /// A configuration without errors.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Valid {
     pub config: Config,
+    /// What it was read from.
+    pub document: Document,
     pub warnings: Vec<Finding>,
 }
 
@@ -25,7 +27,11 @@ pub fn read(text: &str) -> Result<Valid, Vec<Finding>> {
             let mut warnings = warnings;
             warnings.extend(open_listeners(&document, &config));
             warnings.sort_by_key(|finding| finding.line);
-            Ok(Valid { config, warnings })
+            Ok(Valid {
+                config,
+                document,
+                warnings,
+            })
         }
         Err(errors) => {
             let errors = errors.into_iter().map(|error| Finding {
@@ -72,13 +78,8 @@ fn open_listeners(document: &Document, config: &Config) -> Vec<Finding> {
 
 /// What is wrong with a `levee.yaml`.
 pub fn of_levee(text: &str) -> Checked {
-    let mut findings = match read(text) {
-        Ok(valid) => valid.warnings,
-        Err(findings) => findings,
-    };
-    findings.sort_by_key(|finding| finding.line);
     Checked {
-        findings,
+        findings: read(text).map_or_else(|findings| findings, |valid| valid.warnings),
         absent: None,
     }
 }

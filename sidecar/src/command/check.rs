@@ -1,26 +1,25 @@
 //! `levee check`
 
-use super::{Exit, failed, print_all};
-use crate::check::{Checked, Finding, Severity, database, of_envoy, of_levee};
+use super::{Exit, block_on, failed, print_all};
+use crate::check::{Checked, Finding, Severity, database, levee, of_envoy, of_levee};
 use crate::cli;
 use crate::logging;
 use crate::yaml::{self, NoText};
 use std::path::PathBuf;
-use tokio::runtime::Builder;
 
 pub fn check(arguments: &cli::Check) -> Exit {
     let default = arguments
         .envoy
         .is_none()
         .then(|| PathBuf::from("levee.yaml"));
-    let levee = arguments.config.clone().or(default);
+    let config = arguments.config.clone().or(default);
     let look_at_levee: fn(&str) -> Result<Checked, String> = if arguments.database {
         of_levee_and_database
     } else {
         |text| Ok(of_levee(text))
     };
     let files = [
-        (levee, look_at_levee),
+        (config, look_at_levee),
         (arguments.envoy.clone(), |text| Ok(of_envoy(text))),
     ];
     let mut checked = Vec::new();
@@ -62,19 +61,21 @@ pub fn check(arguments: &cli::Check) -> Exit {
 
 /// Also asks the database, unless the configuration has errors.
 fn of_levee_and_database(text: &str) -> Result<Checked, String> {
-    let mut checked = of_levee(text);
-    if checked.has(Severity::Error) {
-        return Ok(checked);
-    }
-    let found = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(database::look(text)));
-    let unasked = |error| format!("can't be checked at its database: {error}");
-    checked.findings.extend(found.map_err(unasked)?);
-    checked.findings.sort_by_key(|finding| finding.line);
-    Ok(checked)
+    let findings = match levee::read(text) {
+        Ok(valid) => {
+            let look = async { database::look(&valid).await.map_err(anyhow::Error::msg) };
+            let unasked = |error| format!("can't be checked at its database: {error}");
+            let found = block_on(look).map_err(unasked)?;
+            let mut findings = [valid.warnings, found].concat();
+            findings.sort_by_key(|finding| finding.line);
+            findings
+        }
+        Err(findings) => findings,
+    };
+    Ok(Checked {
+        findings,
+        absent: None,
+    })
 }
 
 /// All findings, errors first, then a verdict for each file without errors.

@@ -1,13 +1,12 @@
 //! `levee job` and `levee db`
 
 use super::limits::{LimitsAction, Loosening};
-use super::{Exit, failed, start_log_by};
+use super::{Exit, block_on, failed, start_log_by};
 use super::{job, limits};
 use crate::cli::{Db, Job, JobRun, Limits};
 use crate::config::database::Database;
 use crate::jobs::report::Outcome;
 use std::path::Path;
-use tokio::runtime::Builder;
 
 pub fn job(command: Job) -> Exit {
     match command {
@@ -71,10 +70,5 @@ fn with_database(path: &Path, act: impl AsyncFnOnce(&Database) -> anyhow::Result
         eprintln!("error: {}: has no section database", path.display());
         return Exit::Invalid;
     };
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(act(&database)))
-        .unwrap_or_else(|error| failed(&error))
+    block_on(act(&database)).unwrap_or_else(|error| failed(&error))
 }

@@ -33,6 +33,7 @@ use crate::{check as checks, logging, yaml};
 use anyhow::Context;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
+use tokio::runtime::Builder;
 
 /// Reads a configuration and starts the log it describes, or prints all findings as `levee check` does.
 fn start_log_by(path: &Path) -> Result<Config, Exit> {
@@ -46,7 +47,9 @@ fn start_log_by(path: &Path) -> Result<Config, Exit> {
         Exit::Invalid
     })?;
     match checks::levee::read(&text) {
-        Ok(Valid { config, warnings }) => {
+        Ok(Valid {
+            config, warnings, ..
+        }) => {
             logging::start(config.log.format, config.log.level);
             for warning in warnings {
                 log::warn!(file = path.display().to_string(), line = warning.line; "{}", warning.message);
@@ -70,6 +73,15 @@ fn print_all(text: &[u8]) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("can't write to the standard output"),
     }
+}
+
+/// Waits for `task` on this thread.
+fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(task))
 }
 
 fn failed(error: &anyhow::Error) -> Exit {

@@ -1,13 +1,12 @@
 //! `levee reload`
 
-use super::{Exit, failed, print_all};
+use super::{Exit, block_on, failed, print_all};
 use crate::fetch::{self, Page};
 use crate::status::read::admin_of;
 use crate::yaml;
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
-use tokio::runtime::Builder;
 
 /// A new upstream may first look for its state.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -23,15 +22,12 @@ pub fn reload(config: &Path) -> Exit {
             return Exit::Invalid;
         }
     };
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
+    let asked = async {
+        fetch::post(&admin, "/v1/reload", &token, WITHIN, MAX_BYTES)
+            .await
+            .map_err(|failure| anyhow::anyhow!("the sidecar at {admin} {failure}"))
     };
-    let asked = fetch::post(&admin, "/v1/reload", &token, WITHIN, MAX_BYTES);
-    match runtime.block_on(asked) {
-        Ok(page) => show(&page),
-        Err(failure) => failed(&anyhow::anyhow!("the sidecar at {admin} {failure}")),
-    }
+    block_on(asked).map_or_else(|error| failed(&error), |page| show(&page))
 }
 
 fn show(page: &Page) -> Exit {

@@ -49,15 +49,10 @@ impl Database {
         connections: u32,
         statement_timeout: Duration,
     ) -> Self {
-        let options = options
-            .application_name(APPLICATION_NAME)
-            // PgBouncer refuses it unless it is configured to ignore it, and floats need no such setting any more.
-            .extra_float_digits(None)
-            .disable_statement_logging();
         Self {
             dialect,
             statement_timeout,
-            options,
+            options: own_options(options),
             places: Arc::new(Semaphore::new(connections as usize)),
         }
     }
@@ -143,6 +138,15 @@ impl Database {
     ) -> Result<T, Error> {
         within(self.longest(), step).await
     }
+}
+
+/// The options of each connection of Levee's own.
+pub fn own_options(options: PgConnectOptions) -> PgConnectOptions {
+    options
+        .application_name(APPLICATION_NAME)
+        // PgBouncer refuses it unless it is configured to ignore it, and floats need no such setting any more.
+        .extra_float_digits(None)
+        .disable_statement_logging()
 }
 
 /// Waits for `step`, at most `bound`.

@@ -1,18 +1,14 @@
 //! Asking the database whether it answers, for `/readyz`, on a connection of its own.
 
+use super::connect::own_options;
 use super::error::Error;
-use super::watchdog::APPLICATION_NAME;
 use crate::readiness::{PROBE_EVERY, PROBE_WITHIN, Part};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
 /// Probes forever.
 pub async fn watch(options: PgConnectOptions, part: Part) {
-    // A pooler may know neither the option nor prepared statements.
-    let options = options
-        .application_name(APPLICATION_NAME)
-        .extra_float_digits(None)
-        .disable_statement_logging();
+    let options = own_options(options);
     let mut connection = None;
     let mut ticks = tokio::time::interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -86,6 +86,17 @@ fn jobs(
         .collect()
 }
 
+/// What the job does, without its schedule.
+pub fn cleanup(job: &config::Job, database: Database) -> Cleanup {
+    Cleanup {
+        name: job.name.clone(),
+        preset: job.preset,
+        spec: job.spec.clone(),
+        database,
+        former: Arc::default(),
+    }
+}
+
 /// `place` of the job in the configuration: jobs that start together draw different waits.
 fn runner(
     job: &config::Job,
@@ -95,13 +106,7 @@ fn runner(
     place: u64,
     stop: &watch::Receiver<bool>,
 ) -> Result<Runner<Cleanup>> {
-    let cleanup = Cleanup {
-        name: job.name.clone(),
-        preset: job.preset,
-        spec: job.spec.clone(),
-        database,
-        former: Arc::default(),
-    };
+    let cleanup = cleanup(job, database);
     let own = job.preset.map(|preset| &preset.metrics);
     let metrics = families.job(&job.name, own)?;
     let seed = clock.now().as_nanos() ^ u64::from(std::process::id()) << 8 ^ place;

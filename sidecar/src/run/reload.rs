@@ -86,16 +86,15 @@ pub(super) async fn reload(
 fn read(file: &Path) -> Result<Config, Vec<String>> {
     let text =
         yaml::read_file(file).map_err(|error| vec![format!("{} {error}", file.display())])?;
-    // An editor or `cp` empties a file before it writes it, and that must not end all parts.
-    let document = yaml::parse(&text);
-    if document.is_ok_and(|document| document.root.is_null()) {
-        let path = file.display();
-        return Err(vec![format!(
-            "{path} is empty, which would end all parts; to do so, stop the process"
-        )]);
-    }
     match check::levee::read(&text) {
-        Ok(Valid { config, warnings }) => {
+        // An editor or `cp` empties a file before it writes it, and that must not end all parts.
+        Ok(Valid { document, .. }) if document.root.is_null() => Err(vec![format!(
+            "{} is empty, which would end all parts; to do so, stop the process",
+            file.display()
+        )]),
+        Ok(Valid {
+            config, warnings, ..
+        }) => {
             for warning in warnings {
                 log::warn!(file = file.display().to_string(), line = warning.line; "{}", warning.message);
             }
