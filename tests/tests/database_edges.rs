@@ -415,11 +415,7 @@ fn a_table_that_a_migration_has_locked_is_waited_for_briefly_and_asked_again() {
         .batch_execute("LOCK TABLE email_verification_tokens")
         .expect("a lock");
     assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").unwrap().0, 202);
-    sidecar
-        .wait_for("the first attempt to end", |sidecar| {
-            sidecar.log().contains("SQLSTATE 55P03")
-        })
-        .unwrap();
+    sidecar.wait_for_log("SQLSTATE 55P03").unwrap();
     transaction.rollback().expect("an end");
     sidecar
         .wait_for_metric(
@@ -454,11 +450,7 @@ fn a_replica_that_is_behind_is_waited_for_and_at_a_replica_rows_are_only_counted
         thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(sidecar.post("/v1/auth/cleanup?wait=0s").unwrap().0, 202);
-    sidecar
-        .wait_for("it to wait", |sidecar| {
-            sidecar.log().contains("waits for replicas")
-        })
-        .unwrap();
+    sidecar.wait_for_log("waits for replicas").unwrap();
     assert_eq!(postgres.expired_tokens().unwrap(), 10);
     sidecar
         .wait_for_metric(

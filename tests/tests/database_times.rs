@@ -324,9 +324,7 @@ fn what_else_a_job_would_take_is_said_at_the_start() {
         .unwrap();
     let sidecar = Sidecar::at(&postgres, "levee", &job("")).unwrap();
     for part in ["ON DELETE CASCADE", "row level security"] {
-        sidecar
-            .wait_for("it to be said", |sidecar| sidecar.log().contains(part))
-            .unwrap();
+        sidecar.wait_for_log(part).unwrap();
     }
 }
 

@@ -69,3 +69,10 @@ pub fn start(
         .unwrap_or_else(|error| panic!("{}: {error}", program.as_ref().display()));
     (process, log)
 }
+
+/// Blocks on a future: these tests are synchronous.
+pub fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new()
+        .expect("a runtime")
+        .block_on(future)
+}

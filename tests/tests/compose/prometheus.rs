@@ -1,10 +1,10 @@
 //! Prometheus: its mounted files, and what it reads.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use crate::file::{command, read, replaced, root, services};
-use crate::process::{runs_until, start};
+use crate::process::{runs_until, start, wait_for};
 use levee_harness::address::free_address;
 use levee_harness::client::Request;
 use levee_harness::process::{Process, output_of};
@@ -16,8 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Lays what is mounted into Prometheus into a folder, with these texts replaced.
-fn prometheus_files(texts: &[(&str, String)]) -> TempDir {
-    let files = tempfile::tempdir().expect("make a directory");
+fn lay_prometheus_files(files: &TempDir, texts: &[(&str, String)]) {
     let config = replaced(&[read("compose/prometheus.yml")], texts).remove(0);
     fs::write(files.path().join("prometheus.yml"), config).expect("write a configuration");
     fs::copy(
@@ -25,7 +24,6 @@ fn prometheus_files(texts: &[(&str, String)]) -> TempDir {
         files.path().join("levee.rules.yaml"),
     )
     .expect("copy the rules");
-    files
 }
 
 #[test]
@@ -40,7 +38,8 @@ fn prometheus_yml_is_valid_with_the_rules_where_they_are_mounted() {
             "{mounts}"
         );
     }
-    let files = prometheus_files(&[]);
+    let files = tempfile::tempdir().expect("make a directory");
+    lay_prometheus_files(&files, &[]);
     let mut promtool = promtool().unwrap();
     let said = output_of(
         promtool
@@ -58,15 +57,16 @@ pub fn start_prometheus(
     files: &TempDir,
 ) -> (Process, SocketAddr) {
     let web = free_address().unwrap();
-    let prometheus = prometheus_files(&[
+    let texts = [
         ("sidecar:9464", sidecar.admin.to_string()),
         ("envoy:9902", stats.to_string()),
         ("scrape_interval: 15s", "scrape_interval: 1s".into()),
-    ]);
+    ];
+    lay_prometheus_files(files, &texts);
     let mut arguments = replaced(
         &command("prometheus"),
         &[
-            ("/etc/prometheus", prometheus.path().display().to_string()),
+            ("/etc/prometheus", files.path().display().to_string()),
             (
                 "=/prometheus",
                 format!("={}", files.path().join("metrics").display()),
@@ -75,10 +75,14 @@ pub fn start_prometheus(
     );
     arguments.push(format!("--web.listen-address={web}"));
     let (mut process, log) = start("prometheus", &arguments, files, "prometheus.log");
-    runs_until("Prometheus", &log, &mut process, || {
-        TcpStream::connect(web).is_ok()
-    });
+    // It listens before it has read its configuration, and is ready after that.
+    runs_until("Prometheus", &log, &mut process, || is_ready(web));
     (process, web)
+}
+
+fn is_ready(web: SocketAddr) -> bool {
+    let answer = wait_for(Request::get("/-/ready").send(web));
+    answer.is_ok_and(|answer| answer.status == 200)
 }
 
 pub async fn it_reads_both_and_has_the_alerts(web: SocketAddr) {

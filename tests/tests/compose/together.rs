@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::gateway::{Service, backends_at, envoy_before, sidecar_at};
+use crate::process::wait_for;
 use crate::prometheus::{
     each_of_the_filters_metrics_is_there_once, it_reads_both_and_has_the_alerts, start_prometheus,
 };
@@ -40,13 +41,6 @@ fn all_of_it_works_together_by_its_command_lines_outside_of_containers() {
     let (_prometheus, web) = start_prometheus(&sidecar, stats, &files);
     wait_for(it_reads_both_and_has_the_alerts(web));
     wait_for(each_of_the_filters_metrics_is_there_once(web));
-}
-
-/// Blocks on a future: this test is synchronous.
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Runtime::new()
-        .expect("a runtime")
-        .block_on(future)
 }
 
 async fn only_what_reads_is_passed_on_to_the_admin_interface(stats: SocketAddr, admin: SocketAddr) {

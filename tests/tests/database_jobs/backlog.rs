@@ -50,9 +50,7 @@ fn what_is_left_and_how_old_it_is_are_metrics() {
 }
 
 fn warnings(sidecar: &Sidecar) -> Vec<String> {
-    sidecar
-        .wait_for("the check", |sidecar| sidecar.log().contains("checked"))
-        .unwrap();
+    sidecar.wait_for_log("checked").unwrap();
     let (_, page) = sidecar.get("/v1/jobs/own").unwrap();
     let page: Value = serde_json::from_str(&page).expect("a page");
     let warnings = page["warnings"].as_array().expect("a list");

@@ -160,11 +160,7 @@ fn services_behind_a_pooler_are_watched_by_a_levee_that_is_not() {
     assert!(service.simple_query("SELECT pg_sleep(60)").is_err());
     assert!(waited.elapsed() < Duration::from_secs(10));
     assert!(service.simple_query("SELECT 1").is_ok());
-    sidecar
-        .wait_for("the audit line", |sidecar| {
-            sidecar.log().contains("cancelled: ")
-        })
-        .unwrap();
+    sidecar.wait_for_log("cancelled: ").unwrap();
     let page: Value = serde_json::from_str(&sidecar.get("/v1/watchdog").unwrap().1).expect("JSON");
     assert_eq!(page["problem"], Value::Null);
 }

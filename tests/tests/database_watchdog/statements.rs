@@ -504,18 +504,12 @@ fn a_dry_run_only_says_what_it_would_do() {
         ""
     );
     sidecar
-        .wait_for("the line", |sidecar| {
-            sidecar.log().contains("would cancel: SELECT pg_sleep(?)")
-        })
+        .wait_for_log("would cancel: SELECT pg_sleep(?)")
         .unwrap();
     assert_eq!(sidecar.log().matches("would cancel").count(), 1);
     let mut service = postgres.client_as("app").unwrap();
     service.batch_execute("BEGIN").expect("a transaction");
-    sidecar
-        .wait_for("the line", |sidecar| {
-            sidecar.log().contains("would end: BEGIN")
-        })
-        .unwrap();
+    sidecar.wait_for_log("would end: BEGIN").unwrap();
     assert!(service.batch_execute("COMMIT").is_ok());
     assert_eq!(
         timeouts(&sidecar, "query") + timeouts(&sidecar, "idle_in_transaction"),

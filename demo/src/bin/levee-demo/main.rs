@@ -11,6 +11,7 @@ mod verdict;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 
 use clap::Parser;
@@ -51,7 +52,10 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
-    thread::spawn(wait_for_interrupt);
+    let (listens, is_listening) = mpsc::channel();
+    thread::spawn(move || wait_for_interrupt(&listens));
+    // A signal before that would end this process at once, and leave its files.
+    let _ = is_listening.recv();
     match play(&wanted) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -63,10 +67,11 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn wait_for_interrupt() {
+async fn wait_for_interrupt(listens: &mpsc::Sender<()>) {
     let interrupt = signal(SignalKind::interrupt());
     let terminate = signal(SignalKind::terminate());
     let hang_up = signal(SignalKind::hangup());
+    let _ = listens.send(());
     if let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up)) = (interrupt, terminate, hang_up)
     {
         tokio::select! {
