@@ -276,7 +276,7 @@ fn describe_wait(wait: &Wait) -> Value {
             "application": session.application,
             "client": session.client,
             "seconds": session.since.as_secs_f64(),
-            "statement": fingerprint(&session.statement),
+            "statement": fingerprint(&session.statement.text),
         })
     };
     let mut value = of(&wait.session);

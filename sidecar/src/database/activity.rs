@@ -3,6 +3,7 @@
 
 use super::blockers::{self, Blocker, Wait};
 use super::claim::{Former, Holder};
+use super::class::Statement;
 use super::connect::{Database, within};
 use super::dialect::Signal;
 use super::error::Error;
@@ -88,9 +89,13 @@ impl FromRow<'_, PgRow> for Session {
                 State::IdleInTransaction
             },
             since: Duration::try_from_secs_f64(row.try_get("seconds")?).unwrap_or_default(),
-            statement: row.try_get("statement")?,
+            statement: Statement {
+                text: row.try_get("statement")?,
+                may_be_cut: row.try_get("may_be_cut")?,
+            },
             transaction: transaction(row)?,
             waits_for_lock: row.try_get("waits_for_lock")?,
+            is_levee: row.try_get("is_levee")?,
         })
     }
 }
@@ -276,7 +281,7 @@ impl Guard {
             statement,
             ..
         } = session;
-        let statement = fingerprint(statement);
+        let statement = fingerprint(&statement.text);
         if blockers.is_empty() {
             log::warn!(
                 audit = true, class, role, application, client, process, seconds;
@@ -308,12 +313,12 @@ impl Guard {
             "process {} of role {:?}: {}",
             waiting.process,
             waiting.role,
-            fingerprint(&waiting.statement)
+            fingerprint(&waiting.statement.text)
         );
         log::warn!(
             audit = true, class = act.class(), role, application, client, process,
             seconds = since.as_secs_f64(), waiting;
-            "{what}: {}", fingerprint(statement)
+            "{what}: {}", fingerprint(&statement.text)
         );
     }
 

@@ -3,7 +3,7 @@
 use super::connect::within;
 use super::error::Error;
 use super::fingerprint::fingerprint;
-use super::watchdog::{Act, Session, State, WatchdogSettings, is_maintenance};
+use super::watchdog::{Act, Session, State, WatchdogSettings};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{FromRow, Row};
 use std::time::Duration;
@@ -46,14 +46,14 @@ impl Blocker {
         format!(
             "process {process} of role {role:?}, application {application:?}, {} for {since}: {}",
             self.state,
-            fingerprint(statement)
+            fingerprint(&statement.text)
         )
     }
 
     /// What may be done about it. `None`: it is not watched, or maintains the database.
     pub fn act(&self, settings: &WatchdogSettings) -> Option<Act> {
         let session = &self.session;
-        if !self.is_ordinary || !settings.watches(session) || is_maintenance(&session.statement) {
+        if !self.is_ordinary || !settings.watches(session) || session.statement.is_maintenance() {
             return None;
         }
         match session.state {
@@ -107,6 +107,7 @@ pub async fn find(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::class::Statement;
     use crate::database::watchdog::{BlockerPolicy, Class};
 
     fn settings() -> WatchdogSettings {
@@ -134,9 +135,13 @@ mod tests {
                 client: String::new(),
                 state,
                 since: Duration::from_millis(1500),
-                statement: statement.to_owned(),
+                statement: Statement {
+                    text: statement.to_owned(),
+                    may_be_cut: false,
+                },
                 transaction: None,
                 waits_for_lock: false,
+                is_levee: false,
             },
             state: "idle in transaction".to_owned(),
             is_ordinary: true,

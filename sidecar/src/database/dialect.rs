@@ -51,7 +51,7 @@ macro_rules! claim_statements {
                 "SELECT concat_ws('/', a.pid, extract(epoch FROM a.backend_start)) AS session, a.pid::text AS process, \
                  coalesce(a.usename::text, '') AS role, coalesce(host(a.client_addr), '') AS client, \
                  concat_ws('/', a.pid, extract(epoch FROM a.backend_start), extract(epoch FROM a.state_change)) AS state, \
-                 coalesce(a.application_name = 'levee' AND a.usename = current_user \
+                 coalesce(a.application_name = 'levee' AND a.usename = session_user \
                  AND (a.state <> 'active' OR a.wait_event = 'ClientWrite') \
                  AND clock_timestamp() - a.state_change > make_interval(secs => $2), false) AS is_silent \
                  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
@@ -80,6 +80,39 @@ const WATCHDOG_CLAIM: ClaimStatements = claim_statements!(
     "pg_try_advisory_lock(1818588773, hashtext($1))",
     "l.classid = 1818588773::oid AND l.objid = hashtext($1)::oid AND l.objsubid = 2"
 );
+
+/// The columns of a [`Session`](super::watchdog::Session), from the row `a` of `pg_stat_activity` and a process. The row is
+/// null for a prepared transaction. A name of an application alone shows no session of Levee: everybody can set it.
+macro_rules! session_columns {
+    ($process:literal) => {
+        concat!(
+            "concat_ws('/', a.pid, extract(epoch FROM a.backend_start), extract(epoch FROM \
+             CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END)) AS id, ",
+            $process,
+            "::text AS process, coalesce(a.usename::text, '') AS role, \
+             coalesce(a.application_name, '') AS application, coalesce(host(a.client_addr), '') AS client, \
+             coalesce(a.state = 'active', false) AS is_active, CAST(coalesce(extract(epoch FROM clock_timestamp() - \
+             CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END), 0) AS float8) AS seconds, \
+             coalesce(a.query, '') AS statement, ",
+            may_be_cut!(),
+            " AS may_be_cut, CASE WHEN a.xact_start IS NOT NULL THEN concat_ws('/', a.pid, \
+             extract(epoch FROM a.backend_start), extract(epoch FROM a.xact_start)) END AS transaction, \
+             CAST(extract(epoch FROM clock_timestamp() - a.xact_start) AS float8) AS transaction_seconds, \
+             coalesce(a.wait_event_type = 'Lock', false) AS waits_for_lock, \
+             coalesce(a.application_name = 'levee' AND a.usename = session_user, false) AS is_levee"
+        )
+    };
+}
+
+/// The server keeps one byte less of a statement than it has for it, and of that no part of a character, which has up to
+/// four. It shows the size as `1kB`, or as `1023B`, which `pg_size_bytes` understands since version 16.
+macro_rules! may_be_cut {
+    () => {
+        "coalesce(octet_length(a.query) + 4 >= coalesce(\
+         CAST(substring(current_setting('track_activity_query_size') FROM '^([0-9]+)B$') AS bigint), \
+         pg_size_bytes(current_setting('track_activity_query_size'))), true)"
+    };
+}
 
 /// A statement that acts on a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +196,8 @@ impl Dialect {
             Self::Postgres => Some(
                 "SELECT CASE WHEN pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') THEN \
                  EXISTS (SELECT 1 FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.backend_type = 'client backend' \
-                 AND a.pid <> pg_backend_pid() AND coalesce(a.application_name, '') <> 'levee' \
+                 AND a.pid <> pg_backend_pid() AND (coalesce(a.application_name, '') <> 'levee' \
+                 OR a.usesysid <> (SELECT o.usesysid FROM pg_catalog.pg_stat_get_activity(pg_backend_pid()) o)) \
                  AND (a.state = 'active' OR a.state_change > clock_timestamp() - interval '100 ms')) END, \
                  (SELECT CAST(sum(pg_stat_get_db_xact_commit(oid) + pg_stat_get_db_xact_rollback(oid)) AS bigint) \
                  FROM pg_catalog.pg_database)",
@@ -226,30 +260,27 @@ impl Dialect {
         match self {
             // Client backends only: no replication, autovacuum or workers. Superusers maintain the database.
             Self::Postgres => {
-                "SELECT concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
-                   extract(epoch FROM CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END)) AS id, \
-                   a.pid::text AS process, a.usename::text AS role, coalesce(a.application_name, '') AS application, \
-                   coalesce(host(a.client_addr), '') AS client, \
-                   a.state = 'active' AS is_active, CAST(extract(epoch FROM clock_timestamp() - \
-                   CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END) AS float8) AS seconds, \
-                   coalesce(a.query, '') AS statement, CASE WHEN a.xact_start IS NOT NULL THEN concat_ws('/', a.pid, \
-                   extract(epoch FROM a.backend_start), extract(epoch FROM a.xact_start)) END AS transaction, \
-                   CAST(extract(epoch FROM clock_timestamp() - a.xact_start) AS float8) AS transaction_seconds, \
-                   coalesce(a.wait_event_type = 'Lock', false) AS waits_for_lock \
-                 FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
-                 WHERE a.backend_type = 'client backend' AND NOT r.rolsuper AND a.pid <> pg_backend_pid() \
-                   AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
-                   AND a.query_start IS NOT NULL AND a.datname = current_database() \
-                   AND (a.usename = ANY($1) OR a.application_name = ANY($2)) \
-                   AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)"
+                concat!(
+                    "SELECT ",
+                    session_columns!("a.pid"),
+                    " FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+                     WHERE a.backend_type = 'client backend' AND NOT r.rolsuper AND a.pid <> pg_backend_pid() \
+                     AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
+                     AND a.query_start IS NOT NULL AND a.datname = current_database() \
+                     AND (a.usename = ANY($1) OR a.application_name = ANY($2)) \
+                     AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)"
+                )
             }
+            // Which keeps 1,000 bytes of a statement.
             Self::Cockroach => {
                 "SELECT query_id AS id, query_id AS process, user_name AS role, \
                    coalesce(application_name, '') AS application, \
                    coalesce(client_address, '') AS client, true AS is_active, \
                    CAST(extract(epoch FROM now() - start::timestamptz) AS float8) AS seconds, \
-                   coalesce(query, '') AS statement, CAST(NULL AS text) AS transaction, \
-                   CAST(NULL AS float8) AS transaction_seconds, false AS waits_for_lock \
+                   coalesce(query, '') AS statement, octet_length(coalesce(query, '')) >= 990 AS may_be_cut, \
+                   CAST(NULL AS text) AS transaction, \
+                   CAST(NULL AS float8) AS transaction_seconds, false AS waits_for_lock, \
+                   user_name = session_user AND application_name = 'levee' AS is_levee \
                  FROM [SHOW CLUSTER STATEMENTS] \
                  WHERE user_name <> 'root' AND (user_name = ANY($1) OR application_name = ANY($2))"
             }
@@ -261,25 +292,18 @@ impl Dialect {
     pub const fn blockers(self) -> Option<&'static str> {
         match self {
             // A prepared transaction has the process 0.
-            Self::Postgres => Some(
+            Self::Postgres => Some(concat!(
                 "WITH RECURSIVE chain(pid) AS (SELECT unnest(pg_blocking_pids(CAST($1 AS int))) \
-                   UNION SELECT unnest(pg_blocking_pids(c.pid)) FROM chain c) \
-                 SELECT coalesce(concat_ws('/', a.pid, extract(epoch FROM a.backend_start), extract(epoch FROM \
-                   CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END)), '') AS id, \
-                   c.pid::text AS process, coalesce(a.usename::text, '') AS role, \
-                   coalesce(a.application_name, '') AS application, coalesce(host(a.client_addr), '') AS client, \
-                   coalesce(a.state = 'active', false) AS is_active, CAST(coalesce(extract(epoch FROM clock_timestamp() - \
-                   CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END), 0) AS float8) AS seconds, \
-                   coalesce(a.query, '') AS statement, CAST(NULL AS text) AS transaction, \
-                   CAST(NULL AS float8) AS transaction_seconds, false AS waits_for_lock, \
-                   CASE WHEN c.pid = 0 THEN 'prepared transaction' ELSE coalesce(a.state, 'unknown') END AS state, \
-                   coalesce(a.backend_type = 'client backend' AND NOT r.rolsuper \
-                   AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
-                   AND a.datname = current_database(), false) AS is_ordinary \
+                 UNION SELECT unnest(pg_blocking_pids(c.pid)) FROM chain c) SELECT ",
+                session_columns!("c.pid"),
+                ", CASE WHEN c.pid = 0 THEN 'prepared transaction' ELSE coalesce(a.state, 'unknown') END AS state, \
+                 coalesce(a.backend_type = 'client backend' AND NOT r.rolsuper \
+                 AND a.state IN ('active', 'idle in transaction', 'idle in transaction (aborted)') \
+                 AND a.datname = current_database(), false) AS is_ordinary \
                  FROM chain c LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = c.pid \
                  LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
-                 WHERE c.pid = 0 OR cardinality(pg_blocking_pids(c.pid)) = 0 ORDER BY a.xact_start LIMIT 5",
-            ),
+                 WHERE c.pid = 0 OR cardinality(pg_blocking_pids(c.pid)) = 0 ORDER BY a.xact_start LIMIT 5"
+            )),
             Self::Cockroach => None,
         }
     }

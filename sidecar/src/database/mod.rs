@@ -17,11 +17,13 @@
 //! | [`query`] | binding them, and reading their answers |
 //! | [`preset`] | jobs for common tables |
 //! | [`watchdog`] | which statements have run too long |
+//! | [`class`] | what a statement's text says about its limit |
 //! | [`duty`] | polling, and which instance acts |
 //! | [`activity`] | seeing sessions, and acting on them |
 //! | [`blockers`] | who keeps a statement waiting for a lock |
 //! | [`rights`] | what the watchdog's role may do |
 //! | [`fingerprint`] | a statement without its values |
+//! | [`lexer`] | the tokens of a statement |
 //! | [`limits`] | settings of roles |
 //! | [`levels`] | where a setting's value comes from |
 //! | [`undo`] | the file that undoes them |
@@ -38,6 +40,7 @@ pub mod activity;
 pub mod backlog;
 pub mod blockers;
 pub mod claim;
+pub mod class;
 pub mod cleanup;
 pub mod connect;
 pub mod dialect;
@@ -49,6 +52,7 @@ pub mod fit;
 pub mod health;
 pub mod identifier;
 pub mod levels;
+pub mod lexer;
 pub mod limits;
 pub mod load;
 pub mod metrics;

@@ -1,29 +1,14 @@
 //! Which statements have run too long, and what to do about them. Decides only; see [`activity`](super::activity) for
 //! the rest.
 
+use super::class::Statement;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The application name of Levee's own connections, which the watchdog leaves alone.
+pub use super::class::Class;
+
+/// The application name of Levee's own connections.
 pub const APPLICATION_NAME: &str = "levee";
-
-/// Classes of statements; each has a time limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    Query,
-    /// Reports and the like.
-    LongQuery,
-}
-
-impl Class {
-    /// The name in metrics, in the configuration and in comments of statements.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Query => "query",
-            Self::LongQuery => "long_query",
-        }
-    }
-}
 
 /// The metrics' class of sessions that were idle in a transaction.
 pub const IDLE_IN_TRANSACTION: &str = "idle_in_transaction";
@@ -99,10 +84,12 @@ pub struct Session {
     /// Time spent in `state`, by the database's clock.
     pub since: Duration,
     /// The current statement, or the last one.
-    pub statement: String,
+    pub statement: Statement,
     /// `None`: it is in none, or the database doesn't say.
     pub transaction: Option<Transaction>,
     pub waits_for_lock: bool,
+    /// It has the role of this connection, and Levee's application name.
+    pub is_levee: bool,
 }
 
 /// A transaction at one poll.
@@ -203,7 +190,7 @@ impl Watchdog {
             let is_over = self.transaction_left(settings, session) == Some(Duration::ZERO);
             return (is_over && before.is_none()).then_some(Act::EndTransaction);
         }
-        if is_maintenance(&session.statement) {
+        if session.statement.is_maintenance() {
             return None;
         }
         if self.transaction_left(settings, session) == Some(Duration::ZERO) {
@@ -272,7 +259,7 @@ impl Watchdog {
 
 impl WatchdogSettings {
     pub(super) fn watches(&self, session: &Session) -> bool {
-        session.application != APPLICATION_NAME
+        !session.is_levee
             && (self.roles.contains(&session.role)
                 || self.applications.contains(&session.application))
     }
@@ -293,7 +280,7 @@ impl WatchdogSettings {
     fn class(&self, session: &Session) -> Class {
         let fits =
             |wanted: &Option<String>, seen: &str| wanted.as_deref().is_none_or(|it| it == seen);
-        tag(&session.statement).unwrap_or_else(|| {
+        session.statement.tag().unwrap_or_else(|| {
             self.rules
                 .iter()
                 .find(|rule| {
@@ -310,80 +297,6 @@ impl WatchdogSettings {
             .find(|rule| rule.application.is_none() && rule.role.as_deref() == Some(role))
             .map_or(Class::Query, |rule| rule.class)
     }
-}
-
-/// The class that a comment before or behind the statement names: `/* levee: long_query */`. Other comments may stand beside
-/// it, and other keys in it, as sqlcommenter writes them: `/*action='index',levee='long_query'*/`.
-fn tag(statement: &str) -> Option<Class> {
-    let mut comments = Vec::new();
-    let mut rest = statement.trim_start();
-    loop {
-        if let Some((comment, behind)) = rest
-            .strip_prefix("/*")
-            .and_then(|rest| rest.split_once("*/"))
-        {
-            comments.push(comment);
-            rest = behind.trim_start();
-        } else if let Some((_, behind)) = rest
-            .strip_prefix("--")
-            .and_then(|rest| rest.split_once('\n'))
-        {
-            rest = behind.trim_start();
-        } else {
-            break;
-        }
-    }
-    let is_gap = |c: char| c.is_whitespace() || c == ';';
-    while let Some((before, comment)) = rest
-        .trim_end_matches(is_gap)
-        .strip_suffix("*/")
-        .and_then(|rest| rest.rsplit_once("/*"))
-    {
-        comments.push(comment);
-        rest = before;
-    }
-    comments
-        .into_iter()
-        .flat_map(|it| it.split(','))
-        .find_map(class_named)
-}
-
-/// The class in `levee: NAME` or `levee='NAME'`.
-fn class_named(part: &str) -> Option<Class> {
-    let name = part.trim().strip_prefix("levee")?.trim_start();
-    let name = name.strip_prefix([':', '='])?.trim().trim_matches('\'');
-    match name {
-        "query" => Some(Class::Query),
-        "long_query" => Some(Class::LongQuery),
-        _ => None,
-    }
-}
-
-/// Whether the statement maintains the database, or is how `CockroachDB` replicates and copies it: those have no limit.
-pub(super) fn is_maintenance(statement: &str) -> bool {
-    const NAMES: [&str; 13] = [
-        "VACUUM",
-        "ANALYZE",
-        "REINDEX",
-        "CLUSTER",
-        "CREATE INDEX",
-        "CREATE UNIQUE INDEX",
-        "REFRESH",
-        "CREATE CHANGEFEED",
-        "EXPERIMENTAL CHANGEFEED",
-        "CREATE STATISTICS",
-        "BACKUP",
-        "RESTORE",
-        "IMPORT",
-    ];
-    let shown = super::fingerprint::fingerprint(statement).to_ascii_uppercase();
-    let is_one = !shown.trim_end_matches([';', ' ']).contains(';');
-    is_one
-        && NAMES.iter().any(|name| {
-            shown
-                .strip_prefix(name)
-                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
-        })
 }
 
 #[cfg(test)]
@@ -419,9 +332,13 @@ mod tests {
             client: String::new(),
             state: State::Active,
             since: since * S,
-            statement: statement.to_owned(),
+            statement: Statement {
+                text: statement.to_owned(),
+                may_be_cut: false,
+            },
             transaction: None,
             waits_for_lock: false,
+            is_levee: false,
         }
     }
 
@@ -469,33 +386,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_stands_beside_other_comments_or_is_one_of_their_keys() {
-        for statement in [
-            "/* levee: long_query */ select 1 /*action='index',traceparent='00-5b-7a-01'*/",
-            "select 1 /* levee: long_query */ /*traceparent='00-5b-7a-01'*/;",
-            "/*traceparent='00-5b'*/ /* levee: long_query */\nselect 1",
-            "-- a report\n/* levee: long_query */ select 1",
-            "select 1 /*action='index',levee='long_query'*/",
-            "select 1 /*application:Shop,levee:long_query*/",
-        ] {
-            assert_eq!(tag(statement), Some(Class::LongQuery), "{statement}");
-        }
-        for statement in [
-            "select 1 /*levees='long_query'*/",
-            "select '/* levee: long_query */', 1 /*a='b'*/",
-            "select 1 /* not levee: long_query */",
-        ] {
-            assert_eq!(tag(statement), None, "{statement}");
-        }
-    }
-
-    #[test]
     fn an_application_is_watched_whatever_its_role_but_levee_never() {
         let mut seen = session("somebody", "select 1", 500);
         seen.application = "worker".to_owned();
         assert_eq!(judged(&seen), Some(Act::Cancel(Class::Query)));
         seen.role = "app".to_owned();
         seen.application = "levee".to_owned();
+        assert_eq!(
+            judged(&seen),
+            Some(Act::Cancel(Class::Query)),
+            "a name is not enough"
+        );
+        seen.is_levee = true;
         assert_eq!(judged(&seen), None);
     }
 

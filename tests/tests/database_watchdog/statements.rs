@@ -7,7 +7,9 @@ use std::time::Duration;
 use levee::clock::Clock;
 use levee::config::Config;
 use levee::database::activity::{Effect, Line};
+use levee::database::load;
 use levee::database::watchdog::{Act, Class};
+use levee::jobs::others::{RECENT, Sessions};
 use levee::parts::database;
 use levee_harness::clock::Stopwatch;
 use levee_harness::postgres::{Postgres, programs};
@@ -93,6 +95,83 @@ fn the_class_is_that_of_the_application_or_of_a_comment() {
 }
 
 #[test]
+fn no_text_in_a_statement_raises_its_limit_but_a_tag() {
+    // So the server cuts texts at 199 bytes.
+    let postgres = Postgres::start_with(&["track_activity_query_size=200"]).unwrap();
+    postgres.make_tables().unwrap();
+    let keys = "watchdog: {roles: [app], every: 100ms, classes: {query: 500ms, long_query: 1m}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    let tag = "/* levee: long_query */";
+    let begin = "SELECT pg_sleep(30), '";
+    let fill = "x".repeat(199 - begin.len() - "' ".len() - tag.len());
+    let forged = [
+        format!("{begin}{fill}' {tag}, 1"),
+        "SELECT pg_sleep(30) /*a='x,levee=long_query'*/".to_owned(),
+        format!("SELECT pg_sleep(30) -- {tag}"),
+        format!("SELECT pg_sleep(30), $a$ {tag}$a$"),
+        format!(
+            "ANALYZE {} calls; SELECT pg_sleep(30)",
+            "calls, ".repeat(60)
+        ),
+    ];
+    for statement in &forged {
+        let (took, code) = ask(&mut postgres.client_as("app").unwrap(), statement);
+        assert_eq!(code, "57014", "{statement}");
+        assert!(took < Duration::from_secs(20), "{took:?} {statement}");
+    }
+    let real = format!("{tag} SELECT pg_sleep(1.5), '{fill}'");
+    assert_eq!(ask(&mut postgres.client_as("app").unwrap(), &real).1, "");
+    sidecar
+        .wait_for("the count", |sidecar| {
+            timeouts(sidecar, "query") == forged.len() as u64
+        })
+        .unwrap();
+}
+
+#[test]
+fn no_service_takes_the_place_of_levee_by_its_application_name() {
+    let postgres = Postgres::with_tables().unwrap();
+    let keys = "watchdog: {roles: [app, levee], every: 100ms, classes: {query: 300ms}}";
+    let _sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    for (role, code) in [("app", "57014"), ("levee", "")] {
+        let mut client = postgres.client_as(role).unwrap();
+        client
+            .batch_execute("SET application_name = 'levee'")
+            .expect("a setting");
+        assert_eq!(ask(&mut client, "SELECT pg_sleep(3)").1, code, "{role}");
+    }
+}
+
+#[test]
+fn jobs_see_the_load_of_services_that_call_themselves_levee() {
+    let postgres = Postgres::with_tables().unwrap();
+    let config = configured(&postgres);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let database = database::connect(&config, 1);
+    let connection = runtime.block_on(database.connect());
+    let mut connection = connection.expect("a connection");
+    for (role, seen) in [("levee", Sessions::Still), ("app", Sessions::Active)] {
+        let mut client = postgres.client_as(role).unwrap();
+        client
+            .batch_execute("SET application_name = 'levee'")
+            .expect("a setting");
+        let cancel = client.cancel_token();
+        let service = thread::spawn(move || ask(&mut client, "SELECT pg_sleep(60)"));
+        let waited = Stopwatch::start();
+        let is_asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        while postgres.number(is_asleep).unwrap() == 0 {
+            assert!(waited.elapsed() < GENEROUS);
+        }
+        // What else ran there is no longer recent.
+        thread::sleep(2 * RECENT);
+        let look = runtime.block_on(load::look(&database, &mut connection));
+        assert_eq!(look.expect("a look").sessions, seen, "{role}");
+        cancel.cancel_query(postgres::NoTls).expect("an end");
+        service.join().expect("a statement");
+    }
+}
+
+#[test]
 fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
     let postgres = Postgres::with_tables().unwrap();
     let keys = "watchdog: {roles: [app], every: 10ms, classes: {query: 200ms}}";
@@ -129,16 +208,21 @@ fn the_next_statement_of_a_connection_is_never_taken_for_the_one_before() {
     assert!(timeouts(&sidecar, "query") <= cancelled + 6);
 }
 
-#[test]
-fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
-    let postgres = Postgres::with_tables().unwrap();
+/// The section `database`, for Levee's role and with a watchdog.
+fn configured(postgres: &Postgres) -> levee::config::database::Database {
     let folder = tempfile::tempdir().expect("a directory");
     let url = folder.path().join("url");
     std::fs::write(&url, postgres.url_of("levee")).expect("a file with the URL");
     let yaml = format!("database: {{url_file: '{}', {WATCHDOG}}}\n", url.display());
     let config = Config::parse(&yaml).expect("a valid configuration");
+    config.database.expect("a database")
+}
+
+#[test]
+fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
+    let postgres = Postgres::with_tables().unwrap();
+    let config = configured(&postgres);
     let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let config = config.database.expect("a database");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let registry = Registry::new();
     let part =
@@ -161,7 +245,10 @@ fn what_was_seen_is_only_acted_on_while_it_is_still_so() {
         let waited = Stopwatch::start();
         loop {
             let sessions = runtime.block_on(guard.sessions(line)).expect("sessions");
-            if let Some(session) = sessions.into_iter().find(|it| it.statement.contains(what)) {
+            if let Some(session) = sessions
+                .into_iter()
+                .find(|it| it.statement.text.contains(what))
+            {
                 return session;
             }
             assert!(waited.elapsed() < GENEROUS, "{what} is not seen");
