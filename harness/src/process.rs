@@ -337,6 +337,11 @@ impl Process {
         self.family().map(processor::resident_kib).sum()
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> io::Result<usize> {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).map(Iterator::count)
+    }
+
     fn family(&self) -> impl Iterator<Item = u32> {
         std::iter::once(self.id()).chain(self.children())
     }

@@ -258,6 +258,13 @@ impl Sidecar {
         self.process.resident_kib().context("the sidecar's memory")
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        self.process
+            .descriptors()
+            .context("the sidecar's descriptors")
+    }
+
     /// Sends it `SIGTERM`, without waiting.
     pub fn terminate(&mut self) {
         self.process.signal(Signal::Terminate);

@@ -81,7 +81,8 @@ fn reserved(config: &Config) -> usize {
     let database = config.database.as_ref().map_or(0, |database| {
         usize::try_from(database.connections).unwrap_or(usize::MAX) + DATABASE
     });
-    let admin = MOST_CONNECTIONS + 1;
+    // The listener, and a client for which another one is being closed.
+    let admin = MOST_CONNECTIONS + 2;
     SPARE + OTHER_CONNECTIONS + admin + database + PER_UPSTREAM * config.redis.len()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -403,6 +403,50 @@ fn prometheus_own_limit_shortens_the_wait() {
     for nonsense in ["-1", "soon", "1e300", "NaN"] {
         let (metrics, _) = page_of(&sidecar, &[(header, nonsense)]);
         assert_eq!(metrics.get("levee_envoy_up", &[]), Some(0.0), "{nonsense}");
+    }
+}
+
+/// Asks for the page again and again on one connection, until that is closed.
+fn ask_on_and_on(mut stream: TcpStream) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        .is_ok()
+    {
+        let (mut length, mut line) = (None, String::new());
+        while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+            let value = line.to_ascii_lowercase();
+            let value = value.strip_prefix("content-length:");
+            length = length.or(value.and_then(|value| value.trim().parse().ok()));
+            line.clear();
+        }
+        let body = length.map(|length| reader.read_exact(&mut vec![0; length]));
+        if !matches!(body, Some(Ok(()))) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn health_is_answered_at_once_while_all_others_wait_for_a_silent_envoy() {
+    let sidecar = sidecar_of(bad_envoy(Bad::Silent).0);
+    let admin = sidecar.admin;
+    for _ in 0..40 {
+        // They end with the sidecar.
+        thread::spawn(move || {
+            while let Ok(stream) = TcpStream::connect(admin) {
+                ask_on_and_on(stream);
+            }
+        });
+    }
+    let whole = Stopwatch::start();
+    while whole.elapsed() < Duration::from_secs(4) {
+        for path in ["/healthz", "/readyz"] {
+            let took = Stopwatch::start();
+            assert_eq!(sidecar.get(path).unwrap().0, 200);
+            let took = took.elapsed();
+            assert!(took < Duration::from_secs(1), "{path} took {took:?}");
+        }
     }
 }
 

@@ -222,6 +222,44 @@ fn half_sent_requests_to_admin_deny_neither_redis_nor_admin() {
 }
 
 #[test]
+fn a_flood_of_half_sent_requests_takes_no_more_descriptors_than_admin_has() {
+    const ADMIN: usize = 34;
+    const FLOODS: usize = 8;
+    let limited = Limited::start("-n 200").unwrap();
+    let places = limited.places();
+    let mut served = limited.serves(places);
+    let before = limited.sidecar.descriptors().unwrap();
+    let admin = limited.sidecar.admin;
+    let flood = move || -> Vec<TcpStream> {
+        let half = |_| {
+            let mut stream = TcpStream::connect(admin).unwrap();
+            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x");
+            stream
+        };
+        (0..300).map(half).collect()
+    };
+    let floods: Vec<_> = (0..FLOODS).map(|_| thread::spawn(flood)).collect();
+    let mut most = 0;
+    while floods.iter().any(|flood| !flood.is_finished()) {
+        most = most.max(limited.sidecar.descriptors().unwrap());
+        // One in thousands gives its place to others before it sends its request.
+        let took = Stopwatch::start();
+        let healthy = || limited.sidecar.get("/healthz").ok();
+        let answer = (0..3).find_map(|_| healthy());
+        assert_eq!(answer.map(|answer| answer.0), Some(200));
+        assert!(took.elapsed() < Duration::from_secs(2), "{took:?}");
+    }
+    println!("{before} descriptors, and {most} at most in the flood");
+    assert!(most <= before + ADMIN, "{before}, then {most}");
+    assert_eq!(limited.sidecar.get("/healthz").unwrap().0, 200);
+    for client in &mut served {
+        assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+    }
+    assert!(!limited.sidecar.log().contains("can't be accepted"));
+    drop(floods);
+}
+
+#[test]
 fn a_limit_that_is_enough_for_nobody_is_an_error_at_the_start() {
     let Err(error) = Limited::start("-n 64") else {
         panic!("it has started");

@@ -1,5 +1,6 @@
 //! The admin interface over HTTP: health, readiness, metrics and the state of all parts.
 
+mod connection;
 mod jobs;
 pub mod page;
 mod ready;

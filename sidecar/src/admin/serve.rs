@@ -1,102 +1,81 @@
-//! Serving the admin interface with bounds, so that no client of it takes what Redis or other clients need.
+//! Serving the admin interface with bounds: no client of it takes what Redis or a health check needs.
 
+use super::connection::{self, Activity, Patience};
 use crate::accept::Acceptor;
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// How many connections there may be. For one more, the oldest without a request in progress is closed.
+/// How many connections there may be. For one more, the oldest idle one is closed.
 pub const MOST_CONNECTIONS: usize = 32;
 
-/// How long a connection may take for the headers of a request, the wait for it included.
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How many connections may have a request that waits for something, such as Envoy. They are fewer than
+/// [`MOST_CONNECTIONS`], so that one of the others can always be closed for a health check.
+const MOST_REQUESTS: usize = 24;
+
+const PATIENCE: Patience = Patience {
+    headers: Duration::from_secs(10),
+    answer: Duration::from_secs(10),
+};
 
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     connections: usize,
-    headers_within: Duration,
+    requests: usize,
+    patience: Patience,
 }
 
 /// Serves until it is dropped.
 pub async fn serve(acceptor: Acceptor, router: Router) {
     let bounds = Bounds {
         connections: MOST_CONNECTIONS,
-        headers_within: HEADERS_WITHIN,
+        requests: MOST_REQUESTS,
+        patience: PATIENCE,
     };
     serve_within(bounds, acceptor, router).await;
 }
 
 async fn serve_within(bounds: Bounds, mut acceptor: Acceptor, router: Router) {
+    let permits = Arc::new(Semaphore::new(bounds.requests));
     let mut tasks = JoinSet::new();
-    let mut open = VecDeque::new();
+    let mut open: Vec<Connection> = Vec::new();
     loop {
         let client = tokio::select! {
             client = acceptor.accept() => client,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
         };
         open.retain(Connection::is_open);
-        while open.len() >= bounds.connections && !close_oldest_idle(&mut open) {
+        while open.len() >= bounds.connections {
+            if let Some(idle) = open.iter().find(|connection| connection.activity.is_idle()) {
+                idle.task.abort();
+            }
+            // Its socket is closed once its task has ended, not before.
             tasks.join_next().await;
             open.retain(Connection::is_open);
         }
-        let request = Arc::new(());
-        let serving = serve_client(client, router.clone(), request.clone(), bounds);
-        open.push_back(Connection {
+        let activity = Arc::new(Activity::default());
+        let (router, permits) = (router.clone(), permits.clone());
+        let serving = connection::serve(client, router, permits, activity.clone(), bounds.patience);
+        open.push(Connection {
             task: tasks.spawn(serving),
-            request,
+            activity,
         });
+        // It may read its request before the next one can take its place.
+        tokio::task::yield_now().await;
     }
 }
 
 struct Connection {
     task: AbortHandle,
-    /// Requests in progress hold clones of it, and so does the connection's task.
-    request: Arc<()>,
+    activity: Arc<Activity>,
 }
 
 impl Connection {
     fn is_open(&self) -> bool {
         !self.task.is_finished()
     }
-
-    fn is_idle(&self) -> bool {
-        const OWNERS_WITHOUT_REQUEST: usize = 2;
-        Arc::strong_count(&self.request) <= OWNERS_WITHOUT_REQUEST
-    }
-}
-
-/// Returns whether there was one.
-fn close_oldest_idle(open: &mut VecDeque<Connection>) -> bool {
-    let idle = open.iter().position(Connection::is_idle);
-    let closed = idle.and_then(|place| open.remove(place));
-    closed
-        .inspect(|connection| connection.task.abort())
-        .is_some()
-}
-
-async fn serve_client(client: TcpStream, router: Router, request: Arc<()>, bounds: Bounds) {
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(|incoming| {
-        let (in_progress, answer) = (request.clone(), router.call(incoming));
-        async move {
-            let answer = answer.await;
-            drop(in_progress);
-            answer
-        }
-    });
-    // How a client ends its connection is its own affair.
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.headers_within)
-        .serve_connection(TokioIo::new(client), service)
-        .await;
 }
 
 #[cfg(test)]
@@ -107,11 +86,18 @@ mod tests {
     use axum::routing::get;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-    use tokio::sync::Semaphore;
+    use tokio::net::{TcpListener, TcpStream};
 
     const GENEROUS: Duration = Duration::from_secs(20);
     const HALF: &[u8] = b"GET /fast HTTP/1.1\r\nhost: x";
+    const BOUNDS: Bounds = Bounds {
+        connections: 3,
+        requests: 2,
+        patience: Patience {
+            headers: Duration::from_hours(1),
+            answer: Duration::from_hours(1),
+        },
+    };
 
     /// `/slow` is answered once `gate` gives a permit.
     async fn start(bounds: Bounds, gate: Arc<Semaphore>) -> SocketAddr {
@@ -120,7 +106,9 @@ mod tests {
             "slow"
         };
         let router = Router::new()
+            .route("/healthz", get(async || "health"))
             .route("/fast", get(async || "fast"))
+            .route("/large", get(async || vec![b'x'; 64 << 20]))
             .route("/slow", get(slow));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -147,19 +135,28 @@ mod tests {
         format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes()
     }
 
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        read_all(&mut send(address, &request(path)).await).await
+    }
+
+    /// Asks until the answer ends with `wanted`.
+    async fn ask_until(address: SocketAddr, path: &str, wanted: &str) {
+        let asking = async {
+            while !ask(address, path).await.ends_with(wanted) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(GENEROUS, asking).await.unwrap();
+    }
+
     #[tokio::test]
     async fn half_sent_requests_give_their_places_to_others() {
-        let bounds = Bounds {
-            connections: 3,
-            headers_within: Duration::from_hours(1),
-        };
-        let address = start(bounds, Arc::new(Semaphore::new(0))).await;
+        let address = start(BOUNDS, Arc::new(Semaphore::new(0))).await;
         let mut half = Vec::new();
         for _ in 0..10 {
             half.push(send(address, HALF).await);
         }
-        let mut whole = send(address, &request("/fast")).await;
-        assert!(read_all(&mut whole).await.ends_with("fast"));
+        assert!(ask(address, "/fast").await.ends_with("fast"));
         for stream in &mut half[..7] {
             assert_eq!(read_all(stream).await, "");
         }
@@ -167,16 +164,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_in_progress_keeps_its_place() {
-        let bounds = Bounds {
-            connections: 2,
-            headers_within: Duration::from_hours(1),
-        };
         let gate = Arc::new(Semaphore::new(0));
-        let address = start(bounds, gate.clone()).await;
+        let address = start(BOUNDS, gate.clone()).await;
         let mut slow = send(address, &request("/slow")).await;
         for _ in 0..5 {
-            let mut fast = send(address, &request("/fast")).await;
-            assert!(read_all(&mut fast).await.ends_with("fast"));
+            assert!(ask(address, "/fast").await.ends_with("fast"));
             send(address, HALF).await;
         }
         gate.add_permits(1);
@@ -184,10 +176,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_health_check_is_answered_whatever_others_ask_and_further_requests_are_refused() {
+        let gate = Arc::new(Semaphore::new(0));
+        let address = start(BOUNDS, gate.clone()).await;
+        let mut slow = Vec::new();
+        for _ in 0..BOUNDS.requests {
+            slow.push(send(address, &request("/slow")).await);
+        }
+        let mut others = Vec::new();
+        for _ in 0..5 {
+            ask_until(address, "/fast", "try again\"}").await;
+            assert!(ask(address, "/healthz").await.ends_with("health"));
+            others.push(send(address, HALF).await);
+        }
+        gate.add_permits(1);
+        for stream in &mut slow {
+            assert!(read_all(stream).await.ends_with("slow"));
+        }
+        ask_until(address, "/fast", "fast").await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_taken_is_given_up() {
+        let bounds = Bounds {
+            requests: 1,
+            patience: Patience {
+                answer: Duration::from_millis(50),
+                ..BOUNDS.patience
+            },
+            ..BOUNDS
+        };
+        let address = start(bounds, Arc::new(Semaphore::new(0))).await;
+        let deaf = send(address, &request("/large")).await;
+        ask_until(address, "/fast", "fast").await;
+        drop(deaf);
+    }
+
+    #[tokio::test]
     async fn a_connection_without_a_request_ends() {
         let bounds = Bounds {
-            connections: 2,
-            headers_within: Duration::from_millis(50),
+            patience: Patience {
+                headers: Duration::from_millis(50),
+                ..BOUNDS.patience
+            },
+            ..BOUNDS
         };
         let address = start(bounds, Arc::new(Semaphore::new(0))).await;
         for bytes in [HALF, b""] {
