@@ -132,7 +132,7 @@ pub struct Limits {
     /// Apply the settings that differ
     #[arg(long, conflicts_with = "rollback")]
     pub apply: bool,
-    /// Let a limit replace a stricter value, too
+    /// Let a limit replace a value that is stricter, or that can't be seen
     #[arg(long, conflicts_with = "rollback")]
     pub loosen: bool,
     /// Undo applied settings that nobody has changed since

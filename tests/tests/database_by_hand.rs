@@ -3,11 +3,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use levee_harness::built;
 use levee_harness::client::Request;
 use levee_harness::postgres::Postgres;
 use levee_harness::sidecar::{Config, Sidecar, TOKEN};
+use levee_harness::wait::{GENEROUS, until_blocking};
 use serde_json::Value;
 
 const SLOW: &str =
@@ -484,6 +486,203 @@ fn limits_that_can_not_be_applied_change_nothing() {
             .unwrap(),
         0
     );
+}
+
+/// A server with a limit of 1 s, whose role `levee` may do everything, and a folder for the files of the command.
+struct Strict {
+    postgres: Postgres,
+    folder: tempfile::TempDir,
+}
+
+impl Strict {
+    fn start() -> Self {
+        let postgres = Postgres::start_with(&["statement_timeout=1s"]).unwrap();
+        postgres.make_tables().unwrap();
+        postgres.execute("ALTER ROLE levee SUPERUSER").unwrap();
+        let folder = tempfile::tempdir().expect("a directory");
+        Self { postgres, folder }
+    }
+
+    /// `levee db limits` for `app`, with these parameters of the URL.
+    fn limits(&self, parameters: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let url = format!("{}{parameters}", self.postgres.url_of("levee"));
+        let all = [&["db", "limits"], arguments].concat();
+        levee(self.folder.path(), &url, "watchdog: {roles: [app]}", &all)
+    }
+
+    fn undo_file(&self) -> std::path::PathBuf {
+        self.folder.path().join("levee-limits-undo.json")
+    }
+}
+
+#[test]
+fn a_limit_of_the_server_is_found_where_the_database_or_the_url_hides_it() {
+    let server = Strict::start();
+    let is_kept = |parameters: &str| {
+        let (code, out, err) = server.limits(parameters, &["--apply"]);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(
+            out.contains("-- would loosen 1000ms (of the server)")
+                && err.contains("1 are stricter now"),
+            "{parameters}: {out}{err}"
+        );
+    };
+    is_kept("?options=-c%20statement_timeout%3D1h");
+    // Its limit is longer, but sessions in other databases have that of the server.
+    server
+        .postgres
+        .execute("ALTER DATABASE app SET statement_timeout = '10s'")
+        .unwrap();
+    is_kept("");
+    is_kept("?options=-c%20statement_timeout%3D1h");
+}
+
+#[test]
+fn a_limit_of_the_server_that_can_not_be_seen_is_not_replaced_unless_that_is_wanted() {
+    let server = Strict::start();
+    let role_has = "ALTER ROLE levee SET statement_timeout = '1h'";
+    server.postgres.execute(role_has).unwrap();
+    let (code, out, err) = server.limits("", &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("-- might loosen the server's value, which can't be seen: the role that Levee logs in as has one of its own"),
+        "{out}"
+    );
+    let (code, _, err) = server.limits("", &["--apply"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("2 applied") && err.contains("1 left alone") && err.contains("--loosen"),
+        "{err}"
+    );
+    assert_eq!(shown_to_app(&server.postgres, "statement_timeout"), "1s");
+    assert_eq!(shown_to_app(&server.postgres, "lock_timeout"), "2s");
+
+    // A value of all roles takes the place of the server's.
+    server
+        .postgres
+        .execute("ALTER ROLE ALL SET statement_timeout = '3s'")
+        .unwrap();
+    let (code, out, err) = server.limits("", &["--apply"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("-- would loosen 3s (of all roles)"), "{out}");
+    let again = "ALTER ROLE ALL RESET statement_timeout";
+    server.postgres.execute(again).unwrap();
+
+    let (code, _, err) = server.limits("", &["--apply", "--loosen"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(shown_to_app(&server.postgres, "statement_timeout"), "5s");
+}
+
+#[test]
+fn a_change_that_somebody_makes_meanwhile_is_not_lost() {
+    let server = Strict::start();
+    let admin = |statements: &str| server.postgres.execute(statements).unwrap();
+    admin("ALTER ROLE app SET statement_timeout = '20s'");
+    for arguments in [&["--apply"][..], &["--rollback"]] {
+        let (code, out, err) = thread::scope(|scope| {
+            let mut dba = server.postgres.client().unwrap();
+            let mut change = dba.transaction().expect("a transaction");
+            // Values can be read, but not changed.
+            let lock = "LOCK TABLE pg_db_role_setting IN SHARE MODE";
+            change.batch_execute(lock).expect("a lock");
+            let levee = scope.spawn(|| server.limits("", arguments));
+            let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pg_db_role_setting'::regclass";
+            until_blocking("levee waits", GENEROUS, || {
+                match server.postgres.number(waits).unwrap() {
+                    0 => Err("it does not wait yet"),
+                    _ => Ok(()),
+                }
+            })
+            .unwrap();
+            let other = "ALTER ROLE app SET statement_timeout = '3s'";
+            change.batch_execute(other).expect("a change");
+            change.commit().expect("a commit");
+            levee.join().expect("a run")
+        });
+        assert_eq!(code, Some(1), "{out}{err}");
+        assert!(
+            err.contains("nothing was changed") && err.contains("meanwhile"),
+            "{err}"
+        );
+        assert_eq!(shown_to_app(&server.postgres, "statement_timeout"), "3s");
+        // For the second round: something to roll back.
+        admin("ALTER ROLE app SET statement_timeout = '20s'");
+        let (code, _, err) = server.limits("", &["--apply"]);
+        assert_eq!(code, Some(0), "{err}");
+    }
+    let (code, _, err) = server.limits("", &["--rollback"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(shown_to_app(&server.postgres, "statement_timeout"), "20s");
+}
+
+#[test]
+fn a_value_that_somebody_set_between_two_applies_is_restored() {
+    let server = Strict::start();
+    let set = |value: &str| {
+        let statement = format!("ALTER ROLE app SET statement_timeout = '{value}'");
+        server.postgres.execute(&statement).unwrap();
+    };
+    for value in ["20s", "15s", "15s"] {
+        set(value);
+        let (code, _, err) = server.limits("", &["--apply"]);
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(shown_to_app(&server.postgres, "statement_timeout"), "5s");
+    }
+    let (code, _, err) = server.limits("", &["--rollback"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(shown_to_app(&server.postgres, "statement_timeout"), "15s");
+}
+
+#[test]
+fn an_undo_file_that_is_damaged_is_named_and_kept() {
+    let server = Strict::start();
+    server
+        .postgres
+        .execute("ALTER ROLE app SET statement_timeout = '5000ms'")
+        .unwrap();
+    let address = format!("127.0.0.1:{}", server.postgres.port());
+    let entry = |before: &str, applied: &str| {
+        format!(
+            r#"{{"server": "{address}", "changes": [{{"role": "app", "setting": "statement_timeout"{before}, "applied": {applied}}}]}}"#
+        )
+    };
+    for text in [
+        format!(r#"{{"server": "{address}"}}"#),
+        format!(r#"{{"server": "{address}", "changes": {{}}}}"#),
+        r#"{"changes": []}"#.to_owned(),
+        // Else they would be taken for "it was not set".
+        entry("", r#"["5000ms"]"#),
+        entry(r#", "before": 20000"#, r#"["5000ms"]"#),
+        entry(r#", "before": null"#, "[5000]"),
+    ] {
+        std::fs::write(server.undo_file(), &text).expect("a file");
+        for arguments in [&["--rollback"][..], &["--apply", "--loosen"]] {
+            let (code, _, err) = server.limits("", arguments);
+            assert_eq!(code, Some(1), "{text}: {err}");
+            assert!(err.contains("levee-limits-undo.json"), "{text}: {err}");
+            let kept = std::fs::read_to_string(server.undo_file());
+            assert_eq!(kept.expect("a file"), text);
+        }
+        assert_eq!(shown_to_app(&server.postgres, "statement_timeout"), "5s");
+        assert_eq!(shown_to_app(&server.postgres, "lock_timeout"), "0");
+    }
+}
+
+#[test]
+fn the_error_says_why_limits_could_not_be_applied() {
+    let server = Strict::start();
+    let mut dba = server.postgres.client().unwrap();
+    let mut change = dba.transaction().expect("a transaction");
+    let lock = "LOCK TABLE pg_db_role_setting IN SHARE MODE";
+    change.batch_execute(lock).expect("a lock");
+    let (code, _, err) = server.limits("", &["--apply"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("nothing was changed") && err.contains("lock timeout"),
+        "{err}"
+    );
+    assert!(!err.contains("superuser"), "{err}");
+    assert!(!server.undo_file().exists());
 }
 
 #[test]

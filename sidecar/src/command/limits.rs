@@ -1,13 +1,13 @@
 //! `levee db limits`: prints the limits of the watched roles, applies them, or rolls them back.
 
-use crate::config::database as config;
+use crate::config::database::{self as config, Watchdog};
 use crate::database::connect::Database;
-use crate::database::levels::{self, SETTINGS};
-use crate::database::limits::{self, Change, Limit, Need};
+use crate::database::levels::{self, Levels, SETTINGS};
+use crate::database::limits::{self, Change, Changing, Limit, Need};
 use crate::database::undo::{UndoEntry, UndoFile};
 use crate::parts::database::connect;
 use anyhow::{Context, Result, bail};
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,86 +18,122 @@ pub enum LimitsAction {
     Rollback,
 }
 
-/// Whether a limit may replace a stricter value.
+/// Whether a limit may replace a stricter value, or one that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loosening {
     Refused,
     Allowed,
 }
 
-/// The server, and the connection of this command.
-struct Link {
-    database: Database,
-    connection: PgConnection,
-}
-
-const MAY_NOT: &str = "nothing was changed: this needs a superuser, or a role with CREATEROLE and, from PostgreSQL 16 on, \
-                       ADMIN OPTION on the roles; let the URL log in as one for this command";
-
 /// # Errors
-/// The database could not be queried or refused the changes, or the undo file can't be used.
+/// The database could not be queried or refused the changes, or the undo file can't be used, or limits were to be applied and
+/// it is not known whether that would loosen one.
 pub async fn run(
     database: &config::Database,
     action: LimitsAction,
     loosening: Loosening,
     undo: &Path,
 ) -> Result<()> {
-    let server = connect(database, 1);
-    let mut link = Link {
-        connection: server.connect().await?,
-        database: server,
-    };
+    let mut link = Link::to(database).await?;
     let undo = UndoFile {
         path: undo,
         server: address(database),
     };
-    if action == LimitsAction::Rollback {
+    match action {
         // The undo file names the roles, so this works even if the watchdog is no longer configured.
-        return rollback(&mut link, &undo).await;
-    }
-    let limits = print(&mut link, database).await?;
-    let (mut needed, mut left) = (Vec::new(), 0);
-    for Limit { change, need, .. } in limits {
-        match (need, loosening) {
-            (Need::Apply, _) | (Need::Loosens(_), Loosening::Allowed) => needed.push(change),
-            (Need::Loosens(_), Loosening::Refused) => left += 1,
-            (Need::Nothing | Need::Unknown, _) => {}
+        LimitsAction::Rollback => rollback(&mut link, &undo).await,
+        LimitsAction::Print => {
+            let found = print(&mut link, database).await?;
+            let LeftAlone { stricter, hidden } = LeftAlone::of(&found, loosening);
+            let differ = needed(&found, loosening).len();
+            let differ = format!("{differ} of them differ from what is in force");
+            let all = [Some(differ), stricter, hidden];
+            eprintln!(
+                "{}",
+                all.into_iter().flatten().collect::<Vec<_>>().join("; ")
+            );
+            Ok(())
         }
+        LimitsAction::Apply => apply(&mut link, database, loosening, &undo).await,
     }
-    let stricter = match left {
-        0 => String::new(),
-        left => format!("; {left} are stricter now and left alone, unless --loosen is given"),
-    };
-    if action == LimitsAction::Print || needed.is_empty() {
-        eprintln!(
-            "{} of them differ from what is in force{stricter}",
-            needed.len()
-        );
-        return Ok(());
-    }
-    apply(&mut link, &needed, &undo).await?;
-    if !stricter.is_empty() {
-        eprintln!("{}", stricter.trim_start_matches("; "));
-    }
-    Ok(())
 }
 
-/// Prints all limits of the watched roles, what is in force, and where that comes from.
-async fn print(link: &mut Link, database: &config::Database) -> Result<Vec<Limit>> {
+/// The server, and the connection of this command.
+struct Link {
+    database: Database,
+    connection: PgConnection,
+    /// Logs in as `database` does, without settings of the connection.
+    plain: PgConnectOptions,
+}
+
+impl Link {
+    async fn to(config: &config::Database) -> Result<Self> {
+        let database = connect(config, 1);
+        Ok(Self {
+            connection: database.connect().await?,
+            database,
+            plain: config.options_without_settings(),
+        })
+    }
+
+    async fn levels(&mut self) -> Result<Levels> {
+        Ok(levels::read(&self.database, &mut self.connection, &self.plain).await?)
+    }
+
+    /// Makes `changes`, if they are what `plan` still finds then. Calls `record` before they take force.
+    async fn change(
+        &mut self,
+        plan: impl Fn(&Levels) -> Vec<Change>,
+        changes: &[Change],
+        record: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        const NOTHING: &str = "nothing was changed";
+        let database = &self.database;
+        let changing = Changing::begin(database, &mut self.connection).await;
+        let mut changing = changing.context(NOTHING)?;
+        let before = if database.dialect.serializes_settings() {
+            let before = levels::read(database, changing.connection(), &self.plain).await;
+            changing.make(changes).await.context(NOTHING)?;
+            before
+        } else {
+            // Then nobody else can change what these roles have, and another connection sees it without the changes.
+            changing.make(changes).await.context(NOTHING)?;
+            let mut other = database.connect().await.context(NOTHING)?;
+            levels::read(database, &mut other, &self.plain).await
+        };
+        if plan(&before.context(NOTHING)?) != changes {
+            bail!(
+                "{NOTHING}, since somebody else has changed a setting meanwhile; see what `levee db limits` prints now"
+            );
+        }
+        record().context(NOTHING)?;
+        changing.commit().await.context(
+            "it is not known whether anything was changed; `levee db limits` prints what is in force",
+        )
+    }
+}
+
+fn watchdog(database: &config::Database) -> Result<&Watchdog> {
     let watchdog = database
         .watchdog
         .as_ref()
         .context("database.watchdog names no roles, so there is no role to limit")?;
-    let roles = &watchdog.settings.roles;
-    if roles.is_empty() {
+    if watchdog.settings.roles.is_empty() {
         bail!("database.watchdog.roles is empty, so there is no role to limit");
     }
+    Ok(watchdog)
+}
+
+/// Prints all limits of the watched roles, what is in force, and where that comes from.
+async fn print(link: &mut Link, database: &config::Database) -> Result<Vec<Limit>> {
+    let settings = &watchdog(database)?.settings;
+    let roles = &settings.roles;
     let unknown = limits::unknown_roles(&link.database, &mut link.connection, roles).await?;
     if !unknown.is_empty() {
         bail!("the database has no role {}", unknown.join(", "));
     }
-    let levels = levels::read(&link.database, &mut link.connection).await?;
-    let limits = limits::limits(&watchdog.settings, &database.limits, &levels);
+    let levels = link.levels().await?;
+    let limits = limits::limits(settings, &database.limits, &levels);
     for limit in &limits {
         println!("{}", describe(limit));
     }
@@ -133,62 +169,125 @@ fn describe(Limit { change, now, need }: &Limit) -> String {
         Need::Loosens(stricter) => {
             format!("-- would loosen {stricter}: {statement}; -- now {now}")
         }
-        Need::Unknown => format!("-- this server does not have it: {statement}"),
+        Need::MayLoosen(hidden) => format!(
+            "-- might loosen the server's value, which can't be seen: {hidden}: {statement}; -- now {now}"
+        ),
+        Need::NoSuchSetting => format!("-- this server does not have it: {statement}"),
     }
 }
 
-async fn apply(link: &mut Link, needed: &[Change], undo: &UndoFile<'_>) -> Result<()> {
-    // Before the changes, so they can be undone even if this process dies in between.
-    undo.record(needed)?;
-    limits::apply(&link.database, &mut link.connection, needed)
-        .await
-        .context(MAY_NOT)?;
-    eprintln!(
-        "{} applied, for new sessions; `--rollback` undoes them from {}",
-        needed.len(),
-        undo.path.display()
-    );
-    Ok(())
+async fn apply(
+    link: &mut Link,
+    database: &config::Database,
+    loosening: Loosening,
+    undo: &UndoFile<'_>,
+) -> Result<()> {
+    let found = print(link, database).await?;
+    let changes = needed(&found, loosening);
+    if changes.is_empty() {
+        eprintln!("0 of them differ from what is in force");
+    } else {
+        let settings = &watchdog(database)?.settings;
+        let plan = |levels: &Levels| {
+            let limits = limits::limits(settings, &database.limits, levels);
+            needed(&limits, loosening)
+        };
+        link.change(plan, &changes, || undo.record(&changes))
+            .await?;
+        eprintln!(
+            "{} applied, for new sessions; `--rollback` undoes them from {}",
+            changes.len(),
+            undo.path.display()
+        );
+    }
+    let LeftAlone { stricter, hidden } = LeftAlone::of(&found, loosening);
+    if let Some(stricter) = stricter {
+        eprintln!("{stricter}");
+    }
+    hidden.map_or(Ok(()), |hidden| bail!("{hidden}"))
+}
+
+/// The changes that may be made.
+fn needed(found: &[Limit], loosening: Loosening) -> Vec<Change> {
+    let may_be = |limit: &&Limit| match limit.need {
+        Need::Apply => true,
+        Need::Loosens(_) | Need::MayLoosen(_) => loosening == Loosening::Allowed,
+        Need::Nothing | Need::NoSuchSetting => false,
+    };
+    let needed = found.iter().filter(may_be);
+    needed.map(|limit| limit.change.clone()).collect()
+}
+
+/// What is left alone without `--loosen`, in words.
+struct LeftAlone {
+    stricter: Option<String>,
+    hidden: Option<String>,
+}
+
+impl LeftAlone {
+    fn of(found: &[Limit], loosening: Loosening) -> Self {
+        let count = |is_it: fn(&Need) -> bool| {
+            let count = found.iter().filter(|limit| is_it(&limit.need)).count();
+            Some(count).filter(|count| *count > 0 && loosening == Loosening::Refused)
+        };
+        let stricter = count(|need| matches!(need, Need::Loosens(_)));
+        let hidden = count(|need| matches!(need, Need::MayLoosen(_)));
+        Self {
+            stricter: stricter.map(|count| {
+                format!("{count} are stricter now and left alone, unless --loosen is given")
+            }),
+            hidden: hidden.map(|count| {
+                format!(
+                    "{count} left alone, since the server's value can't be seen and may be stricter, unless --loosen is given"
+                )
+            }),
+        }
+    }
 }
 
 async fn rollback(link: &mut Link, undo: &UndoFile<'_>) -> Result<()> {
-    let levels = levels::read(&link.database, &mut link.connection).await?;
-    let mut undone = Vec::new();
-    for entry in undo.read()? {
-        let UndoEntry {
-            of,
-            before,
-            applied,
-        } = entry;
+    let entries = undo.read()?;
+    let levels = link.levels().await?;
+    for entry in &entries {
+        let UndoEntry { of, before, .. } = entry;
         let now = levels.of_role(of.role.as_str(), &of.setting);
-        if now == before {
+        match restored(entry, now.clone()) {
+            Some(change) => println!("{};", change.statement()),
             // Never applied, or already undone.
-            continue;
-        }
-        if now.as_ref().is_some_and(|now| applied.contains(now)) {
-            let back = Change {
-                from: now,
-                to: before,
-                of,
-            };
-            println!("{};", back.statement());
-            undone.push(back);
-        } else {
-            // Somebody else has changed it since.
-            println!(
-                "-- left as it is, since it was changed after it was applied: {} of {}, now {}",
+            None if now == *before => {}
+            None => println!(
+                "-- left as it is, since it was changed after it was applied: {} of {}, now {}; before it was {}",
                 of.setting,
                 of.role.quoted(),
-                now.as_deref().unwrap_or("not set")
-            );
+                now.as_deref().unwrap_or("not set"),
+                before.as_deref().unwrap_or("not set")
+            ),
         }
     }
-    limits::apply(&link.database, &mut link.connection, &undone)
-        .await
-        .context(MAY_NOT)?;
+    let plan = |levels: &Levels| {
+        let restored = entries.iter().filter_map(|entry| {
+            let UndoEntry { of, .. } = entry;
+            restored(entry, levels.of_role(of.role.as_str(), &of.setting))
+        });
+        restored.collect::<Vec<Change>>()
+    };
+    let changes = plan(&levels);
+    if !changes.is_empty() {
+        link.change(plan, &changes, || Ok(())).await?;
+    }
     undo.remove()?;
-    eprintln!("{} undone, for new sessions", undone.len());
+    eprintln!("{} undone, for new sessions", changes.len());
     Ok(())
+}
+
+/// The change that undoes what was applied. `None`: the present value is not one of those.
+fn restored(entry: &UndoEntry, now: Option<String>) -> Option<Change> {
+    let is_ours = now.as_ref().is_some_and(|now| entry.applied.contains(now));
+    (is_ours && now != entry.before).then(|| Change {
+        of: entry.of.clone(),
+        from: now,
+        to: entry.before.clone(),
+    })
 }
 
 fn address(database: &config::Database) -> String {

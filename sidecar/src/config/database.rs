@@ -9,6 +9,7 @@ use levee_config::LONGEST;
 use levee_config::reader::Section;
 use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
+use url::Url;
 
 pub use super::jobs::Job;
 pub use super::watchdog::Watchdog;
@@ -68,6 +69,27 @@ impl Database {
             .reveal()
             .parse()
             .expect("the URL was read when the configuration was")
+    }
+
+    /// The same without the settings that the URL has for sessions.
+    ///
+    /// # Panics
+    /// Never: it was read before.
+    pub fn options_without_settings(&self) -> PgConnectOptions {
+        let mut url: Url = self
+            .url
+            .reveal()
+            .parse()
+            .expect("the URL was read when the configuration was");
+        let kept: Vec<_> = url
+            .query_pairs()
+            .filter(|(name, _)| name != "options")
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        url.query_pairs_mut().clear().extend_pairs(kept);
+        url.as_str()
+            .parse()
+            .expect("it differs from a URL that was read by a parameter")
     }
 }
 

@@ -57,6 +57,15 @@ impl Database {
         }
     }
 
+    /// The same with other options.
+    #[must_use]
+    pub fn with(&self, options: PgConnectOptions) -> Self {
+        Self {
+            options: own_options(options),
+            ..self.clone()
+        }
+    }
+
     /// Waits until fewer than the most connections are used, however long others keep theirs.
     ///
     /// # Panics

@@ -206,6 +206,34 @@ impl Dialect {
         }
     }
 
+    /// The settings `$1` that the server has: `name`, `value`, and at which level that was set (`source`).
+    pub const fn setting_values(self) -> &'static str {
+        match self {
+            Self::Postgres => {
+                "SELECT CAST(name AS text) AS name, CAST(setting AS text) AS value, CAST(source AS text) AS source \
+                 FROM pg_catalog.pg_settings WHERE name = ANY($1)"
+            }
+            // It does not say the level.
+            Self::Cockroach => {
+                "SELECT CAST(name AS text) AS name, CAST(reset_val AS text) AS value, CASE WHEN name IN \
+                 (SELECT split_part(c.entry, '=', 1) FROM pg_catalog.pg_db_role_setting s \
+                 LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
+                 CROSS JOIN LATERAL unnest(s.setconfig) AS c(entry) WHERE (s.setrole = 0 OR r.rolname = current_user) \
+                 AND (s.setdatabase = 0 OR d.datname = current_database())) THEN 'user' ELSE 'default' END AS source \
+                 FROM pg_catalog.pg_settings WHERE name = ANY($1)"
+            }
+        }
+    }
+
+    /// Whether transactions see settings of roles as those before them left them. Otherwise such a change is seen by none until
+    /// it is committed, and keeps nobody from reading.
+    pub const fn serializes_settings(self) -> bool {
+        match self {
+            Self::Postgres => false,
+            Self::Cockroach => true,
+        }
+    }
+
     /// Whether tables can inherit from others.
     pub const fn has_inheritance(self) -> bool {
         match self {

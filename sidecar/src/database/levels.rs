@@ -3,9 +3,9 @@
 
 use super::connect::Database;
 use super::error::Error;
-use sqlx::postgres::{PgConnection, PgRow};
+use super::server_values::{self, HiddenBy, ServerValue, ServerValues};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{FromRow, Row};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// The settings that limit a role. The last two are not of each server: from `PostgreSQL` 17 and 14 on.
@@ -111,8 +111,16 @@ pub struct Levels {
     /// The one that Levee is connected to.
     pub database: String,
     pub entries: Vec<Entry>,
-    /// The settings that the server has. `None`: its value can't be seen.
-    pub server: BTreeMap<String, Option<String>>,
+    pub server: ServerValues,
+}
+
+/// What a setting of a role would replace, in any database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// The strictest value that is known.
+    pub strictest: Option<InForce>,
+    /// Why the server's value, which it would replace too, is not known.
+    pub hidden: Option<HiddenBy>,
 }
 
 impl Levels {
@@ -157,19 +165,26 @@ impl Levels {
     }
 
     fn of_server(&self, setting: &str) -> Option<InForce> {
-        let of = |origin: Origin| move |value| InForce { value, origin };
-        let all = self.get(None, None, setting).map(of(Origin::AllRoles));
-        all.or_else(|| {
-            let value = self.server.get(setting).cloned().flatten()?;
-            Some(of(Origin::Server)(value))
-        })
+        if let Some(value) = self.get(None, None, setting) {
+            let origin = Origin::AllRoles;
+            return Some(InForce { value, origin });
+        }
+        match self.server.get(setting)? {
+            ServerValue::Hidden(_) => None,
+            ServerValue::Known(value) => Some(InForce {
+                value: value.clone(),
+                origin: Origin::Server,
+            }),
+        }
     }
 
-    /// The strictest of the values that a setting of the role replaces, in any database.
-    pub fn strictest_replaced(&self, role: &str, setting: &str) -> Option<InForce> {
+    pub fn replaced(&self, role: &str, setting: &str) -> Replaced {
         if let Some(value) = self.of_role(role, setting) {
             let origin = Origin::Role;
-            return Some(InForce { value, origin });
+            return Replaced {
+                strictest: Some(InForce { value, origin }),
+                hidden: None,
+            };
         }
         let of_databases = self.entries.iter().filter_map(|entry| {
             let is_it = entry.role.is_none() && entry.setting == setting;
@@ -179,9 +194,15 @@ impl Levels {
                 origin: Origin::Database(database),
             })
         });
-        let all = of_databases.chain(self.of_server(setting));
+        let of_server = self.of_server(setting);
+        let hidden = match self.server.get(setting) {
+            Some(ServerValue::Hidden(by)) if of_server.is_none() => Some(*by),
+            _ => None,
+        };
+        let all = of_databases.chain(of_server);
         // A value that can't be read comes first: it may be the strictest.
-        all.min_by_key(|found| allowance(&found.value))
+        let strictest = all.min_by_key(|found| allowance(&found.value));
+        Replaced { strictest, hidden }
     }
 
     /// Values of the roles for single databases, in words.
@@ -203,9 +224,15 @@ impl Levels {
     }
 }
 
+/// Reads them. `plain` logs in as Levee does, without settings of the connection.
+///
 /// # Errors
 /// A query failed.
-pub async fn read(database: &Database, connection: &mut PgConnection) -> Result<Levels, Error> {
+pub async fn read(
+    database: &Database,
+    connection: &mut PgConnection,
+    plain: &PgConnectOptions,
+) -> Result<Levels, Error> {
     let entries = sqlx::query_as::<_, Entry>(
         "SELECT CAST(r.rolname AS text) AS role, CAST(d.datname AS text) AS database, \
          split_part(c.entry, '=', 1) AS setting, substr(c.entry, strpos(c.entry, '=') + 1) AS value \
@@ -217,48 +244,15 @@ pub async fn read(database: &Database, connection: &mut PgConnection) -> Result<
     .persistent(false)
     .fetch_all(&mut *connection);
     let entries = database.bounded(entries).await?;
-    let names = sqlx::query_as::<_, (String, String)>(
-        "SELECT CAST(current_user AS text), CAST(current_database() AS text)",
-    )
-    .persistent(false)
-    .fetch_one(&mut *connection);
-    let (own_role, name) = database.bounded(names).await?;
-    // The value to which RESET would set it: the server's, unless Levee's own role or the database has one.
-    let server = sqlx::query_as::<_, (String, String)>(
-        "SELECT CAST(name AS text), CAST(reset_val AS text) FROM pg_catalog.pg_settings WHERE name = ANY($1)",
-    )
-    .bind(SETTINGS)
-    .persistent(false)
-    .fetch_all(connection);
-    let server = database.bounded(server).await?;
-    let mut levels = Levels {
+    let name = sqlx::query_scalar::<_, String>("SELECT CAST(current_database() AS text)")
+        .persistent(false)
+        .fetch_one(&mut *connection);
+    let name = database.bounded(name).await?;
+    Ok(Levels {
         database: name,
         entries,
-        server: BTreeMap::new(),
-    };
-    for (setting, value) in server {
-        let applies = |entry: &Entry| {
-            entry.setting == setting
-                && entry.role.as_ref().is_none_or(|role| *role == own_role)
-                && entry
-                    .database
-                    .as_ref()
-                    .is_none_or(|it| *it == levels.database)
-        };
-        let is_hidden = levels.entries.iter().any(applies);
-        let value = (!is_hidden).then(|| in_words(&value));
-        levels.server.insert(setting, value);
-    }
-    Ok(levels)
-}
-
-/// A value of `pg_settings` is in milliseconds.
-fn in_words(value: &str) -> String {
-    match value {
-        "0" => "0".to_owned(),
-        value if value.bytes().all(|byte| byte.is_ascii_digit()) => format!("{value}ms"),
-        value => value.to_owned(),
-    }
+        server: server_values::read(database, connection, plain, &SETTINGS).await?,
+    })
 }
 
 #[cfg(test)]
@@ -292,9 +286,10 @@ mod tests {
         let levels = Levels {
             database: "app".to_owned(),
             entries: vec![of_database("app", "1s"), of_database("other", "1e3")],
-            server: BTreeMap::new(),
+            server: ServerValues::new(),
         };
-        let strictest = levels.strictest_replaced("app", "statement_timeout");
-        assert_eq!(strictest.map(|it| it.value).as_deref(), Some("1e3"));
+        let replaced = levels.replaced("app", "statement_timeout");
+        let strictest = replaced.strictest.map(|it| it.value);
+        assert_eq!(strictest.as_deref(), Some("1e3"));
     }
 }

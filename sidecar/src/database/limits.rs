@@ -4,9 +4,11 @@ use super::connect::Database;
 use super::error::Error;
 use super::identifier::Identifier;
 use super::levels::{InForce, Levels, SETTINGS, allowance};
+use super::server_values::HiddenBy;
 use super::watchdog::WatchdogSettings;
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, Connection, Transaction};
 use std::time::Duration;
 
 /// Limits that are of roles only, not of the watchdog.
@@ -52,8 +54,10 @@ pub enum Need {
     Apply,
     /// Applying it would replace a stricter value, here or in another database.
     Loosens(InForce),
+    /// Applying it might: the server's value, which it would replace, can't be seen.
+    MayLoosen(HiddenBy),
     /// The server does not have the setting.
-    Unknown,
+    NoSuchSetting,
 }
 
 impl Change {
@@ -104,16 +108,17 @@ fn limit(of: RoleSetting, wanted: Duration, levels: &Levels) -> Limit {
     let (role, setting) = (of.role.as_str(), of.setting.as_str());
     let to = format!("{}ms", wanted.as_millis());
     let now = levels.in_force(role, setting);
-    let strictest = levels.strictest_replaced(role, setting);
+    let replaced = levels.replaced(role, setting);
     let allows = |value: &InForce| allowance(&value.value);
     let need = if !levels.has(setting) {
-        Need::Unknown
+        Need::NoSuchSetting
     } else if now.as_ref().and_then(allows) == allowance(&to) {
         Need::Nothing
     } else {
-        match strictest {
-            Some(strictest) if allows(&strictest) < allowance(&to) => Need::Loosens(strictest),
-            _ => Need::Apply,
+        match (replaced.strictest, replaced.hidden) {
+            (Some(strictest), _) if allows(&strictest) < allowance(&to) => Need::Loosens(strictest),
+            (_, Some(hidden)) => Need::MayLoosen(hidden),
+            (_, None) => Need::Apply,
         }
     };
     Limit {
@@ -150,32 +155,70 @@ pub async fn unknown_roles(
         .collect())
 }
 
-/// Makes all changes or none.
-///
-/// # Errors
-/// None was made.
-pub async fn apply(
-    database: &Database,
-    connection: &mut PgConnection,
-    changes: &[Change],
-) -> Result<(), Error> {
-    let all = async {
-        let mut transaction = connection.begin().await?;
+/// A transaction that changes settings. Dropping it undoes what it did.
+#[derive(Debug)]
+pub struct Changing<'c> {
+    database: &'c Database,
+    transaction: Transaction<'c, Postgres>,
+}
+
+impl<'c> Changing<'c> {
+    /// # Errors
+    /// The database refused, or did not answer in time.
+    pub async fn begin(
+        database: &'c Database,
+        connection: &'c mut PgConnection,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            transaction: database.bounded(connection.begin()).await?,
+            database,
+        })
+    }
+
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    /// Makes all changes. Until the transaction ends, nobody else can change settings of these roles.
+    ///
+    /// # Errors
+    /// The database refused one, or did not answer in time.
+    pub async fn make(&mut self, changes: &[Change]) -> Result<(), Error> {
         for change in changes {
-            sqlx::query(AssertSqlSafe(change.statement()))
+            let statement = sqlx::query(AssertSqlSafe(change.statement()))
                 .persistent(false)
-                .execute(&mut *transaction)
-                .await?;
+                .execute(&mut *self.transaction);
+            let made = async { Ok(statement.await.map_err(|error| refused(&error))) };
+            self.database.bounded(made).await??;
         }
-        transaction.commit().await
-    };
-    database.bounded(all).await
+        Ok(())
+    }
+
+    /// # Errors
+    /// It is not known whether the changes were made.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.database.bounded(self.transaction.commit()).await
+    }
+}
+
+/// Why the database refused a change, and what would be right.
+fn refused(error: &sqlx::Error) -> Error {
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    match (Error::from(error), code.as_deref()) {
+        (Error::Permanent(message), Some(INSUFFICIENT_PRIVILEGE)) => Error::Permanent(format!(
+            "{message}; this needs a superuser, or a role with CREATEROLE and, from PostgreSQL 16 on, ADMIN OPTION on the roles; \
+             let the URL log in as one for this command"
+        )),
+        (error, _) => error,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::database::levels::Entry;
+    use crate::database::server_values::ServerValue;
     use crate::database::watchdog::{BlockerPolicy, Class, Rule};
 
     fn settings() -> WatchdogSettings {
@@ -213,7 +256,8 @@ mod tests {
     }
 
     fn levels(entries: Vec<Entry>) -> Levels {
-        let server = SETTINGS.map(|setting| (setting.to_owned(), Some("0".to_owned())));
+        let none = ServerValue::Known("0".to_owned());
+        let server = SETTINGS.map(|setting| (setting.to_owned(), none.clone()));
         Levels {
             database: "db".to_owned(),
             entries,
@@ -282,6 +326,27 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_the_server_that_is_not_known_may_be_the_strictest() {
+        const SETTING: &str = "statement_timeout";
+        let need = |entries| {
+            let mut levels = levels(entries);
+            let hidden = ServerValue::Hidden(HiddenBy::Role);
+            levels.server.insert(SETTING.to_owned(), hidden);
+            let limits = limits(&settings(), &OWN, &levels);
+            limits.into_iter().next().unwrap().need
+        };
+        let hidden = Need::MayLoosen(HiddenBy::Role);
+        assert_eq!(need(Vec::new()), hidden);
+        assert_eq!(need(vec![entry("", "db", SETTING, "10s")]), hidden);
+        let of_database = need(vec![entry("", "db", SETTING, "1s")]);
+        assert!(matches!(of_database, Need::Loosens(_)));
+        // These take its place.
+        for role in ["app", ""] {
+            assert_eq!(need(vec![entry(role, "", SETTING, "10s")]), Need::Apply);
+        }
+    }
+
+    #[test]
     fn a_setting_that_the_server_does_not_have_is_not_applied() {
         let mut levels = levels(Vec::new());
         levels.server.remove("transaction_timeout");
@@ -292,6 +357,6 @@ mod tests {
         };
         let limits = limits(&settings(), &own, &levels);
         let needs: Vec<&Need> = limits.iter().take(5).map(|limit| &limit.need).collect();
-        assert_eq!(needs[3..], [&Need::Unknown, &Need::Apply]);
+        assert_eq!(needs[3..], [&Need::NoSuchSetting, &Need::Apply]);
     }
 }

@@ -26,6 +26,7 @@
 //! | [`lexer`] | the tokens of a statement |
 //! | [`limits`] | settings of roles |
 //! | [`levels`] | where a setting's value comes from |
+//! | [`server_values`] | the server's own values of settings |
 //! | [`undo`] | the file that undoes them |
 //! | [`health`] | whether the database answers |
 //! | [`identifier`] | names of tables, columns and roles |
@@ -62,6 +63,7 @@ pub mod query;
 pub mod reading;
 pub mod rights;
 pub mod run;
+pub mod server_values;
 pub mod spec;
 pub mod sql;
 pub mod surprises;

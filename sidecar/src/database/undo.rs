@@ -5,7 +5,8 @@ use super::levels::SETTINGS;
 use super::limits::{Change, RoleSetting};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
 #[derive(Clone, Debug)]
@@ -19,9 +20,9 @@ pub struct UndoFile<'a> {
 #[derive(Clone, Debug)]
 pub struct UndoEntry {
     pub of: RoleSetting,
-    /// The value before the first apply. `None`: it was not set.
+    /// The latest value that Levee did not apply. `None`: it was not set.
     pub before: Option<String>,
-    /// All values applied since.
+    /// All values that Levee applied since.
     pub applied: Vec<String>,
 }
 
@@ -37,15 +38,16 @@ impl UndoFile<'_> {
             Vec::new()
         };
         for change in changes {
+            let Some(to) = &change.to else {
+                continue;
+            };
             let is_it = |known: &&mut UndoEntry| known.of == change.of;
-            let to = change.to.clone().unwrap_or_default();
             match entries.iter_mut().find(is_it) {
-                // Rollback restores the value from before the first apply.
-                Some(known) => known.applied.push(to),
+                Some(known) => known.apply(change.from.as_ref(), to),
                 None => entries.push(UndoEntry {
                     of: change.of.clone(),
                     before: change.from.clone(),
-                    applied: vec![to],
+                    applied: vec![to.clone()],
                 }),
             }
         }
@@ -58,19 +60,18 @@ impl UndoFile<'_> {
         let (path, server) = (self.path.display(), &self.server);
         let text = fs::read_to_string(self.path)
             .with_context(|| format!("{path} can't be read; it says what was applied"))?;
-        let all: Value = serde_json::from_str(&text)
-            .with_context(|| format!("{path} is not what `--apply` wrote"))?;
-        let other = all["server"].as_str().unwrap_or_default();
+        let not_ours = || format!("{path} is not what `--apply` wrote");
+        let all: Value = serde_json::from_str(&text).with_context(not_ours)?;
+        let (other, entries) = (all["server"].as_str(), all["changes"].as_array());
+        let (other, entries) = other.zip(entries).with_context(not_ours)?;
         if other != server {
             bail!(
                 "{path} was written for the server {other}, not for {server}; choose another by --undo-file"
             );
         }
-        let entries = all["changes"].as_array().map(Vec::as_slice);
         entries
-            .unwrap_or_default()
             .iter()
-            .map(|entry| UndoEntry::read(entry).with_context(|| format!("{path}: {entry}")))
+            .map(|entry| UndoEntry::read(entry).with_context(|| format!("{}: {entry}", not_ours())))
             .collect()
     }
 
@@ -86,7 +87,11 @@ impl UndoFile<'_> {
         let changes: Vec<Value> = entries.iter().map(UndoEntry::write).collect();
         let text = format!("{:#}\n", json!({"server": self.server, "changes": changes}));
         let new = self.path.with_extension("new");
-        fs::write(&new, text)
+        File::create(&new)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })
             .and_then(|()| fs::rename(&new, self.path))
             .with_context(|| {
                 format!(
@@ -107,18 +112,28 @@ impl UndoEntry {
         })
     }
 
+    /// Adds a value that is applied while the role has `present`. Somebody's own value is what rollback restores.
+    fn apply(&mut self, present: Option<&String>, to: &str) {
+        if !present.is_some_and(|present| self.applied.contains(present)) {
+            self.before = present.cloned();
+            self.applied.clear();
+        }
+        self.applied.push(to.to_owned());
+    }
+
     fn read(entry: &Value) -> Option<Self> {
-        let text = |field: &str| entry[field].as_str().map(str::to_owned);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
         let applied = entry["applied"].as_array()?.iter();
         Some(Self {
             of: RoleSetting {
-                role: Identifier::new(&text("role")?).ok()?,
-                setting: text("setting").filter(|it| SETTINGS.contains(&it.as_str()))?,
+                role: Identifier::new(entry["role"].as_str()?).ok()?,
+                setting: text(&entry["setting"]).filter(|it| SETTINGS.contains(&it.as_str()))?,
             },
-            before: text("before"),
-            applied: applied
-                .filter_map(|it| it.as_str().map(str::to_owned))
-                .collect(),
+            before: match entry.get("before")? {
+                Value::Null => None,
+                before => Some(text(before)?),
+            },
+            applied: applied.map(text).collect::<Option<_>>()?,
         })
     }
 }
