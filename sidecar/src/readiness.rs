@@ -103,6 +103,11 @@ pub struct Part {
 }
 
 impl Part {
+    /// For a part that logs itself what happened to it.
+    pub fn is(&self, state: PartState) {
+        self.readiness.set(&self.name, state);
+    }
+
     pub fn works(&self) {
         if let Some(PartState::Down(_)) = self.readiness.set(&self.name, PartState::Ready) {
             log::info!(part = self.name.as_str(); "answers again");

@@ -80,22 +80,15 @@ fn required(query: Option<&str>, parts: &Parts) -> Result<Vec<String>, String> {
 }
 
 impl Admin {
-    /// All parts. Jobs and the watchdog say themselves what keeps them from working.
+    /// All parts. Jobs say themselves what keeps them from working.
     fn parts(&self) -> Parts {
         let mut parts = self.readiness.parts();
         let Some(database) = &self.database else {
             return parts;
         };
-        let jobs = database.jobs.iter().map(|job| {
-            let problem = job.status().problem;
-            (format!("job/{}", job.name), problem)
-        });
-        let watchdog = database.guard.iter().map(|guard| {
-            let problem = guard.status().problem;
-            ("watchdog".to_owned(), problem)
-        });
-        for (name, problem) in jobs.chain(watchdog) {
-            if let Some(problem) = problem {
+        for job in &database.jobs {
+            if let Some(problem) = job.status().problem {
+                let name = format!("job/{}", job.name);
                 parts.states.insert(name, PartState::Down(problem));
             }
         }

@@ -54,8 +54,8 @@ async fn look_at_watchdog(
     let Some(checks) = database.dialect.watchdog_checks() else {
         return Ok(Vec::new());
     };
-    let roles = &watchdog.settings.roles;
-    let found = rights::check(&mut connection, checks, roles, database.longest()).await?;
+    let settings = &watchdog.settings;
+    let found = rights::check(&mut connection, checks, settings, database.longest()).await?;
     let problem = found.problem.map(|problem| (Severity::Error, problem));
     Ok(problem.into_iter().collect())
 }

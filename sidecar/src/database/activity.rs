@@ -26,7 +26,7 @@ const AFTER_BLOCKERS: Duration = Duration::from_millis(100);
 /// Which instance acts, as this one sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Duty {
-    /// It has not polled yet, or can't.
+    /// It has not polled yet, or can't, or has no right to act.
     #[default]
     Unknown,
     /// This one.
@@ -73,6 +73,8 @@ pub struct Line {
     pub(super) connection: PgConnection,
     /// How long a statement may take before the connection is given up.
     pub(super) patience: Duration,
+    /// The database has refused an act, since the last check of the role's rights.
+    pub(super) was_refused: bool,
 }
 
 impl FromRow<'_, PgRow> for Session {
@@ -150,6 +152,7 @@ impl Guard {
         Ok(Line {
             connection: self.database.connect().await?,
             patience,
+            was_refused: false,
         })
     }
 
@@ -259,6 +262,7 @@ impl Guard {
                 if matches!(error, Error::Permanent(_)) {
                     // Otherwise it would be tried and refused at every poll.
                     watchdog.done(verdict);
+                    line.was_refused = true;
                 }
                 Ok(false)
             }

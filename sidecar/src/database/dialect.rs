@@ -11,7 +11,8 @@ pub enum Dialect {
 /// Queries for what keeps the watchdog from its work.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchdogChecks {
-    /// Returns `sees_statements`, `cancels_statements` and `tracks_activities`.
+    /// Returns `sees_statements` and `cancels_statements`, of all roles `$1` and, if `$2`, of every other role too; and
+    /// `tracks_activities`.
     pub rights: &'static str,
     /// Returns the roles of `$1` that can't be watched, and whether each `is_superuser`; null if it doesn't exist.
     pub roles: &'static str,
@@ -23,6 +24,8 @@ pub struct ClaimStatements {
     /// Makes the connection hold the lock of the key `$1`, and returns whether it does (`is_held`), and its own `session`,
     /// `process`, `role` and `client`.
     pub take: &'static str,
+    /// Releases the lock of the key `$1`, if the connection holds it.
+    pub release: &'static str,
     /// Returns the other session that holds it, in these columns, whether it is one of Levee that has been idle for `$2`
     /// seconds (`is_silent`), and its `state`.
     pub other: &'static str,
@@ -32,9 +35,9 @@ pub struct ClaimStatements {
     pub end_silent: &'static str,
 }
 
-/// The statements for a lock: how it is tried, and where `pg_locks` has it.
+/// The statements for a lock: how it is tried and released, and where `pg_locks` has it.
 macro_rules! claim_statements {
-    ($try:literal, $place:literal) => {
+    ($try:literal, $release:literal, $place:literal) => {
         ClaimStatements {
             take: concat!(
                 "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
@@ -45,6 +48,12 @@ macro_rules! claim_statements {
                 " END AS is_held, concat_ws('/', a.pid, extract(epoch FROM a.backend_start)) AS session, \
                  a.pid::text AS process, current_user::text AS role, coalesce(host(a.client_addr), '') AS client \
                  FROM pg_catalog.pg_stat_get_activity(pg_backend_pid()) a"
+            ),
+            release: concat!(
+                "SELECT ",
+                $release,
+                " FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid = pg_backend_pid() AND ",
+                $place
             ),
             // `ClientWrite`: its answer can't be sent.
             other: concat!(
@@ -71,6 +80,7 @@ macro_rules! claim_statements {
 /// A lock of 64 bits.
 const JOB_CLAIM: ClaimStatements = claim_statements!(
     "pg_try_advisory_lock(hashtextextended($1, 0))",
+    "pg_advisory_unlock(hashtextextended($1, 0))",
     "l.classid = ((hashtextextended($1, 0) >> 32) & 4294967295)::oid \
      AND l.objid = (hashtextextended($1, 0) & 4294967295)::oid AND l.objsubid = 1"
 );
@@ -78,6 +88,7 @@ const JOB_CLAIM: ClaimStatements = claim_statements!(
 /// A lock of two numbers: "leve", and a hash of what is watched.
 const WATCHDOG_CLAIM: ClaimStatements = claim_statements!(
     "pg_try_advisory_lock(1818588773, hashtext($1))",
+    "pg_advisory_unlock(1818588773, hashtext($1))",
     "l.classid = 1818588773::oid AND l.objid = hashtext($1)::oid AND l.objsubid = 2"
 );
 
@@ -273,9 +284,12 @@ impl Dialect {
     pub const fn watchdog_checks(self) -> Option<WatchdogChecks> {
         match self {
             Self::Postgres => Some(WatchdogChecks {
-                rights: "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_statements, \
-                         pg_has_role(current_user, 'pg_signal_backend', 'USAGE') AS cancels_statements, \
-                         current_setting('track_activities') = 'on' AS tracks_activities",
+                // A role's members may see and cancel its statements without these rights.
+                rights: "SELECT is_member OR pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_statements, \
+                         is_member OR pg_has_role(current_user, 'pg_signal_backend', 'USAGE') AS cancels_statements, \
+                         current_setting('track_activities') = 'on' AS tracks_activities FROM (SELECT NOT ($2 OR \
+                         EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.rolname = ANY($1) AND NOT r.rolsuper \
+                         AND NOT pg_has_role(current_user, r.oid, 'USAGE'))) AS is_member) AS watched",
                 roles: "SELECT w.role, r.rolsuper AS is_superuser FROM unnest($1) AS w(role) LEFT JOIN pg_catalog.pg_roles r \
                         ON r.rolname = w.role WHERE r.oid IS NULL OR r.rolsuper OR NOT r.rolcanlogin ORDER BY 1",
             }),

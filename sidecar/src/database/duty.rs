@@ -1,11 +1,13 @@
-//! Polls again and again, and decides which instance acts: of those that watch the same roles and applications, the one whose
-//! connection holds a [claim](super::claim). A connection that does not answer is given up within seconds.
+//! Polls again and again, and decides which instance acts: of those that watch the same roles and applications and have the
+//! right to act, the one whose connection holds a [claim](super::claim). A connection that does not answer is given up within
+//! seconds.
 
 use super::activity::{Duty, Guard, Line};
 use super::claim::{self, Claimed, Holder, RENEW_EVERY};
 use super::error::Error;
 use super::rights;
 use super::watchdog::Watchdog;
+use crate::readiness::{Part, PartState};
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
@@ -44,8 +46,8 @@ struct Watch {
 }
 
 impl Guard {
-    /// Polls forever.
-    pub async fn watch(self: Arc<Self>) {
+    /// Polls forever. `part` shows whether that works.
+    pub async fn watch(self: Arc<Self>, part: Part) {
         let mut watch = Watch {
             watchdog: Watchdog::default(),
             line: None,
@@ -67,6 +69,8 @@ impl Guard {
                 }
                 Err(error) => self.failed(&mut watch, &error),
             };
+            let problem = self.lock().problem.clone();
+            part.is(problem.map_or(PartState::Ready, PartState::Down));
             tokio::time::sleep(wait).await;
         }
     }
@@ -80,12 +84,23 @@ impl Guard {
         line.patience = watch.patience;
         let now = self.clock.now();
         let checked = watch.rights_checked;
-        if watch.failures > 0 || checked.is_none_or(|last| now.since(last) >= RIGHTS_EVERY) {
+        if watch.failures > 0
+            || line.was_refused
+            || checked.is_none_or(|last| now.since(last) >= RIGHTS_EVERY)
+        {
             watch.is_powerless = self.check_rights(line).await?;
             watch.rights_checked = Some(now);
+            line.was_refused = false;
         }
-        let acts = self.decide(line).await?;
-        self.metrics.set_acting(acts && !watch.is_powerless);
+        let acts = if watch.is_powerless && !self.dry_run {
+            // What was refused is tried again once there is a right to it.
+            watch.watchdog = Watchdog::default();
+            self.stand_back(line).await?;
+            false
+        } else {
+            self.decide(line).await?
+        };
+        self.metrics.set_acting(acts);
         if !acts {
             watch.due = None;
             return Ok(RENEW_EVERY.min(self.every));
@@ -126,8 +141,8 @@ impl Guard {
         let findings = match self.database.dialect.watchdog_checks() {
             None => rights::Findings::default(),
             Some(checks) => {
-                let roles = &self.settings.roles;
-                rights::check(&mut line.connection, checks, roles, line.patience).await?
+                let settings = &self.settings;
+                rights::check(&mut line.connection, checks, settings, line.patience).await?
             }
         };
         let problem = findings.problem;
@@ -147,6 +162,25 @@ impl Guard {
         Ok(findings.is_powerless)
     }
 
+    /// Leaves the claim to instances that may act.
+    async fn stand_back(&self, line: &mut Line) -> Result<(), Error> {
+        if let Some(statements) = self.database.dialect.claim_watchdog() {
+            let (connection, patience) = (&mut line.connection, line.patience);
+            claim::release(connection, statements, &self.claimed(), patience).await?;
+        }
+        self.lock().duty = Duty::Unknown;
+        Ok(())
+    }
+
+    /// The key of the claim: what is watched, in whatever order it is written.
+    fn claimed(&self) -> String {
+        let [mut roles, mut applications] =
+            [&self.settings.roles, &self.settings.applications].map(Clone::clone);
+        roles.sort_unstable();
+        applications.sort_unstable();
+        format!("{roles:?} {applications:?}")
+    }
+
     /// Whether this instance acts. A dry run does without the claim, so it keeps no other instance from acting.
     async fn decide(&self, line: &mut Line) -> Result<bool, Error> {
         let statements = self.database.dialect.claim_watchdog();
@@ -154,18 +188,9 @@ impl Guard {
             self.lock().duty = Duty::ActsToo;
             return Ok(true);
         };
-        // In whatever order they are written.
-        let [mut roles, mut applications] =
-            [&self.settings.roles, &self.settings.applications].map(Clone::clone);
-        roles.sort_unstable();
-        applications.sort_unstable();
-        let watched = format!("{roles:?} {applications:?}");
-        let Line {
-            connection,
-            patience,
-        } = line;
-        let claimed =
-            claim::take(connection, statements, &watched, &self.former, *patience).await?;
+        let (connection, patience) = (&mut line.connection, line.patience);
+        let (key, former) = (self.claimed(), &self.former);
+        let claimed = claim::take(connection, statements, &key, former, patience).await?;
         let (duty, from) = match claimed {
             Claimed::Here { holder, from } => (Duty::Acts(holder), from),
             Claimed::Elsewhere(holder) => (Duty::StandsBy(holder), None),

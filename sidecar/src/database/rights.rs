@@ -3,6 +3,7 @@
 use super::connect::within;
 use super::dialect::WatchdogChecks;
 use super::error::Error;
+use super::watchdog::WatchdogSettings;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{FromRow, Row};
 use std::fmt;
@@ -13,11 +14,11 @@ use std::time::Duration;
 pub struct Findings {
     /// What keeps the watchdog from its work, or from a part of it.
     pub problem: Option<String>,
-    /// It can't see or can't cancel the statements of others.
+    /// It can't see or can't cancel the statements of all that it watches.
     pub is_powerless: bool,
 }
 
-/// What the watchdog's role may do, and what the server shows.
+/// What the watchdog's role may do with all sessions that are watched, and what the server shows.
 #[derive(Clone, Copy, Debug)]
 struct Rights {
     sees_statements: bool,
@@ -81,22 +82,24 @@ impl fmt::Display for UnwatchableRole {
     }
 }
 
-/// Checks the role's rights, and the watched roles `names`. Each statement may take `patience`.
+/// Checks the role's rights, and the watched roles. Each statement may take `patience`.
 ///
 /// # Errors
 /// A statement failed or took too long.
 pub async fn check(
     connection: &mut PgConnection,
     checks: WatchdogChecks,
-    names: &[String],
+    settings: &WatchdogSettings,
     patience: Duration,
 ) -> Result<Findings, Error> {
     let rights = sqlx::query_as::<_, Rights>(checks.rights)
+        .bind(&settings.roles)
+        .bind(!settings.applications.is_empty())
         .persistent(false)
         .fetch_one(&mut *connection);
     let rights = within(patience, rights).await?;
     let roles = sqlx::query_as::<_, UnwatchableRole>(checks.roles)
-        .bind(names)
+        .bind(&settings.roles)
         .persistent(false)
         .fetch_all(connection);
     let roles = within(patience, roles).await?;
@@ -129,8 +132,8 @@ fn missing(rights: Rights) -> Option<String> {
     (!roles.is_empty()).then(|| {
         let roles = roles.join(", ");
         format!(
-            "the role that Levee logs in as lacks {roles}, so it sees and cancels only its own statements; as a \
-             superuser: GRANT {roles} TO ...;"
+            "the role that Levee logs in as lacks {roles}, so it sees and cancels only its own statements, and does not \
+             act; as a superuser: GRANT {roles} TO ...;"
         )
     })
 }

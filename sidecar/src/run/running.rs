@@ -202,12 +202,13 @@ impl Running {
             names.push(format!("job/{}", job.name));
             log::info!(job = job.name.as_str(); "scheduled");
         }
-        if let Some(guard) = &part.guard {
-            tasks.push(self.background.spawn(guard.clone().watch()));
-            names.push("watchdog".to_owned());
-        }
         for name in names.iter().skip(1) {
             self.readiness.ready(name);
+        }
+        if let Some(guard) = &part.guard {
+            let probed = self.readiness.probed("watchdog");
+            tasks.push(self.background.spawn(guard.clone().watch(probed)));
+            names.push("watchdog".to_owned());
         }
         let probed = self.readiness.probed("database");
         let health = database_health::watch(config.options(), probed);

@@ -17,6 +17,7 @@ use levee_harness::process::{Process, Signal};
 use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::GENEROUS;
 use prometheus::Registry;
+use serde_json::Value;
 
 use super::{ask, timeouts};
 
@@ -540,6 +541,102 @@ fn of_two_instances_one_acts_and_the_other_takes_over() {
     );
     sidecars[0]
         .wait_for("the count", |sidecar| timeouts(sidecar, "query") == 1)
+        .unwrap();
+}
+
+const QUICK: &str = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
+
+const ACTING: &str = "db_watchdog_acting{database=\"app\"}";
+
+fn is_cancelled(postgres: &Postgres) {
+    let mut service = postgres.client_as("app").unwrap();
+    let (took, code) = ask(&mut service, "SELECT pg_sleep(30)");
+    assert_eq!(code, "57014", "{took:?}");
+}
+
+#[test]
+fn an_instance_without_the_right_to_act_leaves_that_to_one_that_has_it() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute(
+            "CREATE ROLE weak LOGIN; GRANT pg_read_all_stats TO weak;
+             CREATE ROLE strong LOGIN; GRANT pg_read_all_stats, pg_signal_backend TO strong",
+        )
+        .unwrap();
+    let acts = |sidecar: &Sidecar| sidecar.metric(ACTING).unwrap() == 1;
+    let weak = Sidecar::at(&postgres, "weak", QUICK).unwrap();
+    weak.wait_for_log("lacks pg_signal_backend").unwrap();
+    let levee = Sidecar::at(&postgres, "levee", QUICK).unwrap();
+    levee.wait_for("its duty", acts).unwrap();
+    is_cancelled(&postgres);
+    let strong = Sidecar::at(&postgres, "strong", QUICK).unwrap();
+    strong
+        .wait_for("its standby", |strong| {
+            let (_, page) = strong.get("/v1/watchdog").unwrap();
+            page.contains("\"stands_by\":true")
+        })
+        .unwrap();
+    postgres
+        .execute("REVOKE pg_signal_backend FROM levee")
+        .unwrap();
+    is_cancelled(&postgres);
+    assert!(acts(&strong));
+    levee.wait_for("its end", |levee| !acts(levee)).unwrap();
+    assert!(!acts(&weak));
+    let (_, page) = levee.get("/v1/watchdog").unwrap();
+    assert!(page.contains("lacks pg_signal_backend"), "{page}");
+    assert!(page.contains("\"acting\":null"), "{page}");
+}
+
+#[test]
+fn a_member_of_all_watched_roles_needs_no_further_rights() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute("CREATE ROLE member LOGIN; GRANT app TO member")
+        .unwrap();
+    let member = Sidecar::at(&postgres, "member", QUICK).unwrap();
+    is_cancelled(&postgres);
+    member
+        .wait_for("its duty", |member| member.metric(ACTING).unwrap() == 1)
+        .unwrap();
+    let others = QUICK.replace("[app]", "[app, levee]");
+    let member = Sidecar::at(&postgres, "member", &others).unwrap();
+    member
+        .wait_for_log("lacks pg_read_all_stats, pg_signal_backend")
+        .unwrap();
+}
+
+#[test]
+fn the_readiness_says_whether_the_watchdog_works() {
+    let mut postgres = Postgres::with_tables().unwrap();
+    postgres.stop().unwrap();
+    let sidecar = Sidecar::at(&postgres, "levee", QUICK).unwrap();
+    let up = |sidecar: &Sidecar| sidecar.metric("levee_part_up{part=\"watchdog\"}").unwrap();
+    let shown = |sidecar: &Sidecar| {
+        let (_, page) = sidecar.get("/readyz").unwrap();
+        let page: Value = serde_json::from_str(&page).expect("JSON");
+        page["parts"]["watchdog"].as_str().map(str::to_owned)
+    };
+    // From the first answer on.
+    sidecar
+        .wait_for("its failure", |sidecar| {
+            assert_eq!(up(sidecar), 0);
+            let shown = shown(sidecar);
+            assert_ne!(shown.as_deref(), Some("ready"));
+            shown.as_deref() == Some("down")
+        })
+        .unwrap();
+    postgres.start_again().unwrap();
+    sidecar
+        .wait_for("its work", |sidecar| {
+            shown(sidecar).as_deref() == Some("ready") && up(sidecar) == 1
+        })
+        .unwrap();
+    postgres.stop().unwrap();
+    sidecar
+        .wait_for("its failure", |sidecar| {
+            shown(sidecar).as_deref() == Some("down") && up(sidecar) == 0
+        })
         .unwrap();
 }
 
