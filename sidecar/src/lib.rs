@@ -8,6 +8,7 @@
 //! | [`envoy`] | Envoy's metrics, read for the metrics page and the status |
 //! | [`status`] | `levee status`: the state of all parts, for people and scripts |
 //! | [`fetch`] | one HTTP GET, bounded in time and size |
+//! | [`foreign_text`] | text from other programs, made fit for one line |
 //! | [`resolve`] | looking up the addresses of a name |
 //! | [`readiness`] | which parts work |
 //! | [`accept`] | accepting connections, whatever the process runs out of |
@@ -36,6 +37,7 @@ pub mod descriptors;
 pub mod envoy;
 pub mod exposition;
 pub mod fetch;
+pub mod foreign_text;
 pub mod jobs;
 pub mod logging;
 pub mod parts;

@@ -79,6 +79,29 @@ fn a_database_that_goes_down_is_seen_without_a_request() {
 }
 
 #[test]
+fn a_job_that_can_not_work_is_down_for_readyz_and_for_the_metric() {
+    let postgres = Postgres::with_tables().unwrap();
+    let keys = "jobs: {own: {table: t, key: k, where: {column: at, before: 0s}, action: delete, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    let becomes = |state: &str, up: u64| {
+        let wanted = format!("\"job/own\":\"{state}\"");
+        sidecar
+            .wait_for(&wanted, |sidecar| {
+                sidecar.get("/readyz").unwrap().1.contains(&wanted)
+            })
+            .unwrap();
+        let metric = "levee_part_up{part=\"job/own\"}";
+        assert_eq!(sidecar.metric(metric).unwrap(), up, "{state}");
+    };
+    becomes("down", 0);
+    postgres
+        .execute("CREATE TABLE t (k int PRIMARY KEY, at timestamptz); GRANT ALL ON t TO levee")
+        .unwrap();
+    assert_eq!(run_own(&sidecar).0, 200);
+    becomes("ready", 1);
+}
+
+#[test]
 fn a_database_without_connections_left_is_said_to_be_so() {
     let postgres =
         Postgres::start_with(&["max_connections=8", "superuser_reserved_connections=3"]).unwrap();

@@ -1,7 +1,8 @@
 //! Redis is down, unreachable or frozen: how long clients wait, and what load the server sees.
 #![allow(missing_docs)]
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -210,6 +211,52 @@ fn a_redis_that_is_gone_fails_within_the_deadline_then_at_once_and_works_when_it
         assert_eq!(first.ask("SET a 2").unwrap(), "+OK\r\n");
     }
     assert_eq!(sidecar.state().unwrap()["breaker"]["state"], "closed");
+}
+
+/// A server that answers each command with this line.
+fn answers_with(line: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let line = line.to_owned();
+    // Both threads end with the test process, or when the sidecar closes the connection.
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let line = line.clone();
+            thread::spawn(move || {
+                let mut sent = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut sent) {
+                    let sent = String::from_utf8_lossy(&sent[..read]);
+                    let commands = sent.matches('*').count();
+                    if stream.write_all(line.repeat(commands).as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn an_error_of_redis_is_shown_by_readyz_on_one_short_line() {
+    let long = format!("-ERR {}\r\n", "x".repeat(100_000));
+    for (line, wanted) in [
+        ("-\r\n", "Redis answered with an error that has no text"),
+        (
+            "-MISCONF disk \u{1b}[31mfull\r\n",
+            "Redis answered with the error MISCONF disk  [31mfull",
+        ),
+        (&long, "Redis answered with the error ERR xxx"),
+    ] {
+        let sidecar = Sidecar::before(answers_with(line), "").unwrap();
+        let (_, body) = sidecar.get("/readyz").unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let why = body["problems"]["redis/x"].as_str().unwrap();
+        assert!(why.starts_with(wanted), "{why}");
+        assert!(why.chars().count() <= 201, "{why}");
+        let logged = sidecar.log().len();
+        assert!(logged < 20_000, "{logged} bytes");
+    }
 }
 
 #[test]

@@ -119,9 +119,18 @@ fn a_redis_that_is_down_or_hangs_is_seen_without_a_client() {
         0,
         "nobody asked"
     );
-    for (query, status) in [("all", 200), ("redis/x", 200), ("redis/y", 400)] {
+    for (query, status) in [
+        ("all", 200),
+        ("redis/x", 200),
+        ("redis/y", 400),
+        ("all,", 400),
+        ("", 400),
+    ] {
         let path = format!("/readyz?require={query}");
-        assert_eq!(sidecar.get(&path).unwrap().0, status, "{path}");
+        let (found, body) = sidecar.get(&path).unwrap();
+        assert_eq!(found, status, "{path}");
+        let is_empty = query.split(',').any(str::is_empty);
+        assert_eq!(body.contains("names an empty part"), is_empty, "{body}");
     }
 }
 

@@ -17,6 +17,7 @@ pub use state::{Admin, Live, RedisListener};
 use crate::clock::Clock;
 use crate::envoy::scrape;
 use crate::envoy::translate::Gateway;
+use crate::foreign_text::shown;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -105,7 +106,7 @@ fn upstream(listener: &RedisListener, clock: Clock) -> Value {
             "mode": status.mode.name(),
         },
         "last_error": status.last_error.map(|error| json!({
-            "message": error.message,
+            "message": shown(&error.message),
             "seconds_ago": now.since(error.at).as_secs_f64(),
         })),
     })

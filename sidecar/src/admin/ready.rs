@@ -15,7 +15,7 @@ pub(super) fn router() -> Router<Live> {
 }
 
 async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    let parts = admin.parts();
+    let parts = admin.readiness.parts();
     let required = match required(query.as_deref(), &parts) {
         Ok(required) => required,
         Err(error) => {
@@ -62,6 +62,11 @@ fn required(query: Option<&str>, parts: &Parts) -> Result<Vec<String>, String> {
             ));
         }
         for wanted in value.split(',') {
+            if wanted.is_empty() {
+                return Err(format!(
+                    "require={value} names an empty part; right is require=all, or names with commas between them"
+                ));
+            }
             let is_it = |name: &&String| {
                 wanted == "all" || **name == wanted || name.split('/').next() == Some(wanted)
             };
@@ -69,29 +74,13 @@ fn required(query: Option<&str>, parts: &Parts) -> Result<Vec<String>, String> {
             required.extend(parts.states.keys().filter(is_it).cloned());
             if required.len() == before && wanted != "all" {
                 let names: Vec<&str> = parts.states.keys().map(String::as_str).collect();
-                return Err(format!(
-                    "there is no part {wanted:?}; there are: {}",
-                    names.join(", ")
-                ));
+                let names = match names.as_slice() {
+                    [] => "none at all".to_owned(),
+                    names => names.join(", "),
+                };
+                return Err(format!("there is no part {wanted:?}; there are: {names}"));
             }
         }
     }
     Ok(required)
-}
-
-impl Admin {
-    /// All parts. Jobs say themselves what keeps them from working.
-    fn parts(&self) -> Parts {
-        let mut parts = self.readiness.parts();
-        let Some(database) = &self.database else {
-            return parts;
-        };
-        for job in &database.jobs {
-            if let Some(problem) = job.status().problem {
-                let name = format!("job/{}", job.name);
-                parts.states.insert(name, PartState::Down(problem));
-            }
-        }
-        parts
-    }
 }

@@ -9,6 +9,7 @@ use crate::envoy::history::History;
 use crate::envoy::scrape;
 use crate::envoy::text::Labels;
 use crate::envoy::translate::{Gateway, SERVICE};
+use crate::foreign_text::shown;
 use crate::jobs::runner::Runner;
 use crate::parts::database::DatabasePart;
 use crate::status::view::{
@@ -165,7 +166,7 @@ fn upstream(listener: &RedisListener, now: Instant) -> Redis {
             .last_error
             .as_ref()
             .map(|error| seconds(now, error.at)),
-        last_error: status.last_error.map(|error| error.message),
+        last_error: status.last_error.map(|error| shown(&error.message)),
     }
 }
 

@@ -7,7 +7,7 @@ use super::claim::{self, Claimed, Holder, RENEW_EVERY};
 use super::error::Error;
 use super::rights;
 use super::watchdog::Watchdog;
-use crate::readiness::{Part, PartState};
+use crate::readiness::Part;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
@@ -70,7 +70,7 @@ impl Guard {
                 Err(error) => self.failed(&mut watch, &error),
             };
             let problem = self.lock().problem.clone();
-            part.is(problem.map_or(PartState::Ready, PartState::Down));
+            part.is(problem.into());
             tokio::time::sleep(wait).await;
         }
     }

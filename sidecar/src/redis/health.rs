@@ -33,7 +33,7 @@ pub async fn watch(
         if matches!(probe, Ok(Ok(()))) && gate.phase_now() == Phase::Open {
             gate.healthy(clock.now());
         }
-        part.saw(probe.map(|answer| answer.map_err(|error| error.to_string())));
+        part.saw(probe.map(|answer| answer.map_err(|error| describe(&error))));
     }
 }
 
@@ -43,5 +43,19 @@ async fn ping(client: &redis::Client) -> redis::RedisResult<()> {
         // It answers; whom it lets in is not our question.
         Err(error) if error.code() == Some("NOAUTH") || error.code() == Some("NOPERM") => Ok(()),
         result => result,
+    }
+}
+
+/// In Redis's own words where it has answered.
+fn describe(error: &redis::RedisError) -> String {
+    let Some(code) = error.code() else {
+        return error.to_string();
+    };
+    match (code, error.detail()) {
+        ("", None | Some("")) => "Redis answered with an error that has no text".to_owned(),
+        (code, detail) => {
+            let text = [code, detail.unwrap_or_default()].join(" ");
+            format!("Redis answered with the error {}", text.trim())
+        }
     }
 }

@@ -199,11 +199,12 @@ impl Running {
         let (mut tasks, mut names) = (Vec::new(), vec!["database".to_owned()]);
         for job in &part.jobs {
             self.draining.spawn(job.clone().run_on_schedule());
-            names.push(format!("job/{}", job.name));
+            let name = format!("job/{}", job.name);
+            let reporter = job.clone();
+            let report = move || reporter.status().problem.into();
+            self.readiness.reported(&name, report);
+            names.push(name);
             log::info!(job = job.name.as_str(); "scheduled");
-        }
-        for name in names.iter().skip(1) {
-            self.readiness.ready(name);
         }
         if let Some(guard) = &part.guard {
             let probed = self.readiness.probed("watchdog");

@@ -40,7 +40,7 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     page::register_build_info(&registry).unwrap();
     logging::register_metrics(&registry).unwrap();
     ReloadMetrics::register(&registry).unwrap();
-    Readiness::register(&registry).unwrap().ready("x");
+    Readiness::register(&registry).unwrap().probed("x");
     let _ = Buffers::new(0, &registry).unwrap();
     let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
     let jobs = JobFamilies::register(&registry).unwrap();
