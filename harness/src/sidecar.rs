@@ -270,6 +270,11 @@ impl Sidecar {
         self.process.signal(Signal::Terminate);
     }
 
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Waits until it has ended, at most `bound`.
     pub fn wait(&mut self, bound: Duration) -> Option<ExitStatus> {
         self.process.wait(bound)

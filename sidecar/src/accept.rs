@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use levee_policy::time::Instant;
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -16,7 +16,7 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 /// A listener whose errors are logged and waited out.
 #[derive(Debug)]
 pub struct Acceptor {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     /// Whose clients these are, in warnings.
     part: String,
     clock: Clock,
@@ -24,21 +24,17 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    pub fn new(listener: TcpListener, part: impl Into<String>, clock: Clock) -> Self {
+    pub fn new(
+        listener: impl Into<Arc<TcpListener>>,
+        part: impl Into<String>,
+        clock: Clock,
+    ) -> Self {
         Self {
-            listener,
+            listener: listener.into(),
             part: part.into(),
             clock,
             warned: None,
         }
-    }
-
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    pub fn into_listener(self) -> TcpListener {
-        self.listener
     }
 
     /// The next client. Dropping the future loses none.

@@ -117,12 +117,16 @@ fn pairs(labels: &Labels) -> Vec<LabelPair> {
 mod tests {
     use super::*;
     use crate::redis::metrics::RedisFamilies;
+    use levee_redis_session::counts::Counts;
     use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     fn page(envoy: &str) -> String {
         let registry = Registry::new();
         let redis = RedisFamilies::register(&registry).unwrap();
-        redis.upstream("sessions").failure.inc();
+        let counts = Arc::<Counts>::default();
+        counts.failure.inc();
+        redis.add("sessions", counts);
         text(&registry, &Gateway::read(envoy, &BTreeMap::new()))
     }
 

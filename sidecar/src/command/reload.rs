@@ -1,6 +1,7 @@
 //! `levee reload`
 
 use super::{Exit, block_on, failed, print_all};
+use crate::config::secret::{self, Secret};
 use crate::fetch::{self, Page};
 use crate::status::read::admin_of;
 use crate::yaml;
@@ -23,7 +24,7 @@ pub fn reload(config: &Path) -> Exit {
         }
     };
     let asked = async {
-        fetch::post(&admin, "/v1/reload", &token, WITHIN, MAX_BYTES)
+        fetch::post(&admin, "/v1/reload", token.reveal(), WITHIN, MAX_BYTES)
             .await
             .map_err(|failure| anyhow::anyhow!("the sidecar at {admin} {failure}"))
     };
@@ -53,6 +54,12 @@ fn show(page: &Page) -> Exit {
     match page.status {
         200 => Exit::Done,
         422 => Exit::Invalid,
+        401 => {
+            eprintln!(
+                "error: the sidecar doesn't accept this token; if it has changed since the sidecar read it, send the sidecar SIGHUP"
+            );
+            Exit::Failed
+        }
         status => {
             let why = answer.get("error").and_then(Value::as_str);
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
@@ -63,7 +70,7 @@ fn show(page: &Page) -> Exit {
 }
 
 /// The token of the admin interface. The rest of the file may be invalid: the sidecar says what is wrong with it.
-fn token(config: &Path) -> Result<String, String> {
+fn token(config: &Path) -> Result<Secret, String> {
     let named = |error: &str| format!("{}: {error}", config.display());
     let text = yaml::read_file(config).map_err(|error| named(&error.to_string()))?;
     let root = yaml::parse(&text)
@@ -74,18 +81,13 @@ fn token(config: &Path) -> Result<String, String> {
         written.value.text().map(str::to_owned)
     };
     if let Some(variable) = key("token_env") {
-        return std::env::var(&variable).map_err(|_| {
-            named(&format!(
-                "admin.token_env: names {variable}, which the environment does not have"
-            ))
-        });
+        return secret::from_environment(&variable)
+            .map_err(|wrong| named(&format!("admin.token_env: {wrong}")));
     }
     let Some(file) = key("token_file") else {
         return Err(named(
             "admin.token_env or admin.token_file is needed, for the sidecar to accept a reload; or send it SIGHUP",
         ));
     };
-    let token = std::fs::read_to_string(&file)
-        .map_err(|error| named(&format!("{file} can't be read: {error}")))?;
-    Ok(token.trim_end_matches(['\r', '\n']).to_owned())
+    secret::from_file(&file).map_err(|wrong| named(&format!("admin.token_file: {wrong}")))
 }

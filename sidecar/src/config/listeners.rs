@@ -25,20 +25,28 @@ impl fmt::Display for Listener {
 }
 
 impl Listener {
-    /// Whether both can't be bound at the same time.
-    fn clashes_with(&self, other: &Self) -> bool {
-        let (one, two) = (self.address, other.address);
-        // The system chooses another port for each 0.
-        one.port() != 0
-            && one.port() == two.port()
-            && (takes(one.ip(), two.ip()) || takes(two.ip(), one.ip()))
-    }
-
     /// Whether a connection to `host` and `port` may reach it. Names other than `localhost` are not looked up.
     fn is_reached_by(&self, host: &str, port: u16) -> bool {
         let is_here = |target: &IpAddr| takes(self.address.ip(), *target);
         self.address.port() == port && port != 0 && targets(host).iter().any(is_here)
     }
+}
+
+/// Whether both can't be bound at the same time.
+pub fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
+    // The system chooses another port for each 0.
+    one.port() != 0
+        && one.port() == two.port()
+        && (takes(one.ip(), two.ip()) || takes(two.ip(), one.ip()))
+}
+
+/// The first listener that takes the port of an earlier one, behind that one.
+pub fn clash(listeners: &[Listener]) -> Option<(&Listener, &Listener)> {
+    listeners.iter().enumerate().find_map(|(place, later)| {
+        let mut earlier = listeners.iter().take(place);
+        let earlier = earlier.find(|earlier| overlap(earlier.address, later.address))?;
+        Some((earlier, later))
+    })
 }
 
 /// All listeners of a configuration.
@@ -74,7 +82,7 @@ pub(super) fn check(
     }
     for (place, listener) in listeners.iter().enumerate() {
         let mut earlier = listeners.iter().take(place);
-        if let Some(other) = earlier.find(|other| other.clashes_with(listener)) {
+        if let Some(other) = earlier.find(|other| overlap(other.address, listener.address)) {
             let wrong =
                 format!("is used twice: {other} has this port; each needs an address of its own");
             root.error(&listener.path, &wrong);
@@ -154,9 +162,9 @@ mod tests {
             ("[::1]:1", "0.0.0.0:1", false),
             ("127.0.0.1:0", "127.0.0.1:0", false),
         ] {
-            let (one, two) = (listener(one), listener(two));
-            assert_eq!(one.clashes_with(&two), clash, "{one} {two}");
-            assert_eq!(two.clashes_with(&one), clash, "{two} {one}");
+            let (one, two) = (one.parse().unwrap(), two.parse().unwrap());
+            assert_eq!(overlap(one, two), clash, "{one} {two}");
+            assert_eq!(overlap(two, one), clash, "{two} {one}");
         }
     }
 

@@ -3,13 +3,12 @@
 mod address;
 pub mod database;
 mod jobs;
-mod listeners;
+pub mod listeners;
 mod redis;
-mod secret;
+pub mod secret;
 mod watchdog;
 
 pub use address::Address;
-pub use listeners::Listener;
 pub use redis::{Redis, State};
 pub use secret::Secret;
 
@@ -19,6 +18,7 @@ use crate::yaml::{self, Document};
 use address::listen_address;
 use levee_config::LONGEST;
 use levee_config::reader::{Section, read};
+use listeners::Listener;
 use log::LevelFilter;
 use redis::{read_redis, read_state};
 use secret::secret;

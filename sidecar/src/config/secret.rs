@@ -32,28 +32,35 @@ pub(super) fn secret(
             &format!("can't stand beside {in_environment}; choose one"),
         );
     }
-    if let Some(variable) = variable {
-        let value = std::env::var(&variable)
-            .ok()
-            .filter(|value| !value.is_empty());
-        if value.is_none() {
-            s.error(
-                in_environment,
-                &format!("names {variable}, which the environment does not have"),
-            );
-        }
-        return value.map(Secret);
+    let (field, found) = match (variable, file) {
+        (Some(variable), _) => (in_environment, from_environment(&variable)),
+        (None, Some(file)) => (in_file, from_file(&file)),
+        (None, None) => return None,
+    };
+    found.map_err(|wrong| s.error(field, &wrong)).ok()
+}
+
+/// The secret in an environment variable.
+///
+/// # Errors
+/// There is none, in words that follow the key that names the variable.
+pub fn from_environment(variable: &str) -> Result<Secret, String> {
+    let value = std::env::var(variable).ok();
+    value
+        .filter(|value| !value.trim().is_empty())
+        .map(Secret)
+        .ok_or_else(|| format!("names {variable}, which the environment does not have"))
+}
+
+/// The secret in a file. Line ends behind it are not part of it.
+///
+/// # Errors
+/// There is none, in words that follow the key that names the file.
+pub fn from_file(file: &str) -> Result<Secret, String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("{file} can't be read: {error}"))?;
+    if text.trim().is_empty() {
+        return Err(format!("{file} is empty"));
     }
-    let file = file?;
-    match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().is_empty() => {
-            s.error(in_file, &format!("{file} is empty"));
-            None
-        }
-        Ok(text) => Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) => {
-            s.error(in_file, &format!("{file} can't be read: {error}"));
-            None
-        }
-    }
+    Ok(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
 }

@@ -6,7 +6,6 @@ use crate::config::{self, Address};
 use crate::redis::buffers::Buffers;
 use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
-use crate::redis::metrics::RedisFamilies;
 use crate::redis::upstream::Upstream;
 use crate::resolve::Resolver;
 use anyhow::{Context, Result};
@@ -36,14 +35,8 @@ pub fn store(state: &config::State) -> Result<Store> {
 
 /// # Errors
 /// Certificates or keys can't be used.
-pub fn build(
-    config: &config::Redis,
-    families: &RedisFamilies,
-    buffers: Arc<Buffers>,
-    clock: Clock,
-) -> Result<RedisUpstream> {
+pub fn build(config: &config::Redis, buffers: Arc<Buffers>, clock: Clock) -> Result<RedisUpstream> {
     let of = || format!("redis, upstream {}", config.name);
-    // The series appear only if nothing failed.
     let (upstream, client) = upstream(config)
         .and_then(|upstream| Ok((upstream, client(&config.upstream)?)))
         .with_context(of)?;
@@ -52,7 +45,7 @@ pub fn build(
         &config.name,
         config.breaker,
         config.budget,
-        families.upstream(&config.name),
+        Arc::default(),
         now.as_nanos() ^ u64::from(std::process::id()),
         now,
     );

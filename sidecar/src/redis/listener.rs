@@ -9,6 +9,8 @@ use crate::accept::Acceptor;
 use crate::clock::Clock;
 use levee_redis_session::gate::Gate;
 use levee_redis_session::session::{Session, SessionSettings, TOO_MANY_CLIENTS};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +27,16 @@ const LINGER: Duration = Duration::from_millis(100);
 /// How long a handshake may take that has begun before a listener is closed.
 const HANDSHAKE: Duration = Duration::from_millis(10);
 
-/// A listener with what its connections share.
+/// Why a proxy stops accepting at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptEnd {
+    /// Nobody accepts there any more: clients that wait are taken in first.
+    Close,
+    /// Another proxy accepts there from now on, and gets the clients that wait.
+    HandOver,
+}
+
+/// What the clients of an upstream share.
 #[derive(Debug)]
 pub struct Proxy {
     pub name: String,
@@ -36,14 +47,9 @@ pub struct Proxy {
     pub buffers: Arc<Buffers>,
     clock: Clock,
     orders: watch::Sender<Orders>,
-}
-
-/// The clients of a listener.
-struct Clients {
-    /// One more than there are clients.
+    /// Each client holds a clone.
     places: Arc<()>,
     refusals: Arc<Semaphore>,
-    tasks: JoinSet<()>,
 }
 
 impl Proxy {
@@ -66,6 +72,8 @@ impl Proxy {
                 settings: Arc::new(settings),
                 connections,
             }),
+            places: Arc::default(),
+            refusals: Arc::new(Semaphore::new(MOST_REFUSED)),
         }
     }
 
@@ -82,48 +90,56 @@ impl Proxy {
         });
     }
 
-    /// [`run`](Self::run) ends.
+    /// Clients get the replies that they are owed, and are disconnected.
     pub fn stop(&self) {
         self.orders.send_modify(|orders| orders.stop = true);
     }
 
-    /// Accepts clients until [`stop`](Self::stop), then waits until all have their replies, also those that the kernel has
-    /// accepted before the listener is closed. The caller bounds that.
-    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+    /// Accepts clients until `end` says how to stop accepting, drops `end`, then waits until these clients have left.
+    /// [`stop`](Self::stop) makes them leave.
+    pub async fn run(
+        self: Arc<Self>,
+        listener: Arc<TcpListener>,
+        mut end: watch::Receiver<Option<AcceptEnd>>,
+    ) {
         let part = format!("redis/{}", self.name);
-        let mut acceptor = Acceptor::new(listener, part, self.clock);
-        let mut clients = Clients {
-            places: Arc::default(),
-            refusals: Arc::new(Semaphore::new(MOST_REFUSED)),
-            tasks: JoinSet::new(),
-        };
-        let mut orders = self.orders.subscribe();
-        loop {
+        let mut acceptor = Acceptor::new(listener.clone(), part, self.clock);
+        let mut tasks = JoinSet::new();
+        let how = loop {
             let client = tokio::select! {
+                biased;
+                ended = end.wait_for(Option::is_some) => {
+                    break ended.ok().and_then(|end| *end).unwrap_or(AcceptEnd::Close);
+                }
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
                 client = acceptor.accept() => client,
-                _ = orders.wait_for(|orders| orders.stop) => break,
-                Some(_) = clients.tasks.join_next(), if !clients.tasks.is_empty() => continue,
             };
-            self.clone().take_in(client, &mut clients);
+            self.clone().take_in(client, &mut tasks);
+        };
+        drop(acceptor);
+        if how == AcceptEnd::Close {
+            for client in close(listener).await {
+                self.clone().take_in(client, &mut tasks);
+            }
+        } else {
+            drop(listener);
         }
-        for client in close(acceptor.into_listener()).await {
-            self.clone().take_in(client, &mut clients);
-        }
-        while clients.tasks.join_next().await.is_some() {}
+        drop(end);
+        while tasks.join_next().await.is_some() {}
     }
 
-    fn take_in(self: Arc<Self>, client: TcpStream, clients: &mut Clients) {
-        let place = clients.places.clone();
+    fn take_in(self: Arc<Self>, client: TcpStream, tasks: &mut JoinSet<()>) {
+        let place = self.places.clone();
         if Arc::strong_count(&place) - 2 < self.connections() {
-            clients.tasks.spawn(async move {
+            tasks.spawn(async move {
                 self.serve(client).await;
                 drop(place);
             });
             return;
         }
         self.gate.counts.refused_limit.inc();
-        if let Ok(place) = clients.refusals.clone().try_acquire_owned() {
-            clients.tasks.spawn(async move {
+        if let Ok(place) = self.refusals.clone().try_acquire_owned() {
+            tasks.spawn(async move {
                 refuse(client).await;
                 drop(place);
             });
@@ -152,21 +168,21 @@ impl Proxy {
     }
 }
 
-/// Closes a listener. Returns the connections that it still had: the kernel would reset them.
-async fn close(listener: TcpListener) -> Vec<TcpStream> {
+/// Closes a listener. Returns the connections that waited there: the kernel would reset them.
+async fn close(listener: Arc<TcpListener>) -> Vec<TcpStream> {
     if hand_over::steer_to_successor(&listener).is_ok() {
         tokio::time::sleep(HANDSHAKE).await;
     }
     let mut last = Vec::new();
-    let Ok(listener) = listener.into_std() else {
-        return last;
-    };
-    while let Ok((client, _)) = listener.accept() {
-        if client.set_nonblocking(true).is_ok() {
-            last.extend(TcpStream::from_std(client));
+    // Not by tokio: what it knows of the socket may be out of date.
+    loop {
+        match accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(client) => last.extend(TcpStream::from_std(client.into())),
+            // This one has left.
+            Err(Errno::CONNABORTED | Errno::INTR) => {}
+            Err(_) => return last,
         }
     }
-    last
 }
 
 /// Says to a client that there is no place for it, in the words of Redis.

@@ -216,18 +216,13 @@ impl RedisFamilies {
             .retain(|upstream| upstream.name != name);
     }
 
-    /// What is counted at a new upstream.
-    pub fn upstream(&self, name: &str) -> Arc<Counts> {
-        let upstream = Upstream {
-            name: name.to_owned(),
-            counts: Arc::default(),
-        };
-        let counts = upstream.counts.clone();
+    /// Begins the series of an upstream.
+    pub fn add(&self, name: &str, counts: Arc<Counts>) {
+        let name = name.to_owned();
         self.upstreams
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(upstream);
-        counts
+            .push(Upstream { name, counts });
     }
 }
 

@@ -2,23 +2,32 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`listening`] | sockets that listen: inherited, bound, or beside those of an older instance |
-//! | `running` | the parts that run, with their tasks |
-//! | [`reload`] | what changes when the configuration is read again |
+//! | [`inherited`] | sockets that systemd has opened |
+//! | `listening` | sockets that listen: alone, or beside those of an older instance |
+//! | `plan` | what changes when another configuration takes force |
+//! | `running` | the parts that run |
+//! | `upstreams` | the Redis upstreams among them, with their listeners |
+//! | `tasks` | their tasks |
+//! | [`reload`] | reading the configuration again |
 //! | `signals` | signals to the process |
-//! | `systemd` | what systemd is told |
+//! | `systemd` | notifications to systemd |
 
-pub mod listening;
+pub mod inherited;
+mod listening;
+mod plan;
 pub mod reload;
 mod running;
 mod signals;
 mod systemd;
+mod tasks;
+mod upstreams;
 
-pub use listening::{ListenError, Start};
+pub use listening::{InUse, ListenError};
 
 use crate::admin::Live;
 use crate::config::Config;
 use anyhow::Result;
+use inherited::Inherited;
 use reload::ReloadMetrics;
 use running::Running;
 use signals::{Request, Signals};
@@ -30,14 +39,14 @@ use tokio::sync::mpsc;
 ///
 /// # Errors
 /// A part could not be started.
-pub async fn run(config: Config, file: &Path, start: Start) -> Result<()> {
+pub async fn run(config: Config, file: &Path, sockets: Inherited, in_use: InUse) -> Result<()> {
     let mut signals = Signals::new()?;
     let systemd = Systemd::from_environment();
-    let (mut running, admin) = Running::start(config, start).await?;
+    let (mut running, admin) = Running::start(config, sockets, in_use).await?;
     let metrics = ReloadMetrics::register(&running.registry)?;
     let (reloads, mut requests) = mpsc::channel(1);
     let live = Live::new(running.admin(), reloads);
-    running.serve_admin(admin, live.clone())?;
+    running.serve_admin(admin, live.clone());
     running.is_known().await;
     running.spawn(systemd.clone().watchdog());
     systemd.ready();
@@ -60,6 +69,9 @@ pub async fn run(config: Config, file: &Path, start: Start) -> Result<()> {
         }
     }
     systemd.stopping();
-    running.stop().await;
+    tokio::select! {
+        () = running.stop() => {}
+        () = signals.stop() => log::warn!("stopped at once, by a second signal: work in flight was lost"),
+    }
     Ok(())
 }

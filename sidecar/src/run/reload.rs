@@ -1,11 +1,11 @@
 //! Reads the configuration again, and puts into force what can be changed while the process runs.
 
+use super::plan::{Effective, plan};
 use super::running::Running;
 use crate::admin::reloaded::{Outcome, Reloaded};
 use crate::check;
 use crate::check::levee::Valid;
 use crate::config::Config;
-use crate::parts::redis;
 use crate::{descriptors, yaml};
 use anyhow::Result;
 use prometheus::{
@@ -130,137 +130,18 @@ fn say(reloaded: &Reloaded, file: &Path) {
 }
 
 /// # Errors
-/// Something can't be started. Nothing has changed then.
-async fn apply(running: &mut Running, mut new: Config) -> Result<Reloaded> {
-    let kept = keep(&running.config, &mut new);
-    descriptors::fit(&mut new)?;
-    let mut changed = Vec::new();
-    apply_redis(running, &new, &mut changed).await?;
-    let old = &running.config;
-    if old.token != new.token {
-        changed.push("admin.token".to_owned());
-    }
-    if old.log.level != new.log.level {
-        log::set_max_level(new.log.level);
-        changed.push("log.level".to_owned());
-    }
-    if old.stop_within != new.stop_within {
-        changed.push("stop_within".to_owned());
-    }
-    if old.envoy != new.envoy {
-        running.end_envoy();
-        running.start_envoy(new.envoy.as_ref())?;
-        changed.push("envoy".to_owned());
-    }
-    if running.config.database != new.database {
-        running.end_database();
-        running.start_database(new.database.as_ref())?;
-        changed.push("database".to_owned());
-    }
-    running.config = new;
+/// The configuration can't take force. Nothing has changed then.
+async fn apply(running: &mut Running, new: Config) -> Result<Reloaded> {
+    let Effective { mut config, kept } =
+        Effective::new(&running.config, new).map_err(anyhow::Error::msg)?;
+    descriptors::fit(&mut config)?;
+    let plan = plan(&running.config, config);
+    let changed = plan.changed.clone();
+    running.apply(plan).await?;
     Ok(Reloaded {
         outcome: Outcome::Applied,
         changed,
         kept,
         errors: Vec::new(),
     })
-}
-
-/// Takes back in `new` what can't be changed. Returns the keys.
-fn keep(old: &Config, new: &mut Config) -> Vec<String> {
-    let mut kept = Vec::new();
-    if old.admin != new.admin {
-        kept.push("admin.listen".to_owned());
-        new.admin = old.admin;
-    }
-    if old.log.format != new.log.format {
-        kept.push("log.format".to_owned());
-        new.log.format = old.log.format;
-    }
-    if old.memory != new.memory {
-        kept.push("limits.memory".to_owned());
-        new.memory = old.memory;
-    }
-    if old.state != new.state {
-        kept.push("state".to_owned());
-        new.state.clone_from(&old.state);
-    }
-    for (place, new) in new.redis.iter_mut().enumerate() {
-        let Some(old) = old.redis.iter().find(|old| old.name == new.name) else {
-            continue;
-        };
-        if old.listen != new.listen {
-            kept.push(format!("redis[{place}].listen"));
-            new.listen = old.listen;
-        }
-        if old.upstream != new.upstream {
-            kept.push(format!("redis[{place}].upstream"));
-            new.upstream.clone_from(&old.upstream);
-        }
-    }
-    kept
-}
-
-/// # Errors
-/// A new upstream can't be built or can't listen.
-async fn apply_redis(running: &mut Running, new: &Config, changed: &mut Vec<String>) -> Result<()> {
-    let mut added = Vec::new();
-    for config in &new.redis {
-        if running
-            .redis
-            .iter()
-            .any(|redis| redis.config.name == config.name)
-        {
-            continue;
-        }
-        let built = redis::build(
-            config,
-            &running.families,
-            running.buffers.clone(),
-            running.clock,
-        );
-        let listening = built.and_then(|upstream| {
-            let listener = running.sockets.listen(&config.name, config.listen)?;
-            Ok((config, upstream, listener))
-        });
-        match listening {
-            Ok(new) => added.push(new),
-            Err(error) => {
-                running.families.remove(&config.name);
-                for (config, _, _) in added {
-                    running.families.remove(&config.name);
-                }
-                return Err(error);
-            }
-        }
-    }
-    let is_gone = |name: &str| new.redis.iter().all(|redis| redis.name != name);
-    while let Some(place) = running
-        .redis
-        .iter()
-        .position(|redis| is_gone(&redis.config.name))
-    {
-        changed.extend(
-            running
-                .redis
-                .get(place)
-                .map(|redis| format!("redis/{} (removed)", redis.config.name)),
-        );
-        running.end_redis(place);
-    }
-    for config in &new.redis {
-        let place = running
-            .redis
-            .iter()
-            .position(|redis| redis.config.name == config.name && redis.config != *config);
-        if let Some(place) = place {
-            running.reconfigure_redis(place, config);
-            changed.push(format!("redis/{}", config.name));
-        }
-    }
-    for (config, upstream, listener) in added {
-        running.serve_redis(config, upstream, listener).await?;
-        changed.push(format!("redis/{} (new)", config.name));
-    }
-    Ok(())
 }

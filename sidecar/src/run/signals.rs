@@ -32,4 +32,9 @@ impl Signals {
             _ = self.hang_up.recv() => Request::Reload,
         }
     }
+
+    /// Waits for the next request to stop. Others are ignored.
+    pub async fn stop(&mut self) {
+        while self.next().await != Request::Stop {}
+    }
 }

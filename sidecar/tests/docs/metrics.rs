@@ -17,6 +17,7 @@ use levee_pages::Page;
 use prometheus::Registry;
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Envoy's only metric in the sidecar's tables; the others are in the filter's.
 const ENVOY: &str = "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"a\",le=\"+Inf\"} 1\n\
@@ -42,7 +43,9 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
     ReloadMetrics::register(&registry).unwrap();
     Readiness::register(&registry).unwrap().probed("x");
     let _ = Buffers::new(0, &registry).unwrap();
-    let _ = RedisFamilies::register(&registry).unwrap().upstream("x");
+    RedisFamilies::register(&registry)
+        .unwrap()
+        .add("x", Arc::default());
     let jobs = JobFamilies::register(&registry).unwrap();
     for preset in &PRESETS {
         let job = jobs.job(preset.name, Some(&preset.metrics)).unwrap();
