@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper::ext::Protocol;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -35,6 +37,8 @@ pub struct Request {
     headers: HeaderMap,
     body: Upload,
     bound: Duration,
+    /// The `:protocol` of an extended CONNECT (RFC 8441).
+    protocol: Option<&'static str>,
     /// Why it can't be sent.
     invalid: Option<String>,
 }
@@ -93,6 +97,14 @@ impl Answer {
     }
 }
 
+/// An answer whose body is not read. Dropping it gives the request up.
+#[derive(Debug)]
+pub struct Unread {
+    /// The status.
+    pub status: u16,
+    _response: http::Response<Incoming>,
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoAnswer {
@@ -128,6 +140,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: Upload::Whole(Bytes::new()),
             bound: BOUND,
+            protocol: None,
             invalid: None,
         }
     }
@@ -172,6 +185,13 @@ impl Request {
         self
     }
 
+    /// Makes a CONNECT over HTTP/2 an extended one (RFC 8441): for `websocket`, for example.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &'static str) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
     /// Sets how long it may take in all.
     #[must_use]
     pub fn bound(mut self, bound: Duration) -> Self {
@@ -210,6 +230,11 @@ impl Request {
             .parse()
             .map_err(|error| NoAnswer::Invalid(format!("{target}: {error}")))?;
         *request.headers_mut() = self.headers.clone();
+        if let Some(protocol) = self.protocol {
+            request
+                .extensions_mut()
+                .insert(Protocol::from_static(protocol));
+        }
         if !http2 {
             let host = HeaderValue::from_str(authority)
                 .map_err(|error| NoAnswer::Invalid(format!("the host {authority}: {error}")))?;
@@ -268,7 +293,21 @@ impl Connection {
 
     /// HTTP/2 without TLS, by prior knowledge.
     pub async fn open_http2(to: SocketAddr) -> Result<Self, NoAnswer> {
-        Self::http2(connect(to).await?, to.to_string()).await
+        Self::open_http2_with(to, &http2::Builder::new(TokioExecutor::new())).await
+    }
+
+    /// As [`Self::open_http2`]. The other side may send only this many bytes of a body that is not read.
+    pub async fn open_http2_with_window(to: SocketAddr, bytes: u32) -> Result<Self, NoAnswer> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(bytes);
+        Self::open_http2_with(to, &builder).await
+    }
+
+    async fn open_http2_with(
+        to: SocketAddr,
+        builder: &http2::Builder<TokioExecutor>,
+    ) -> Result<Self, NoAnswer> {
+        Self::http2(connect(to).await?, to.to_string(), builder).await
     }
 
     /// TLS, with HTTP/2 if both sides offer it.
@@ -287,7 +326,8 @@ impl Connection {
             .map(|name| String::from_utf8_lossy(name).into_owned());
         let authority = format!("localhost:{}", to.port());
         let mut connection = if protocol.as_deref() == Some("h2") {
-            Self::http2(stream, authority).await?
+            let builder = http2::Builder::new(TokioExecutor::new());
+            Self::http2(stream, authority, &builder).await?
         } else {
             Self::http1(stream, authority).await?
         };
@@ -313,8 +353,10 @@ impl Connection {
     async fn http2(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         authority: String,
+        builder: &http2::Builder<TokioExecutor>,
     ) -> Result<Self, NoAnswer> {
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|e| ended(&e))?;
         tokio::spawn(connection);
@@ -337,9 +379,19 @@ impl Connection {
             .unwrap_or(Err(NoAnswer::TooLate(request.bound)))
     }
 
-    async fn exchange(&mut self, request: &Request) -> Result<Answer, NoAnswer> {
-        let watch = Stopwatch::start();
-        let response = match &mut self.sender {
+    /// Sends a request and returns once the headers of its answer are there. The body is not read.
+    pub async fn send_unread(&mut self, request: &Request) -> Result<Unread, NoAnswer> {
+        let response = tokio::time::timeout(request.bound, self.begin(request))
+            .await
+            .unwrap_or(Err(NoAnswer::TooLate(request.bound)))?;
+        Ok(Unread {
+            status: response.status().as_u16(),
+            _response: response,
+        })
+    }
+
+    async fn begin(&mut self, request: &Request) -> Result<http::Response<Incoming>, NoAnswer> {
+        match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await.map_err(|error| ended(&error))?;
                 sender
@@ -353,7 +405,12 @@ impl Connection {
                     .await
             }
         }
-        .map_err(|error| ended(&error))?;
+        .map_err(|error| ended(&error))
+    }
+
+    async fn exchange(&mut self, request: &Request) -> Result<Answer, NoAnswer> {
+        let watch = Stopwatch::start();
+        let response = self.begin(request).await?;
         let until_headers = watch.elapsed();
         let (head, mut incoming) = response.into_parts();
         let mut body = Vec::new();

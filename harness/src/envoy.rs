@@ -315,6 +315,11 @@ impl Envoy {
         self.files.directory.path()
     }
 
+    /// Sends a signal to Envoy, and to func-e.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal_with_children(signal);
+    }
+
     /// The process ids: func-e's and Envoy's.
     pub fn process_ids(&self) -> Vec<u32> {
         let mut ids = vec![self.process.id()];

@@ -3,6 +3,7 @@
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -46,6 +47,10 @@ pub enum GrpcBehaviour {
     Trailers(u32),
     /// No message: the status is in the headers ("trailers-only").
     TrailersOnly(u32),
+    /// As [`Self::TrailersOnly`], after a delay.
+    Late(Duration, u32),
+    /// Resets the stream after a delay, without an answer.
+    ResetAfter(Duration),
     /// Never answers.
     Stall,
     /// Headers and a message, but never the trailers.
@@ -78,8 +83,8 @@ pub struct GrpcBackend {
     _serving: JoinSet<()>,
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("seen", &self.seen)
             .finish_non_exhaustive()
@@ -87,6 +92,18 @@ impl std::fmt::Debug for Shared {
 }
 
 type Body = BoxBody<Bytes, Infallible>;
+
+/// Makes hyper reset the stream of a call.
+#[derive(Debug)]
+struct Reset;
+
+impl fmt::Display for Reset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the script resets this call")
+    }
+}
+
+impl std::error::Error for Reset {}
 
 impl GrpcBackend {
     /// Starts one that answers OK.
@@ -151,7 +168,7 @@ impl Drop for InFlight {
 async fn answer(
     request: http::Request<Incoming>,
     shared: Arc<Shared>,
-) -> std::result::Result<http::Response<Body>, Infallible> {
+) -> std::result::Result<http::Response<Body>, Reset> {
     {
         let mut seen = lock(&shared.seen);
         seen.calls += 1;
@@ -174,9 +191,13 @@ async fn answer(
         http::header::CONTENT_TYPE,
         HeaderValue::from_static("application/grpc"),
     );
+    if let GrpcBehaviour::Late(delay, _) | GrpcBehaviour::ResetAfter(delay) = behaviour {
+        tokio::time::sleep(delay).await;
+    }
     let body = match behaviour {
         GrpcBehaviour::Stall => std::future::pending().await,
-        GrpcBehaviour::TrailersOnly(status) => {
+        GrpcBehaviour::ResetAfter(_) => return Err(Reset),
+        GrpcBehaviour::TrailersOnly(status) | GrpcBehaviour::Late(_, status) => {
             headers.insert(GRPC_STATUS, HeaderValue::from(status));
             Empty::new().boxed()
         }

@@ -20,6 +20,8 @@ pub enum Behaviour {
     Drip(usize, Duration, Response),
     /// Waits until the gate is opened, then answers.
     Hold(Gate, Response),
+    /// Reads the request to its end and sends exactly these bytes; then nothing more.
+    Raw(Bytes),
     /// Never answers.
     Stall,
     /// Sends the headers, which announce more, and this part of the body; then nothing more.

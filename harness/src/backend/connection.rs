@@ -132,6 +132,12 @@ impl Connection {
                 }
                 self.answer(&response).await
             }
+            Behaviour::Raw(bytes) => {
+                self.read_body(head, usize::MAX, Duration::ZERO).await?;
+                self.stream.write_all(&bytes).await?;
+                self.until_left().await;
+                Ok(Ended::Cancelled)
+            }
             Behaviour::Stall => {
                 self.read_body(head, usize::MAX, Duration::ZERO).await?;
                 self.until_left().await;
