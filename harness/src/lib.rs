@@ -6,6 +6,7 @@
 //! | [`envoy`] | a running Envoy, and one that is expected not to start |
 //! | [`envoy_config`] | `envoy/*.yaml`, loaded and changed for a test |
 //! | [`backend`] | an HTTP/1.1 service that follows a script |
+//! | [`go_client`] | clients in Go, and gRPC's interoperability programs |
 //! | [`grpc`] | a gRPC service that follows a script, and a client for it |
 //! | [`client`] | HTTP requests, on one connection or on new ones |
 //! | [`web_socket`] | a client of a WebSocket |
@@ -44,6 +45,7 @@ pub mod clock;
 pub mod envoy;
 pub mod envoy_config;
 pub mod error;
+pub mod go_client;
 pub mod grpc;
 pub mod host_port;
 mod lock;

@@ -45,6 +45,20 @@ pub fn pgbouncer() -> Result<Command> {
     }
 }
 
+/// A program of `tests/clients/go`, or gRPC's interoperability `client` or `server`, in the folder that `LEVEE_GO_CLIENTS`
+/// names.
+pub fn go_client(name: &str) -> Result<Command> {
+    let folder = env::var_os("LEVEE_GO_CLIENTS").unwrap_or_default();
+    let program = PathBuf::from(folder).join(name);
+    if is_executable(&program) {
+        return Ok(Command::new(program));
+    }
+    Err(Error::new(format!(
+        "LEVEE_GO_CLIENTS names no folder with the program `{name}`: start this by `cargo xtask test`, which builds \
+         tests/clients/go and sets it"
+    )))
+}
+
 fn program(variable: &str, name: &str, hint: &str) -> Result<Command> {
     let found = find(variable, &[name]).ok_or_else(|| {
         Error::new(format!(

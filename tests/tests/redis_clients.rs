@@ -12,6 +12,7 @@ use levee_harness::address::free_address;
 use levee_harness::certificate::Certificate;
 use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::Sidecar;
+use levee_harness::tool::go_client;
 use levee_harness::wait::GENEROUS;
 use levee_redis_session::commands::Class;
 use levee_redis_session::idempotency::{Idempotency, OVERWRITES, READS};
@@ -40,10 +41,10 @@ fn same_with_and_without(mut session: impl FnMut(SocketAddr) -> String) {
 
 #[test]
 fn go_redis_sees_no_difference() {
-    let program = env::var_os("LEVEE_GO_CLIENT").expect(
-        "LEVEE_GO_CLIENT: the program of tests/clients/go; `cargo xtask test` builds and sets it",
-    );
-    same_with_and_without(|address| output(Command::new(&program).arg(address.to_string())));
+    same_with_and_without(|address| {
+        let mut session = go_client("redis-session").unwrap();
+        output(session.arg(address.to_string()))
+    });
 }
 
 #[test]

@@ -331,7 +331,7 @@ fn end_to_end(
         .env("PROMETHEUS_PATH", prometheus.prometheus)
         .env("PROMTOOL_PATH", prometheus.promtool)
         .env("LEVEE_BIN", project.sidecar()?)
-        .env("LEVEE_GO_CLIENT", tools::redis_go(project)?)
+        .env("LEVEE_GO_CLIENTS", tools::go_clients(project)?)
         .env("LEVEE_PYTHONPATH", tools::redis_py(project)?)
         .env("LEVEE_FILTER_WASM", project.filter()?);
     succeed(&mut command, "end-to-end tests failed")?;

@@ -25,7 +25,7 @@ pub fn fetch_all(project: &Project) -> Result<(), Failure> {
     wasm_bindgen_runner(project)?;
     cargo_deny(project)?;
     redis_py(project)?;
-    redis_go(project)?;
+    go_clients(project)?;
     prometheus(project)?;
     println!("everything is there: {}", project.tools().display());
     Ok(())
@@ -195,40 +195,50 @@ pub fn redis_py(project: &Project) -> Result<OsString, Failure> {
         .map_err(|error| Failure::Install(format!("PYTHONPATH: {error}")))
 }
 
-/// The program in Go that uses Redis as services do, built from `tests/clients/go`.
-pub fn redis_go(project: &Project) -> Result<PathBuf, Failure> {
-    build_go(
-        project,
-        "tests/clients/go",
-        "redis-session",
-        "the Go client of Redis",
-    )
+/// The folder of the clients in Go, built from `tests/clients/go`, and of gRPC's own interoperability programs, `client`
+/// and `server`.
+pub fn go_clients(project: &Project) -> Result<PathBuf, Failure> {
+    let folder = project.tools().join("go-clients");
+    fs::create_dir_all(&folder).map_err(|error| {
+        Failure::Install(format!("{} could not be made: {error}", folder.display()))
+    })?;
+    let packages = [
+        "./cmd/...",
+        "google.golang.org/grpc/interop/client",
+        "google.golang.org/grpc/interop/server",
+    ];
+    let from = "tests/clients/go";
+    build_go(project, from, &packages, &folder, "the clients in Go")?;
+    Ok(folder)
 }
 
 /// Go's reverse proxy with a circuit breaker, built from `bench/gateway/go`.
 pub fn go_proxy(project: &Project) -> Result<PathBuf, Failure> {
-    build_go(
-        project,
-        "bench/gateway/go",
-        "go-proxy",
-        "Go's proxy with a breaker",
-    )
+    let program = project.tools().join("go-proxy");
+    let from = "bench/gateway/go";
+    build_go(project, from, &["."], &program, "Go's proxy with a breaker")?;
+    Ok(program)
 }
 
-/// Builds the program in `folder`, whose go.sum pins its dependencies.
-fn build_go(project: &Project, folder: &str, name: &str, what: &str) -> Result<PathBuf, Failure> {
+/// Builds packages of the module in `from`, whose go.sum pins its dependencies: one as the file `to`, several into the
+/// folder `to`.
+fn build_go(
+    project: &Project,
+    from: &str,
+    packages: &[&str],
+    to: &Path,
+    what: &str,
+) -> Result<(), Failure> {
     let go = go(project)?;
-    let program = project.tools().join(name);
     fetch::step(&format!("building {what}"), || {
         let mut command = fetch::go_command(project, &go);
         command
             .args(["build", "-o"])
-            .arg(&program)
-            .arg(".")
-            .current_dir(project.root.join(folder));
+            .arg(to)
+            .args(packages)
+            .current_dir(project.root.join(from));
         fetch::run(&mut command, &format!("{what} could not be built"))
-    })?;
-    Ok(program)
+    })
 }
 
 /// A Go that is new enough: the machine's, or the pinned one.
