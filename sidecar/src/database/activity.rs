@@ -1,7 +1,7 @@
 //! Sees what sessions do, and carries out what the [`watchdog`](super::watchdog) decides. When, and whether at all, is
 //! decided in [`duty`](super::duty).
 
-use super::blockers::{self, Blocker, Wait};
+use super::blockers::{self, Blocker, Sightings, Wait};
 use super::claim::{Former, Holder};
 use super::class::Statement;
 use super::connect::{Database, within};
@@ -65,6 +65,13 @@ pub struct Guard {
     pub clock: Clock,
     pub(super) former: Former,
     status: Mutex<WatchdogStatus>,
+}
+
+/// What is kept from poll to poll.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    watchdog: Watchdog,
+    sightings: Sightings,
 }
 
 /// The watchdog's connection.
@@ -160,11 +167,12 @@ impl Guard {
     pub(super) async fn look(
         &self,
         line: &mut Line,
-        watchdog: &mut Watchdog,
+        memory: &mut Memory,
     ) -> Result<Option<Duration>, Error> {
         let sessions = self.sessions(line).await?;
         let waits = self.waits(line, &sessions).await?;
-        let verdicts = watchdog.judge(&self.settings, &sessions);
+        memory.sightings.note(&waits);
+        let verdicts = memory.watchdog.judge(&self.settings, &sessions);
         {
             let mut status = self.lock();
             status.watched = sessions.len();
@@ -180,16 +188,16 @@ impl Guard {
             if self.settings.blockers == BlockerPolicy::Cancel
                 && matches!(verdict.act, Act::Cancel(_))
                 && self
-                    .end_blockers(line, watchdog, verdict.session, blockers, &mut ended)
+                    .end_blockers(line, memory, verdict.session, blockers, &mut ended)
                     .await?
             {
                 continue;
             }
-            if self.act(line, watchdog, verdict).await? {
+            if self.act(line, &mut memory.watchdog, verdict).await? {
                 self.report(verdict.session, verdict.act, blockers);
             }
         }
-        let due = watchdog.next_due(&self.settings, &sessions);
+        let due = memory.watchdog.next_due(&self.settings, &sessions);
         // What still runs then is cancelled.
         Ok(if ended.is_empty() {
             due
@@ -207,12 +215,12 @@ impl Guard {
         blockers::find(connection, query, &self.settings, sessions, patience).await
     }
 
-    /// Acts on those that keep `waiting` from its lock, each once. Returns whether one was ended in this poll (by its
-    /// `ended`), so that `waiting` may go on.
+    /// Acts on those that have kept `waiting` from its lock for long, each once. Returns whether one was ended in this poll
+    /// (by its `ended`), so that `waiting` may go on.
     async fn end_blockers(
         &self,
         line: &mut Line,
-        watchdog: &mut Watchdog,
+        memory: &mut Memory,
         waiting: &Session,
         blockers: &[Blocker],
         ended: &mut HashSet<String>,
@@ -224,10 +232,14 @@ impl Guard {
             let Some(act) = blocker.act(&self.settings) else {
                 continue;
             };
-            if watchdog.has_handled(session) {
+            let is_to_blame = memory
+                .sightings
+                .is_to_blame(&self.settings, waiting, blocker);
+            if !is_to_blame || memory.watchdog.has_handled(session) {
                 continue;
             }
-            if self.act(line, watchdog, Verdict { session, act }).await? {
+            let verdict = Verdict { session, act };
+            if self.act(line, &mut memory.watchdog, verdict).await? {
                 self.report_blocker(session, act, waiting);
                 ended.insert(session.id.clone());
                 is_ended = true;

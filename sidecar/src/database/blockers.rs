@@ -6,6 +6,7 @@ use super::fingerprint::fingerprint;
 use super::watchdog::{Act, Session, State, WatchdogSettings};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{FromRow, Row};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// The most waiting sessions of one poll whose blockers are looked up.
@@ -74,6 +75,51 @@ pub struct Wait {
     pub blockers: Vec<Blocker>,
 }
 
+/// Since when sessions have kept statements waiting. Where many short transactions take turns at a row, the one that holds its
+/// lock at a poll has kept nobody waiting for long, and must not pay for the queue.
+#[derive(Clone, Debug, Default)]
+pub struct Sightings {
+    /// How long a statement had run when a transaction was first seen to keep it waiting.
+    first: HashMap<(String, String), Duration>,
+}
+
+impl Sightings {
+    /// Takes the waits of one poll, and forgets those that are over.
+    pub fn note(&mut self, waits: &[Wait]) {
+        let now: HashMap<(String, String), Duration> = waits
+            .iter()
+            .flat_map(|wait| {
+                let waiting = &wait.session;
+                let pairs = wait.blockers.iter().filter_map(|it| pair(waiting, it));
+                pairs.map(|pair| (pair, waiting.since))
+            })
+            .collect();
+        self.first.retain(|pair, _| now.contains_key(pair));
+        for (pair, since) in now {
+            self.first.entry(pair).or_insert(since);
+        }
+    }
+
+    /// Whether the transaction of `blocker` has kept `waiting` from its lock for a quarter of its time limit.
+    pub fn is_to_blame(
+        &self,
+        settings: &WatchdogSettings,
+        waiting: &Session,
+        blocker: &Blocker,
+    ) -> bool {
+        let first = pair(waiting, blocker).and_then(|pair| self.first.get(&pair));
+        first.is_some_and(|first| {
+            waiting.since.saturating_sub(*first) >= settings.limit_of(waiting) / 4
+        })
+    }
+}
+
+/// A statement and the transaction that it waits for.
+fn pair(waiting: &Session, blocker: &Blocker) -> Option<(String, String)> {
+    let transaction = blocker.session.transaction.as_ref()?;
+    Some((waiting.id.clone(), transaction.id.clone()))
+}
+
 /// The waits of a poll whose statements have used half of their time, the longest first.
 ///
 /// # Errors
@@ -108,7 +154,7 @@ pub async fn find(
 mod tests {
     use super::*;
     use crate::database::class::Statement;
-    use crate::database::watchdog::{BlockerPolicy, Class};
+    use crate::database::watchdog::{BlockerPolicy, Class, Transaction};
 
     fn settings() -> WatchdogSettings {
         let second = Duration::from_secs(1);
@@ -163,6 +209,49 @@ mod tests {
         };
         assert_eq!(act(&superuser), None);
         assert_ne!(Act::EndBlocker.class(), Act::Cancel(Class::Query).class());
+    }
+
+    #[test]
+    fn only_a_transaction_that_keeps_a_statement_waiting_for_long_is_to_blame() {
+        let settings = WatchdogSettings {
+            query: Duration::from_secs(4),
+            ..settings()
+        };
+        let mut sightings = Sightings::default();
+        let mut is_to_blame = |after: u64, transaction: Option<&str>| {
+            let mut blocker = blocker("app", State::IdleInTransaction, "select 1");
+            blocker.session.transaction = transaction.map(|id| Transaction {
+                id: id.to_owned(),
+                since: Duration::from_mins(1),
+            });
+            let mut waiting = blocker.session.clone();
+            waiting.id = "waiting".to_owned();
+            waiting.since = Duration::from_millis(after);
+            let wait = Wait {
+                session: waiting.clone(),
+                blockers: vec![blocker.clone()],
+            };
+            sightings.note(&[wait]);
+            sightings.is_to_blame(&settings, &waiting, &blocker)
+        };
+        for (after, transaction, expected) in [
+            (2000, Some("a"), false),
+            (2999, Some("a"), false),
+            (3000, Some("a"), true),
+            (4000, Some("b"), false),
+            // It is another time that it has the lock.
+            (4000, Some("a"), false),
+            (5000, Some("a"), true),
+            (9000, None, false),
+        ] {
+            assert_eq!(
+                is_to_blame(after, transaction),
+                expected,
+                "{after} {transaction:?}"
+            );
+        }
+        sightings.note(&[]);
+        assert!(sightings.first.is_empty());
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //! right to act, the one whose connection holds a [claim](super::claim). A connection that does not answer is given up within
 //! seconds.
 
-use super::activity::{Duty, Guard, Line};
+use super::activity::{Duty, Guard, Line, Memory};
 use super::claim::{self, Claimed, Holder, RENEW_EVERY};
 use super::error::Error;
 use super::rights;
-use super::watchdog::Watchdog;
 use crate::readiness::Part;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::ratio::Ratio;
@@ -33,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is kept between polls.
 struct Watch {
-    watchdog: Watchdog,
+    memory: Memory,
     /// `None`: it was lost, or is not there yet.
     line: Option<Line>,
     patience: Duration,
@@ -49,7 +48,7 @@ impl Guard {
     /// Polls forever. `part` shows whether that works.
     pub async fn watch(self: Arc<Self>, part: Part) {
         let mut watch = Watch {
-            watchdog: Watchdog::default(),
+            memory: Memory::default(),
             line: None,
             patience: PATIENCE,
             rights_checked: None,
@@ -94,7 +93,7 @@ impl Guard {
         }
         let acts = if watch.is_powerless && !self.dry_run {
             // What was refused is tried again once there is a right to it.
-            watch.watchdog = Watchdog::default();
+            watch.memory = Memory::default();
             self.stand_back(line).await?;
             false
         } else {
@@ -106,7 +105,7 @@ impl Guard {
             return Ok(RENEW_EVERY.min(self.every));
         }
         if watch.due.is_none_or(|due| now >= due) {
-            let next = self.look(line, &mut watch.watchdog).await?;
+            let next = self.look(line, &mut watch.memory).await?;
             // A statement that is about to reach its limit is polled just then.
             let wait = next.unwrap_or(self.every).clamp(SHORTEST_WAIT, self.every);
             watch.due = Some(self.clock.now().after(wait));

@@ -216,14 +216,18 @@ impl Watchdog {
         (!is_handled).then(|| limit.saturating_sub(transaction.since))
     }
 
-    /// The time until the first of the `sessions` that were not acted on reaches its limit.
+    /// The time until the first of the `sessions` that were not acted on reaches its limit, or half of it, from which on
+    /// blockers are looked up.
     pub fn next_due(&self, settings: &WatchdogSettings, sessions: &[Session]) -> Option<Duration> {
         sessions
             .iter()
             .filter(|session| settings.watches(session) && !self.handled.contains_key(&session.id))
             .filter_map(|session| {
+                let is_halfway_next =
+                    settings.blockers == BlockerPolicy::Cancel && !settings.has_used_half(session);
                 let limit = match session.state {
-                    State::Active => settings.limit(settings.class(session)),
+                    State::Active if is_halfway_next => settings.limit_of(session) / 2,
+                    State::Active => settings.limit_of(session),
                     State::IdleInTransaction => settings.idle_in_transaction,
                 };
                 let left = limit.checked_sub(session.since);
@@ -266,7 +270,12 @@ impl WatchdogSettings {
 
     /// Whether the statement of a watched session has used half of its time.
     pub(super) fn has_used_half(&self, session: &Session) -> bool {
-        self.watches(session) && session.since * 2 >= self.limit(self.class(session))
+        self.watches(session) && session.since >= self.limit_of(session) / 2
+    }
+
+    /// The time limit of the session's statement.
+    pub(super) fn limit_of(&self, session: &Session) -> Duration {
+        self.limit(self.class(session))
     }
 
     /// The time limit of `class`.
@@ -446,6 +455,14 @@ mod tests {
         let watchdog = Watchdog::default();
         assert_eq!(watchdog.next_due(&settings(), &sessions), Some(2 * S));
         assert_eq!(watchdog.next_due(&settings(), &sessions[2..]), None);
+        let settings = WatchdogSettings {
+            blockers: BlockerPolicy::Cancel,
+            ..settings()
+        };
+        let half = watchdog.next_due(&settings, &sessions[..1]);
+        assert_eq!(half, Some(3 * S / 2));
+        assert_eq!(watchdog.next_due(&settings, &sessions), half);
+        assert_eq!(watchdog.next_due(&settings, &sessions[1..]), Some(2 * S));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Who keeps a statement waiting for a lock.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -147,6 +149,46 @@ fn a_blocker_of_a_watched_role_is_ended_where_that_is_wanted_and_others_go_on() 
         assert_eq!(codes, ("57014".to_owned(), String::new()));
     });
     assert_eq!(timeouts(&sidecar, "blocker"), 2);
+}
+
+#[test]
+fn short_transactions_that_queue_for_a_row_are_not_ended() {
+    const HELD: Duration = Duration::from_millis(40);
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute("CREATE TABLE hot (n int); INSERT INTO hot VALUES (0); GRANT ALL ON hot TO app")
+        .unwrap();
+    let keys = "watchdog: {roles: [app], every: 50ms, classes: {query: 500ms}, blockers: cancel}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // A turn of all of them takes longer than the limit.
+        let services: Vec<_> = (0..25)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut service = postgres.client_as("app").unwrap();
+                    let mut codes = BTreeSet::new();
+                    while !is_over.load(Ordering::Relaxed) {
+                        codes.insert(ask(&mut service, "BEGIN; UPDATE hot SET n = n + 1").1);
+                        thread::sleep(HELD);
+                        codes.insert(ask(&mut service, "COMMIT").1);
+                    }
+                    codes
+                })
+            })
+            .collect();
+        let waited = sidecar.wait_for("cancelled waiters", |sidecar| {
+            timeouts(sidecar, "query") >= 50
+        });
+        is_over.store(true, Ordering::Relaxed);
+        waited.unwrap();
+        let known = BTreeSet::from([String::new(), "57014".to_owned()]);
+        for service in services {
+            let codes = service.join().expect("a service");
+            assert!(codes.is_subset(&known), "{codes:?}");
+        }
+    });
+    assert_eq!(timeouts(&sidecar, "blocker"), 0);
 }
 
 #[test]
