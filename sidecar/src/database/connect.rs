@@ -3,7 +3,7 @@
 use super::CONNECT_TIMEOUT;
 use super::dialect::Dialect;
 use super::error::{self, Error};
-use super::pooler;
+use super::pooler::{self, Route};
 use super::watchdog::APPLICATION_NAME;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
@@ -90,22 +90,31 @@ impl Database {
 
     /// Tries again while the server refuses connections, starts or is full. `last` is the latest such error.
     async fn establish(&self, last: &mut Option<sqlx::Error>) -> Result<PgConnection, Error> {
-        let mut connection = loop {
-            match PgConnection::connect_with(&self.options).await {
-                Ok(connection) => break connection,
+        let (mut connection, route) = loop {
+            match self.open().await {
+                Ok(opened) => break opened,
                 Err(error) if error::passes_soon(&error) => *last = Some(error),
                 Err(error) => return Err(Error::from(&error)),
             }
             tokio::time::sleep(PAUSE).await;
         };
         // First, since a pooler would give the settings to others.
-        if self.dialect.has_sessions_to_share() {
+        if route == Route::Pooled {
             pooler::refuse(&mut connection, &self.options).await?;
         }
         self.set_up(&mut connection)
             .await
             .map_err(|error| Error::from(&error))?;
         Ok(connection)
+    }
+
+    async fn open(&self) -> sqlx::Result<(PgConnection, Route)> {
+        if self.dialect.has_sessions_to_share() {
+            pooler::open(&self.options).await
+        } else {
+            let connection = PgConnection::connect_with(&self.options).await?;
+            Ok((connection, Route::Direct))
+        }
     }
 
     async fn set_up(&self, connection: &mut PgConnection) -> sqlx::Result<()> {

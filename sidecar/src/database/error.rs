@@ -4,6 +4,14 @@
 use super::CONNECT_TIMEOUT;
 use std::io;
 
+/// Why a pooler is refused.
+pub const POOLER: &str = "a pooler in transaction or statement mode is between Levee and the database: its locks and settings would \
+                          stay with sessions that services use later; give Levee a URL that leads to the database itself, or to a \
+                          pool in session mode (PgBouncer: pool_mode=session for Levee's user or database)";
+
+/// A prepared statement does not exist. Levee removes none, so another session of the server was asked.
+const OTHER_SESSION: &str = "26000";
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// May succeed later, on a new connection.
@@ -68,8 +76,11 @@ pub fn unreachable(last: Option<&sqlx::Error>) -> Error {
     ))
 }
 
-fn hint(code: &str) -> &'static str {
-    match code {
+fn hint(code: &str) -> String {
+    if code == OTHER_SESSION {
+        return format!("; {POOLER}");
+    }
+    let hint = match code {
         "25006" => "; is this a replica? Levee needs the primary",
         "42501" => "; grant it to the role that Levee logs in as",
         "08P01" => {
@@ -78,7 +89,8 @@ fn hint(code: &str) -> &'static str {
         }
         "28P01" | "28000" => "; see the URL that database.url_env or url_file names",
         _ => "",
-    }
+    };
+    hint.to_owned()
 }
 
 /// The variant for a SQLSTATE.
@@ -100,6 +112,13 @@ fn of_code(code: &str) -> fn(String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prepared_statement_that_is_missing_is_taken_for_a_pooler() {
+        assert!(hint("26000").contains("a pooler in transaction or statement mode"));
+        let error = of_code("26000")(String::new());
+        assert_eq!(error, Error::Permanent(String::new()));
+    }
 
     #[test]
     fn transient_errors_are_distinguished_from_permanent_ones() {

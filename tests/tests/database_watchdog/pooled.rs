@@ -76,9 +76,9 @@ fn is_refused_and_nobody_inherits(settings: &str, services: usize) {
             .unwrap();
         let acting = "db_watchdog_acting{database=\"app\"}";
         assert_eq!(sidecar.metric(acting).unwrap(), 0);
-        let (code, said) = levee(&bouncer, &["db", "limits"]);
+        let (code, said) = levee(&bouncer.url_of("levee"), &["db", "limits"]);
         assert!(code == Some(1) && said.contains(REFUSAL), "{said}");
-        let (code, said) = levee(&bouncer, &["check", "--database"]);
+        let (code, said) = levee(&bouncer.url_of("levee"), &["check", "--database"]);
         assert_eq!(code, Some(2), "{said}");
         for path in ["database.jobs.auth_cleanup: ", "database.watchdog: "] {
             let refusal = format!("{path}{REFUSAL}");
@@ -96,9 +96,9 @@ fn is_refused_and_nobody_inherits(settings: &str, services: usize) {
 }
 
 /// Exit code and output of `levee` with this configuration.
-fn levee(bouncer: &PgBouncer, arguments: &[&str]) -> (Option<i32>, String) {
+fn levee(url: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a directory");
-    let config = Config::new("").database(&bouncer.url_of("levee"), KEYS);
+    let config = Config::new("").database(url, KEYS);
     let output = config
         .add_variables(&mut Command::new(built::levee().unwrap()))
         .args(arguments)
@@ -129,6 +129,67 @@ fn a_pooler_with_a_single_session_is_refused() {
 #[test]
 fn a_pooler_that_gives_sessions_in_turn_to_busy_services_is_refused() {
     is_refused_and_nobody_inherits("transaction\nserver_round_robin = 1", 6);
+}
+
+#[test]
+fn a_busy_pooler_with_few_sessions_is_refused() {
+    is_refused_and_nobody_inherits("transaction\ndefault_pool_size = 2", 6);
+    let in_turn = "transaction\nserver_round_robin = 1\ndefault_pool_size = 2";
+    is_refused_and_nobody_inherits(in_turn, 6);
+}
+
+#[test]
+fn a_pooler_that_ignores_what_shows_it_is_refused() {
+    let ignores = "transaction\nignore_startup_parameters = options";
+    is_refused_and_nobody_inherits(ignores, 0);
+}
+
+#[test]
+fn a_pooler_that_gives_two_idle_sessions_in_turn_is_refused() {
+    let postgres = Postgres::with_tables().unwrap();
+    for turn in [0, 1] {
+        let settings = format!("pool_mode = transaction\nserver_round_robin = {turn}");
+        let bouncer = PgBouncer::before(&postgres, &settings).unwrap();
+        let mut clients = [0, 1].map(|_| bouncer.client_as("levee").unwrap());
+        for command in ["BEGIN", "COMMIT"] {
+            for client in &mut clients {
+                client.batch_execute(command).expect("a transaction");
+            }
+        }
+        let (code, said) = levee(&bouncer.url_of("levee"), &["db", "limits"]);
+        assert!(code == Some(1) && said.contains(REFUSAL), "{said}");
+        for client in &mut clients {
+            assert_eq!(left_behind(client), ["0 0", "0 0", "0 0"]);
+        }
+    }
+}
+
+#[test]
+fn a_pooler_that_refuses_a_second_connection_is_not_taken_for_the_database() {
+    let postgres = Postgres::with_tables().unwrap();
+    let settings = "pool_mode = transaction\nmax_client_conn = 1";
+    let bouncer = PgBouncer::before(&postgres, settings).unwrap();
+    let (code, said) = levee(&bouncer.url_of("levee"), &["db", "limits"]);
+    assert_eq!(code, Some(1), "{said}");
+    let why = "it is not known yet whether it keeps a session for each connection: it refused a second connection";
+    assert!(said.contains(why), "{said}");
+    let mut client = bouncer.client_as("levee").unwrap();
+    assert_eq!(left_behind(&mut client), ["0 0", "0 0", "0 0"]);
+}
+
+#[test]
+fn the_database_itself_is_known_by_a_single_connection() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres
+        .execute("ALTER ROLE levee CONNECTION LIMIT 1")
+        .unwrap();
+    for url in [
+        postgres.url_of("levee"),
+        format!("{}?options=-c%20geqo%3Doff", postgres.url_of("levee")),
+    ] {
+        let (code, said) = levee(&url, &["db", "limits"]);
+        assert_eq!(code, Some(0), "{said}");
+    }
 }
 
 #[test]
