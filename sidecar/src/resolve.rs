@@ -1,10 +1,12 @@
 //! The addresses of a host's name. There is one lookup at a time for each upstream, on a thread of its own: a name server
 //! that does not answer can't use up the threads that everything else needs.
 
+use crate::clock;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -15,6 +17,44 @@ const PATIENCE: Duration = Duration::from_millis(300);
 type Addresses = Vec<SocketAddr>;
 type Answer = Result<Addresses, String>;
 type Lookup = fn(&str, u16) -> io::Result<Addresses>;
+
+fn look_up(host: &str, port: u16) -> io::Result<Addresses> {
+    (host, port).to_socket_addrs().map(Iterator::collect)
+}
+
+/// The addresses of hosts, outside of a runtime. Those that can't be looked up within `within` have none.
+pub fn addresses_within(hosts: &BTreeSet<&str>, within: Duration) -> BTreeMap<String, Vec<IpAddr>> {
+    look_up_within(hosts, within, look_up)
+}
+
+fn look_up_within(
+    hosts: &BTreeSet<&str>,
+    within: Duration,
+    lookup: Lookup,
+) -> BTreeMap<String, Vec<IpAddr>> {
+    let (answers, answered) = mpsc::channel();
+    let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for host in hosts {
+        if let Ok(ip) = host.parse() {
+            found.insert((*host).to_owned(), vec![ip]);
+            continue;
+        }
+        let (host, answers) = ((*host).to_owned(), answers.clone());
+        let look = move || {
+            let addresses = lookup(&host, 0).unwrap_or_default();
+            let _ = answers.send((host, addresses));
+        };
+        // Without a thread, the host has no address. A thread that is late ends by itself.
+        let _ = thread::Builder::new().name("lookup".to_owned()).spawn(look);
+    }
+    drop(answers);
+    let end = clock::monotonic() + within;
+    while let Ok((host, addresses)) = answered.recv_timeout(end.saturating_sub(clock::monotonic()))
+    {
+        found.insert(host, addresses.iter().map(SocketAddr::ip).collect());
+    }
+    found
+}
 
 #[derive(Clone)]
 pub struct Resolver {
@@ -39,9 +79,7 @@ impl fmt::Debug for Resolver {
 
 impl Resolver {
     pub fn new(host: &str, port: u16) -> Self {
-        Self::with(host, port, |host, port| {
-            (host, port).to_socket_addrs().map(Iterator::collect)
-        })
+        Self::with(host, port, look_up)
     }
 
     fn with(host: &str, port: u16, lookup: Lookup) -> Self {
@@ -169,5 +207,28 @@ mod tests {
         let resolver = Resolver::with("redis", 1, |_, _| Err(io::Error::other("no such name")));
         let error = resolver.addresses().await.unwrap_err();
         assert!(error.to_string().contains("no such name"), "{error}");
+    }
+
+    #[test]
+    fn hosts_that_a_silent_name_server_has_to_know_are_waited_for_together_and_not_for_long() {
+        let hosts = BTreeSet::from(["::1", "known", "silent", "silent-too", "unknown"]);
+        let before = clock::monotonic();
+        let found = look_up_within(
+            &hosts,
+            Duration::from_millis(200),
+            |host, port| match host {
+                "known" => Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))]),
+                "unknown" => Err(io::Error::other("no such name")),
+                _ => {
+                    thread::sleep(Duration::from_mins(10));
+                    Err(io::Error::other("nobody waited for this"))
+                }
+            },
+        );
+        assert!(clock::monotonic() < before + Duration::from_secs(5));
+        let is_known = |host: &str, ip: &str| found[host] == [ip.parse::<IpAddr>().unwrap()];
+        assert!(is_known("::1", "::1") && is_known("known", "10.0.0.1"));
+        assert_eq!(found.len(), 3);
+        assert!(found["unknown"].is_empty());
     }
 }

@@ -5,6 +5,7 @@ use levee::check::traps;
 use levee::check::{Severity, of_envoy, of_levee};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -213,6 +214,13 @@ nonsense: 1
     assert_eq!(places, BTreeSet::from(wanted));
 }
 
+/// What is wrong with a `levee.yaml`, a line for each finding.
+fn lines(text: &str) -> Vec<String> {
+    let findings = of_levee(text).findings.into_iter();
+    let shown = findings.map(|finding| finding.show(Path::new("f")));
+    shown.collect()
+}
+
 #[test]
 fn listeners_that_clash_loop_or_are_open_to_all_are_named() {
     let text = "\
@@ -231,11 +239,6 @@ redis:
     listen: 127.0.0.1:9464
     upstream: redis://127.0.0.1:6379
 ";
-    let lines = |text: &str| -> Vec<String> {
-        let findings = of_levee(text).findings.into_iter();
-        let shown = findings.map(|finding| finding.show(Path::new("f")));
-        shown.collect()
-    };
     let said = lines(text);
     for (line, wanted) in [
         (4, "envoy.admin: is Levee's own admin.listen (0.0.0.0:9464)"),
@@ -264,6 +267,8 @@ redis:
     }
     assert_eq!(said.len(), 5, "{said:#?}");
 
+    let mapped = "admin: {listen: '[::ffff:0.0.0.0]:1'}\n";
+    assert!(lines(mapped)[0].contains("listens for all machines"));
     let open = "admin: {listen: '[::]:1'}\nredis:\n  - {name: a, listen: '0.0.0.0:2', upstream: 'redis://h'}\n";
     let said = lines(open);
     assert_eq!(said.len(), 2, "{said:#?}");
@@ -273,6 +278,46 @@ redis:
     );
     let meant = open.replace("listen:", "exposed: true, listen:");
     assert_eq!(lines(&meant), [""; 0]);
+}
+
+#[test]
+fn a_loop_is_named_however_its_address_is_written() {
+    let own_name = gethostname::gethostname().into_string().unwrap();
+    // Where no name server and no file knows it, it leads nowhere.
+    let own_name = (own_name.as_str(), 0)
+        .to_socket_addrs()
+        .map_or("localhost", |_| own_name.as_str());
+    for host in [
+        "127.1",
+        "0",
+        "localhost.",
+        "[::ffff:127.0.0.1]",
+        "127.0.0.1",
+        own_name,
+    ] {
+        let text = format!(
+            "redis:\n- {{name: a, listen: '0.0.0.0:6380', exposed: true, upstream: 'redis://{host}:6380'}}\nstate: {{upstream: \
+             'redis://{host}:6380'}}\nenvoy: {{admin: 'http://{host}:6380'}}\n"
+        );
+        let said = lines(&text);
+        for (place, start) in [
+            "f:2: redis[0].upstream: is Levee's own redis[0].listen",
+            "f:3: state.upstream: is Levee's own redis[0].listen",
+            "f:4: envoy.admin: is Levee's own redis[0].listen",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert!(said[place].starts_with(start), "{host}: {said:#?}");
+        }
+    }
+    // A name that nobody knows, and one at another port, are no loop.
+    for elsewhere in ["nobody.invalid:6380", "localhost:6379"] {
+        let text = format!(
+            "redis:\n- {{name: a, listen: '127.0.0.1:6380', upstream: 'redis://{elsewhere}'}}\n"
+        );
+        assert_eq!(lines(&text), [""; 0], "{elsewhere}");
+    }
 }
 
 #[test]

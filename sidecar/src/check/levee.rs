@@ -53,7 +53,7 @@ fn open_listeners(document: &Document, config: &Config) -> Vec<Finding> {
     let open = config
         .listeners()
         .into_iter()
-        .filter(|listener| listener.address.ip().is_unspecified() && !listener.exposed);
+        .filter(|listener| listener.is_open_to_all() && !listener.exposed);
     open.map(|listener| {
         let risk = if listener.path == "admin.listen" {
             "reads Levee's state and metrics"

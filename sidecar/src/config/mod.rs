@@ -18,7 +18,7 @@ use crate::yaml::{self, Document};
 use address::listen_address;
 use levee_config::LONGEST;
 use levee_config::reader::{Section, read};
-use listeners::Listener;
+use listeners::{Listener, Target};
 use log::LevelFilter;
 use redis::{read_redis, read_state};
 use secret::secret;
@@ -175,9 +175,31 @@ fn read_root(root: &mut Section<'_>) -> Config {
         state: read_state(root),
         database: database::read(root),
     };
-    let envoy = config.envoy.as_ref().map(|envoy| &envoy.admin);
-    listeners::check(root, &config.listeners(), &config.redis, envoy);
+    listeners::check(root, &config.listeners(), &config.redis, &targets(&config));
     config
+}
+
+/// What Levee connects to and could be itself.
+fn targets(config: &Config) -> Vec<Target<'_>> {
+    fn redis(path: String, address: &Address) -> Target<'_> {
+        Target {
+            path,
+            host: &address.host,
+            port: address.port,
+        }
+    }
+    let upstreams = config.redis.iter().enumerate();
+    let mut targets: Vec<Target<'_>> = upstreams
+        .map(|(place, upstream)| redis(format!("redis[{place}].upstream"), &upstream.upstream))
+        .collect();
+    let state = config.state.as_ref();
+    targets.extend(state.map(|state| redis("state.upstream".to_owned(), &state.upstream)));
+    targets.extend(config.envoy.as_ref().map(|envoy| Target {
+        path: "envoy.admin".to_owned(),
+        host: envoy.admin.host(),
+        port: envoy.admin.port(),
+    }));
+    targets
 }
 
 fn read_memory(s: &mut Section<'_>) -> usize {

@@ -189,10 +189,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// Upstreams: name, listen, port of Redis.
+    /// Upstreams: name, listen, last digit of the port of Redis.
     fn config(redis: &[(&str, &str, u16)], more: &str) -> Config {
         let upstream = |(name, listen, to): &(&str, &str, u16)| {
-            format!("  - {{name: {name}, listen: '{listen}', upstream: 'redis://h:{to}'}}")
+            format!("  - {{name: {name}, listen: '{listen}', upstream: 'redis://127.0.0.9:700{to}'}}")
         };
         let redis: Vec<String> = redis.iter().map(upstream).collect();
         let redis = redis.join("\n");
