@@ -88,6 +88,8 @@ impl Run for Script {
         Some(Look {
             sessions,
             transactions: 0,
+            own: 0,
+            levee: 0,
         })
     }
 
@@ -256,6 +258,7 @@ async fn batches_grow_while_nobody_else_is_there() {
     for (sessions, largest) in [
         (Some(Sessions::Still), 6400),
         (Some(Sessions::Active), 500),
+        (Some(Sessions::Untracked), 500),
         (None, 500),
     ] {
         let script = Script::default();

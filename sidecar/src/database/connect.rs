@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The wait between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// See [`transactions_so_far`].
+static TRANSACTIONS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone)]
 pub struct Database {
@@ -133,6 +137,7 @@ impl Database {
         let others = self.dialect.connection_settings(version).into_iter();
         // One by one: CockroachDB refuses some of them in one message.
         for setting in timeouts.chain(others.map(str::to_owned)) {
+            count_statement();
             sqlx::query(AssertSqlSafe(setting))
                 .persistent(false)
                 .execute(&mut *connection)
@@ -167,6 +172,16 @@ pub fn own_options(options: PgConnectOptions) -> PgConnectOptions {
         .disable_statement_logging()
 }
 
+/// About how many transactions this process has had.
+pub fn transactions_so_far() -> u64 {
+    TRANSACTIONS.load(Ordering::Relaxed)
+}
+
+/// The driver prepares a statement in a transaction of its own.
+fn count_statement() {
+    TRANSACTIONS.fetch_add(2, Ordering::Relaxed);
+}
+
 /// Waits for `step`, at most `bound`.
 ///
 /// # Errors
@@ -175,6 +190,7 @@ pub async fn within<T>(
     bound: Duration,
     step: impl Future<Output = Result<T, sqlx::Error>> + Send,
 ) -> Result<T, Error> {
+    count_statement();
     match tokio::time::timeout(bound, step).await {
         Ok(result) => result.map_err(|error| Error::from(&error)),
         Err(_) => Err(Error::Transient(format!(

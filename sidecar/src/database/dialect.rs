@@ -200,18 +200,21 @@ impl Dialect {
         }
     }
 
-    /// Whether another session runs a statement, or did within the last 100 ms, in any database of the server, or null where
-    /// that can't be seen; and how many transactions all sessions have had, which each role sees.
+    /// What `sessions` of others do, in all databases of the server: `active` if one runs a statement or did within the last
+    /// 100 ms, `still`, `untracked` if one does not say it, or null where that can't be seen. How many `transactions` all
+    /// sessions have had, and how many other sessions are Levee's (`levee`), which each role sees.
     pub const fn others(self) -> Option<&'static str> {
         match self {
             Self::Postgres => Some(
-                "SELECT CASE WHEN pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') THEN \
-                 EXISTS (SELECT 1 FROM pg_catalog.pg_stat_get_activity(NULL) a WHERE a.backend_type = 'client backend' \
-                 AND a.pid <> pg_backend_pid() AND (coalesce(a.application_name, '') <> 'levee' \
-                 OR a.usesysid <> (SELECT o.usesysid FROM pg_catalog.pg_stat_get_activity(pg_backend_pid()) o)) \
-                 AND (a.state = 'active' OR a.state_change > clock_timestamp() - interval '100 ms')) END, \
+                "WITH own AS (SELECT o.usesysid FROM pg_catalog.pg_stat_get_activity(pg_backend_pid()) o), \
+                 found AS (SELECT a.*, coalesce(a.application_name = 'levee' AND a.usesysid = own.usesysid, false) AS is_levee \
+                 FROM pg_catalog.pg_stat_get_activity(NULL) a, own WHERE a.pid <> pg_backend_pid()) \
+                 SELECT CASE WHEN pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') THEN (SELECT CASE \
+                 WHEN bool_or(a.state = 'active' OR a.state_change > clock_timestamp() - interval '100 ms') THEN 'active' \
+                 WHEN bool_or(a.state = 'disabled') THEN 'untracked' ELSE 'still' END \
+                 FROM found a WHERE a.backend_type = 'client backend' AND NOT a.is_levee) END AS sessions, \
                  (SELECT CAST(sum(pg_stat_get_db_xact_commit(oid) + pg_stat_get_db_xact_rollback(oid)) AS bigint) \
-                 FROM pg_catalog.pg_database)",
+                 FROM pg_catalog.pg_database) AS transactions, (SELECT count(*) FROM found WHERE is_levee) AS levee",
             ),
             Self::Cockroach => None,
         }

@@ -2,8 +2,10 @@
 
 use super::connect::Database;
 use super::error::Error;
+use super::load;
 use super::spec::{Action, Spec};
 use super::table::{Reach, Table};
+use crate::jobs::others::Sessions;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{FromRow, Row};
 
@@ -42,6 +44,7 @@ pub async fn warnings(
     }
     warnings.extend(hidden_rows(database, connection, table).await?);
     warnings.extend(read_only(database, connection).await?);
+    warnings.extend(untracked(database, connection).await);
     if spec.action == Action::Delete {
         warnings.extend(referrers(database, connection, table).await?);
     }
@@ -107,6 +110,16 @@ async fn read_only(
          default_transaction_read_only is on"
             .to_owned()
     }))
+}
+
+/// Whether sessions hide what they do.
+async fn untracked(database: &Database, connection: &mut PgConnection) -> Option<String> {
+    let look = load::look(database, connection).await?;
+    (look.sessions == Sessions::Untracked).then(|| {
+        "sessions here don't show what they do, since track_activities is off for the server or for their roles; so batches are as \
+         small as beside a busy service, unless the job has pause: 0s; set track_activities = on"
+            .to_owned()
+    })
 }
 
 /// What else a deleted row takes or changes, by foreign keys, over any number of tables.

@@ -78,7 +78,6 @@ pub async fn run<J: Job>(
         lag: Lag::default(),
         others: Others::default(),
         last_look: None,
-        transactions: 0,
         is_waiting: false,
         failures: 0,
         last_error: None,
@@ -125,8 +124,6 @@ struct Batches<'a, J: Job> {
     lag: Lag,
     others: Others,
     last_look: Option<Instant>,
-    /// Of this run, about.
-    transactions: u64,
     /// Whether the log already says that the run waits for replicas.
     is_waiting: bool,
     /// When the first batch began: waiting for a connection counts for no limit.
@@ -220,9 +217,8 @@ impl<J: Job> Batches<'_, J> {
         let last = self.last_look.filter(|last| now.since(*last) < LOOK_EVERY);
         if self.pace.heeds_others() && last.is_none() {
             self.last_look = Some(now);
-            self.transactions += 1;
             if let Some(look) = run.look().await {
-                self.pace.saw(self.others.saw(look, self.transactions, now));
+                self.pace.saw(self.others.saw(look, now));
             }
         }
         self.lag.update(run, now).await;
@@ -233,7 +229,6 @@ impl<J: Job> Batches<'_, J> {
         let rows_left = u32::try_from(rows_left).unwrap_or(u32::MAX);
         let size = self.pace.size().min(rows_left);
         *began = self.context.clock.now();
-        self.transactions += 1;
         let batch = run.batch(size).await?;
         Ok(Step::Handled(batch, size))
     }

@@ -22,6 +22,9 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// Transactions of others in a second, from which on the database is in use.
 const BUSY_FROM: u64 = 10;
 
+/// Transactions in a second of each session of another instance of Levee, such as that of a watchdog.
+const OF_LEVEE: u64 = 2;
+
 /// How others use the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Usage {
@@ -40,6 +43,8 @@ pub enum Sessions {
     Still,
     /// Levee may not see what they do.
     Hidden,
+    /// One of them does not say what it does, and none says that it is active.
+    Untracked,
 }
 
 /// What a look at the database shows.
@@ -48,6 +53,10 @@ pub struct Look {
     pub sessions: Sessions,
     /// Transactions of all sessions, Levee's own included, from some time on.
     pub transactions: u64,
+    /// Those of this process.
+    pub own: u64,
+    /// How many other sessions are Levee's, of this process or another.
+    pub levee: u64,
 }
 
 /// A count of transactions.
@@ -69,12 +78,16 @@ pub struct Others {
 }
 
 impl Others {
-    /// Adds a look. `own` is the number of transactions of this run until then.
-    pub fn saw(&mut self, look: Look, own: u64, now: Instant) -> Usage {
+    /// Adds a look.
+    pub fn saw(&mut self, look: Look, now: Instant) -> Usage {
         self.usage = match look.sessions {
             Sessions::Active => self.by_sessions(1),
             Sessions::Still => self.by_sessions(0),
-            Sessions::Hidden => self.by_transactions(look.transactions, own, now),
+            Sessions::Hidden => self.by_transactions(look, now),
+            Sessions::Untracked => {
+                *self = Self::default();
+                Usage::Unknown
+            }
         };
         self.usage
     }
@@ -93,7 +106,8 @@ impl Others {
         }
     }
 
-    fn by_transactions(&mut self, all: u64, own: u64, now: Instant) -> Usage {
+    fn by_transactions(&mut self, look: Look, now: Instant) -> Usage {
+        let (all, own) = (look.transactions, look.own);
         let count = Count { at: now, all, own };
         let before = *self.count.get_or_insert(count);
         let elapsed = now.since(before.at);
@@ -104,7 +118,8 @@ impl Others {
         let own = own.saturating_sub(before.own);
         let others = all.saturating_sub(before.all).saturating_sub(own);
         // Some of Levee's own may be of the time before.
-        let least = BUSY_FROM * elapsed.as_secs() + own / 2;
+        let in_a_second = BUSY_FROM + OF_LEVEE * look.levee;
+        let least = in_a_second * elapsed.as_secs() + own / 2;
         if others >= least {
             Usage::Busy
         } else {
@@ -124,18 +139,21 @@ mod tests {
         Look {
             sessions,
             transactions: 0,
+            own: 0,
+            levee: 0,
         }
     }
 
-    /// The usage after each look: `x` active, `.` still.
+    /// The usage after each look: `x` active, `.` still, `-` untracked.
     fn usages(looks: &str) -> String {
         let mut others = Others::default();
         let usages = looks.chars().map(|it| {
             let sessions = match it {
                 'x' => Sessions::Active,
+                '-' => Sessions::Untracked,
                 _ => Sessions::Still,
             };
-            match others.saw(look(sessions), 0, START) {
+            match others.saw(look(sessions), START) {
                 Usage::Busy => 'B',
                 Usage::Quiet => 'q',
                 Usage::Unknown => '?',
@@ -162,13 +180,21 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_do_not_say_what_they_do_are_not_taken_for_still() {
+        assert_eq!(usages("..--.-x"), "qq??q?B");
+    }
+
+    #[test]
     fn without_the_right_to_see_sessions_transactions_are_counted() {
-        for (others, own, usage) in [
-            (0, 0, Usage::Quiet),
-            (0, 40, Usage::Quiet),
-            (9, 0, Usage::Quiet),
-            (11, 0, Usage::Busy),
-            (1000, 40, Usage::Busy),
+        for (others, own, levee, usage) in [
+            (0, 0, 0, Usage::Quiet),
+            (0, 40, 0, Usage::Quiet),
+            (9, 0, 0, Usage::Quiet),
+            (11, 0, 0, Usage::Busy),
+            (1000, 40, 0, Usage::Busy),
+            // Three other instances, each with its watchdog.
+            (15, 0, 3, Usage::Quiet),
+            (17, 0, 3, Usage::Busy),
         ] {
             let mut state = Others::default();
             let mut found = Vec::new();
@@ -177,12 +203,14 @@ mod tests {
                 let look = Look {
                     sessions: Sessions::Hidden,
                     transactions: 1_000_000 + seconds * (others + own),
+                    own: seconds * own,
+                    levee,
                 };
                 let now = START.after(LOOK_EVERY * step);
-                found.push(state.saw(look, seconds * own, now));
+                found.push(state.saw(look, now));
             }
             assert_eq!(found[7], Usage::Unknown);
-            assert_eq!(found[8..], [usage; 9], "{others} {own}");
+            assert_eq!(found[8..], [usage; 9], "{others} {own} {levee}");
         }
     }
 

@@ -155,6 +155,80 @@ fn beside_others_batches_are_small_and_rest_until_the_others_leave() {
 }
 
 #[test]
+fn without_rights_to_see_sessions_levee_is_not_taken_for_others() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres.add_tokens(100_000, 10_000).unwrap();
+    postgres
+        .execute(
+            "REVOKE pg_read_all_stats FROM levee;
+             INSERT INTO calls (status, started_at) SELECT 'active', now() - interval '1 day' FROM generate_series(1, 100000);
+             ANALYZE",
+        )
+        .unwrap();
+    let watchdog = |every| {
+        let keys = format!(
+            "jobs: {{auth_cleanup: {{preset: expired_tokens, scheduled: false}}, \
+             video_cleanup: {{preset: stale_calls, scheduled: false}}}}\n\
+             watchdog: {{roles: [app], every: {every}}}"
+        );
+        Sidecar::at(&postgres, "levee", &keys).unwrap()
+    };
+    // The watchdog of one acts, those of the others stand by.
+    let sidecars = ["50ms", "1s", "1s"].map(watchdog);
+    let [sidecar, ..] = &sidecars;
+    let reports = thread::scope(|scope| {
+        let runs = ["auth_cleanup", "video_cleanup"].map(|job| {
+            scope.spawn(move || {
+                let run = format!("/v1/jobs/{job}/run?wait=5m");
+                sidecar.post(&run).unwrap().1
+            })
+        });
+        runs.map(|run| run.join().expect("a report"))
+    });
+    for report in reports {
+        println!("{report}");
+        assert_eq!(report["rows"], 100_000, "{report}");
+        assert!(report["seconds"].as_f64() < Some(30.0), "{report}");
+    }
+}
+
+#[test]
+fn a_database_that_does_not_track_its_sessions_is_not_taken_for_idle() {
+    for (where_it_is_off, settings, statement) in [
+        ("server", &["track_activities=off"][..], "SELECT 1"),
+        ("role", &[], "ALTER ROLE app SET track_activities = off"),
+    ] {
+        let postgres = Postgres::start_with(settings).unwrap();
+        postgres.make_tables().unwrap();
+        postgres.add_tokens(100_000, 10_000).unwrap();
+        postgres.execute(statement).unwrap();
+        let service = Service::start(&postgres);
+        let sidecar = Sidecar::at(&postgres, "levee", DEFAULTS).unwrap();
+        thread::scope(|scope| {
+            let run = scope.spawn(|| sidecar.post(RUN_AUTH).unwrap().1);
+            sidecar
+                .wait_for_metric("job_batches_total{job=\"auth_cleanup\"}", |batches| {
+                    batches >= 15
+                })
+                .unwrap();
+            let done = rows(&sidecar);
+            println!("{where_it_is_off}: {done} rows beside the service");
+            assert!(done < 15_000, "{where_it_is_off}: {done}");
+            service.end();
+            run.join().expect("a report")
+        });
+        let log = sidecar.log();
+        assert_eq!(
+            log.matches("track_activities is off").count(),
+            1,
+            "{where_it_is_off}: {log}"
+        );
+        let (_, page) = sidecar.get("/v1/jobs").unwrap();
+        assert!(page.contains("track_activities is off"), "{page}");
+    }
+}
+
+#[test]
 fn limits_of_a_run_end_it_and_the_next_goes_on() {
     let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(1000, 0).unwrap();
