@@ -410,3 +410,31 @@ fn a_sidecar_that_is_started_in_an_outage_goes_on_where_the_last_one_ended() {
     let fresh = Sidecar::start(&yaml).unwrap();
     assert_eq!(fresh.state().unwrap()["breaker"]["state"], "closed");
 }
+
+#[test]
+fn a_state_redis_that_hangs_delays_the_start_by_a_second_for_all_upstreams_together() {
+    const UPSTREAMS: usize = 5;
+    let redis = Redis::start().unwrap();
+    // It accepts connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = |number| {
+        format!(
+            "  - {{name: x{number}, listen: 127.0.0.1:0, upstream: 'redis://{}'}}\n",
+            redis.address
+        )
+    };
+    let upstreams: String = (0..UPSTREAMS).map(upstream).collect();
+    let state = silent.local_addr().unwrap();
+    let yaml = format!("state: {{upstream: 'redis://{state}', instance: me}}\nredis:\n{upstreams}");
+    let took = Stopwatch::start();
+    let sidecar = Sidecar::start(&yaml).unwrap();
+    let took = took.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(sidecar.client().unwrap().ask("PING").unwrap(), "+PONG\r\n");
+    let warning = "no retry state was taken over: ";
+    sidecar
+        .wait_for("the warnings", |sidecar| {
+            sidecar.log().matches(warning).count() == UPSTREAMS
+        })
+        .unwrap();
+}

@@ -1,27 +1,26 @@
-//! What breakers and budgets know, kept in a Redis for the next process.
+//! The state of breakers and budgets, kept in a Redis for the next process.
 //!
 //! One key for each upstream, `<prefix><instance>:redis:<name>`, with a time to live. It is a hash with
 //! the fields `breaker` (bytes), `commands` and `retries`. Losing it loses nothing else.
 
 use crate::clock::Clock;
+use crate::foreign_text::shown;
 use levee_redis_session::gate::{Gate, Memory};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often what has changed is written down.
+/// How often changes are written.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How long the store may take. It must not hold up anything.
+/// How long the store may take to answer.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// A Redis that remembers.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// Where it is.
     pub client: redis::Client,
-    /// What keys begin with, and whose they are.
+    /// Of keys, with the instance.
     pub prefix: String,
-    /// How long they live.
+    /// How long keys live.
     pub ttl: Duration,
 }
 
@@ -67,7 +66,7 @@ impl Store {
             .await
     }
 
-    /// Lets `gate` go on where the last process ended, if that is known.
+    /// Restores the last process's state in `gate`, if there is one.
     pub async fn recall(&self, name: &str, gate: &Gate, clock: Clock) {
         match tokio::time::timeout(LONGEST, self.read(name)).await {
             Ok(Ok(Some(memory))) => {
@@ -75,14 +74,17 @@ impl Store {
                 log::info!(upstream = name; "the retry state of the last process was taken over");
             }
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => log::warn!(upstream = name; "no retry state was taken over: {error}"),
+            Ok(Err(error)) => {
+                let error = shown(&error.to_string());
+                log::warn!(upstream = name; "no retry state was taken over: {error}");
+            }
             Err(_) => {
                 log::warn!(upstream = name; "no retry state was taken over: no answer within {LONGEST:?}");
             }
         }
     }
 
-    /// Writes down what `gate` knows, for ever.
+    /// Writes the state of `gate` forever.
     pub async fn keep(self, name: String, gate: Arc<Gate>, clock: Clock) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -93,14 +95,14 @@ impl Store {
             ticks.tick().await;
             let memory = gate.memory(clock.now());
             unchanged_for += EVERY;
-            // What has not changed is written again before it expires.
+            // Unchanged state is written again before it expires.
             if last.as_ref() == Some(&memory) && unchanged_for * 3 < self.ttl {
                 continue;
             }
             let result = tokio::time::timeout(LONGEST, self.write(&name, &memory)).await;
             let error = match result {
                 Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
+                Ok(Err(error)) => Some(shown(&error.to_string())),
                 Err(_) => Some(format!("no answer within {LONGEST:?}")),
             };
             if error.is_none() {

@@ -192,7 +192,9 @@ mod tests {
     /// Upstreams: name, listen, last digit of the port of Redis.
     fn config(redis: &[(&str, &str, u16)], more: &str) -> Config {
         let upstream = |(name, listen, to): &(&str, &str, u16)| {
-            format!("  - {{name: {name}, listen: '{listen}', upstream: 'redis://127.0.0.9:700{to}'}}")
+            format!(
+                "  - {{name: {name}, listen: '{listen}', upstream: 'redis://127.0.0.9:700{to}'}}"
+            )
         };
         let redis: Vec<String> = redis.iter().map(upstream).collect();
         let redis = redis.join("\n");

@@ -6,11 +6,13 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Systemd {
     socket: Option<Arc<(UnixDatagram, SocketAddr)>>,
+    has_warned: Arc<AtomicBool>,
 }
 
 impl Systemd {
@@ -32,7 +34,10 @@ impl Systemd {
                 }
             }
         };
-        Self { socket: connect() }
+        Self {
+            socket: connect(),
+            has_warned: Arc::default(),
+        }
     }
 
     pub fn ready(&self) {
@@ -74,7 +79,10 @@ impl Systemd {
         if let Some(target) = &self.socket {
             let (socket, address) = &**target;
             if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
-                log::debug!("systemd could not be notified: {error}");
+                // Once: the watchdog's messages would fail for ever.
+                if !self.has_warned.swap(true, Ordering::Relaxed) {
+                    log::warn!("systemd can't be notified at NOTIFY_SOCKET: {error}");
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use levee_harness::built;
 use levee_harness::client::Request;
 use levee_harness::process::{Process, Signal};
 use levee_harness::redis::{Client, Redis};
-use levee_harness::sidecar::Config;
+use levee_harness::sidecar::{Config, Sidecar, Start};
 use levee_harness::wait::GENEROUS;
 use tempfile::TempDir;
 
@@ -311,4 +311,17 @@ fn an_upstream_named_admin_does_not_take_the_socket_of_the_admin_interface() {
     assert_eq!(health.status, 200);
     let mut client = Client::connect(upstream).unwrap();
     assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+}
+
+#[test]
+fn a_socket_for_notifications_that_does_not_exist_is_logged_once() {
+    let config = Config::new("")
+        .variable("NOTIFY_SOCKET", "/nowhere/notify")
+        .variable("WATCHDOG_USEC", "20000");
+    let mut sidecar = Sidecar::start_with(&config, &Start::default()).unwrap();
+    let warning = "systemd can't be notified at NOTIFY_SOCKET";
+    sidecar.wait_for_log(warning).unwrap();
+    sidecar.terminate();
+    assert_eq!(sidecar.wait(GENEROUS).and_then(|exit| exit.code()), Some(0));
+    assert_eq!(sidecar.log().matches(warning).count(), 1);
 }
