@@ -10,7 +10,7 @@ use super::error::Error;
 use super::fingerprint::fingerprint;
 use super::metrics::WatchdogMetrics;
 use super::watchdog::{
-    Act, BlockerPolicy, Session, State, Transaction, Verdict, Watchdog, WatchdogSettings,
+    Act, BlockerPolicy, Measure, Session, State, Transaction, Verdict, Watchdog, WatchdogSettings,
 };
 use crate::clock::Clock;
 use levee_policy::time::Instant;
@@ -122,8 +122,18 @@ fn transaction(row: &PgRow) -> sqlx::Result<Option<Transaction>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Done,
+    /// Another instance, which watches other roles besides, has had this effect.
+    DoneElsewhere,
     /// None: the session had ended or moved on by itself.
     TooLate,
+}
+
+/// What other instances know an act by.
+fn name_of_act(measure: Measure, target: &str) -> String {
+    match measure {
+        Measure::Cancel => format!("cancel {target}"),
+        Measure::End => format!("end {target}"),
+    }
 }
 
 impl Guard {
@@ -193,10 +203,12 @@ impl Guard {
             {
                 continue;
             }
-            if self.act(line, &mut memory.watchdog, verdict).await? {
+            if self.act(line, &mut memory.watchdog, verdict).await? == Effect::Done {
                 self.report(verdict.session, verdict.act, blockers);
             }
         }
+        self.release_acts(line, memory.watchdog.take_forgotten())
+            .await?;
         let due = memory.watchdog.next_due(&self.settings, &sessions);
         // What still runs then is cancelled.
         Ok(if ended.is_empty() {
@@ -204,6 +216,25 @@ impl Guard {
         } else {
             Some(AFTER_BLOCKERS)
         })
+    }
+
+    /// Releases the locks of acts on these statements and transactions.
+    async fn release_acts(&self, line: &mut Line, forgotten: Vec<String>) -> Result<(), Error> {
+        let release = self.database.dialect.release_acts();
+        let Some(release) = release.filter(|_| !forgotten.is_empty()) else {
+            return Ok(());
+        };
+        let measures = [Measure::Cancel, Measure::End];
+        let acts: Vec<String> = forgotten
+            .iter()
+            .flat_map(|target| measures.map(|measure| name_of_act(measure, target)))
+            .collect();
+        let released = sqlx::query(release)
+            .bind(acts)
+            .persistent(false)
+            .execute(&mut line.connection);
+        within(line.patience, released).await?;
+        Ok(())
     }
 
     /// Watched statements that wait for a lock, and what for.
@@ -239,22 +270,24 @@ impl Guard {
                 continue;
             }
             let verdict = Verdict { session, act };
-            if self.act(line, &mut memory.watchdog, verdict).await? {
-                self.report_blocker(session, act, waiting);
-                ended.insert(session.id.clone());
-                is_ended = true;
+            match self.act(line, &mut memory.watchdog, verdict).await? {
+                Effect::TooLate => continue,
+                Effect::Done => self.report_blocker(session, act, waiting),
+                Effect::DoneElsewhere => {}
             }
+            ended.insert(session.id.clone());
+            is_ended = true;
         }
         Ok(is_ended)
     }
 
-    /// Carries out a verdict, and notes that. Returns whether there was still something to act on.
+    /// Carries out a verdict, and notes that.
     async fn act(
         &self,
         line: &mut Line,
         watchdog: &mut Watchdog,
         verdict: Verdict<'_>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Effect, Error> {
         let Verdict { session, act } = verdict;
         match self.carry_out(line, session, act).await {
             Ok(Effect::Done) => {
@@ -263,9 +296,16 @@ impl Guard {
                 if !self.dry_run {
                     self.metrics.acted(act);
                 }
-                Ok(true)
+                Ok(Effect::Done)
             }
-            Ok(Effect::TooLate) => Ok(false),
+            Ok(Effect::DoneElsewhere) => {
+                watchdog.done(verdict);
+                Ok(Effect::DoneElsewhere)
+            }
+            Ok(Effect::TooLate) => {
+                watchdog.not_done(verdict);
+                Ok(Effect::TooLate)
+            }
             // The connection is lost.
             Err(error @ Error::Transient(_)) => Err(error),
             Err(error) => {
@@ -276,7 +316,8 @@ impl Guard {
                     watchdog.done(verdict);
                     line.was_refused = true;
                 }
-                Ok(false)
+                watchdog.not_done(verdict);
+                Ok(Effect::TooLate)
             }
         }
     }
@@ -339,15 +380,11 @@ impl Guard {
     }
 
     const fn in_words(&self, act: Act) -> &'static str {
-        let cancels = match act {
-            Act::Cancel(_) | Act::CancelBlocker => true,
-            Act::Terminate(_) | Act::EndIdle | Act::EndTransaction | Act::EndBlocker => false,
-        };
-        match (cancels, self.dry_run) {
-            (true, false) => "cancelled",
-            (true, true) => "would cancel",
-            (false, false) => "ended",
-            (false, true) => "would end",
+        match (act.measure(), self.dry_run) {
+            (Measure::Cancel, false) => "cancelled",
+            (Measure::Cancel, true) => "would cancel",
+            (Measure::End, false) => "ended",
+            (Measure::End, true) => "would end",
         }
     }
 
@@ -387,18 +424,17 @@ impl Guard {
                 Ok(Effect::Done)
             }
             Signal::Checked(text) => {
-                let seen = match (act, &session.transaction) {
-                    (Act::EndTransaction, Some(transaction)) => &transaction.id,
-                    _ => &session.id,
-                };
-                let sent = sqlx::query_scalar::<_, bool>(text)
+                let target = act.target(session);
+                let sent = sqlx::query_scalar::<_, Option<bool>>(text)
                     .bind(&session.process)
-                    .bind(seen)
+                    .bind(target)
+                    .bind(name_of_act(act.measure(), target))
                     .persistent(false)
                     .fetch_optional(&mut line.connection);
                 Ok(match within(line.patience, sent).await? {
-                    Some(true) => Effect::Done,
-                    Some(false) | None => Effect::TooLate,
+                    Some(Some(true)) => Effect::Done,
+                    Some(None) => Effect::DoneElsewhere,
+                    Some(Some(false)) | None => Effect::TooLate,
                 })
             }
         }

@@ -151,24 +151,6 @@ pub async fn take(
     Ok(Claimed::Elsewhere(other))
 }
 
-/// Releases the claim named `key`, if the connection holds it.
-///
-/// # Errors
-/// The statement failed or took longer than `patience`.
-pub async fn release(
-    connection: &mut PgConnection,
-    statements: ClaimStatements,
-    key: &str,
-    patience: Duration,
-) -> Result<(), Error> {
-    let released = sqlx::query(statements.release)
-        .bind(key)
-        .persistent(false)
-        .execute(connection);
-    within(patience, released).await?;
-    Ok(())
-}
-
 async fn find_other(
     connection: &mut PgConnection,
     statements: ClaimStatements,

@@ -24,8 +24,6 @@ pub struct ClaimStatements {
     /// Makes the connection hold the lock of the key `$1`, and returns whether it does (`is_held`), and its own `session`,
     /// `process`, `role` and `client`.
     pub take: &'static str,
-    /// Releases the lock of the key `$1`, if the connection holds it.
-    pub release: &'static str,
     /// Returns the other session that holds it, in these columns, whether it is one of Levee that has been idle for `$2`
     /// seconds (`is_silent`), and its `state`.
     pub other: &'static str,
@@ -35,9 +33,9 @@ pub struct ClaimStatements {
     pub end_silent: &'static str,
 }
 
-/// The statements for a lock: how it is tried and released, and where `pg_locks` has it.
+/// The statements for a lock: how it is tried, and where `pg_locks` has it.
 macro_rules! claim_statements {
-    ($try:literal, $release:literal, $place:literal) => {
+    ($try:literal, $place:literal) => {
         ClaimStatements {
             take: concat!(
                 "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
@@ -48,12 +46,6 @@ macro_rules! claim_statements {
                 " END AS is_held, concat_ws('/', a.pid, extract(epoch FROM a.backend_start)) AS session, \
                  a.pid::text AS process, current_user::text AS role, coalesce(host(a.client_addr), '') AS client \
                  FROM pg_catalog.pg_stat_get_activity(pg_backend_pid()) a"
-            ),
-            release: concat!(
-                "SELECT ",
-                $release,
-                " FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid = pg_backend_pid() AND ",
-                $place
             ),
             // `ClientWrite`: its answer can't be sent.
             other: concat!(
@@ -80,7 +72,6 @@ macro_rules! claim_statements {
 /// A lock of 64 bits.
 const JOB_CLAIM: ClaimStatements = claim_statements!(
     "pg_try_advisory_lock(hashtextextended($1, 0))",
-    "pg_advisory_unlock(hashtextextended($1, 0))",
     "l.classid = ((hashtextextended($1, 0) >> 32) & 4294967295)::oid \
      AND l.objid = (hashtextextended($1, 0) & 4294967295)::oid AND l.objsubid = 1"
 );
@@ -88,7 +79,6 @@ const JOB_CLAIM: ClaimStatements = claim_statements!(
 /// A lock of two numbers: "leve", and a hash of what is watched.
 const WATCHDOG_CLAIM: ClaimStatements = claim_statements!(
     "pg_try_advisory_lock(1818588773, hashtext($1))",
-    "pg_advisory_unlock(1818588773, hashtext($1))",
     "l.classid = 1818588773::oid AND l.objid = hashtext($1)::oid AND l.objsubid = 2"
 );
 
@@ -125,10 +115,27 @@ macro_rules! may_be_cut {
     };
 }
 
+/// Sends the signal if the session is as it was seen, and no other instance has sent it: then it has the lock of this act,
+/// and the answer is null.
+macro_rules! signal {
+    ($function:literal, $state:literal, $since:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_try_advisory_lock(1818588769, hashtext($3)) THEN ",
+            $function,
+            "(a.pid) END FROM pg_catalog.pg_stat_get_activity($1::int) a WHERE ",
+            $state,
+            " AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), extract(epoch FROM ",
+            $since,
+            ")) = $2"
+        )
+    };
+}
+
 /// A statement that acts on a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Binds the process as `$1` and the session's identifier as `$2`. Returns whether the signal was sent.
+    /// Binds the process as `$1`, the identifier of what is acted on as `$2`, and the name of the act as `$3`. Returns whether
+    /// the signal was sent, or null if another instance has sent it.
     Checked(&'static str),
     /// Names the statement to cancel by an identifier that is never reused.
     ById(String),
@@ -361,31 +368,37 @@ impl Dialect {
         }
     }
 
+    /// Releases the locks of the acts `$1`, as far as the connection holds them. `None`: acts have none.
+    pub const fn release_acts(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some(
+                "SELECT pg_advisory_unlock(1818588769, hashtext(o.act)) FROM unnest($1) AS o(act) \
+                 JOIN pg_catalog.pg_locks l ON l.objid = hashtext(o.act)::oid WHERE l.locktype = 'advisory' AND l.granted \
+                 AND l.pid = pg_backend_pid() AND l.classid = 1818588769::oid AND l.objsubid = 2",
+            ),
+            Self::Cockroach => None,
+        }
+    }
+
     /// What carries out `act` on the session of `process`.
     pub fn signal(self, act: Act, process: &str) -> Signal {
         match self {
             // Checked against this one session, not the view of all: that takes less time between check and signal.
             Self::Postgres => Signal::Checked(match act {
                 Act::Cancel(_) | Act::CancelBlocker => {
-                    "SELECT pg_cancel_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
-                     WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
-                     extract(epoch FROM a.query_start)) = $2"
+                    signal!("pg_cancel_backend", "a.state = 'active'", "a.query_start")
                 }
-                Act::Terminate(_) => {
-                    "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
-                     WHERE a.state = 'active' AND concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
-                     extract(epoch FROM a.query_start)) = $2"
-                }
-                Act::EndTransaction => {
-                    "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
-                     WHERE concat_ws('/', a.pid, extract(epoch FROM a.backend_start), \
-                     extract(epoch FROM a.xact_start)) = $2"
-                }
-                Act::EndIdle | Act::EndBlocker => {
-                    "SELECT pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity($1::int) a \
-                     WHERE a.state LIKE 'idle in transaction%' AND concat_ws('/', a.pid, \
-                     extract(epoch FROM a.backend_start), extract(epoch FROM a.state_change)) = $2"
-                }
+                Act::Terminate(_) => signal!(
+                    "pg_terminate_backend",
+                    "a.state = 'active'",
+                    "a.query_start"
+                ),
+                Act::EndTransaction => signal!("pg_terminate_backend", "true", "a.xact_start"),
+                Act::EndIdle | Act::EndBlocker => signal!(
+                    "pg_terminate_backend",
+                    "a.state LIKE 'idle in transaction%'",
+                    "a.state_change"
+                ),
             }),
             Self::Cockroach => cancel_query(process).map_or(Signal::Nothing, Signal::ById),
         }

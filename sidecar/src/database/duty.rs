@@ -91,14 +91,11 @@ impl Guard {
             watch.rights_checked = Some(now);
             line.was_refused = false;
         }
-        let acts = if watch.is_powerless && !self.dry_run {
-            // What was refused is tried again once there is a right to it.
-            watch.memory = Memory::default();
-            self.stand_back(line).await?;
-            false
-        } else {
-            self.decide(line).await?
-        };
+        if watch.is_powerless && !self.dry_run {
+            self.stand_back(watch);
+            return Ok(RENEW_EVERY.min(self.every));
+        }
+        let acts = self.decide(line).await?;
         self.metrics.set_acting(acts);
         if !acts {
             watch.due = None;
@@ -161,14 +158,16 @@ impl Guard {
         Ok(findings.is_powerless)
     }
 
-    /// Leaves the claim to instances that may act.
-    async fn stand_back(&self, line: &mut Line) -> Result<(), Error> {
-        if let Some(statements) = self.database.dialect.claim_watchdog() {
-            let (connection, patience) = (&mut line.connection, line.patience);
-            claim::release(connection, statements, &self.claimed(), patience).await?;
+    /// Leaves the claim to instances that may act. What was refused is tried again once there is a right to it.
+    fn stand_back(&self, watch: &mut Watch) {
+        self.metrics.set_acting(false);
+        watch.memory = Memory::default();
+        watch.due = None;
+        let duty = std::mem::take(&mut self.lock().duty);
+        if matches!(duty, Duty::Acts(_)) {
+            // That releases all locks of its session.
+            watch.line = None;
         }
-        self.lock().duty = Duty::Unknown;
-        Ok(())
     }
 
     /// The key of the claim: what is watched, in whatever order it is written.

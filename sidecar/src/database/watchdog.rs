@@ -118,6 +118,14 @@ pub enum Act {
     EndBlocker,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Cancel its statement.
+    Cancel,
+    /// End it.
+    End,
+}
+
 /// An act and the session that it is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict<'a> {
@@ -135,6 +143,24 @@ impl Act {
             Self::CancelBlocker | Self::EndBlocker => BLOCKER,
         }
     }
+
+    /// What it does to the session.
+    pub const fn measure(self) -> Measure {
+        match self {
+            Self::Cancel(_) | Self::CancelBlocker => Measure::Cancel,
+            Self::Terminate(_) | Self::EndIdle | Self::EndTransaction | Self::EndBlocker => {
+                Measure::End
+            }
+        }
+    }
+
+    /// The identifier of the statement or the transaction that it is for.
+    pub fn target(self, session: &Session) -> &str {
+        match (self, &session.transaction) {
+            (Self::EndTransaction, Some(transaction)) => &transaction.id,
+            _ => &session.id,
+        }
+    }
 }
 
 /// Remembers what was done, so that each statement is acted on and counted once.
@@ -142,6 +168,8 @@ impl Act {
 pub struct Watchdog {
     /// By [`Session::id`], and [`Transaction::id`].
     handled: HashMap<String, Handled>,
+    /// Those that have ended, and those of which nothing was done.
+    forgotten: Vec<String>,
 }
 
 /// What was done about a statement.
@@ -162,13 +190,14 @@ impl Watchdog {
         sessions: &'a [Session],
     ) -> Vec<Verdict<'a>> {
         // What is missing has ended.
-        self.handled.retain(|id, _| {
+        let ended = self.handled.extract_if(|id, _| {
             let is_it = |session: &Session| {
                 let transaction = session.transaction.as_ref();
                 session.id == *id || transaction.is_some_and(|it| it.id == *id)
             };
-            sessions.iter().any(is_it)
+            !sessions.iter().any(is_it)
         });
+        self.forgotten.extend(ended.map(|(id, _)| id));
         sessions
             .iter()
             .filter_map(|session| {
@@ -246,18 +275,24 @@ impl Watchdog {
 
     /// Notes that a verdict was carried out.
     pub fn done(&mut self, Verdict { session, act }: Verdict<'_>) {
-        let handled = match act {
-            Act::Cancel(_) | Act::CancelBlocker => Handled::Cancelled {
+        let handled = match act.measure() {
+            Measure::Cancel => Handled::Cancelled {
                 after: session.since,
             },
-            Act::Terminate(_) | Act::EndIdle | Act::EndTransaction | Act::EndBlocker => {
-                Handled::SessionEnded
-            }
+            Measure::End => Handled::SessionEnded,
         };
-        if let (Act::EndTransaction, Some(transaction)) = (act, &session.transaction) {
-            self.handled.insert(transaction.id.clone(), handled);
-        }
+        self.handled.insert(act.target(session).to_owned(), handled);
         self.handled.insert(session.id.clone(), handled);
+    }
+
+    /// Notes that a verdict was not carried out.
+    pub fn not_done(&mut self, Verdict { session, act }: Verdict<'_>) {
+        self.forgotten.push(act.target(session).to_owned());
+    }
+
+    /// The statements and transactions of which no act is remembered any more, each once.
+    pub fn take_forgotten(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.forgotten)
     }
 }
 

@@ -480,14 +480,15 @@ fn a_transaction_that_is_busy_for_too_long_is_ended_though_no_statement_is_long(
     assert_eq!(ask(&mut other, "SELECT count(*) FROM calls").1, "");
 }
 
+const STUBBORN: &str = "DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'";
+
 #[test]
 fn what_does_not_heed_its_cancellation_is_ended_where_that_is_wanted() {
     let postgres = Postgres::with_tables().unwrap();
     let keys =
         "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}, terminate_after: 700ms}";
     let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
-    let stubborn = "DO 'BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END'";
-    let (took, code) = ask(&mut postgres.client_as("app").unwrap(), stubborn);
+    let (took, code) = ask(&mut postgres.client_as("app").unwrap(), STUBBORN);
     // The client may see its connection close before the reason arrives.
     assert!(
         ["57P01", "connection closed"].contains(&code.as_str()),
@@ -586,6 +587,58 @@ fn an_instance_without_the_right_to_act_leaves_that_to_one_that_has_it() {
     let (_, page) = levee.get("/v1/watchdog").unwrap();
     assert!(page.contains("lacks pg_signal_backend"), "{page}");
     assert!(page.contains("\"acting\":null"), "{page}");
+}
+
+#[test]
+fn what_two_watchdogs_both_watch_is_acted_on_and_counted_once() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres.execute("CREATE ROLE other LOGIN").unwrap();
+    let keys = QUICK.replace("}}", "}, idle_in_transaction: 300ms, terminate_after: 1s}");
+    let overlapping = keys.replace("[app]", "[other, app]");
+    let sidecars = [&keys, &overlapping].map(|keys| Sidecar::at(&postgres, "levee", keys).unwrap());
+    for sidecar in &sidecars {
+        sidecar
+            .wait_for("its duty", |sidecar| sidecar.metric(ACTING).unwrap() == 1)
+            .unwrap();
+    }
+    let sum = |count: &dyn Fn(&Sidecar) -> u64| sidecars.iter().map(count).sum::<u64>();
+    // It is cancelled, goes on, and is ended.
+    let mut stubborn = postgres.client_as("app").unwrap();
+    assert_ne!(ask(&mut stubborn, STUBBORN).1, "");
+    let mut idle = postgres.client_as("app").unwrap();
+    idle.batch_execute("BEGIN").expect("a transaction");
+    is_cancelled(&postgres);
+    let ended = |sidecar: &Sidecar| {
+        sidecar
+            .metric("db_sessions_terminated_total{database=\"app\"}")
+            .unwrap()
+    };
+    let idle_ended = |sidecar: &Sidecar| timeouts(sidecar, "idle_in_transaction");
+    let cancelled = |sidecar: &Sidecar| timeouts(sidecar, "query");
+    sidecars[0]
+        .wait_for("the counts", |_| {
+            sum(&ended) >= 1 && sum(&idle_ended) >= 1 && sum(&cancelled) >= 2
+        })
+        .unwrap();
+    // After some more polls of both, they are the same, and no lock is left but the claims.
+    let claims = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    sidecars[0]
+        .wait_for("the end of the locks", |_| {
+            postgres.number(claims).unwrap() == 2
+        })
+        .unwrap();
+    assert_eq!((sum(&ended), sum(&idle_ended), sum(&cancelled)), (1, 1, 2));
+    let lines = |sidecar: &Sidecar| sidecar.log().matches("\"audit\":true").count() as u64;
+    assert_eq!(sum(&lines), 4);
+    // One that could not act keeps nobody else from it.
+    postgres
+        .execute("CREATE ROLE strong LOGIN; GRANT pg_read_all_stats, pg_signal_backend TO strong")
+        .unwrap();
+    let _strong = Sidecar::at(&postgres, "strong", QUICK).unwrap();
+    postgres
+        .execute("REVOKE pg_signal_backend FROM levee")
+        .unwrap();
+    is_cancelled(&postgres);
 }
 
 #[test]
