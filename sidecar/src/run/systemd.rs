@@ -1,4 +1,4 @@
-//! What systemd is told about the state of the process (`sd_notify(3)`). Without `NOTIFY_SOCKET` it is told nothing.
+//! Notifies systemd of the state of the process (`sd_notify(3)`), if there is a `NOTIFY_SOCKET`.
 
 use crate::clock;
 use std::env;
@@ -23,7 +23,7 @@ impl Systemd {
                 Some(name) => SocketAddr::from_abstract_name(name),
                 None => SocketAddr::from_pathname(&path),
             };
-            // A message that nobody takes is not waited for.
+            // Nothing waits for somebody to take a message.
             let socket = UnixDatagram::unbound()
                 .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
             match (socket, address) {
@@ -60,7 +60,7 @@ impl Systemd {
         self.send("STOPPING=1\nSTATUS=waiting for work in flight");
     }
 
-    /// Says forever, twice in each `WATCHDOG_USEC`, that tasks of this process still run.
+    /// Reports forever, twice in each `WATCHDOG_USEC`, that tasks of this process still run.
     pub async fn watchdog(self) {
         let number = |name| env::var(name).ok()?.parse::<u64>().ok();
         let is_for_us =

@@ -1,6 +1,7 @@
 //! Starting, stopping and handing over to another process, without systemd and as systemd does it.
 #![allow(missing_docs)]
 
+mod real_systemd;
 mod reload;
 mod systemd;
 
