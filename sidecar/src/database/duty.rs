@@ -10,6 +10,7 @@ use crate::readiness::Part;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,12 +171,11 @@ impl Guard {
         }
     }
 
-    /// The key of the claim: what is watched, in whatever order it is written.
+    /// The key of the claim: what is watched, in whatever order and however often it is written.
     fn claimed(&self) -> String {
-        let [mut roles, mut applications] =
-            [&self.settings.roles, &self.settings.applications].map(Clone::clone);
-        roles.sort_unstable();
-        applications.sort_unstable();
+        let [roles, applications] =
+            [&self.settings.roles, &self.settings.applications].map(BTreeSet::from_iter);
+        let [roles, applications] = [roles, applications].map(Vec::from_iter);
         format!("{roles:?} {applications:?}")
     }
 
