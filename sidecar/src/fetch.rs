@@ -10,6 +10,7 @@
     )
 )]
 
+use crate::resolve::Resolver;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -18,6 +19,7 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -140,8 +142,14 @@ pub async fn post(
         .unwrap_or(Err(Failure::Slow(within)))
 }
 
+/// The name is looked up on a thread of its own, not on one that others need.
+async fn connect(origin: &Origin) -> io::Result<TcpStream> {
+    let resolver = Resolver::new(&origin.host, origin.port);
+    TcpStream::connect(resolver.addresses().await?.as_slice()).await
+}
+
 async fn ask(origin: &Origin, request: Builder, limit: usize) -> Result<Page, Failure> {
-    let stream = TcpStream::connect((origin.host.as_str(), origin.port))
+    let stream = connect(origin)
         .await
         .map_err(|error| Failure::Unreachable(error.to_string()))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))

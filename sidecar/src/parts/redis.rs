@@ -6,6 +6,7 @@ use crate::config::{self, Address};
 use crate::redis::buffers::Buffers;
 use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
+use crate::redis::own_client::OwnClient;
 use crate::redis::upstream::Upstream;
 use crate::resolve::Resolver;
 use anyhow::{Context, Result};
@@ -17,8 +18,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct RedisUpstream {
     pub proxy: Arc<Proxy>,
-    /// Levee's own client, for health checks.
-    pub client: redis::Client,
+    /// For probes.
+    pub client: OwnClient,
 }
 
 /// The Redis in which proxies keep their retry state for the next process.
@@ -27,7 +28,7 @@ pub struct RedisUpstream {
 /// Certificates or keys can't be used.
 pub fn store(state: &config::State) -> Result<Store> {
     Ok(Store {
-        client: client(&state.upstream).context("state")?,
+        client: client(&state.upstream, resolver(&state.upstream)).context("state")?,
         prefix: state.prefix.clone(),
         ttl: state.ttl,
     })
@@ -38,7 +39,10 @@ pub fn store(state: &config::State) -> Result<Store> {
 pub fn build(config: &config::Redis, buffers: Arc<Buffers>, clock: Clock) -> Result<RedisUpstream> {
     let of = || format!("redis, upstream {}", config.name);
     let (upstream, client) = upstream(config)
-        .and_then(|upstream| Ok((upstream, client(&config.upstream)?)))
+        .and_then(|upstream| {
+            let client = client(&config.upstream, upstream.resolver.clone())?;
+            Ok((upstream, client))
+        })
         .with_context(of)?;
     let now = clock.now();
     let gate = Gate::new(
@@ -66,9 +70,13 @@ pub fn build(config: &config::Redis, buffers: Arc<Buffers>, clock: Clock) -> Res
 fn upstream(config: &config::Redis) -> Result<Upstream> {
     let address = &config.upstream;
     Ok(Upstream {
-        resolver: Resolver::new(&address.host, address.port),
+        resolver: resolver(address),
         tls: address.tls.then(|| tls::client(address)).transpose()?,
     })
+}
+
+fn resolver(address: &Address) -> Resolver {
+    Resolver::new(&address.host, address.port)
 }
 
 /// How sessions of this upstream behave.
@@ -86,8 +94,7 @@ pub fn settings(config: &config::Redis) -> SessionSettings {
     }
 }
 
-/// A client for Levee's own commands.
-fn client(address: &Address) -> Result<redis::Client> {
+fn client(address: &Address, resolver: Resolver) -> Result<OwnClient> {
     let (host, port) = (address.host.clone(), address.port);
     let location = if address.tls {
         redis::ConnectionAddr::TcpTls {
@@ -108,11 +115,10 @@ fn client(address: &Address) -> Result<redis::Client> {
     }
     let info =
         redis::IntoConnectionInfo::into_connection_info(location)?.set_redis_settings(settings);
-    if !address.tls {
-        return Ok(redis::Client::open(info)?);
-    }
-    Ok(redis::Client::build_with_tls(
-        info,
-        tls::certificates_of(address)?,
-    )?)
+    let client = if address.tls {
+        redis::Client::build_with_tls(info, tls::certificates_of(address)?)?
+    } else {
+        redis::Client::open(info)?
+    };
+    Ok(OwnClient::new(client, resolver))
 }

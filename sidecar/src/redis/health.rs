@@ -1,5 +1,6 @@
 //! Asking Redis whether it answers: for its breaker while that is open, and for `/readyz` at all times.
 
+use super::own_client::OwnClient;
 use crate::clock::Clock;
 use crate::readiness::{PROBE_EVERY, PROBE_WITHIN, Part};
 use levee_policy::breaker::Phase;
@@ -10,13 +11,7 @@ use std::time::Duration;
 
 /// Checks forever: every `every` while the breaker is open, else every [`PROBE_EVERY`]. A check that is answered lets an
 /// open breaker try clients' commands again.
-pub async fn watch(
-    gate: Arc<Gate>,
-    client: redis::Client,
-    part: Part,
-    every: Duration,
-    clock: Clock,
-) {
+pub async fn watch(gate: Arc<Gate>, client: OwnClient, part: Part, every: Duration, clock: Clock) {
     let mut ticks = tokio::time::interval(every.min(PROBE_EVERY));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last: Option<Instant> = None;
@@ -37,8 +32,8 @@ pub async fn watch(
     }
 }
 
-async fn ping(client: &redis::Client) -> redis::RedisResult<()> {
-    let mut connection = client.get_multiplexed_async_connection().await?;
+async fn ping(client: &OwnClient) -> redis::RedisResult<()> {
+    let mut connection = client.connect().await?;
     match redis::cmd("PING").query_async::<()>(&mut connection).await {
         // It answers; whom it lets in is not our question.
         Err(error) if error.code() == Some("NOAUTH") || error.code() == Some("NOPERM") => Ok(()),

@@ -3,6 +3,7 @@
 //! One key for each upstream, `<prefix><instance>:redis:<name>`, with a time to live. It is a hash with
 //! the fields `breaker` (bytes), `commands` and `retries`. Losing it loses nothing else.
 
+use super::own_client::OwnClient;
 use crate::clock::Clock;
 use crate::foreign_text::shown;
 use levee_redis_session::gate::{Gate, Memory};
@@ -17,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub client: redis::Client,
+    pub client: OwnClient,
     /// Of keys, with the instance.
     pub prefix: String,
     /// How long keys live.
@@ -30,7 +31,7 @@ impl Store {
     }
 
     async fn read(&self, name: &str) -> redis::RedisResult<Option<Memory>> {
-        let mut connection = self.client.get_multiplexed_async_connection().await?;
+        let mut connection = self.client.connect().await?;
         let (breaker, commands, retries): (Option<Vec<u8>>, Option<u32>, Option<u32>) =
             redis::cmd("HMGET")
                 .arg(self.key(name))
@@ -45,7 +46,7 @@ impl Store {
     }
 
     async fn write(&self, name: &str, memory: &Memory) -> redis::RedisResult<()> {
-        let mut connection = self.client.get_multiplexed_async_connection().await?;
+        let mut connection = self.client.connect().await?;
         let key = self.key(name);
         redis::pipe()
             .atomic()

@@ -9,6 +9,7 @@
 //! | [`hand_over`] | which of two processes at one address gets new connections |
 //! | [`orders`] | what a listener and its connections are told while they run |
 //! | [`metrics`] | what is counted |
+//! | [`own_client`] | a client for Levee's own commands |
 //! | [`memory`] | what a breaker and a budget know, kept for the next process |
 
 pub mod buffers;
@@ -19,4 +20,5 @@ pub mod listener;
 pub mod memory;
 pub mod metrics;
 pub mod orders;
+pub mod own_client;
 pub mod upstream;
