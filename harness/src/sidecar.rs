@@ -26,7 +26,7 @@ pub struct Sidecar {
     listeners: Vec<SocketAddr>,
     log: PathBuf,
     process: Process,
-    _files: TempDir,
+    files: TempDir,
 }
 
 /// How it is started.
@@ -265,6 +265,13 @@ impl Sidecar {
             .context("the sidecar's descriptors")
     }
 
+    /// Replaces its configuration and sends it `SIGHUP`, without waiting. Its environment stays as it was.
+    pub fn reload(&mut self, config: &Config) -> Result<()> {
+        config.write(self.files.path())?;
+        self.process.signal(Signal::HangUp);
+        Ok(())
+    }
+
     /// Sends it `SIGTERM`, without waiting.
     pub fn terminate(&mut self) {
         self.process.signal(Signal::Terminate);
@@ -329,7 +336,7 @@ impl Starting {
             listeners: listens.upstreams,
             log: self.log,
             process: self.process,
-            _files: self.files,
+            files: self.files,
         }
     }
 }

@@ -49,18 +49,21 @@ pub async fn estimate(
     }))
 }
 
-/// Says so if each batch reads a large table from one end to the other, and which index mends that.
+/// Has the database plan the batches. Says so if each reads a large table from one end to the other, and which index mends that.
 ///
 /// # Errors
-/// The database refused, or did not answer in time.
-pub async fn missing_index(
+/// The database can't plan them, the role may not execute them, or there was no answer in time.
+pub async fn plan_batches(
     database: &Database,
     connection: &mut PgConnection,
     spec: &Spec,
     table: &Table,
 ) -> Result<Option<String>, Error> {
-    let batch = spec.batch(table, Begin::First, Which::All);
-    let Some(plan) = plan(database, connection, &batch).await? else {
+    let [first, later] =
+        [Begin::First, Begin::From].map(|begin| spec.batch(table, begin, Which::All));
+    check(database, connection, &later).await?;
+    let Some(plan) = plan(database, connection, &first).await? else {
+        check(database, connection, &first).await?;
         return Ok(None);
     };
     let scanned = plan.scanned();
@@ -86,6 +89,25 @@ pub async fn missing_index(
         table.name,
         indexes.join(" ")
     )))
+}
+
+/// Refuses a statement that the database can't plan, or that the role may not execute.
+async fn check(
+    database: &Database,
+    connection: &mut PgConnection,
+    statement: &Statement,
+) -> Result<(), Error> {
+    let explain = Statement {
+        text: format!("EXPLAIN {}", statement.text),
+        parameters: statement.parameters.clone(),
+    };
+    let values = Values {
+        size: 1,
+        ..Values::default()
+    };
+    let explained = bound(&explain, values).execute(connection);
+    database.bounded(explained).await?;
+    Ok(())
 }
 
 /// How the database would execute a statement, as `EXPLAIN` reports it.

@@ -8,11 +8,9 @@ use super::error::Error;
 use super::fit::{Misfit, misfit};
 use super::identifier::Identifier;
 use super::preset::Preset;
-use super::query::{Values, bound};
 use super::reading::Moment;
-use super::run::{ClaimOf, CleanupRun};
+use super::run::{ClaimOf, CleanupRun, Findings};
 use super::spec::{Condition, Spec};
-use super::sql::{Begin, Statement, Which};
 use super::surprises;
 use super::table::{self, Table};
 use crate::jobs::{self, ErrorKind, Job};
@@ -40,11 +38,9 @@ impl Job for Cleanup {
         let table = table::find(&self.database, &mut connection, &self.spec).await?;
         self.check_fit(&mut connection, &table).await?;
         let database = self.database.clone();
-        self.check_plan(&mut connection, &table).await?;
-        let mut warnings =
-            surprises::warnings(&database, &mut connection, &self.spec, &table).await?;
-        warnings
-            .extend(backlog::missing_index(&database, &mut connection, &self.spec, &table).await?);
+        let spec = &self.spec;
+        let missing_index = backlog::plan_batches(&database, &mut connection, spec, &table).await?;
+        let warnings = surprises::warnings(&database, &mut connection, spec, &table).await?;
         let claim = format!("levee/job/{}/{}", self.name, self.spec.quoted_table());
         Ok(CleanupRun::new(
             connection,
@@ -56,7 +52,10 @@ impl Job for Cleanup {
                 key: claim,
                 former: self.former.clone(),
             },
-            warnings,
+            Findings {
+                warnings,
+                missing_index,
+            },
         ))
     }
 }
@@ -115,24 +114,6 @@ impl Cleanup {
             {
                 doubt::check_unit(&self.database, connection, table, column, unit).await?;
             }
-        }
-        Ok(())
-    }
-
-    /// Refuses statements that the database can't plan, or that the role may not execute.
-    async fn check_plan(&self, connection: &mut PgConnection, table: &Table) -> Result<(), Error> {
-        for begin in [Begin::First, Begin::From] {
-            let statement = self.spec.batch(table, begin, Which::All);
-            let explain = Statement {
-                text: format!("EXPLAIN {}", statement.text),
-                parameters: statement.parameters,
-            };
-            let values = Values {
-                size: 1,
-                ..Values::default()
-            };
-            let explained = bound(&explain, values).execute(&mut *connection);
-            self.database.bounded(explained).await?;
         }
         Ok(())
     }

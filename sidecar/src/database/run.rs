@@ -35,6 +35,14 @@ pub struct ClaimOf {
     pub former: Arc<Former>,
 }
 
+/// What was found out about the job before its first batch.
+#[derive(Debug)]
+pub struct Findings {
+    pub warnings: Vec<String>,
+    /// Each batch reads all of the table; a warning that says which index mends that.
+    pub missing_index: Option<String>,
+}
+
 /// A run with its own connection, which holds the claim and is closed at the end.
 #[derive(Debug)]
 pub struct CleanupRun {
@@ -45,6 +53,7 @@ pub struct CleanupRun {
     table: Table,
     claim: ClaimOf,
     warnings: Vec<String>,
+    reads_all: bool,
     walk: Walk,
     handled: u64,
     suspects: Suspects,
@@ -174,6 +183,10 @@ impl Run for CleanupRun {
         &self.warnings
     }
 
+    fn reads_all(&self) -> bool {
+        self.reads_all
+    }
+
     async fn end(self) {
         // The server holds the claim until it has seen the connection close.
         let _ = self.database.bounded(self.connection.close()).await;
@@ -201,8 +214,14 @@ impl CleanupRun {
         spec: Spec,
         table: Table,
         claim: ClaimOf,
-        warnings: Vec<String>,
+        findings: Findings,
     ) -> Self {
+        let Findings {
+            mut warnings,
+            missing_index,
+        } = findings;
+        let reads_all = missing_index.is_some();
+        warnings.extend(missing_index);
         Self {
             connection,
             _place: place,
@@ -211,6 +230,7 @@ impl CleanupRun {
             table,
             claim,
             warnings,
+            reads_all,
             walk: Walk::default(),
             handled: 0,
             suspects: Suspects::default(),

@@ -209,6 +209,7 @@ impl<J: Job> Batches<'_, J> {
             none => {
                 let mut run = self.context.job.begin().await?;
                 run.claim().await?;
+                self.pace.reads_all(run.reads_all());
                 none.insert(run)
             }
         };
@@ -314,12 +315,14 @@ impl<J: Job> Batches<'_, J> {
             ErrorKind::Transient | ErrorKind::Slow | ErrorKind::Busy => false,
         };
         if is_final || self.failures >= ATTEMPTS {
-            // The earlier error says more than that our own claim is still held.
-            let earlier = self
-                .last_error
-                .take()
-                .filter(|_| error.kind == ErrorKind::Elsewhere);
-            return Err(earlier.unwrap_or(error));
+            return Err(match (error.kind, self.last_error.take()) {
+                // Another instance has taken over.
+                (ErrorKind::Elsewhere, Some(earlier)) => Error {
+                    message: format!("{}; before that: {earlier}", error.message),
+                    ..error
+                },
+                _ => error,
+            });
         }
         let failures = self.failures;
         log::warn!(job = self.context.name; "attempt {failures} of {ATTEMPTS}: {error}");

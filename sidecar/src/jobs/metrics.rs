@@ -243,8 +243,9 @@ impl JobMetrics {
         }
         match outcome {
             Outcome::Limit => self.at_limit.inc(),
-            Outcome::Done => self.at_limit.set(0),
-            Outcome::Stopped | Outcome::Elsewhere | Outcome::Failed => {}
+            Outcome::Done | Outcome::Stopped | Outcome::Failed => self.at_limit.set(0),
+            // Not a run of this instance, or not to its end.
+            Outcome::Elsewhere => {}
         }
         if outcome == Outcome::Elsewhere {
             return;
@@ -253,6 +254,32 @@ impl JobMetrics {
         if let Some(own) = &self.own {
             own.failed.inc_by(u64::from(outcome == Outcome::Failed));
             own.duration.observe(took.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_runs_in_a_row_that_ended_at_a_limit_are_counted() {
+        let families = JobFamilies::register(&Registry::new()).unwrap();
+        let metrics = families.job("x", None).unwrap();
+        for (outcome, at_limit) in [
+            (Outcome::Limit, 1),
+            (Outcome::Limit, 2),
+            // Another instance ran it.
+            (Outcome::Elsewhere, 2),
+            (Outcome::Limit, 3),
+            (Outcome::Failed, 0),
+            (Outcome::Limit, 1),
+            (Outcome::Stopped, 0),
+            (Outcome::Limit, 1),
+            (Outcome::Done, 0),
+        ] {
+            metrics.ended(outcome, Duration::ZERO);
+            assert_eq!(metrics.at_limit.get(), at_limit, "{outcome:?}");
         }
     }
 }

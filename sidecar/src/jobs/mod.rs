@@ -66,6 +66,11 @@ pub trait Run: Send {
     /// What the job does less of, or more, than its configuration lets one expect.
     fn warnings(&self) -> &[String];
 
+    /// Whether each batch reads all there is, however few items it handles.
+    fn reads_all(&self) -> bool {
+        false
+    }
+
     /// Ends the run and releases the claim before it returns. Dropping the run does that too, but later.
     fn end(self) -> impl Future<Output = ()> + Send;
 

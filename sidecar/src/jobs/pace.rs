@@ -85,6 +85,28 @@ pub struct Pace {
     size: u32,
     time: Duration,
     work: Duration,
+    scan: Scan,
+}
+
+/// What a batch takes however small it is.
+#[derive(Clone, Copy, Debug)]
+enum Scan {
+    /// Next to nothing.
+    None,
+    /// It reads all there is. `None`: no batch has shown yet how long that takes.
+    All(Option<Duration>),
+}
+
+impl Scan {
+    /// Learns from a batch that took `needed`. Returns how long it takes.
+    fn learn(&mut self, needed: Duration) -> Duration {
+        let Self::All(known) = self else {
+            return Duration::ZERO;
+        };
+        let scan = known.map_or(needed, |known| needed.min(known));
+        *known = Some(scan);
+        scan
+    }
 }
 
 impl Pace {
@@ -99,7 +121,17 @@ impl Pace {
             size: first.min(settings.batch),
             time: Duration::ZERO,
             work: Duration::ZERO,
+            scan: Scan::None,
         }
+    }
+
+    /// Takes into account that each batch reads all there is, or that none does.
+    pub fn reads_all(&mut self, reads_all: bool) {
+        self.scan = match (reads_all, self.scan) {
+            (false, _) => Scan::None,
+            (true, Scan::None) => Scan::All(None),
+            (true, known) => known,
+        };
     }
 
     /// The size of the next batch.
@@ -130,8 +162,15 @@ impl Pace {
         } else {
             (took.work, AIM_BESIDE_OTHERS.min(self.settings.aim))
         };
+        // A smaller batch would not save the scan. So the rows of a batch may take as long as that.
+        let scan = self.scan.learn(needed);
+        let (needed, aim) = (needed.saturating_sub(scan), aim.max(scan));
         if needed > aim {
-            self.size = (self.size / 2).max(MIN_BATCH.min(self.settings.batch));
+            let least = match self.scan {
+                Scan::None => MIN_BATCH,
+                Scan::All(_) => FIRST,
+            };
+            self.shrink(least);
         } else if needed < aim / 2 && took.found >= u64::from(took.asked) {
             let more = if is_alone { self.size } else { self.size / 4 };
             let grown = self.size.saturating_add(more.max(1));
@@ -139,15 +178,17 @@ impl Pace {
         }
     }
 
+    /// Halves the next batch, to `least` rows at least.
+    fn shrink(&mut self, least: u32) {
+        let least = least.min(self.size).min(self.settings.batch);
+        self.size = (self.size / 2).max(least);
+    }
+
     /// Shrinks the next batch after one that was cut off at `limit`, whatever the aim is.
     pub fn timed_out(&mut self, limit: Duration) {
         let time = self.settings.aim.max(limit) * 2;
-        self.took(Took {
-            asked: self.size,
-            found: 0,
-            time,
-            work: time,
-        });
+        (self.time, self.work) = (time, time);
+        self.shrink(MIN_BATCH);
     }
 
     /// The rest before the next batch, with replicas `lag` behind.
@@ -277,6 +318,37 @@ mod tests {
         pace.took(Took { work: MS, ..took });
         assert_eq!(pace.size(), 125);
         assert_eq!(pace.rest(None), 100 * MS);
+    }
+
+    #[test]
+    fn batches_that_each_read_all_of_a_table_do_not_shrink_for_that() {
+        for usage in [Usage::Busy, Usage::Quiet] {
+            let mut pace = pace(settings(10_000), usage);
+            pace.reads_all(true);
+            let mut sizes = vec![pace.size()];
+            for _ in 0..30 {
+                // A row takes 0.1 ms.
+                let time = 200 * MS + MS * pace.size() / 10;
+                pace.took(full(&pace, time));
+                sizes.push(pace.size());
+            }
+            assert!(
+                sizes.iter().all(|size| (100..=2500).contains(size)),
+                "{sizes:?}"
+            );
+            assert!(
+                sizes.iter().any(|size| *size > 1000),
+                "{usage:?}: {sizes:?}"
+            );
+            // Nor while the database is slow for another reason, below the first size.
+            for _ in 0..20 {
+                pace.took(full(&pace, 2000 * MS));
+            }
+            assert_eq!(pace.size(), 100);
+            // After one that was cut off they do.
+            pace.timed_out(30_000 * MS);
+            assert_eq!(pace.size(), 50);
+        }
     }
 
     #[test]

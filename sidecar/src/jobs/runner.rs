@@ -288,6 +288,9 @@ fn log_report(name: &str, report: &Report) {
         (Some(error), Outcome::Failed) => {
             log::error!(job = name, rows = rows, batches = batches; "failed after {rows} rows in {took}: {error}");
         }
+        (Some(error), _) if *rows > 0 => {
+            log::warn!(job = name, rows = rows, batches = batches; "{} after {rows} rows in {took}: {error}", outcome.name());
+        }
         (Some(error), _) => log::info!(job = name; "not run: {error}"),
         (None, _) if report.dry_run => {
             let ends = report.preview.as_ref().map(ends).unwrap_or_default();

@@ -107,3 +107,23 @@ fn a_batch_that_reads_a_whole_table_is_a_warning_with_the_index_that_mends_it() 
         assert_eq!(warnings(&sidecar), Vec::<String>::new(), "mended");
     }
 }
+
+#[test]
+fn each_statement_of_a_batch_is_planned_once_before_a_run() {
+    let postgres = Postgres::start_with(&["log_statement=all"]).unwrap();
+    postgres.make_tables().unwrap();
+    postgres.add_tokens(100, 0).unwrap();
+    let sidecar = Sidecar::at(&postgres, "levee", crate::auth_cleanup::AUTH).unwrap();
+    sidecar.wait_for_log("checked").unwrap();
+    let explained = || {
+        let log = postgres.log();
+        let batches = log
+            .lines()
+            .filter(|line| line.contains("EXPLAIN") && line.contains("DELETE FROM"));
+        batches.count()
+    };
+    let before = explained();
+    sidecar.post(RUN_AUTH).unwrap();
+    // The first batch and a later one.
+    assert_eq!(explained() - before, 2, "{}", postgres.log());
+}

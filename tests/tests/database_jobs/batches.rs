@@ -155,6 +155,28 @@ fn beside_others_batches_are_small_and_rest_until_the_others_leave() {
 }
 
 #[test]
+fn batches_that_each_read_a_whole_table_do_not_shrink_for_that() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres.add_tokens(200_000, 10_000).unwrap();
+    postgres
+        .execute("DROP INDEX email_verification_tokens_expires_at_idx")
+        .unwrap();
+    let service = Service::start(&postgres);
+    let keys = "jobs: {auth_cleanup: {preset: expired_tokens, share: 0.5, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    let (status, _) = sidecar.post("/v1/jobs/auth_cleanup/run?wait=0s").unwrap();
+    assert_eq!(status, 202);
+    let batches = "job_batches_total{job=\"auth_cleanup\"}";
+    sidecar
+        .wait_for_metric(batches, |batches| batches >= 6)
+        .unwrap();
+    let (batches, rows) = (sidecar.metric(batches).unwrap(), rows(&sidecar));
+    println!("{rows} rows in {batches} batches");
+    assert!(rows / batches >= 100, "{rows} rows in {batches} batches");
+    service.end();
+}
+
+#[test]
 fn without_rights_to_see_sessions_levee_is_not_taken_for_others() {
     let postgres = Postgres::with_tables().unwrap();
     postgres.add_tokens(100_000, 10_000).unwrap();

@@ -137,3 +137,58 @@ fn jobs_wait_for_a_connection_and_a_dry_run_stays_one() {
         1
     );
 }
+
+#[test]
+fn a_run_that_another_session_took_over_has_not_failed() {
+    let postgres = Postgres::with_tables().unwrap();
+    postgres.add_tokens(20_000, 0).unwrap();
+    let keys =
+        "jobs: {auth_cleanup: {preset: expired_tokens, batch: 10, pause: 20ms, scheduled: false}}";
+    let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+    let report = thread::scope(|scope| {
+        let run = scope.spawn(|| sidecar.post(RUN_AUTH).unwrap());
+        sidecar
+            .wait_for("a batch", |sidecar| rows(sidecar) > 0)
+            .unwrap();
+        // The claim is an advisory lock: whoever waits for it has it once the session of the run has ended.
+        let mut other = postgres.client().unwrap();
+        let key = "SELECT (l.classid::bigint << 32) | l.objid::bigint, l.pid FROM pg_locks l \
+                   JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND a.usename = 'levee'";
+        let held = other.query_one(key, &[]).expect("a claim");
+        let (key, process): (i64, i32) = (held.get(0), held.get(1));
+        let waits = scope.spawn(move || {
+            other
+                .execute("SELECT pg_advisory_lock($1)", &[&key])
+                .expect("the lock");
+            other
+        });
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        sidecar
+            .wait_for("somebody who waits", |_| {
+                postgres.number(waiting).unwrap() == 1
+            })
+            .unwrap();
+        let end = format!("SELECT pg_terminate_backend({process})");
+        postgres.execute(&end).unwrap();
+        let other = waits.join().expect("a session");
+        let report = run.join().expect("a report");
+        drop(other);
+        report
+    });
+    let (status, report) = report;
+    assert_eq!(
+        (status, &report["outcome"]),
+        (409, &Value::from("elsewhere")),
+        "{report}"
+    );
+    assert!(report["rows"].as_u64() > Some(0), "{report}");
+    let error = report["error"].to_string();
+    assert!(
+        error.contains("another instance is running it") && error.contains("before that: "),
+        "{report}"
+    );
+    for (outcome, runs) in [("elsewhere", 1), ("failed", 0)] {
+        let metric = format!("job_runs_total{{job=\"auth_cleanup\",outcome=\"{outcome}\"}}");
+        assert_eq!(sidecar.metric(&metric).unwrap(), runs, "{outcome}");
+    }
+}

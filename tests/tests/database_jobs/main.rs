@@ -7,4 +7,5 @@ mod concurrency;
 mod failures;
 mod own_tables;
 mod presets;
+mod reload;
 mod rows_left;
