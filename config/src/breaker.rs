@@ -2,7 +2,10 @@
 
 use crate::LONGEST;
 use crate::reader::Section;
-use levee_policy::breaker::{BreakerSettings, FailureRate, HalfOpen, MAX_PROBES, Mode, SlowCalls};
+use levee_policy::breaker::{
+    BreakerSettings, FailureRate, HalfOpen, MAX_PROBES, Mode, Silence, SlowCalls,
+};
+use levee_policy::evidence::Witnesses;
 use levee_policy::ratio::Ratio;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -88,6 +91,30 @@ fn read_slow_calls(section: &mut Section<'_>, base: Option<SlowCalls>) -> Option
         minimum_requests: minimum_requests.unwrap_or(base.minimum_requests),
     };
     is_on(rule.ratio).then_some(rule)
+}
+
+/// Reads the keys for a breaker that knows its callers, in addition to those of [`read_breaker`].
+pub fn read_evidence(section: &mut Section<'_>, settings: &mut BreakerSettings) {
+    if let Some(witnesses) = section.integer("witnesses", 1..=2) {
+        settings.witnesses = match witnesses {
+            1 => Witnesses::One,
+            _ => Witnesses::Two,
+        };
+    }
+    section.section("silence", |s| {
+        let ratio = s.ratio("ratio");
+        let minimum_requests = s.integer("minimum_requests", COUNT);
+        let base = settings.silence.or(BreakerSettings::default().silence);
+        if let Some(base) = base
+            && (ratio.is_some() || minimum_requests.is_some())
+        {
+            let rule = Silence {
+                ratio: ratio.unwrap_or(base.ratio),
+                minimum_requests: minimum_requests.unwrap_or(base.minimum_requests),
+            };
+            settings.silence = is_on(rule.ratio).then_some(rule);
+        }
+    });
 }
 
 fn read_open_times(section: &mut Section<'_>, settings: &mut BreakerSettings) {

@@ -6,7 +6,7 @@
 
 use crate::config::ConfigError;
 use crate::host::Host;
-use crate::plugin::{InFlight, Next, Plugin};
+use crate::plugin::{Body, InFlight, Next, Plugin};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -28,7 +28,17 @@ pub struct Contexts<H> {
 #[derive(Clone, Copy, Debug)]
 struct Request {
     filter: u32,
-    in_flight: Option<InFlight>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Its headers have not come: an earlier filter may answer it, or go upstream by itself.
+    New,
+    /// The filter has let it through, and wants to know how it ends.
+    InFlight(InFlight),
+    /// Its end says nothing.
+    Ignored,
 }
 
 impl<H> Default for Contexts<H> {
@@ -47,7 +57,7 @@ impl<H: Host> Contexts<H> {
         if parent != 0 {
             let request = Request {
                 filter: parent,
-                in_flight: None,
+                state: State::New,
             };
             self.requests.insert(id, request);
         }
@@ -69,7 +79,7 @@ impl<H: Host> Contexts<H> {
             std::mem::replace(known, plugin).flush();
             for request in self.requests.values_mut() {
                 if request.filter == id {
-                    request.in_flight = None;
+                    request.state = State::Ignored;
                 }
             }
         } else {
@@ -80,40 +90,58 @@ impl<H: Host> Contexts<H> {
 
     /// The headers of the request `id` have arrived.
     #[inline]
-    pub fn on_request_headers(&mut self, id: u32) -> Action {
+    pub fn on_request_headers(&mut self, id: u32, body: Body) -> Action {
         let Some(request) = self.requests.get_mut(&id) else {
             return Action::Continue;
         };
+        request.state = State::Ignored;
         let Some(filter) = find(&mut self.filters, request.filter) else {
             return Action::Continue;
         };
-        match filter.on_request(id) {
-            Next::Continue(in_flight) => {
-                request.in_flight = in_flight;
+        match filter.on_request(id, body) {
+            Next::Continue(Some(in_flight)) => {
+                request.state = State::InFlight(in_flight);
                 Action::Continue
             }
+            Next::Continue(None) => Action::Continue,
             Next::Stop => Action::Stop,
+        }
+    }
+
+    /// All of the request `id` has arrived, which had a body.
+    pub fn on_request_arrived(&mut self, id: u32) {
+        if let Some(request) = self.requests.get_mut(&id)
+            && let State::InFlight(in_flight) = &mut request.state
+            && let Some(filter) = find(&mut self.filters, request.filter)
+        {
+            filter.on_arrived(id, in_flight);
         }
     }
 
     /// The request `id` has ended, in whatever way.
     #[inline]
     pub fn on_log(&mut self, id: u32) {
-        if let Some(request) = self.requests.remove(&id)
-            && let Some(in_flight) = request.in_flight
-            && let Some(filter) = find(&mut self.filters, request.filter)
-        {
-            filter.on_end(id, in_flight);
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        let Some(filter) = find(&mut self.filters, request.filter) else {
+            return;
+        };
+        match request.state {
+            State::InFlight(in_flight) => filter.on_end(id, in_flight),
+            State::New => filter.on_unseen(),
+            State::Ignored => {}
         }
     }
 
-    /// The context `id` was deleted.
+    /// The context `id` was deleted. If it is a request that was not logged, it ends now: Envoy logs
+    /// those of HTTP/3 when their contexts are gone.
     pub fn on_delete(&mut self, id: u32) {
         if let Some(request) = self.requests.remove(&id) {
-            if let Some(in_flight) = request.in_flight
+            if let State::InFlight(in_flight) = request.state
                 && let Some(filter) = find(&mut self.filters, request.filter)
             {
-                filter.on_abandoned(id, in_flight);
+                filter.on_end(id, in_flight);
             }
         } else if let Some(place) = self.filters.iter().position(|(known, _)| *known == id) {
             self.filters.swap_remove(place).1.finish();

@@ -152,7 +152,8 @@ impl Deadlines {
     }
 }
 
-fn read_deadline<H: Host>(host: &H, deadline: &ClientDeadline) -> Option<Duration> {
+/// The deadline that a client has sent, if it can be read.
+pub fn read_deadline<H: Host>(host: &H, deadline: &ClientDeadline) -> Option<Duration> {
     match deadline {
         ClientDeadline::Millis(header) => {
             parse_digits(&host.request_header(header)?, 19).map(Duration::from_millis)
@@ -162,7 +163,7 @@ fn read_deadline<H: Host>(host: &H, deadline: &ClientDeadline) -> Option<Duratio
 }
 
 /// At most eight digits and a unit: `100m` is 100 milliseconds.
-fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
+pub fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     let amount = parse_digits(digits, 8)?;
     Some(match unit {

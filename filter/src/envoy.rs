@@ -10,6 +10,7 @@
 
 use crate::contexts::{Action, Contexts};
 use crate::host::{Host, LocalReply, MetricId, Swap, Version, Versioned};
+use crate::plugin::Body;
 use levee_policy::time::Instant;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr::{null_mut, slice_from_raw_parts_mut};
@@ -76,11 +77,31 @@ extern "C" fn proxy_on_configure(context: u32, size: u32) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, _end_of_stream: u32) -> u32 {
-    match with_contexts(|contexts| contexts.on_request_headers(context)) {
+extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, end_of_stream: u32) -> u32 {
+    let body = if end_of_stream != 0 {
+        Body::None
+    } else {
+        Body::Follows
+    };
+    match with_contexts(|contexts| contexts.on_request_headers(context, body)) {
         Some(Action::Continue) | None => CONTINUE,
         Some(Action::Stop) => STOP_ITERATION,
     }
+}
+
+/// Called for each piece of a body; only the last one tells anything.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_body(context: u32, _size: u32, end_of_stream: u32) -> u32 {
+    if end_of_stream != 0 {
+        with_contexts(|contexts| contexts.on_request_arrived(context));
+    }
+    CONTINUE
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(context: u32, _trailers: u32) -> u32 {
+    with_contexts(|contexts| contexts.on_request_arrived(context));
+    CONTINUE
 }
 
 #[unsafe(no_mangle)]

@@ -20,8 +20,18 @@ pub mod property {
     /// The same if the response consists of headers only.
     pub const GRPC_STATUS_HEADER: &str = "response\0headers\0grpc-status";
     /// From the first byte sent to the upstream to the last received, in nanoseconds, 64 bits
-    /// little-endian.
+    /// little-endian. Absent until the last has arrived.
     pub const BACKEND_LATENCY: &str = "response\0backend_latency";
+    /// Bytes of the body passed on to the client, 64 bits little-endian.
+    pub const RESPONSE_SIZE: &str = "response\0size";
+    /// From the first byte of the request to its end, in nanoseconds, 64 bits little-endian. Absent
+    /// until the end.
+    pub const REQUEST_DURATION: &str = "request\0duration";
+    pub const REQUEST_METHOD: &str = "request\0method";
+    /// Absent unless the request got a connection.
+    pub const UPSTREAM_LOCAL_ADDRESS: &str = "upstream\0local_address";
+    /// The client, as Envoy trusts it (`use_remote_address`, `xff_num_trusted_hops`), with port.
+    pub const SOURCE_ADDRESS: &str = "source\0address";
 }
 
 /// A response that the filter gives itself.

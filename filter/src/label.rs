@@ -23,7 +23,7 @@ pub fn label(name: &str) -> String {
 }
 
 /// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>, also the source of the test vectors).
-const fn fnv1a_64(bytes: &[u8]) -> u64 {
+pub(crate) const fn fnv1a_64(bytes: &[u8]) -> u64 {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     let mut hash = OFFSET_BASIS;

@@ -9,6 +9,8 @@
 //! | [`services`] | the services that a worker has met |
 //! | [`service`] | a service: breaker, limits, counts, refusal |
 //! | [`outcome`] | what the end of a request says about its service |
+//! | [`caller`] | who calls |
+//! | [`probes`] | which probes are in flight, and what can be seen of them |
 //! | [`deadline`] | the class of a request, and the headers that make Envoy's router enforce its limits |
 //! | [`shared`] | breakers in memory that all workers share |
 //! | [`workers`] | the list of workers, and notifying them |
@@ -30,6 +32,7 @@
     )
 )]
 
+pub mod caller;
 pub mod config;
 pub mod contexts;
 pub mod deadline;
@@ -38,6 +41,7 @@ pub mod label;
 pub mod metrics;
 pub mod outcome;
 pub mod plugin;
+pub mod probes;
 pub mod service;
 pub mod services;
 pub mod shared;

@@ -22,6 +22,10 @@ pub const SHADOW_REJECTED: &str = "circuit_breaker_shadow_rejected_total";
 pub const LEASES_EXPIRED: &str = "circuit_breaker_probe_leases_expired_total";
 /// Counter by service and kind: requests that ran out of time.
 pub const TIMEOUTS: &str = "proxy_request_timeout_total";
+/// Counter by service: requests whose callers gave up, after longer than an answer usually takes.
+pub const UNANSWERED: &str = "circuit_breaker_unanswered_total";
+/// Counter: requests that reached a service though the filter was not asked.
+pub const UNSEEN: &str = "circuit_breaker_unseen_requests_total";
 /// Counter: clusters that got no breaker because `max_services` was reached.
 pub const SERVICES_OVER_LIMIT: &str = "circuit_breaker_services_over_limit_total";
 
@@ -52,11 +56,12 @@ pub enum Counter {
     ShadowRejected,
     LeasesExpired,
     Timeouts(TimeoutKind),
+    Unanswered,
 }
 
 impl Counter {
     /// All counters, each at its [`index`](Self::index).
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Requests(RequestLabel::Success),
         Self::Requests(RequestLabel::Failure),
         Self::Requests(RequestLabel::Neutral),
@@ -70,6 +75,7 @@ impl Counter {
         Self::Timeouts(TimeoutKind::Request),
         Self::Timeouts(TimeoutKind::ResponseHeader),
         Self::Timeouts(TimeoutKind::Connect),
+        Self::Unanswered,
     ];
 
     /// The position in [`ALL`](Self::ALL).
@@ -81,6 +87,7 @@ impl Counter {
             Self::ShadowRejected => 8,
             Self::LeasesExpired => 9,
             Self::Timeouts(kind) => 10 + kind as usize,
+            Self::Unanswered => 13,
         }
     }
 
@@ -98,6 +105,7 @@ impl Counter {
             Self::Timeouts(TimeoutKind::Request) => (TIMEOUTS, ".kind.", "request"),
             Self::Timeouts(TimeoutKind::ResponseHeader) => (TIMEOUTS, ".kind.", "response_header"),
             Self::Timeouts(TimeoutKind::Connect) => (TIMEOUTS, ".kind.", "connect"),
+            Self::Unanswered => (UNANSWERED, "", ""),
         };
         format!("{metric}{label}{value}.service.{service}")
     }

@@ -3,17 +3,19 @@
 //! A good request costs four host calls: the name of its cluster, the two limits, and how it ended.
 //! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
 
+use crate::caller;
 use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::{Deadlines, LimitedBy};
 use crate::host::{Host, LocalReply, MetricId, property};
-use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT};
-use crate::outcome::{self, AnsweredWell, Ended, TimeoutKind};
+use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT, UNSEEN};
+use crate::outcome::{self, AnsweredWell, Circumstances, Ended};
+use crate::probes::{Probe, Probes, Sight};
 use crate::service::Service;
 use crate::services::{ServiceIndex, Services};
 use crate::shared;
 use crate::workers::{self, Renewal, Worker};
 use levee_policy::backoff::Jitter;
-use levee_policy::breaker::{Mode, Outcome, Permit, Phase, Transition, Verdict};
+use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Visit, Visited};
@@ -24,6 +26,10 @@ use std::time::Duration;
 /// How often counts are handed to Envoy, open probes are checked, and rates are judged. It is also
 /// the lag of the clock that decides when an open breaker's time has passed.
 pub const TICK: Duration = Duration::from_millis(100);
+/// A tick that comes this late shows that the worker stood still.
+const STANDSTILL: Duration = Duration::from_secs(1);
+/// How long after a standstill requests may end because of it.
+const AFTER_STANDSTILL: Duration = Duration::from_secs(1);
 /// The request header that selects a fallback route.
 pub const FALLBACK_HEADER: &str = "x-levee-fallback";
 /// The response code details of requests in which a client sent that header.
@@ -44,11 +50,24 @@ pub enum Next {
     Stop,
 }
 
+/// Whether a request has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// It ends with its headers.
+    None,
+    /// It follows. Its end is [`Plugin::on_arrived`].
+    Follows,
+}
+
 /// A request that the filter has let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
     service: ServiceIndex,
     role: Role,
+    /// By the clock of the tick.
+    since: Instant,
+    /// When all of it had arrived.
+    arrived: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,14 +99,6 @@ enum Target {
     OverLimit,
 }
 
-/// A probe of this worker that has no result yet.
-#[derive(Clone, Copy, Debug)]
-struct Probe {
-    context_id: u32,
-    service: ServiceIndex,
-    permit: Permit,
-}
-
 /// The filter in one worker, for one configuration.
 #[derive(Debug)]
 pub struct Plugin<H> {
@@ -99,13 +110,19 @@ pub struct Plugin<H> {
     answered_well: Option<AnsweredWell>,
     /// The time of the last tick.
     now: Instant,
+    /// When a tick came too late for the last time.
+    stood_still: Option<Instant>,
+    /// Whether Envoy tells when bodies have arrived. It does not if the configuration withholds the
+    /// callback.
+    sees_bodies: bool,
     random: SplitMix64,
     /// `None` until the worker gets its first request.
     worker: Option<Worker>,
     services: Services,
     by_cluster: HashMap<Vec<u8>, Target>,
-    probes: Vec<Probe>,
+    probes: Probes,
     over_limit: Option<MetricId>,
+    unseen: Option<MetricId>,
 }
 
 impl<H: Host> Plugin<H> {
@@ -131,18 +148,21 @@ impl<H: Host> Plugin<H> {
             config,
             answered_well,
             now: host.now(),
+            stood_still: None,
+            sees_bodies: false,
             random: SplitMix64::new(host.random()),
             worker: None,
             services: Services::default(),
             by_cluster: HashMap::new(),
-            probes: Vec::new(),
+            probes: Probes::default(),
             over_limit: None,
+            unseen: None,
             host,
         })
     }
 
     /// The headers of a request have arrived.
-    pub fn on_request(&mut self, context_id: u32) -> Next {
+    pub fn on_request(&mut self, context_id: u32, body: Body) -> Next {
         if self.has_fallback_routes && self.host.request_header(FALLBACK_HEADER).is_some() {
             return self.refuse_steering();
         }
@@ -156,10 +176,17 @@ impl<H: Host> Plugin<H> {
             return Next::Continue(None);
         };
         match self.admit(index) {
-            Verdict::Admit(permit) => Next::Continue(Some(self.let_go(context_id, index, permit))),
+            Verdict::Admit(permit) => {
+                Next::Continue(Some(self.let_go(context_id, index, permit, body)))
+            }
             Verdict::WouldRefuse => {
                 self.services.touch(index).count(Counter::ShadowRejected);
-                Next::Continue(Some(self.let_go(context_id, index, Permit::UNTRACKED)))
+                Next::Continue(Some(self.let_go(
+                    context_id,
+                    index,
+                    Permit::UNTRACKED,
+                    body,
+                )))
             }
             Verdict::Refuse { retry_after } => self.refuse(index, retry_after),
         }
@@ -205,12 +232,22 @@ impl<H: Host> Plugin<H> {
         Next::Stop
     }
 
-    fn let_go(&mut self, context_id: u32, index: ServiceIndex, permit: Permit) -> InFlight {
+    fn let_go(
+        &mut self,
+        context_id: u32,
+        index: ServiceIndex,
+        permit: Permit,
+        body: Body,
+    ) -> InFlight {
+        let arrived = (body == Body::None).then_some(self.now);
         if permit.is_probe() {
-            self.probes.push(Probe {
+            self.probes.add(Probe {
                 context_id,
                 service: index,
                 permit,
+                since: self.now,
+                has_arrived: arrived.is_some(),
+                answered: None,
             });
         }
         let deadlines = &self.services[index].deadlines;
@@ -218,7 +255,16 @@ impl<H: Host> Plugin<H> {
         InFlight {
             service: index,
             role: Role::Call { permit, limited_by },
+            since: self.now,
+            arrived,
         }
+    }
+
+    /// All of a request with a body has arrived.
+    pub fn on_arrived(&mut self, context_id: u32, in_flight: &mut InFlight) {
+        self.sees_bodies = true;
+        in_flight.arrived = Some(self.now);
+        self.probes.arrived(context_id);
     }
 
     fn refuse(&mut self, index: ServiceIndex, retry_after: Duration) -> Next {
@@ -233,6 +279,8 @@ impl<H: Host> Plugin<H> {
             return Next::Continue(Some(InFlight {
                 service: index,
                 role: Role::Fallback,
+                since: self.now,
+                arrived: None,
             }));
         }
         let retry_after = RETRY_AFTER_JITTER.apply(retry_after, self.random.next_u64());
@@ -248,34 +296,90 @@ impl<H: Host> Plugin<H> {
             return;
         };
         let service = self.services.touch(index);
+        if outcome::is_good(&self.host, self.answered_well, service.protocol) {
+            let mut outcome = Outcome::SUCCESS;
+            outcome::mark_slow(&self.host, &mut outcome, service.settings.slow_calls);
+            service.usual.add(self.now.since(in_flight.since));
+            service.count_outcome_if_enabled(outcome);
+            self.settle_call(context_id, index, permit, outcome);
+            return;
+        }
+        let circumstances = self.circumstances(in_flight, limited_by);
+        let (last_tick, stood_still) = (self.now, self.stood_still);
+        let service = &mut self.services[index];
         let Ended {
             mut outcome,
             timeout,
-        } = outcome::of_current_request(
+        } = outcome::look_closer(
             &self.host,
-            self.answered_well,
             &mut service.protocol,
-            service.settings.slow_calls,
+            self.client_deadline.as_ref(),
+            circumstances,
+            || stood_still_since(in_flight.since, self.host.now(), last_tick, stood_still),
         );
-        if limited_by == LimitedBy::Client
-            && matches!(
-                timeout,
-                Some(TimeoutKind::Request | TimeoutKind::ResponseHeader)
-            )
-        {
-            // As if the client had left: by its own limit the service had more time.
-            outcome = Outcome::Neutral;
-        }
-        if service.settings.mode != Mode::Disabled {
-            service.count_outcome(outcome);
-        }
+        outcome::mark_slow(&self.host, &mut outcome, service.settings.slow_calls);
         if let Some(kind) = timeout {
             service.count(Counter::Timeouts(kind));
         }
-        if permit.is_probe() {
-            self.settle_probe(context_id, outcome);
+        self.conclude(context_id, index, permit, outcome);
+    }
+
+    /// The outcome of a call belongs to the service that was called, which need not be the one that
+    /// the filter was asked for.
+    fn conclude(&mut self, context_id: u32, index: ServiceIndex, permit: Permit, outcome: Outcome) {
+        let Some(other) = self.called_instead(index, outcome) else {
+            self.services[index].count_outcome_if_enabled(outcome);
+            self.settle_call(context_id, index, permit, outcome);
+            return;
+        };
+        self.services[index].count_outcome_if_enabled(Outcome::Neutral);
+        self.settle_call(context_id, index, permit, Outcome::Neutral);
+        self.services.touch(other).count_outcome_if_enabled(outcome);
+        if let Verdict::Admit(permit) = self.services[other].view(self.now) {
+            self.settle(other, permit, outcome);
+        }
+    }
+
+    /// What is known of a request that did not plainly end well.
+    fn circumstances(&self, in_flight: InFlight, limited_by: LimitedBy) -> Circumstances {
+        let arrived = if self.sees_bodies {
+            in_flight.arrived
         } else {
-            self.settle(index, permit, outcome);
+            Some(in_flight.arrived.unwrap_or(in_flight.since))
+        };
+        Circumstances {
+            arrived_after: arrived.map(|arrived| arrived.since(in_flight.since)),
+            limited_by_caller: limited_by == LimitedBy::Client,
+            longer_than_usual: self.services[in_flight.service].usual.exceeded_by(),
+        }
+    }
+
+    /// The service that was called in place of `index`, if a later filter has changed the route. Only
+    /// results that may decide something are worth the host call.
+    fn called_instead(&self, index: ServiceIndex, outcome: Outcome) -> Option<ServiceIndex> {
+        if !matches!(outcome, Outcome::Failure { .. } | Outcome::Unanswered) {
+            return None;
+        }
+        match self.destination() {
+            Destination::Known(Target::Service(other)) if other != index => Some(other),
+            _ => None,
+        }
+    }
+
+    /// A request has ended that the filter was not asked about.
+    pub fn on_unseen(&mut self) {
+        if !outcome::was_answered_by_upstream(&self.host) {
+            return;
+        }
+        if self.unseen.is_none() {
+            log::warn!(
+                "requests reach services though this filter is not asked: a filter before it goes \
+                 upstream by itself, as a cache does; put Levee before it"
+            );
+            self.unseen = self.host.define_counter(UNSEEN);
+        }
+        if let Some(counter) = self.unseen {
+            self.host.add(counter, 1);
         }
     }
 
@@ -296,13 +400,6 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// A request's context was deleted before the request was logged: its result is unknown.
-    pub fn on_abandoned(&mut self, context_id: u32, in_flight: InFlight) {
-        if matches!(in_flight.role, Role::Call { permit, .. } if permit.is_probe()) {
-            self.settle_probe(context_id, Outcome::Neutral);
-        }
-    }
-
     /// Other workers have changed breakers.
     pub fn on_news(&mut self) {
         while let Some(breaker_id) = self
@@ -319,7 +416,11 @@ impl<H: Host> Plugin<H> {
 
     /// The timer has fired.
     pub fn on_tick(&mut self) {
-        self.now = self.host.now();
+        let now = self.host.now();
+        if now.since(self.now) >= STANDSTILL {
+            self.stood_still = Some(now);
+        }
+        self.now = now;
         let renewal = self
             .worker
             .as_mut()
@@ -351,32 +452,59 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// A probe whose connection was upgraded has succeeded, though it may stay open for hours. All
-    /// other probes end by their time limit.
+    /// Some probes have a result before they end.
     fn check_probes(&mut self) {
-        for probe in self.probes.clone() {
-            if self.host.enter_request(probe.context_id) && outcome::is_upgraded(&self.host) {
-                self.settle_probe(probe.context_id, Outcome::SUCCESS);
+        for context_id in self.probes.contexts() {
+            if !self.host.enter_request(context_id) {
+                continue;
             }
+            let status = outcome::status_so_far(&self.host);
+            let lease = |index| self.services[index].settings.half_open.lease;
+            let sees_bodies = self.sees_bodies;
+            match self
+                .probes
+                .look(context_id, status, self.now, lease, sees_bodies)
+            {
+                Sight::Succeeded => self.settle_probe(context_id, Outcome::SUCCESS),
+                Sight::NeverAsked => self.settle_probe(context_id, Outcome::Neutral),
+                Sight::Nothing => {}
+            }
+        }
+    }
+
+    fn settle_call(
+        &mut self,
+        context_id: u32,
+        index: ServiceIndex,
+        permit: Permit,
+        outcome: Outcome,
+    ) {
+        if permit.is_probe() {
+            self.settle_probe(context_id, outcome);
+        } else {
+            self.settle(index, permit, outcome);
         }
     }
 
     /// Records the result of a probe, unless it had one already.
     fn settle_probe(&mut self, context_id: u32, outcome: Outcome) {
-        let place = self
-            .probes
-            .iter()
-            .position(|probe| probe.context_id == context_id);
-        if let Some(place) = place {
-            let probe = self.probes.swap_remove(place);
+        if let Some(probe) = self.probes.take(context_id) {
             self.settle(probe.service, probe.permit, outcome);
         }
     }
 
+    /// Records the result of the current request.
+    #[inline]
     fn settle(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome) {
         let replica = &mut self.services[index].replica;
         if replica.record(permit, outcome, self.now) == Recorded::VisitNeeded {
-            self.visit(index, Visit::Record(permit, outcome));
+            let caller = caller::of_current_request(&self.host);
+            let report = Report {
+                permit,
+                outcome,
+                caller,
+            };
+            self.visit(index, Visit::Record(report));
         }
     }
 
@@ -464,6 +592,18 @@ impl<H: Host> Plugin<H> {
         let breaker = shared::read(host, id, &own.breaker, now);
         Target::Service(services.add(Service::new(host, name, own, id, &breaker, now)))
     }
+}
+
+/// Whether a worker stood still while a request was in flight that began `since` and has just ended:
+/// its tick is late, or was late lately.
+fn stood_still_since(
+    since: Instant,
+    now: Instant,
+    last_tick: Instant,
+    late_tick: Option<Instant>,
+) -> bool {
+    now.since(last_tick) >= STANDSTILL
+        || late_tick.is_some_and(|at| since < at && now.since(at) < AFTER_STANDSTILL)
 }
 
 fn announce(service: &str, transition: Transition) {

@@ -7,9 +7,10 @@ use crate::label::label;
 use crate::metrics::{Counter, RequestLabel, mode_name, state_name};
 use crate::outcome::Protocol;
 use crate::shared::BreakerId;
-use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Phase};
-use levee_policy::replica::Replica;
+use levee_policy::breaker::{Breaker, BreakerSettings, Mode, Outcome, Phase, Verdict};
+use levee_policy::replica::{Admission, Replica};
 use levee_policy::time::Instant;
+use levee_policy::usual::Usual;
 use std::time::Duration;
 
 /// The response code details of refused requests.
@@ -32,6 +33,8 @@ pub struct Service {
     pub fallback: Fallback,
     /// The protocol of the last good answer whose properties were read one by one.
     pub protocol: Protocol,
+    /// How long its answers take, as this worker has seen it.
+    pub usual: Usual,
     /// Whether the next tick takes care of it.
     pub is_touched: bool,
     /// Not yet handed to Envoy.
@@ -62,6 +65,7 @@ impl Service {
             deadlines: Deadlines::new(&config.timeouts),
             fallback: config.fallback.clone(),
             protocol: Protocol::default(),
+            usual: Usual::default(),
             is_touched: false,
             counts: [0; Counter::ALL.len()],
             counters: Counter::ALL.map(|counter| host.define_counter(&counter.name(&label))),
@@ -71,6 +75,23 @@ impl Service {
         };
         service.show_phase(host);
         service
+    }
+
+    /// The breaker's answer, as far as this worker knows it, to a call that is not asked for: one that
+    /// another filter has led here.
+    pub fn view(&self, now: Instant) -> Verdict {
+        match self.replica.admit(&self.settings, now) {
+            Admission::Decided(verdict) => verdict,
+            Admission::VisitNeeded => Verdict::WouldRefuse,
+        }
+    }
+
+    /// Counts an outcome, unless the breaker is disabled.
+    #[inline]
+    pub fn count_outcome_if_enabled(&mut self, outcome: Outcome) {
+        if self.settings.mode != Mode::Disabled {
+            self.count_outcome(outcome);
+        }
     }
 
     /// Adds one to a counter. Envoy gets it with the next [`flush`](Self::flush).
@@ -86,14 +107,16 @@ impl Service {
         }
     }
 
-    pub fn count_outcome(&mut self, outcome: Outcome) {
+    fn count_outcome(&mut self, outcome: Outcome) {
         self.count(Counter::Requests(match outcome {
             Outcome::Success { .. } => RequestLabel::Success,
             Outcome::Failure { .. } => RequestLabel::Failure,
-            Outcome::Neutral => RequestLabel::Neutral,
+            Outcome::Unanswered | Outcome::Neutral => RequestLabel::Neutral,
         }));
-        if matches!(outcome, Outcome::Failure { .. }) {
-            self.count(Counter::Failures);
+        match outcome {
+            Outcome::Failure { .. } => self.count(Counter::Failures),
+            Outcome::Unanswered => self.count(Counter::Unanswered),
+            Outcome::Success { .. } | Outcome::Neutral => {}
         }
     }
 

@@ -9,7 +9,7 @@ const OPEN_FOR: Duration = Duration::from_secs(33); // 30 s and the most jitter
 
 fn open(gateway: &mut Gateway) {
     for _ in 0..5 {
-        assert!(gateway.request(0, "auth", End::Status(500)));
+        assert!(gateway.request(0, "auth", End::Status(503)));
     }
     assert_eq!(gateway.state("auth"), 1);
 }
@@ -74,7 +74,7 @@ fn five_failures_open_it_however_they_are_spread_over_four_workers() {
         }
         for worker in spread {
             assert!(
-                gateway.request(worker, "auth", End::Status(500)),
+                gateway.request(worker, "auth", End::Status(503)),
                 "{spread:?}"
             );
         }
@@ -95,7 +95,7 @@ fn a_success_on_any_worker_ends_the_row_of_failures() {
     }
     for _ in 0..4 {
         for failing in 0..4 {
-            assert!(gateway.request(failing, "auth", End::Status(500)));
+            assert!(gateway.request(failing, "auth", End::Status(503)));
         }
         assert!(gateway.request(2, "auth", End::Status(200)));
         gateway.pass(Duration::from_secs(11)); // so that the rate does not apply
@@ -111,7 +111,7 @@ fn a_worker_that_has_not_heard_of_the_opening_does_not_prolong_it() {
     // Admitted by a worker that does not know yet that the breaker is open: its failure is stale.
     let late = gateway.begin(1, "auth");
     open(&mut gateway);
-    gateway.end(late, End::Status(500));
+    gateway.end(late, End::Status(503));
     assert_eq!(gateway.state("auth"), 1);
     gateway.pass(OPEN_FOR);
     assert!(
@@ -166,7 +166,7 @@ fn a_call_admitted_while_closed_that_fails_while_half_open_decides_nothing() {
     gateway.pass(OPEN_FOR);
     let probe = gateway.begin(0, "auth");
     assert_eq!(gateway.state("auth"), 2);
-    gateway.end(early, End::Status(500));
+    gateway.end(early, End::Status(503));
     assert_eq!(gateway.state("auth"), 2);
     gateway.end(probe, End::Status(200));
     assert!(gateway.request(0, "auth", End::Status(200)));
@@ -228,7 +228,7 @@ fn an_upgraded_probe_succeeds_at_once() {
 }
 
 #[test]
-fn a_probe_that_stalls_in_the_body_closes_nothing_and_fails_when_it_is_cut_off() {
+fn a_probe_has_succeeded_when_it_has_lived_a_moment_after_good_headers() {
     let mut gateway = Gateway::new(1, "");
     open(&mut gateway);
     gateway.pass(OPEN_FOR);
@@ -236,13 +236,50 @@ fn a_probe_that_stalls_in_the_body_closes_nothing_and_fails_when_it_is_cut_off()
     for probe in &probes {
         gateway.change(*probe, |stream| stream.code = Some(200));
     }
-    gateway.pass(Duration::from_secs(20));
-    assert_eq!(gateway.state("auth"), 2, "past the lease");
-    gateway.change(probes[0], |stream| {
-        (stream.flags, stream.details) = (1 << 2, b"response_timeout".to_vec());
-    });
-    gateway.finish(probes[0]);
+    gateway.pass(Duration::from_secs(1));
+    assert_eq!(gateway.state("auth"), 2, "headers alone are not enough");
+    gateway.pass(Duration::from_millis(200));
+    assert_eq!(gateway.state("auth"), 0);
+    // A stream that ends badly an hour later decides nothing more.
+    gateway.end(probes[0], End::Reset);
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn a_probe_whose_headers_are_bad_has_not_succeeded_however_long_it_lives() {
+    let mut gateway = Gateway::new(1, "");
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    let probes: Vec<Call> = (0..3).map(|_| gateway.begin(0, "auth")).collect();
+    for probe in &probes {
+        gateway.change(*probe, |stream| stream.code = Some(503));
+    }
+    gateway.pass(Duration::from_secs(5));
+    assert_eq!(gateway.state("auth"), 2);
+    gateway.end(probes[0], End::Status(503));
     assert_eq!(gateway.state("auth"), 1);
+}
+
+#[test]
+fn a_probe_whose_upload_does_not_arrive_gives_its_place_to_another() {
+    let mut gateway = Gateway::new(1, "");
+    // Envoy tells when a body has arrived: the filter sees that by the first one.
+    let whole = gateway.begin_upload(0, "auth");
+    gateway.arrive(whole);
+    gateway.end(whole, End::Status(200));
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    let slow: Vec<Call> = (0..3).map(|_| gateway.begin_upload(0, "auth")).collect();
+    assert!(gateway.begin(0, "auth").was_refused);
+    gateway.pass(Duration::from_millis(1100));
+    let others: Vec<Call> = (0..3).map(|_| gateway.begin(0, "auth")).collect();
+    for other in others {
+        assert!(!other.was_refused);
+        gateway.end(other, End::Status(200));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    gateway.end(slow[0], End::Reset);
+    assert_eq!(gateway.outcome("auth", "success"), 4);
 }
 
 #[test]
@@ -316,7 +353,7 @@ fn sixty_percent_of_errors_never_five_in_a_row_open_it_by_the_rate() {
     let mut sent = 0;
     'sending: loop {
         for ok in [false, false, false, true, true] {
-            let end = End::Status(if ok { 200 } else { 500 });
+            let end = End::Status(if ok { 200 } else { 503 });
             if !gateway.request(sent % 4, "auth", end) {
                 break 'sending;
             }
@@ -337,7 +374,7 @@ fn a_failing_client_on_one_worker_does_not_decide_for_all() {
                 assert!(gateway.request(worker, "auth", End::Status(200)));
             }
         }
-        assert!(gateway.request(0, "auth", End::Status(500)));
+        assert!(gateway.request(0, "auth", End::Status(503)));
         gateway.pass(Duration::from_millis(100));
     }
     assert_eq!(gateway.state("auth"), 0);
@@ -370,7 +407,7 @@ fn thirty_clients_that_disconnect_open_nothing() {
 fn shadow_decides_and_counts_but_refuses_nothing() {
     let mut gateway = Gateway::new(2, r#"{"breaker": {"mode": "shadow"}}"#);
     for n in 0..10 {
-        assert!(gateway.request(n % 2, "auth", End::Status(500)));
+        assert!(gateway.request(n % 2, "auth", End::Status(503)));
     }
     assert_eq!(gateway.state("auth"), 1);
     assert_eq!(gateway.outcome("auth", "failure"), 10);
@@ -391,7 +428,7 @@ fn the_other_modes_follow_their_definitions() {
         let mut gateway = Gateway::new(1, &format!(r#"{{"breaker": {{"mode": "{mode}"}}}}"#));
         for _ in 0..10 {
             assert_eq!(
-                gateway.request(0, "auth", End::Status(500)),
+                gateway.request(0, "auth", End::Status(503)),
                 passes,
                 "{mode}"
             );
@@ -482,7 +519,7 @@ fn a_fallback_route_that_leads_back_does_not_disable_the_breaker() {
     open(&mut gateway);
     let call = gateway.begin_stream(0, to_auth_or_else(None));
     assert!(!call.was_refused, "unknown before the first one");
-    gateway.end(call, End::Status(500));
+    gateway.end(call, End::Status(503));
     for _ in 0..3 {
         assert!(gateway.begin_stream(0, to_auth_or_else(None)).was_refused);
     }
@@ -516,7 +553,7 @@ fn clusters_with_the_same_alias_share_a_breaker() {
         "auth",
         "auth",
     ] {
-        assert!(gateway.request(0, cluster, End::Status(500)));
+        assert!(gateway.request(0, cluster, End::Status(503)));
     }
     assert!(!gateway.request(0, "auth-canary", End::Status(200)));
     assert_eq!(gateway.state("auth"), 1);
@@ -536,7 +573,7 @@ fn beyond_max_services_there_are_limits_but_no_breaker() {
                 .header("x-envoy-upstream-rq-timeout-ms")
                 .is_some()
         );
-        gateway.end(call, End::Status(500));
+        gateway.end(call, End::Status(503));
     }
     assert_eq!(
         gateway.metric("circuit_breaker_services_over_limit_total"),
@@ -572,7 +609,7 @@ fn a_worker_that_was_stalled_catches_up_at_its_next_tick() {
             ..Stream::default()
         };
         let call = gateway.begin_quietly(0, stream);
-        gateway.end(call, End::Status(500));
+        gateway.end(call, End::Status(503));
     }
     gateway.workers[1].contexts.on_tick(FILTER);
     assert!(!gateway.request(1, "auth", End::Status(200)));
@@ -626,7 +663,7 @@ fn workers_that_have_ended_get_no_more_messages() {
     gateway.workers.truncate(1);
     gateway.take_calls(0);
     let messages = |gateway: &mut Gateway| {
-        gateway.request(0, "auth", End::Status(500));
+        gateway.request(0, "auth", End::Status(503));
         gateway.request(0, "auth", End::Status(200));
         let calls = gateway.take_calls(0);
         calls.iter().filter(|call| **call == "enqueue").count()

@@ -4,6 +4,7 @@ mod fake;
 
 use fake::{End, FILTER, Gateway, Stream};
 use levee_filter::contexts::Action;
+use levee_filter::plugin::Body;
 use std::time::Duration;
 
 const OTHER: u32 = 1000;
@@ -62,8 +63,8 @@ fn a_reconfigured_filter_follows_the_new_configuration() {
     let name = "circuit_breaker_requests_total.outcome.success.service.auth";
     assert_eq!(gateway.metric(name), 1, "earlier counts are kept");
     // Requests in flight belong to the old configuration.
-    gateway.end(call, End::Status(500));
-    gateway.end(other, End::Status(500));
+    gateway.end(call, End::Status(503));
+    gateway.end(other, End::Status(503));
     assert_eq!(gateway.outcome("auth", "failure"), 0);
     assert!(gateway.workers[0].tick() > Duration::ZERO);
 }
@@ -80,7 +81,7 @@ fn a_mode_set_last_by_an_old_configuration_is_corrected_at_the_next_change() {
     assert_eq!(mode(&gateway), 0);
     for _ in 0..5 {
         let fails = Stream {
-            code: Some(500),
+            code: Some(503),
             details: b"via_upstream".to_vec(),
             ..to_auth()
         };
@@ -104,7 +105,10 @@ fn a_deleted_filter_is_no_longer_called() {
 fn unknown_contexts_pass_and_do_no_harm() {
     let mut gateway = Gateway::new(1, REFUSES_AUTH);
     let contexts = &mut gateway.workers[0].contexts;
-    assert_eq!(contexts.on_request_headers(77), Action::Continue);
+    assert_eq!(
+        contexts.on_request_headers(77, Body::None),
+        Action::Continue
+    );
     contexts.on_log(77);
     contexts.on_delete(77);
     contexts.on_tick(77);

@@ -44,6 +44,7 @@ fn each_key_that_is_known_is_in_the_configuration_table() {
         "breaker",
         "breaker.failure_rate",
         "breaker.slow_calls",
+        "breaker.silence",
         "breaker.half_open",
         "timeouts",
         "timeouts.classes",
@@ -72,6 +73,7 @@ fn the_metrics_table_names_just_the_metrics_there_are() {
     let mut gateway = Gateway::new(1, r#"{"max_services": 1}"#);
     gateway.request(0, "auth", End::Status(200));
     gateway.request(0, "chat", End::Status(200));
+    gateway.bypass(0);
     let names = gateway.metric_names();
     let defined: BTreeSet<&str> = names
         .iter()

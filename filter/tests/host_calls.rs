@@ -113,7 +113,7 @@ fn a_clients_deadline_a_fallback_route_and_slow_calls_cost_one_call_more_each() 
 fn a_refusal_costs_two_host_calls() {
     let mut gateway = Gateway::new(1, "");
     for _ in 0..5 {
-        gateway.request(0, "auth", End::Status(500));
+        gateway.request(0, "auth", End::Status(503));
     }
     gateway.take_calls(0);
     assert!(!gateway.request(0, "auth", End::Status(200)));
@@ -147,7 +147,7 @@ fn without_cel_a_good_request_costs_eight_and_decisions_are_the_same() {
     gateway.request(0, "auth", End::Status(200));
     assert_eq!(gateway.take_calls(0).len(), 8);
     for _ in 0..5 {
-        assert!(gateway.request(0, "auth", End::Status(500)));
+        assert!(gateway.request(0, "auth", End::Status(503)));
     }
     assert!(!gateway.request(0, "auth", End::Status(200)));
 }

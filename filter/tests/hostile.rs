@@ -79,12 +79,12 @@ proptest! {
     fn random_bytes_in_shared_data_are_survived(key in 0_usize..3, bytes in vec(any::<u8>(), 0..400)) {
         use levee_filter::host::{Host, Version};
         let mut gateway = Gateway::new(2, "");
-        gateway.request(0, "auth", fake::End::Status(500));
+        gateway.request(0, "auth", fake::End::Status(503));
         let host = &gateway.workers[0].host;
         let keys = host.shared_keys();
         host.set_shared(&keys[key % keys.len()], &bytes, Version::ANY);
         for worker in [0, 1] {
-            gateway.request(worker, "auth", fake::End::Status(500));
+            gateway.request(worker, "auth", fake::End::Status(503));
             gateway.request(worker, "chat", fake::End::Status(200));
             gateway.pass(Duration::from_millis(100));
         }

@@ -3,6 +3,7 @@
 
 use levee_filter::contexts::{Action, Contexts};
 use levee_filter::host::{Host, LocalReply, MetricId, Swap, Version, Versioned, property};
+use levee_filter::plugin::Body;
 use levee_policy::time::Instant;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
@@ -102,7 +103,7 @@ const FILTER: u32 = 1;
 
 fn request(contexts: &mut Contexts<Quiet>, id: u32) -> Action {
     contexts.on_create(id, FILTER);
-    let action = contexts.on_request_headers(id);
+    let action = contexts.on_request_headers(id, Body::None);
     contexts.on_log(id);
     contexts.on_delete(id);
     action
@@ -132,7 +133,7 @@ fn a_good_request_allocates_nothing() {
     });
     assert_eq!(allocated, 0);
 
-    host.code.set(500);
+    host.code.set(503);
     for id in 2000..2005 {
         assert_eq!(request(&mut contexts, id), Action::Continue);
     }

@@ -20,11 +20,19 @@
 //! * **The limit is on probes in flight**, not on finished probes.
 //! * **A call that says nothing about the service decides nothing** ([`Outcome::Neutral`]), but
 //!   frees its place.
+//! * **One caller shuts no service for the others.** What a caller can bring about by what it sends
+//!   is weak evidence, which needs a second witness: see [`evidence`](crate::evidence).
+//! * **Silence is evidence.** Callers that give up because no answer comes open the breaker if
+//!   hardly any call is answered ([`Silence`]).
 //! * **Jitter is drawn once**, when the breaker opens, so repeated calls get consistent answers.
 //!
 //! Every operation takes constant time and allocates nothing.
 
 use crate::backoff::{Backoff, Jitter};
+use crate::callers::{Caller, Tally};
+use crate::evidence::{
+    Callers, Credit, Others, Row, Weight, Witnesses, answered_well, credit, is_alone,
+};
 use crate::ratio::Ratio;
 use crate::time::Instant;
 use crate::window::{Counts, Window};
@@ -106,6 +114,15 @@ pub struct SlowCalls {
     pub minimum_requests: u32,
 }
 
+/// Opens when hardly any call is answered before its caller gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The fraction of unanswered calls that opens.
+    pub ratio: Ratio,
+    /// With fewer calls in the window than this, the rule does not apply.
+    pub minimum_requests: u32,
+}
+
 /// How a service is tested after an open breaker's time has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HalfOpen {
@@ -128,7 +145,11 @@ pub struct BreakerSettings {
     pub failure_rate: Option<FailureRate>,
     /// Opens by the fraction of slow calls. `None` disables the rule.
     pub slow_calls: Option<SlowCalls>,
-    /// The period over which the two rates are computed.
+    /// Opens by the fraction of unanswered calls. `None` disables the rule.
+    pub silence: Option<Silence>,
+    /// How many callers must have seen failures that a caller can bring about.
+    pub witnesses: Witnesses,
+    /// The period over which the rates are computed.
     pub window: Duration,
     /// How long it stays open. Grows each time that half-open ends in open again.
     pub open: Backoff,
@@ -146,6 +167,11 @@ impl Default for BreakerSettings {
                 minimum_requests: 20,
             }),
             slow_calls: None,
+            silence: Some(Silence {
+                ratio: Ratio::percent(90),
+                minimum_requests: 20,
+            }),
+            witnesses: Witnesses::Two,
             window: Duration::from_secs(10),
             open: Backoff {
                 base: Duration::from_secs(30),
@@ -174,7 +200,11 @@ pub enum Outcome {
     Failure {
         /// It took longer than [`SlowCalls::longer_than`]. False if that rule is off.
         slow: bool,
+        /// Whether the caller may have brought it about.
+        weight: Weight,
     },
+    /// It had not answered when the caller gave up, after longer than it usually takes.
+    Unanswered,
     /// Nothing: the client left, something else refused the call, ...
     Neutral,
 }
@@ -182,26 +212,43 @@ pub enum Outcome {
 impl Outcome {
     /// An answer that was not slow.
     pub const SUCCESS: Self = Self::Success { slow: false };
-    /// A failure that was not slow.
-    pub const FAILURE: Self = Self::Failure { slow: false };
+    /// A failure that was not slow and that no caller can bring about.
+    pub const FAILURE: Self = Self::Failure {
+        slow: false,
+        weight: Weight::Strong,
+    };
+    /// A failure that was not slow and that the caller may have brought about.
+    pub const WEAK_FAILURE: Self = Self::Failure {
+        slow: false,
+        weight: Weight::Weak,
+    };
 
     pub(crate) const fn counts(self) -> Counts {
+        const NOTHING: Counts = Counts {
+            total: 0,
+            failures: 0,
+            weak: 0,
+            slow: 0,
+            unanswered: 0,
+        };
         match self {
             Self::Success { slow } => Counts {
                 total: 1,
-                failures: 0,
                 slow: slow as u32,
+                ..NOTHING
             },
-            Self::Failure { slow } => Counts {
+            Self::Failure { slow, weight } => Counts {
                 total: 1,
                 failures: 1,
+                weak: matches!(weight, Weight::Weak) as u32,
                 slow: slow as u32,
+                ..NOTHING
             },
-            Self::Neutral => Counts {
-                total: 0,
-                failures: 0,
-                slow: 0,
+            Self::Unanswered => Counts {
+                unanswered: 1,
+                ..NOTHING
             },
+            Self::Neutral => NOTHING,
         }
     }
 }
@@ -226,6 +273,29 @@ impl Permit {
     /// Whether the call is a probe of a half-open breaker.
     pub const fn is_probe(&self) -> bool {
         self.probe.is_some()
+    }
+}
+
+/// The result of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What the call was admitted with.
+    pub permit: Permit,
+    /// What it says about the service.
+    pub outcome: Outcome,
+    /// Who called. It matters for weak failures and unanswered calls, for a success that follows on
+    /// them, and for the results of probes.
+    pub caller: Caller,
+}
+
+impl Report {
+    /// The result of a call whose caller is not known.
+    pub const fn new(permit: Permit, outcome: Outcome) -> Self {
+        Self {
+            permit,
+            outcome,
+            caller: Caller::UNKNOWN,
+        }
     }
 }
 
@@ -295,6 +365,8 @@ pub enum Cause {
     FailureRate,
     /// [`BreakerSettings::slow_calls`] was reached.
     SlowCalls,
+    /// [`BreakerSettings::silence`] was reached.
+    Silence,
     /// The time to stay open has passed.
     OpenTimePassed,
     /// The service has answered a health check: [`Breaker::hasten`].
@@ -325,7 +397,8 @@ pub struct Breaker {
     pub(crate) since: Instant,
     /// How many times in a row half-open has ended in open.
     pub(crate) failed_recoveries: u32,
-    pub(crate) consecutive_failures: u32,
+    pub(crate) row: Row,
+    pub(crate) callers: Callers,
     pub(crate) window: Window,
     pub(crate) probes: Probes,
 }
@@ -338,7 +411,8 @@ impl Breaker {
             generation: 1,
             since: now,
             failed_recoveries: 0,
-            consecutive_failures: 0,
+            row: Row::default(),
+            callers: Callers::default(),
             window: Window::new(settings.window),
             probes: Probes::default(),
         }
@@ -416,8 +490,8 @@ impl Breaker {
         is_open.then(|| self.change(State::HalfOpen, Cause::HealthCheckPassed, now))
     }
 
-    /// Records the result of a call. `random` (64 evenly distributed bits) gives the jitter if the
-    /// result opens the breaker.
+    /// Records the result of a call whose caller is not known. `random` (64 evenly distributed bits)
+    /// gives the jitter if the result opens the breaker.
     #[inline]
     pub fn record(
         &mut self,
@@ -431,93 +505,152 @@ impl Breaker {
             && self.state == State::Closed
             && permit.generation == self.generation
             && settings.mode.learns()
+            && self.row.is_empty()
         {
             // The most frequent case. A closed generation has no probes.
-            self.consecutive_failures = 0;
             self.count(settings, outcome, now);
             if self.window.is_clean() {
                 return None;
             }
             return self.judge_rates(settings, now, random);
         }
-        self.record_any(settings, permit, outcome, now, random)
+        self.report(settings, Report::new(permit, outcome), now, random)
     }
 
+    /// Records the result of a call. `random` is as in [`record`](Self::record).
     #[inline(never)]
-    fn record_any(
+    pub fn report(
         &mut self,
         settings: &BreakerSettings,
-        permit: Permit,
-        outcome: Outcome,
+        report: Report,
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        if self.state != State::Closed || outcome == Outcome::Neutral {
-            return self.record_call(settings, permit, outcome, now, random);
-        }
-        if permit.generation != self.generation || !settings.mode.learns() {
-            return None;
-        }
-        self.record_closed(settings, outcome, now, random)
-            .or_else(|| self.judge_rates(settings, now, random))
+        let is_current = report.permit.generation == self.generation;
+        self.record_call(settings, report, now, random).or_else(|| {
+            // A stale result decides nothing, and a neutral one changes no rate.
+            (is_current && report.outcome != Outcome::Neutral)
+                .then(|| self.judge_rates(settings, now, random))
+                .flatten()
+        })
     }
 
-    /// Records a result of the current generation while closed.
-    #[inline]
-    fn record_closed(
-        &mut self,
-        settings: &BreakerSettings,
-        outcome: Outcome,
-        now: Instant,
-        random: u64,
-    ) -> Option<Transition> {
-        if outcome == Outcome::Neutral {
-            return None;
-        }
-        self.count(settings, outcome, now);
-        if let Outcome::Success { .. } = outcome {
-            self.consecutive_failures = 0;
-            return None;
-        }
-        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-        settings
-            .consecutive_failures
-            .is_some_and(|limit| self.consecutive_failures >= limit)
-            .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
-    }
-
-    /// Like [`record`](Self::record), but does not judge the rates.
+    /// Like [`report`](Self::report), but does not judge the rates.
     pub(crate) fn record_call(
         &mut self,
         settings: &BreakerSettings,
-        permit: Permit,
-        outcome: Outcome,
+        report: Report,
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        if permit.generation != self.generation {
+        if report.permit.generation != self.generation {
             return None;
         }
-        if let Some(probe) = permit.probe {
+        if let Some(probe) = report.permit.probe {
             self.probes.release(probe);
         }
-        if !settings.mode.learns() {
-            // The call was admitted under another configuration.
+        if !settings.mode.learns() || report.outcome == Outcome::Neutral {
+            // The first: the call was admitted under another configuration.
             return None;
         }
-        match (self.state, outcome) {
-            (_, Outcome::Neutral) | (State::Open { .. }, _) => None,
-            (State::Closed, _) => self.record_closed(settings, outcome, now, random),
-            // If slow probes closed the breaker, the slow-call rule would open it again.
-            (State::HalfOpen, Outcome::Failure { .. } | Outcome::Success { slow: true }) => {
-                Some(self.open(settings, Cause::ProbeFailed, now, random))
-            }
-            (State::HalfOpen, Outcome::Success { slow: false }) => {
-                self.probes.successes = self.probes.successes.saturating_add(1);
-                (self.probes.successes >= settings.half_open.successes_to_close)
-                    .then(|| self.change(State::Closed, Cause::ProbesSucceeded, now))
-            }
+        match self.state {
+            State::Closed => self.record_closed(settings, report, now, random),
+            State::Open { .. } => None,
+            State::HalfOpen => self.record_probe(settings, report, now, random),
         }
+    }
+
+    /// Records a result of the current generation while closed.
+    fn record_closed(
+        &mut self,
+        settings: &BreakerSettings,
+        Report {
+            outcome, caller, ..
+        }: Report,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        self.count(settings, outcome, now);
+        match outcome {
+            Outcome::Success { .. } => {
+                self.answer(settings, caller, now);
+                self.row = Row::default();
+                None
+            }
+            Outcome::Failure { weight, .. } => {
+                if weight == Weight::Weak {
+                    self.callers.failed(caller, now, settings.window);
+                }
+                self.row.add(weight, caller, now);
+                let limit = settings.consecutive_failures?;
+                (self.row.length >= limit && self.worth_of_row(settings, now) >= limit)
+                    .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
+            }
+            Outcome::Unanswered => {
+                self.callers.gave_up(caller, now, settings.window);
+                None
+            }
+            Outcome::Neutral => None,
+        }
+    }
+
+    /// Records the result of a probe.
+    fn record_probe(
+        &mut self,
+        settings: &BreakerSettings,
+        Report {
+            outcome, caller, ..
+        }: Report,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        let weight = match outcome {
+            Outcome::Success { slow: false } => {
+                self.answer(settings, caller, now);
+                self.probes.successes = self.probes.successes.saturating_add(1);
+                return (self.probes.successes >= settings.half_open.successes_to_close)
+                    .then(|| self.change(State::Closed, Cause::ProbesSucceeded, now));
+            }
+            Outcome::Neutral => return None,
+            // If slow probes closed the breaker, the slow-call rule would open it again.
+            Outcome::Success { slow: true } => Weight::Strong,
+            Outcome::Failure { weight, .. } => weight,
+            Outcome::Unanswered => Weight::Weak,
+        };
+        self.row.add(weight, caller, now);
+        (self.worth_of_row(settings, now) >= 1)
+            .then(|| self.open(settings, Cause::ProbeFailed, now, random))
+    }
+
+    /// A caller was answered well.
+    fn answer(&mut self, settings: &BreakerSettings, caller: Caller, now: Instant) {
+        if !self.row.is_empty() || self.state == State::HalfOpen {
+            let suspect = self.row.weak.largest().caller;
+            self.callers.answered(caller, suspect, now, settings.window);
+        }
+    }
+
+    fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
+        let suspect = self.row.weak.largest().caller;
+        let answered = self.callers.lately_answered(now, settings.window);
+        let others = if answered.is_some_and(|caller| caller != suspect) {
+            Others::AreWell
+        } else if self.state == State::HalfOpen {
+            // Only probes are answered.
+            match self.probes.successes {
+                0 => Others::None,
+                _ => Others::Unknown,
+            }
+        } else {
+            let answers = answered_well(self.window.sum());
+            let period = settings.window.min(now.since(self.since));
+            if is_alone(&self.row, answers, period, now) {
+                Others::None
+            } else {
+                Others::Unknown
+            }
+        };
+        self.row.worth(settings.witnesses, others)
     }
 
     /// Opens the breaker if one of the rates requires it at `now`.
@@ -534,23 +667,71 @@ impl Breaker {
         if counts.is_clean() {
             return None;
         }
-        let met = |ratio: Ratio, minimum_requests: u32, part: u32| {
-            part > 0 && counts.total >= minimum_requests && ratio.is_reached_by(part, counts.total)
-        };
-        let cause = if settings
-            .failure_rate
-            .is_some_and(|rule| met(rule.ratio, rule.minimum_requests, counts.failures))
-        {
-            Cause::FailureRate
-        } else if settings
-            .slow_calls
-            .is_some_and(|rule| met(rule.ratio, rule.minimum_requests, counts.slow))
-        {
-            Cause::SlowCalls
-        } else {
-            return None;
-        };
+        let cause = self.cause_of_opening(settings, counts, now)?;
         Some(self.open(settings, cause, now, random))
+    }
+
+    /// The rate that requires to open, if one does.
+    fn cause_of_opening(
+        &self,
+        settings: &BreakerSettings,
+        counts: Counts,
+        now: Instant,
+    ) -> Option<Cause> {
+        let met = |ratio: Ratio, minimum: u32, part: u32, whole: u32| {
+            part > 0 && whole >= minimum && ratio.is_reached_by(part, whole)
+        };
+        let credited = |strong, weak, by_caller: &Tally| {
+            let others = self.others_than(by_caller, settings, counts, now);
+            credit(settings.witnesses, others, strong, weak, by_caller)
+        };
+        if let Some(rule) = settings.failure_rate {
+            let strong = counts.failures.saturating_sub(counts.weak);
+            let Credit {
+                complaints,
+                times_minimum,
+            } = credited(strong, counts.weak, &self.callers.failed);
+            let whole = answered_well(counts).saturating_add(complaints);
+            let minimum = rule.minimum_requests.saturating_mul(times_minimum);
+            if met(rule.ratio, minimum, complaints, whole) {
+                return Some(Cause::FailureRate);
+            }
+        }
+        if let Some(rule) = settings.slow_calls
+            && met(rule.ratio, rule.minimum_requests, counts.slow, counts.total)
+        {
+            return Some(Cause::SlowCalls);
+        }
+        if let Some(rule) = settings.silence {
+            let Credit {
+                complaints,
+                times_minimum,
+            } = credited(0, counts.unanswered, &self.callers.unanswered);
+            let whole = counts.total.saturating_add(complaints);
+            let minimum = rule.minimum_requests.saturating_mul(times_minimum);
+            if met(rule.ratio, minimum, complaints, whole) {
+                return Some(Cause::Silence);
+            }
+        }
+        None
+    }
+
+    /// Who calls besides the caller with the most complaints.
+    fn others_than(
+        &self,
+        by_caller: &Tally,
+        settings: &BreakerSettings,
+        counts: Counts,
+        now: Instant,
+    ) -> Others {
+        let suspect = by_caller.largest().caller;
+        match self.callers.lately_answered(now, settings.window) {
+            Some(caller) if caller != suspect => Others::AreWell,
+            // All answers after failures were the suspect's own.
+            Some(_) => Others::None,
+            None if answered_well(counts) == 0 => Others::None,
+            None => Others::Unknown,
+        }
     }
 
     fn count(&mut self, settings: &BreakerSettings, outcome: Outcome, now: Instant) {
@@ -586,7 +767,8 @@ impl Breaker {
         self.since = now;
         // 0 is the generation of untracked permits.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
-        self.consecutive_failures = 0;
+        self.row = Row::default();
+        self.callers.clear_complaints();
         self.window.clear();
         self.probes.clear();
         transition
@@ -696,13 +878,14 @@ mod tests {
             ..BreakerSettings::default()
         };
         let mut breaker = Breaker::new(&settings, NOW);
-        breaker.consecutive_failures = u32::MAX;
+        breaker.row.length = u32::MAX;
+        breaker.row.strong = u32::MAX;
         let permit = Permit {
             generation: breaker.generation,
             probe: None,
         };
         breaker.record(&settings, permit, Outcome::FAILURE, NOW, 0);
-        assert_eq!(breaker.consecutive_failures, u32::MAX);
+        assert_eq!(breaker.row.length, u32::MAX);
 
         breaker.change(State::HalfOpen, Cause::OpenTimePassed, NOW);
         breaker.failed_recoveries = u32::MAX;

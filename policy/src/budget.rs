@@ -115,7 +115,7 @@ impl Budget {
         let counts = Counts {
             total: calls,
             failures: retries,
-            slow: 0,
+            ..Counts::default()
         };
         self.window.add(now, counts);
     }

@@ -8,6 +8,9 @@
 //! |---|---|
 //! | [`breaker`] | whether a call may go out, and what its result means for the next ones |
 //! | [`replica`] | the same for several workers that share a breaker and rarely communicate |
+//! | [`callers`] | who complains, and how much of it is one caller |
+//! | [`evidence`] | whether that is enough to shut a service |
+//! | [`usual`] | how long a service usually takes to answer |
 //! | [`window`] | how many recent calls failed |
 //! | [`backoff`] | how long to wait before the next attempt |
 //! | [`budget`] | how many retries all calls together may make |
@@ -19,10 +22,13 @@
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+pub mod callers;
+pub mod evidence;
 pub mod random;
 pub mod ratio;
 pub mod replica;
 mod snapshot;
 pub mod time;
 pub mod timeout;
+pub mod usual;
 pub mod window;

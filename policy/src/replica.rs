@@ -19,8 +19,8 @@
 //! worker with a failing client would decide for all.
 
 use crate::breaker::{
-    Breaker, BreakerSettings, Generation, Outcome, Permit, Phase, State, Transition, Verdict,
-    fixed_verdict, refusal,
+    Breaker, BreakerSettings, Generation, Outcome, Permit, Phase, Report, State, Transition,
+    Verdict, fixed_verdict, refusal,
 };
 use crate::time::Instant;
 use crate::window::Window;
@@ -71,7 +71,7 @@ pub enum Visit {
     /// To ask for a call's admission.
     Admit,
     /// To report the result of a call.
-    Record(Permit, Outcome),
+    Record(Report),
 }
 
 /// The result of a visit to the shared breaker.
@@ -140,9 +140,10 @@ impl Replica {
                 self.unsynced.add(now, outcome.counts());
                 Recorded::Here
             }
-            Outcome::Success { .. } | Outcome::Failure { .. } | Outcome::Neutral => {
-                Recorded::VisitNeeded
-            }
+            Outcome::Success { .. }
+            | Outcome::Failure { .. }
+            | Outcome::Unanswered
+            | Outcome::Neutral => Recorded::VisitNeeded,
         }
     }
 
@@ -177,10 +178,7 @@ impl Replica {
                 let (verdict, transition) = breaker.admit(settings, now);
                 (Some(verdict), transition)
             }
-            Visit::Record(permit, outcome) => (
-                None,
-                breaker.record_call(settings, permit, outcome, now, random),
-            ),
+            Visit::Record(report) => (None, breaker.record_call(settings, report, now, random)),
         };
         let transition = transition.or_else(|| {
             self.troubled_since
@@ -199,7 +197,7 @@ impl Replica {
     pub fn adopt(&mut self, breaker: &Breaker, now: Instant) {
         self.generation = breaker.generation;
         self.state = breaker.state;
-        self.row = breaker.consecutive_failures > 0;
+        self.row = !breaker.row.is_empty();
         let mut window = breaker.window.clone();
         self.troubled_since = if window.totals(now).is_clean() {
             None
@@ -222,7 +220,7 @@ impl News {
     fn of(breaker: &Breaker) -> Self {
         Self {
             generation: breaker.generation,
-            row: breaker.consecutive_failures > 0,
+            row: !breaker.row.is_empty(),
             troubled: !breaker.window.sum().is_clean(),
         }
     }
@@ -237,6 +235,7 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::Weight;
     use crate::window::Counts;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -255,7 +254,9 @@ mod tests {
             6 => Just(Outcome::SUCCESS),
             1 => Just(Outcome::Success { slow: true }),
             1 => Just(Outcome::FAILURE),
-            1 => Just(Outcome::Failure { slow: true }),
+            1 => Just(Outcome::WEAK_FAILURE),
+            1 => Just(Outcome::Failure { slow: true, weight: Weight::Strong }),
+            1 => Just(Outcome::Unanswered),
             1 => Just(Outcome::Neutral),
         ];
         prop_oneof![
@@ -292,6 +293,7 @@ mod tests {
             let settings = BreakerSettings {
                 consecutive_failures: None,
                 failure_rate: None,
+                silence: None,
                 ..BreakerSettings::default()
             };
             let mut now = Instant::from_nanos(1_000_000_000_000);
@@ -307,7 +309,7 @@ mod tests {
                             return Err(TestCaseError::fail("it is closed"));
                         };
                         if replica.record(permit, outcome, now) == Recorded::VisitNeeded {
-                            let what = Visit::Record(permit, outcome);
+                            let what = Visit::Record(Report::new(permit, outcome));
                             visit(replica, &settings, &mut history, what, now);
                         }
                         calls.push((second(now), outcome.counts()));
@@ -326,7 +328,9 @@ mod tests {
                 if at + 10 > second(now) {
                     expected.total += counts.total;
                     expected.failures += counts.failures;
+                    expected.weak += counts.weak;
                     expected.slow += counts.slow;
+                    expected.unanswered += counts.unanswered;
                 }
             }
             prop_assert_eq!(history[1].window.totals(now), expected);

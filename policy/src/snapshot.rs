@@ -1,20 +1,25 @@
 //! A [`Breaker`] as bytes, for a store that others read.
 
 use crate::breaker::{Breaker, BreakerSettings, Lease, MAX_PROBES, ProbeId, Probes, State};
+use crate::callers::{Caller, Share, TOLD_APART, Tally};
+use crate::evidence::{Answered, Callers, Row};
 use crate::time::Instant;
 use crate::window::{BUCKETS, Counts, Parts, Window};
 
 /// The first byte. It changes with the layout, and a breaker of another layout is not read.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 const CLOSED: u8 = 0;
 const OPEN: u8 = 1;
 const HALF_OPEN: u8 = 2;
 
 /// The length of a breaker in bytes.
-pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, state, until, ..., row
-    + 8 + 8 + BUCKETS * 12 // window
+pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 // layout, state, until, ...
+    + 4 + 4 + TALLY_LEN + 8 // row
+    + TALLY_LEN + TALLY_LEN + 8 + 1 + 4 + 8 // callers
+    + 8 + 8 + BUCKETS * 20 // window
     + 4 + 4 + 4 + MAX_PROBES * 13; // probes
+const TALLY_LEN: usize = TOLD_APART * 8 + 4;
 
 impl Breaker {
     /// The breaker in a layout of fixed length, little-endian, with a version.
@@ -32,14 +37,17 @@ impl Breaker {
         out.u32(self.generation);
         out.u64(self.since.as_nanos());
         out.u32(self.failed_recoveries);
-        out.u32(self.consecutive_failures);
+        out.row(&self.row);
+        out.callers(&self.callers);
         let window = self.window.parts();
         out.u64(window.width);
         out.u64(window.newest);
         for counts in window.buckets {
             out.u32(counts.total);
             out.u32(counts.failures);
+            out.u32(counts.weak);
             out.u32(counts.slow);
+            out.u32(counts.unanswered);
         }
         out.u32(self.probes.admitted);
         out.u32(self.probes.expired);
@@ -77,14 +85,16 @@ impl Breaker {
         let generation = input.u32()?;
         let since = Instant::from_nanos(input.u64()?);
         let failed_recoveries = input.u32()?;
-        let consecutive_failures = input.u32()?;
+        let (row, callers) = (input.row()?, input.callers()?);
         let (width, newest) = (input.u64()?, input.u64()?);
         let mut buckets = [Counts::default(); BUCKETS];
         for counts in &mut buckets {
             *counts = Counts {
                 total: input.u32()?,
                 failures: input.u32()?,
+                weak: input.u32()?,
                 slow: input.u32()?,
+                unanswered: input.u32()?,
             };
         }
         let mut probes = Probes {
@@ -104,7 +114,8 @@ impl Breaker {
             generation: generation.max(1),
             since,
             failed_recoveries,
-            consecutive_failures,
+            row,
+            callers,
             window: Window::from_parts(Parts {
                 width,
                 newest,
@@ -121,6 +132,8 @@ impl Breaker {
     pub fn resumed(mut self, settings: &BreakerSettings, now: Instant) -> Self {
         self.probes.leases = [None; MAX_PROBES];
         self.since = self.since.min(now);
+        self.row.since = self.row.since.min(now);
+        self.callers = Callers::default();
         if let State::Open { until } = &mut self.state {
             let longest = settings.open.jitter.apply(settings.open.max, u64::MAX);
             *until = (*until).min(now.after(longest));
@@ -152,6 +165,31 @@ impl Writer<'_> {
     fn u64(&mut self, value: u64) {
         self.put(value.to_le_bytes());
     }
+    fn tally(&mut self, tally: &Tally) {
+        for share in tally.shares {
+            self.u32(share.caller.hash());
+            self.u32(share.complaints);
+        }
+        self.u32(tally.others);
+    }
+    fn row(&mut self, row: &Row) {
+        self.u32(row.length);
+        self.u32(row.strong);
+        self.tally(&row.weak);
+        self.u64(row.since.as_nanos());
+    }
+    fn callers(&mut self, callers: &Callers) {
+        self.tally(&callers.failed);
+        self.tally(&callers.unanswered);
+        self.u64(callers.halves);
+        self.u8(u8::from(callers.answered.is_some()));
+        let answered = callers.answered.unwrap_or(Answered {
+            caller: Caller::UNKNOWN,
+            at: Instant::default(),
+        });
+        self.u32(answered.caller.hash());
+        self.u64(answered.at.as_nanos());
+    }
 }
 
 struct Reader<'a> {
@@ -172,5 +210,47 @@ impl Reader<'_> {
     }
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
+    }
+    fn caller(&mut self) -> Option<Caller> {
+        self.u32().map(Caller::from_hash)
+    }
+    fn instant(&mut self) -> Option<Instant> {
+        self.u64().map(Instant::from_nanos)
+    }
+    fn tally(&mut self) -> Option<Tally> {
+        let mut shares = [Share::default(); TOLD_APART];
+        for share in &mut shares {
+            *share = Share {
+                caller: self.caller()?,
+                complaints: self.u32()?,
+            };
+        }
+        Some(Tally {
+            shares,
+            others: self.u32()?,
+        })
+    }
+    fn row(&mut self) -> Option<Row> {
+        Some(Row {
+            length: self.u32()?,
+            strong: self.u32()?,
+            weak: self.tally()?,
+            since: self.instant()?,
+        })
+    }
+    fn callers(&mut self) -> Option<Callers> {
+        let (failed, unanswered) = (self.tally()?, self.tally()?);
+        let halves = self.u64()?;
+        let is_known = self.u8()? == 1;
+        let answered = Answered {
+            caller: self.caller()?,
+            at: self.instant()?,
+        };
+        Some(Callers {
+            failed,
+            unanswered,
+            halves,
+            answered: is_known.then_some(answered),
+        })
     }
 }

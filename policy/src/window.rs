@@ -14,21 +14,27 @@ pub struct Counts {
     pub total: u32,
     /// Calls that failed.
     pub failures: u32,
+    /// Those of them that a caller may have brought about.
+    pub weak: u32,
     /// Calls that took too long, whether they failed or not.
     pub slow: u32,
+    /// Calls that nobody answered before their callers gave up. They are not in `total`.
+    pub unanswered: u32,
 }
 
 impl Counts {
     /// Whether nothing in here could open a breaker.
     pub const fn is_clean(&self) -> bool {
-        self.failures == 0 && self.slow == 0
+        self.failures == 0 && self.slow == 0 && self.unanswered == 0
     }
 
     #[inline]
     fn add(&mut self, other: Self) {
         self.total = self.total.saturating_add(other.total);
         self.failures = self.failures.saturating_add(other.failures);
+        self.weak = self.weak.saturating_add(other.weak);
         self.slow = self.slow.saturating_add(other.slow);
+        self.unanswered = self.unanswered.saturating_add(other.unanswered);
     }
 }
 
@@ -182,7 +188,9 @@ impl Window {
         self.older = Counts {
             total: older(|bucket| bucket.total),
             failures: older(|bucket| bucket.failures),
+            weak: older(|bucket| bucket.weak),
             slow: older(|bucket| bucket.slow),
+            unanswered: older(|bucket| bucket.unanswered),
         };
     }
 
@@ -235,7 +243,9 @@ mod tests {
     const FAILURE: Counts = Counts {
         total: 1,
         failures: 1,
+        weak: 0,
         slow: 0,
+        unanswered: 0,
     };
 
     fn at(millis: u64) -> Instant {
@@ -279,8 +289,7 @@ mod tests {
             at(0),
             Counts {
                 total: u32::MAX,
-                failures: 0,
-                slow: 0,
+                ..Counts::default()
             },
         );
         window.add(at(0), FAILURE);
@@ -320,7 +329,9 @@ mod tests {
         let full = Counts {
             total: u32::MAX,
             failures: u32::MAX,
+            weak: u32::MAX,
             slow: u32::MAX,
+            unanswered: u32::MAX,
         };
         let mut window = ten_seconds();
         for second in 0..3 {

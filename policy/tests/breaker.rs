@@ -5,6 +5,7 @@ use levee_policy::breaker::{
     Breaker, BreakerSettings, Cause, FailureRate, HalfOpen, Mode, Outcome, Permit, Phase,
     SlowCalls, Transition, Verdict,
 };
+use levee_policy::evidence::Weight;
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -471,7 +472,13 @@ fn a_rule_that_is_off_opens_nothing() {
         ..exact()
     });
     for _ in 0..100 {
-        assert_eq!(bench.call(Outcome::Failure { slow: true }), None);
+        assert_eq!(
+            bench.call(Outcome::Failure {
+                slow: true,
+                weight: Weight::Strong
+            }),
+            None
+        );
     }
     let mut bench = Bench::new(exact());
     for _ in 0..100 {
@@ -492,9 +499,20 @@ fn a_slow_failure_also_counts_as_slow() {
         ..exact()
     });
     for _ in 0..19 {
-        assert_eq!(bench.call(Outcome::Failure { slow: true }), None);
+        assert_eq!(
+            bench.call(Outcome::Failure {
+                slow: true,
+                weight: Weight::Strong
+            }),
+            None
+        );
     }
-    let transition = bench.call(Outcome::Failure { slow: true }).unwrap();
+    let transition = bench
+        .call(Outcome::Failure {
+            slow: true,
+            weight: Weight::Strong,
+        })
+        .unwrap();
     assert_eq!(transition.cause, Cause::SlowCalls);
 }
 

@@ -3,10 +3,12 @@
 #![allow(unsafe_code)] // an allocator is inherently unsafe
 
 use levee_policy::backoff::Jitter;
+use levee_policy::breaker::Report;
 use levee_policy::breaker::{
     Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
 };
 use levee_policy::budget::{Budget, BudgetSettings};
+use levee_policy::evidence::Weight;
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
@@ -77,7 +79,7 @@ fn no_decision_allocates() {
                 _ => Permit::UNTRACKED,
             };
             if replica.record(permit, outcome, now) == Recorded::VisitNeeded {
-                let visit = Visit::Record(permit, outcome);
+                let visit = Visit::Record(Report::new(permit, outcome));
                 let _ = replica.visit(&settings, &mut breaker, visit, now, round);
                 replica.adopt(&breaker, now);
             }
@@ -96,7 +98,10 @@ const OUTCOMES: [Outcome; 5] = [
     Outcome::SUCCESS,
     Outcome::Success { slow: true },
     Outcome::FAILURE,
-    Outcome::Failure { slow: true },
+    Outcome::Failure {
+        slow: true,
+        weight: Weight::Strong,
+    },
     Outcome::Neutral,
 ];
 
@@ -149,7 +154,7 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
             met.counted_at_once |= permit != Permit::UNTRACKED;
         } else {
             met.visited = true;
-            let visit = Visit::Record(permit, outcome);
+            let visit = Visit::Record(Report::new(permit, outcome));
             let visited = replica.visit(settings, &mut breaker, visit, now, drawn);
             if let Some(transition) = visited.transition {
                 met.opened |= transition.to == Phase::Open;
@@ -223,7 +228,7 @@ fn a_window_allocates_nothing() {
     let failure = Counts {
         total: 1,
         failures: 1,
-        slow: 0,
+        ..Counts::default()
     };
     let counted = allocations(|| {
         let mut now = Instant::from_nanos(1);

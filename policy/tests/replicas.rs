@@ -1,6 +1,7 @@
 //! Workers that share a breaker decide like a single one.
 
 use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker::Report;
 use levee_policy::breaker::{
     Breaker, BreakerSettings, FailureRate, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
 };
@@ -116,7 +117,7 @@ impl Workers {
     fn end(&mut self, worker: usize, permit: Permit, outcome: Outcome) {
         let recorded = self.replicas[worker].record(permit, outcome, self.now);
         if recorded == Recorded::VisitNeeded {
-            self.visit(worker, Visit::Record(permit, outcome));
+            self.visit(worker, Visit::Record(Report::new(permit, outcome)));
         }
     }
 

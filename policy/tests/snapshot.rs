@@ -1,5 +1,6 @@
 //! A breaker is stored as bytes and read back.
 
+use levee_policy::breaker::Report;
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Verdict};
 use levee_policy::replica::{Recorded, Replica, Visit};
 use levee_policy::time::Instant;
@@ -98,7 +99,7 @@ proptest! {
         step in extreme_number(),
     ) {
         let mut bytes = bytes;
-        (bytes[0], bytes[1]) = (1, state);
+        (bytes[0], bytes[1]) = (2, state);
         let Some(mut breaker) = Breaker::from_bytes(&bytes) else {
             return Err(TestCaseError::fail("the layout is right"));
         };
@@ -108,7 +109,10 @@ proptest! {
         };
         let mut now = Instant::from_nanos(now);
         let mut replica = Replica::new(&settings, &breaker, now);
-        for outcome in [Outcome::SUCCESS, Outcome::FAILURE, Outcome::Neutral, Outcome::FAILURE] {
+        for outcome in [
+            Outcome::SUCCESS, Outcome::FAILURE, Outcome::Neutral, Outcome::WEAK_FAILURE,
+            Outcome::Unanswered, Outcome::SUCCESS, Outcome::FAILURE,
+        ] {
             if let (Verdict::Admit(permit), _) = breaker.admit(&settings, now) {
                 breaker.record(&settings, permit, outcome, now, u64::MAX);
             }
@@ -117,7 +121,7 @@ proptest! {
             if let Some(Verdict::Admit(permit)) = visited.verdict
                 && replica.record(permit, outcome, now) == Recorded::VisitNeeded
             {
-                let visit = Visit::Record(permit, outcome);
+                let visit = Visit::Record(Report::new(permit, outcome));
                 let _ = replica.visit(&settings, &mut breaker, visit, now, 0);
                 replica.adopt(&breaker, now);
             }

@@ -4,6 +4,7 @@ use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
     Breaker, BreakerSettings, Cause, Mode, Outcome, Permit, Phase, Verdict,
 };
+use levee_policy::evidence::Weight;
 use levee_policy::time::Instant;
 use std::time::Duration;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -231,7 +232,10 @@ fn every_result_in_every_state() {
                     Outcome::FAILURE,
                     Outcome::Neutral,
                     Outcome::Success { slow: true },
-                    Outcome::Failure { slow: true },
+                    Outcome::Failure {
+                        slow: true,
+                        weight: Weight::Strong,
+                    },
                 ] {
                     check_result(mode, start, whose, outcome);
                 }
@@ -331,7 +335,10 @@ fn every_event_in_every_state_once_the_mode_is_fixed() {
                     Outcome::FAILURE,
                     Outcome::Neutral,
                     Outcome::Success { slow: true },
-                    Outcome::Failure { slow: true },
+                    Outcome::Failure {
+                        slow: true,
+                        weight: Weight::Strong,
+                    },
                 ] {
                     let Some(permit) = walk.permit(whose) else {
                         continue;

@@ -173,7 +173,7 @@ impl Gate {
             Outcome::Failure { .. } => {
                 self.counts.failure.add(u64::from(commands));
             }
-            Outcome::Neutral => self.counts.neutral.add(u64::from(commands)),
+            Outcome::Unanswered | Outcome::Neutral => self.counts.neutral.add(u64::from(commands)),
         }
         let mut transition = None;
         {

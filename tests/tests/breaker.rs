@@ -27,7 +27,7 @@ async fn gateway(video: &Backend, plugin: Value) -> Envoy {
 
 /// Sends failing requests until the breaker refuses.
 async fn open_the_breaker(envoy: &Envoy, video: &Backend) {
-    video.always(Behaviour::status(500));
+    video.always(Behaviour::status(502));
     wait::until("the breaker to open", wait::GENEROUS, || async {
         let answer = envoy.get(VIDEO).await.unwrap();
         if answer.is_refusal() {
@@ -71,14 +71,14 @@ fn send_in_background(envoy: &Envoy, requests: &mut JoinSet<Answer>) {
 #[tokio::test]
 async fn the_sixth_request_to_a_failing_service_is_refused_without_touching_it() {
     let (video, chat) = (Backend::start().unwrap(), Backend::start().unwrap());
-    video.always(Behaviour::status(500));
+    video.always(Behaviour::status(502));
     let config = EnvoyConfig::gateway()
         .upstream("video", video.address())
         .upstream("chat", chat.address())
         .plugin_exactly(&json!({}));
     let envoy = Envoy::start(config).await.unwrap();
     for _ in 0..5 {
-        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 502);
         assert_eq!(envoy.get("/v1/chat/x").await.unwrap().status, 200);
     }
     let mut connection = Connection::open(envoy.address()).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_failed_probe_opens_it_again_for_longer() {
         let watch = Stopwatch::start();
         assert_eq!(
             first_let_through(&envoy).await.status,
-            500,
+            502,
             "the probe fails"
         );
         open_for.push(watch.elapsed());
@@ -239,7 +239,7 @@ async fn a_call_from_before_that_fails_while_half_open_decides_nothing() {
     let mut requests = JoinSet::new();
     // Two calls are admitted while closed.
     let (fails, succeeds) = (Gate::closed(), Gate::closed());
-    video.next([Behaviour::Hold(fails.clone(), Response::status(500))]);
+    video.next([Behaviour::Hold(fails.clone(), Response::status(502))]);
     send_in_background(&envoy, &mut requests);
     video.wait_in_flight(1).await.unwrap();
     video.next([Behaviour::Hold(succeeds.clone(), Response::status(200))]);
@@ -255,7 +255,7 @@ async fn a_call_from_before_that_fails_while_half_open_decides_nothing() {
     );
     fails.open();
     video.wait_in_flight(1).await.unwrap();
-    assert_eq!(requests.join_next().await.unwrap().unwrap().status, 500);
+    assert_eq!(requests.join_next().await.unwrap().unwrap().status, 502);
     envoy
         .wait_for_metric("circuit_breaker_state", &[("service", "video")], 2.0)
         .await
@@ -425,7 +425,7 @@ async fn one_error_in_a_thousand_never_opens_it() {
 #[tokio::test]
 async fn one_failure_among_fewer_requests_than_the_minimum_never_opens_it() {
     let video = Backend::start().unwrap();
-    video.next([Behaviour::status(500)]);
+    video.next([Behaviour::status(502)]);
     let rate = json!({"breaker": {"failure_rate": {"ratio": 0.05, "minimum_requests": 20}}});
     let envoy = gateway(&video, rate).await;
     assert!(!is_any_refused(&envoy, 18).await);
@@ -440,7 +440,7 @@ async fn sixty_percent_errors_open_it_with_the_defaults_though_never_five_in_a_r
         .upstream("video", video.address())
         .plugin_exactly(&json!({}));
     let envoy = Envoy::start(config).await.unwrap();
-    assert!(is_any_refused(&envoy, 500).await);
+    assert!(is_any_refused(&envoy, 502).await);
 }
 
 #[tokio::test]
@@ -462,7 +462,7 @@ async fn modes_do_what_they_say() {
             refused_when_well,
             "{mode}"
         );
-        video.always(Behaviour::status(500));
+        video.always(Behaviour::status(502));
         assert_eq!(
             is_any_refused(&envoy, 10).await,
             refused_when_failing,
@@ -494,9 +494,9 @@ async fn a_fixed_fallback_answers_in_place_of_the_refusal() {
         "status": 200, "headers": {"content-type": "text/plain", "x-stale": "an hour"}, "body": "as of yesterday",
     }}}});
     let envoy = gateway(&video, fallback).await;
-    video.always(Behaviour::status(500));
+    video.always(Behaviour::status(502));
     for _ in 0..5 {
-        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 502);
     }
     let answer = envoy.get(VIDEO).await.unwrap();
     assert_eq!(
@@ -523,9 +523,9 @@ async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it
         }))
         .plugin(&json!({"services": {"video": {"fallback": {"route": "copies"}}}}));
     let envoy = Envoy::start(config).await.unwrap();
-    video.always(Behaviour::status(500));
+    video.always(Behaviour::status(502));
     for _ in 0..5 {
-        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 502);
     }
     storage.always(Behaviour::status(203));
     for _ in 0..3 {
@@ -540,14 +540,14 @@ async fn a_fallback_route_takes_the_refused_requests_and_no_client_can_choose_it
 #[tokio::test]
 async fn a_fallback_route_that_does_not_exist_does_not_switch_the_breaker_off() {
     let video = Backend::start().unwrap();
-    video.always(Behaviour::status(500));
+    video.always(Behaviour::status(502));
     let envoy = gateway(
         &video,
         json!({"services": {"video": {"fallback": {"route": "typo"}}}}),
     )
     .await;
     for _ in 0..6 {
-        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 500);
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 502);
     }
     envoy
         .wait_for_log("no route for x-levee-fallback: typo")
@@ -561,22 +561,21 @@ async fn a_fallback_route_that_does_not_exist_does_not_switch_the_breaker_off() 
 #[tokio::test]
 async fn grpc_clients_are_refused_with_unavailable() {
     let auth = GrpcBackend::start().unwrap();
-    auth.always(GrpcBehaviour::TrailersOnly(status::INTERNAL));
+    auth.always(GrpcBehaviour::TrailersOnly(status::UNAVAILABLE));
     let config = EnvoyConfig::gateway()
         .upstream("auth", auth.address())
         .upstream_http2("auth");
     let envoy = Envoy::start(config).await.unwrap();
     let call = grpc::call("/v1/auth/levee.Demo/Call");
-    for wanted in [status::INTERNAL; 5]
-        .into_iter()
-        .chain([status::UNAVAILABLE; 2])
-    {
+    for number in 0..7 {
         let answer = grpc::send(&call, envoy.address()).await.unwrap();
         assert_eq!(
             (answer.status, grpc::status_of(&answer)),
-            (200, Some(wanted)),
+            (200, Some(status::UNAVAILABLE)),
             "{answer:?}"
         );
+        let reason = answer.headers.get("x-levee-reason");
+        assert_eq!(reason.is_some(), number >= 5, "{answer:?}");
     }
     assert_eq!(auth.seen().calls, 5);
 }

@@ -74,11 +74,11 @@ async fn gateway_yaml_starts_and_serves_each_service() {
 #[tokio::test]
 async fn minimal_yaml_starts_and_its_breaker_works() {
     let auth = Backend::start().unwrap();
-    auth.always(Behaviour::status(500));
+    auth.always(Behaviour::status(502));
     let envoy = Envoy::start(EnvoyConfig::minimal().upstream("auth", auth.address()))
         .await
         .unwrap();
-    for wanted in [500, 500, 500, 500, 500, 503] {
+    for wanted in [502, 502, 502, 502, 502, 503] {
         assert_eq!(
             Request::get("/")
                 .send(envoy.address())
@@ -173,11 +173,11 @@ async fn the_filters_configuration_may_be_a_struct_or_text() {
         EnvoyConfig::gateway().plugin_text(&configuration.to_string()),
     ] {
         let auth = Backend::start().unwrap();
-        auth.always(Behaviour::status(500));
+        auth.always(Behaviour::status(502));
         let envoy = Envoy::start(config.upstream("auth", auth.address()))
             .await
             .unwrap();
-        for wanted in [500, 418] {
+        for wanted in [502, 418] {
             assert_eq!(envoy.get("/v1/auth/x").await.unwrap().status, wanted);
         }
     }
@@ -194,7 +194,7 @@ async fn what_is_not_json_is_refused() {
 #[tokio::test]
 async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
     let auth = Backend::start().unwrap();
-    auth.always(Behaviour::status(500));
+    auth.always(Behaviour::status(502));
     let config = || {
         EnvoyConfig::gateway()
             .upstream("auth", auth.address())
@@ -210,7 +210,7 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
             .unwrap()
             .status
     };
-    assert_eq!(ask().await, 500);
+    assert_eq!(ask().await, 502);
 
     let (mistakes, paths) = four_mistakes();
     envoy
@@ -230,7 +230,7 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
     })
     .await
     .unwrap();
-    assert_eq!(ask().await, 500, "the second failure");
+    assert_eq!(ask().await, 502, "the second failure");
     assert_eq!(
         ask().await,
         503,
@@ -246,7 +246,7 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
         wait::GENEROUS,
         || async {
             match Request::get("/v1/auth/x").send(envoy.address()).await {
-                Ok(answer) if answer.status == 500 => Ok(()),
+                Ok(answer) if answer.status == 502 => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         },

@@ -102,7 +102,12 @@ async fn a_good_answer_is_known_by_one_call_in_http_and_in_grpc() {
     assert_eq!(envoy.get("/v1/video").await.unwrap().status, 200);
     assert_eq!(calls_of(&envoy, 1).await, GOOD);
     grpc::send(&call, envoy.address()).await.expect("an answer");
-    assert_eq!(calls_of(&envoy, 2).await, GOOD);
+    let calls = calls_of(&envoy, 2).await;
+    let (body, others): (Vec<_>, Vec<_>) = calls
+        .into_iter()
+        .partition(|call| call == "proxy_on_request_body");
+    assert_eq!(others, GOOD);
+    assert_eq!(body.len(), 1, "the filter is told when a body has arrived");
 
     http.always(Behaviour::status(500));
     assert_eq!(envoy.get("/v1/video").await.unwrap().status, 500);

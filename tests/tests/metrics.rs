@@ -16,7 +16,7 @@ async fn gateway_after_an_outage() -> Envoy {
     let envoy = Envoy::start(EnvoyConfig::gateway().upstream("video", video.address()))
         .await
         .unwrap();
-    video.next([200, 200, 404, 429, 500, 500, 500, 500, 500].map(Behaviour::status));
+    video.next([200, 200, 404, 429, 502, 502, 502, 502, 502].map(Behaviour::status));
     for _ in 0..12 {
         envoy.get("/v1/video/x").await.unwrap();
     }
@@ -122,6 +122,7 @@ async fn there_are_no_others_and_each_is_of_the_promised_type() {
         ("circuit_breaker_shadow_rejected_total", "counter"),
         ("circuit_breaker_state", "gauge"),
         ("circuit_breaker_transitions_total", "counter"),
+        ("circuit_breaker_unanswered_total", "counter"),
         ("proxy_request_timeout_total", "counter"),
     ]);
     assert_eq!(kinds, wanted);

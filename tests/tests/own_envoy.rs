@@ -35,13 +35,13 @@ fn replace_keys(place: &mut Value, snippet: &str) {
 #[tokio::test]
 async fn the_readmes_snippets_run_count_with_labels_and_refuse_nothing() {
     let auth = Backend::start().unwrap();
-    auth.always(Behaviour::status(500));
+    auth.always(Behaviour::status(502));
     let envoy = Envoy::start(with_the_snippets().upstream("auth", auth.address()))
         .await
         .unwrap();
     for _ in 0..8 {
         let answer = Request::get("/").send(envoy.address()).await.unwrap();
-        assert_eq!(answer.status, 500, "{answer:?}");
+        assert_eq!(answer.status, 502, "{answer:?}");
     }
     assert_eq!(auth.requests(), 8);
     envoy

@@ -220,7 +220,7 @@ async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
     let sidecar =
         Sidecar::start(&format!("envoy: {{admin: 'http://{}'}}\n", envoy.admin())).unwrap();
     for service in [&video, &chat] {
-        service.always(Behaviour::status(500));
+        service.always(Behaviour::status(502));
     }
     for _ in 0..5 {
         envoy.get("/v1/video/x").await.unwrap();
@@ -237,7 +237,7 @@ async fn a_breaker_in_mode_shadow_is_not_shown_as_one_that_refuses() {
     for _ in 0..7 {
         assert_eq!(
             envoy.get("/v1/video/x").await.unwrap().status,
-            500,
+            502,
             "it is let pass"
         );
     }

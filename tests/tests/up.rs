@@ -265,8 +265,8 @@ async fn own_services_are_put_behind_the_gateway_and_no_others() {
             .status,
         404
     );
-    billing.always(Behaviour::status(500));
-    for wanted in [500, 500, 503] {
+    billing.always(Behaviour::status(502));
+    for wanted in [502, 502, 503] {
         assert_eq!(
             Request::get("/v1/billing/x")
                 .send(gateway)

@@ -80,13 +80,13 @@ async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
             let answer = connection.send(&Request::get(VIDEO)).await.unwrap();
             assert_eq!(answer.status, 200);
         }
-        video.always(Behaviour::status(500));
+        video.always(Behaviour::status(502));
         for worker in pattern {
             let answer = connections[worker]
                 .send(&Request::get(VIDEO))
                 .await
                 .unwrap();
-            assert_eq!(answer.status, 500, "not yet open");
+            assert_eq!(answer.status, 502, "not yet open");
         }
         tokio::time::sleep(SOON).await;
         for (worker, connection) in connections.iter_mut().enumerate() {
@@ -114,7 +114,7 @@ async fn five_failures_on_any_workers_open_it_for_all_and_all_refuse_soon() {
 #[tokio::test]
 async fn after_the_fifth_failure_workers_let_through_few_requests_if_any() {
     let video = Backend::start().unwrap();
-    video.always(Behaviour::status(500));
+    video.always(Behaviour::status(502));
     let envoy = gateway(&video, json!({})).await;
     let mut connections = one_for_each_worker(&envoy).await;
     for _ in 0..5 {
@@ -151,13 +151,13 @@ async fn a_success_on_one_worker_ends_a_row_of_failures_on_another() {
     .await;
     let mut connections = one_for_each_worker(&envoy).await;
     for round in 0..3 {
-        video.next([500, 500, 500, 500, 200].map(Behaviour::status));
+        video.next([502, 502, 502, 502, 200].map(Behaviour::status));
         for worker in [0, 0, 1, 1] {
             let answer = connections[worker]
                 .send(&Request::get(VIDEO))
                 .await
                 .unwrap();
-            assert_eq!(answer.status, 500, "round {round}");
+            assert_eq!(answer.status, 502, "round {round}");
         }
         // The worker must know of the row of failures before its success can end it, and nothing exposes that.
         tokio::time::sleep(SOON).await;
@@ -180,7 +180,7 @@ async fn a_success_on_one_worker_ends_a_row_of_failures_on_another() {
 #[tokio::test]
 async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
     let video = Backend::start().unwrap();
-    video.always(Behaviour::status(500));
+    video.always(Behaviour::status(502));
     let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
     let mut connections = one_for_each_worker(&envoy).await;
     for worker in [0, 1, 2, 3, 0] {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 #[repr(u8)]
 pub(super) enum Fault {
     None,
-    /// Answers 500.
+    /// Answers 502.
     Fail,
     /// Never answers.
     Hang,

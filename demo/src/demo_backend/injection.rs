@@ -29,7 +29,7 @@ pub(super) async fn apply(
     tokio::time::sleep(asked.delay).await;
     let status = match faults.active() {
         Fault::Hang => pending().await,
-        Fault::Fail => asked.status.or(Some(StatusCode::INTERNAL_SERVER_ERROR)),
+        Fault::Fail => asked.status.or(Some(StatusCode::BAD_GATEWAY)),
         Fault::None => asked.status,
     };
     let mut response = next.run(request).await;

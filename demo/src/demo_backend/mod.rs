@@ -15,7 +15,7 @@
 //! | `GET /healthz` | whether it is alive |
 //! | any other | says who it is; `?status=503` and `?delay=2s` choose how |
 //!
-//! After `POST /demo/fail` it answers 500, after `/demo/hang` not at all, until `POST /demo/recover`. `GET /demo/state`
+//! After `POST /demo/fail` it answers 502, after `/demo/hang` not at all, until `POST /demo/recover`. `GET /demo/state`
 //! shows the active fault and the requests so far.
 
 mod calls;

@@ -4,6 +4,7 @@
 
 use levee_filter::contexts::{Action, Contexts};
 use levee_filter::host::{Host, LocalReply, MetricId, Swap, Version, Versioned, property};
+use levee_filter::plugin::Body;
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
 use std::cell::RefCell;
@@ -56,6 +57,14 @@ pub struct Stream {
     pub grpc_status: Option<u64>,
     pub has_trailers: bool,
     pub backend_latency: Option<u64>,
+    /// The client's address, with port.
+    pub source: Vec<u8>,
+    pub method: Vec<u8>,
+    /// The request's duration in nanoseconds, once it has ended.
+    pub duration: Option<u64>,
+    /// How many bytes of the response's body were passed on.
+    pub passed_on: u64,
+    pub has_no_connection: bool,
     pub reply: Option<Reply>,
     pub route_was_cleared: bool,
     /// The cluster of the route that the filter's fallback header leads to.
@@ -145,6 +154,14 @@ impl Host for FakeHost {
                     property::GRPC_STATUS_HEADER if !stream.has_trailers => stream.grpc_digits(),
                     property::GRPC_STATUS_TRAILER | property::GRPC_STATUS_HEADER => None,
                     property::BACKEND_LATENCY => stream.backend_latency.map(number),
+                    property::RESPONSE_SIZE => Some(number(stream.passed_on)),
+                    property::REQUEST_DURATION => stream.duration.map(number),
+                    property::REQUEST_METHOD => Some(stream.method.clone()),
+                    property::UPSTREAM_LOCAL_ADDRESS if stream.has_no_connection => None,
+                    property::UPSTREAM_LOCAL_ADDRESS => Some(b"127.0.0.1:4711".to_vec()),
+                    property::SOURCE_ADDRESS => {
+                        Some(stream.source.clone()).filter(|address| !address.is_empty())
+                    }
                     other => panic!("no such property: {other:?}"),
                 }
             })
@@ -381,6 +398,11 @@ impl Worker {
 
     /// Begins a request to the filter `id`. Returns its context, and what Envoy must do with it.
     pub fn begin(&mut self, id: u32, stream: Stream) -> (u32, Action) {
+        self.begin_with(id, stream, Body::None)
+    }
+
+    /// The same for a request that may have a body.
+    pub fn begin_with(&mut self, id: u32, stream: Stream, body: Body) -> (u32, Action) {
         self.next_context += 1;
         let context = self.next_context;
         {
@@ -389,7 +411,16 @@ impl Worker {
             state.current = context;
         }
         self.contexts.on_create(context, id);
-        (context, self.contexts.on_request_headers(context))
+        (context, self.contexts.on_request_headers(context, body))
+    }
+
+    /// A request whose headers this filter does not get.
+    pub fn bypass(&mut self, id: u32, stream: Stream) {
+        self.next_context += 1;
+        let context = self.next_context;
+        self.host.state.borrow_mut().streams.insert(context, stream);
+        self.contexts.on_create(context, id);
+        self.finish(context);
     }
 
     /// Ends the request with this context.
@@ -497,6 +528,27 @@ impl Gateway {
         self.begin_stream(worker, stream)
     }
 
+    /// Begins a request whose body has not arrived.
+    pub fn begin_upload(&mut self, worker: usize, cluster: &str) -> Call {
+        let stream = Stream {
+            cluster: cluster.as_bytes().to_vec(),
+            ..Stream::default()
+        };
+        let (context, action) = self.workers[worker].begin_with(FILTER, stream, Body::Follows);
+        Call {
+            worker,
+            context,
+            was_refused: action == Action::Stop,
+        }
+    }
+
+    /// All of the request's body has arrived.
+    pub fn arrive(&mut self, call: Call) {
+        self.workers[call.worker]
+            .contexts
+            .on_request_arrived(call.context);
+    }
+
     pub fn begin_stream(&mut self, worker: usize, stream: Stream) -> Call {
         let call = self.begin_quietly(worker, stream);
         self.deliver();
@@ -522,6 +574,16 @@ impl Gateway {
             };
         });
         self.finish(call);
+    }
+
+    /// A request that a filter before this one sends upstream by itself.
+    pub fn bypass(&mut self, worker: usize) {
+        let stream = Stream {
+            code: Some(200),
+            details: b"via_upstream".to_vec(),
+            ..Stream::default()
+        };
+        self.workers[worker].bypass(FILTER, stream);
     }
 
     /// Logs and deletes the request's context.

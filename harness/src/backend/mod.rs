@@ -112,10 +112,10 @@ impl Backend {
         lock(&self.shared.script).choose(choice);
     }
 
-    /// 500 for this share of the requests, spread as evenly as can be, 200 for the others.
+    /// 502 for this share of the requests, spread as evenly as can be, 200 for the others.
     pub fn fail_per_thousand(&self, share: usize) {
         self.choose(move |number, _| {
-            Behaviour::status(if spread(number, share) { 500 } else { 200 })
+            Behaviour::status(if spread(number, share) { 502 } else { 200 })
         });
     }
 

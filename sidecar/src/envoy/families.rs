@@ -35,7 +35,7 @@ const fn gauge(name: &'static str, help: &'static str) -> Family {
 }
 
 /// All metrics of the filter.
-pub const FAMILIES: [Family; 9] = [
+pub const FAMILIES: [Family; 11] = [
     gauge(filter::STATE, filter::STATES),
     gauge(filter::MODE, filter::MODES),
     counter(filter::FAILURES, "Failed requests."),
@@ -49,6 +49,14 @@ pub const FAMILIES: [Family; 9] = [
     counter(
         filter::SERVICES_OVER_LIMIT,
         "Clusters that have no breaker since there were too many.",
+    ),
+    counter(
+        filter::UNANSWERED,
+        "Requests whose callers gave up after longer than an answer usually takes.",
+    ),
+    counter(
+        filter::UNSEEN,
+        "Requests that reached a service though the filter was not asked.",
     ),
     counter(filter::TIMEOUTS, "Requests that ran out of time."),
 ];

@@ -1,7 +1,7 @@
 //! Levee's decisions: a `Breaker` as in the sidecar, a `Replica` as in each worker of the filter.
 
 use crate::case::{Case, FAILURE, PASS, PASS_FAILURE, PASS_SUCCESS, REFUSE, SUCCESS};
-use levee_policy::breaker::{Breaker, BreakerSettings, FailureRate, Outcome, Permit, Verdict};
+use levee_policy::breaker::{Breaker, BreakerSettings, FailureRate, Outcome, Permit, Report, Verdict};
 use levee_policy::budget::{Budget, BudgetSettings};
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
@@ -288,7 +288,7 @@ impl<T: Time> Decides for Replicated<T> {
     fn record(&mut self, permit: Permit, outcome: Outcome) {
         let now = self.time.now();
         if self.replica.record(permit, outcome, now) == Recorded::VisitNeeded {
-            self.visit(Visit::Record(permit, outcome), now);
+            self.visit(Visit::Record(Report::new(permit, outcome)), now);
         }
     }
 }

@@ -47,7 +47,7 @@ pub fn text(gateway: &Envoy, services: &[Upstream], demo: bool) -> String {
             text,
             "A service that fails: five failures, then refusals with `x-levee-reason: circuit_open`:\n  \
              for i in 1 2 3 4 5 6 7; do curl -s -o /dev/null -w '%{{http_code}} in %{{time_total}} s\\n' \
-             'http://{address}/v1/{name}/hello?status=500'; done\n  \
+             'http://{address}/v1/{name}/hello?status=502'; done\n  \
              curl -i http://{address}/v1/{name}/hello\n"
         );
         let _ = writeln!(

@@ -34,10 +34,12 @@ fn filter_order(envoy: &Envoy<'_>, caught: &mut Caught) {
 }
 
 /// The filter's imports and exports. A test compares it with `envoy/gateway.yaml`.
-const CAPABILITIES: [&str; 30] = [
+const CAPABILITIES: [&str; 32] = [
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_request_headers",
+    "proxy_on_request_body",
+    "proxy_on_request_trailers",
     "proxy_on_log",
     "proxy_on_delete",
     "proxy_on_tick",

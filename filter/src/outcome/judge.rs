@@ -1,0 +1,325 @@
+//! The judgement: how a request ended becomes success, failure, unanswered or neutral.
+//!
+//! Three principles. A result says something about a service only if the service had its chance.
+//! What a caller can bring about by what it sends is weak evidence. Envoy's response code details say
+//! who answered; flags add to them where they don't. `docs/reference/outcomes.md` has the table.
+
+use super::flag;
+use levee_policy::breaker::Outcome;
+use levee_policy::evidence::Weight;
+use std::time::Duration;
+
+pub(super) const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
+const SWITCHING_PROTOCOLS: u64 = 101;
+const OK: u64 = 200;
+const REQUEST_TIMEOUT: u64 = 408;
+const TOO_MANY_REQUESTS: u64 = 429;
+const GATEWAY_TIMEOUT: u64 = 504;
+
+/// Where an answer that is cut off has this many bytes already, Envoy may have been the one that
+/// could not send on. It buffers at least as much before it stops to read from the service.
+const MAY_BE_BLOCKED: u64 = 16 * 1024;
+/// Clocks differ: a caller's deadline may strike this much before Envoy has waited for it.
+const TOLERANCE: Duration = Duration::from_millis(2);
+
+/// The time limit that a request exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeoutKind {
+    /// The limit of the whole request.
+    Request,
+    /// The limit of the response's headers.
+    ResponseHeader,
+    /// The cluster's `connect_timeout`, TLS handshake included.
+    Connect,
+}
+
+/// What the end of a request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Never slow: the caller measures that.
+    pub outcome: Outcome,
+    /// The time limit that ended it, if one did.
+    pub timeout: Option<TimeoutKind>,
+}
+
+impl Ended {
+    const fn by(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            timeout: None,
+        }
+    }
+}
+
+/// What is known of every request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct First<'a> {
+    /// HTTP status, if response headers were sent.
+    pub code: Option<u64>,
+    /// Envoy's response [`flag`]s.
+    pub flags: u64,
+    pub details: &'a [u8],
+}
+
+/// What the filter knows of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// How long the request took to arrive. `None` if it never arrived whole.
+    pub arrived_after: Option<Duration>,
+    /// Whether the limit that Envoy enforced was the caller's own, shorter deadline.
+    pub limited_by_caller: bool,
+    /// A call that has waited this long has waited longer than usual.
+    pub longer_than_usual: Duration,
+}
+
+/// What can be found out about a request that has ended, at the price of a host call or two each.
+pub trait Facts {
+    /// The `grpc-status` that was sent at the end. Nothing that a client sends makes an answer gRPC.
+    fn grpc_status(&self) -> Option<u64>;
+    /// The same, if it was sent in the headers.
+    fn grpc_status_in_headers(&self) -> Option<u64>;
+    /// Whether the request got a connection to the service.
+    fn had_connection(&self) -> bool;
+    /// Whether all of the service's answer arrived at Envoy.
+    fn answer_was_complete(&self) -> bool;
+    /// How many bytes of the body were passed on to the client.
+    fn passed_on(&self) -> u64;
+    /// Whether the client asked for a tunnel, by CONNECT.
+    fn is_tunnel(&self) -> bool;
+    /// From the first byte of the request to its end.
+    fn took(&self) -> Duration;
+    /// Whether this worker stood still while the request was in flight.
+    fn stood_still(&self) -> bool;
+    /// How long the caller itself was to wait, as its headers say.
+    fn callers_deadline(&self) -> Option<Duration>;
+}
+
+/// Who ended a request, and how.
+enum Ending {
+    /// The service has answered.
+    Answered,
+    /// An upgraded connection, a redirect that Envoy follows: good, however it ended.
+    Good,
+    /// Envoy or another filter, without asking the service.
+    Gateway,
+    /// The client left.
+    Left,
+    /// A time limit. With the kind if it is one of Levee's.
+    CutOff(Limit),
+    /// The service could not be reached, or did not finish its answer.
+    Failed,
+}
+
+/// A time limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// Of the router; Levee sets them.
+    Router(TimeoutKind),
+    /// The age of a stream.
+    Age,
+    /// Nothing moved.
+    Idle,
+}
+
+/// What the end of a request says about its service.
+pub fn judge(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> Ended {
+    match ending(first) {
+        Ending::Good => Ended::by(Outcome::SUCCESS),
+        Ending::Gateway => Ended::by(Outcome::Neutral),
+        Ending::Answered => Ended::by(answered(first, facts)),
+        Ending::Left => Ended::by(left(first, facts, circumstances)),
+        Ending::CutOff(limit) => cut_off(limit, first, facts, circumstances),
+        Ending::Failed => failed(first, facts, circumstances),
+    }
+}
+
+fn ending(first: First<'_>) -> Ending {
+    let First {
+        code,
+        flags,
+        details,
+    } = first;
+    // How the connection later closes says little: usually one side leaves.
+    if code == Some(SWITCHING_PROTOCOLS) || details == b"internal_redirect" {
+        return Ending::Good;
+    }
+    // Over HTTP/3 Envoy sets no flag for it.
+    if flags & flag::CLIENT != 0 || (code.is_none() && details.is_empty()) {
+        return Ending::Left;
+    }
+    if flags & flag::GATEWAY != 0 {
+        return Ending::Gateway;
+    }
+    if details == VIA_UPSTREAM {
+        return Ending::Answered;
+    }
+    if flags & flag::UPSTREAM_REQUEST_TIMEOUT != 0 {
+        let kind = if says(details, b"per_try_timeout") {
+            TimeoutKind::ResponseHeader
+        } else {
+            TimeoutKind::Request
+        };
+        return Ending::CutOff(Limit::Router(kind));
+    }
+    if flags & flag::STREAM_IDLE != 0 {
+        return Ending::CutOff(Limit::Idle);
+    }
+    // Envoy sets no flag for the listener's and the route's `max_stream_duration`.
+    if flags & flag::AGE != 0 || details == b"max_duration_timeout" {
+        return Ending::CutOff(Limit::Age);
+    }
+    if flags & flag::SERVICE != 0 {
+        return Ending::Failed;
+    }
+    Ending::Gateway
+}
+
+/// By its HTTP status, and by its gRPC status if that is good.
+fn answered(first: First<'_>, facts: &impl Facts) -> Outcome {
+    let outcome = match first.code.unwrap_or(0) {
+        TOO_MANY_REQUESTS => return Outcome::Neutral,
+        400..=499 => return Outcome::SUCCESS,
+        502..=504 => Outcome::FAILURE,
+        500.. => Outcome::WEAK_FAILURE,
+        _ => match facts.grpc_status().map(grpc_outcome) {
+            None | Some(Outcome::Success { .. }) => return Outcome::SUCCESS,
+            Some(outcome) => outcome,
+        },
+    };
+    if outcome != Outcome::Neutral && is_over_for_caller(facts) {
+        return Outcome::Neutral;
+    }
+    outcome
+}
+
+/// <https://grpc.io/docs/guides/status-codes/>
+const fn grpc_outcome(status: u64) -> Outcome {
+    match status {
+        // RESOURCE_EXHAUSTED
+        8 => Outcome::Neutral,
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, DATA_LOSS
+        2 | 4 | 13 | 15 => Outcome::WEAK_FAILURE,
+        // UNAVAILABLE
+        14 => Outcome::FAILURE,
+        _ => Outcome::SUCCESS,
+    }
+}
+
+/// The client left. That says something if it had waited for long, or had its answer already.
+fn left(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> Outcome {
+    if first.code.is_none() {
+        return unanswered(facts, circumstances);
+    }
+    if first.code == Some(OK) && facts.is_tunnel() {
+        return Outcome::SUCCESS;
+    }
+    if facts.answer_was_complete() {
+        return answered(first, facts);
+    }
+    Outcome::Neutral
+}
+
+fn cut_off(
+    limit: Limit,
+    first: First<'_>,
+    facts: &impl Facts,
+    circumstances: Circumstances,
+) -> Ended {
+    let timeout = match limit {
+        Limit::Router(kind) => Some(kind),
+        Limit::Age | Limit::Idle => None,
+    };
+    let neutral = Ended {
+        outcome: Outcome::Neutral,
+        timeout,
+    };
+    // Envoy's own answer has status 504, or a gRPC status in its headers.
+    let has_headers = !matches!(first.code, None | Some(GATEWAY_TIMEOUT | REQUEST_TIMEOUT))
+        && facts.grpc_status_in_headers().is_none();
+    if first.code == Some(REQUEST_TIMEOUT) || !facts.had_connection() || facts.stood_still() {
+        return neutral;
+    }
+    if has_headers {
+        let outcome = if facts.answer_was_complete() {
+            answered(first, facts)
+        } else if timeout.is_none()
+            || facts.passed_on() >= MAY_BE_BLOCKED
+            || circumstances.limited_by_caller
+            || is_over_for_caller(facts)
+        {
+            Outcome::Neutral
+        } else {
+            // It stalled; or the caller has asked for a stream that is longer than its class.
+            Outcome::WEAK_FAILURE
+        };
+        return Ended { outcome, timeout };
+    }
+    if circumstances.limited_by_caller || is_over_for_caller(facts) {
+        return Ended {
+            outcome: unanswered(facts, circumstances),
+            timeout,
+        };
+    }
+    if circumstances.arrived_after.is_none() && timeout.is_none() {
+        return neutral;
+    }
+    Ended {
+        outcome: Outcome::FAILURE,
+        timeout: timeout.or(Some(TimeoutKind::Request)),
+    }
+}
+
+fn failed(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> Ended {
+    let is_connect_timeout = first.flags & flag::UPSTREAM_CONNECTION_FAILURE != 0
+        && says(first.details, b"connection_timeout");
+    let outcome = if facts.stood_still() {
+        Outcome::Neutral
+    } else if first.code == Some(OK) && facts.is_tunnel() {
+        Outcome::SUCCESS
+    } else if is_over_for_caller(facts) {
+        if says(first.details, b"after_response_started") {
+            Outcome::Neutral
+        } else {
+            unanswered(facts, circumstances)
+        }
+    } else {
+        Outcome::Failure {
+            slow: false,
+            weight: Weight::Strong,
+        }
+    };
+    Ended {
+        outcome,
+        timeout: is_connect_timeout.then_some(TimeoutKind::Connect),
+    }
+}
+
+/// The caller gave up, and there was no answer.
+fn unanswered(facts: &impl Facts, circumstances: Circumstances) -> Outcome {
+    let Some(arrived_after) = circumstances.arrived_after else {
+        return Outcome::Neutral;
+    };
+    let waited = facts.took().saturating_sub(arrived_after);
+    if waited.saturating_add(TOLERANCE) < circumstances.longer_than_usual
+        || !facts.had_connection()
+        || facts.stood_still()
+    {
+        return Outcome::Neutral;
+    }
+    Outcome::Unanswered
+}
+
+/// Whether the caller's own deadline had passed.
+fn is_over_for_caller(facts: &impl Facts) -> bool {
+    facts
+        .callers_deadline()
+        .is_some_and(|deadline| facts.took().saturating_add(TOLERANCE) >= deadline)
+}
+
+fn says(details: &[u8], word: &[u8]) -> bool {
+    details.windows(word.len()).any(|part| part == word)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+//! Whether complaints are enough to shut a service: how many there are, and who makes them.
+//!
+//! A strong failure is one that no caller can bring about: no connection, a reset, a time limit. A
+//! weak one may be the caller's own doing: an error for something that it sent. Five strong ones in
+//! a row are enough. Weak ones need a second witness: another caller, or a strong failure. If one
+//! caller is all there is, three times as many are enough, but only while nobody else is answered.
+
+use crate::callers::{Caller, Tally};
+use crate::time::Instant;
+use crate::window::Counts;
+use std::time::Duration;
+
+/// How much weaker the complaints of a caller are that is alone.
+pub(crate) const ALONE: u32 = 3;
+
+/// A caller is taken to be alone if nobody was answered in a time in which this many answers were
+/// to be expected, by those before. With answers that come at random, at a constant rate, such a
+/// time without one has a probability of e⁻⁷, 0.1 %.
+const MISSED_ANSWERS: u32 = 7;
+
+/// What a complaint adds to a [`Tally`] whose content is halved from time to time.
+const COMPLAINT: u32 = 16;
+
+/// How much a failure says about the service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Weight {
+    /// No caller can bring it about.
+    #[default]
+    Strong,
+    /// A caller may have brought it about by what it sent.
+    Weak,
+}
+
+/// How many callers must have seen weak failures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Witnesses {
+    /// One: weak failures are as good as strong ones.
+    One,
+    /// Two, or one that is alone and has seen three times as many.
+    #[default]
+    Two,
+}
+
+/// Who else calls, besides the caller with the most complaints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Somebody else was answered well, lately.
+    AreWell,
+    /// Calls were answered, but nobody knows whose.
+    Unknown,
+    /// Nobody, as far as can be seen.
+    None,
+}
+
+/// Failures without a success between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// How many there are, strong and weak.
+    pub(crate) length: u32,
+    pub(crate) strong: u32,
+    pub(crate) weak: Tally,
+    /// When the first of them was recorded.
+    pub(crate) since: Instant,
+}
+
+impl Row {
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    pub(crate) fn add(&mut self, weight: Weight, caller: Caller, now: Instant) {
+        if self.is_empty() {
+            self.since = now;
+        }
+        self.length = self.length.saturating_add(1);
+        match weight {
+            Weight::Strong => self.strong = self.strong.saturating_add(1),
+            Weight::Weak => self.weak.add(caller, 1),
+        }
+    }
+
+    /// How many failures it is worth.
+    pub(crate) fn worth(&self, witnesses: Witnesses, others: Others) -> u32 {
+        let largest = self.weak.largest().complaints;
+        let rest = self
+            .strong
+            .saturating_add(self.weak.total().saturating_sub(largest));
+        let all = rest.saturating_add(largest);
+        match (witnesses, others) {
+            (Witnesses::One, _) => all,
+            (Witnesses::Two, Others::AreWell) => rest.saturating_add(largest.min(rest)),
+            (Witnesses::Two, Others::Unknown | Others::None) if rest > 0 => all,
+            (Witnesses::Two, Others::Unknown) => 0,
+            (Witnesses::Two, Others::None) => largest / ALONE,
+        }
+    }
+}
+
+/// A caller that was answered well after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) caller: Caller,
+    pub(crate) at: Instant,
+}
+
+/// Who has complained and who was answered, lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Callers {
+    /// Weak failures.
+    pub(crate) failed: Tally,
+    /// Calls that were not answered.
+    pub(crate) unanswered: Tally,
+    /// How many halves of a window had passed when the tallies were halved last.
+    pub(crate) halves: u64,
+    pub(crate) answered: Option<Answered>,
+}
+
+impl Callers {
+    /// A weak failure of `caller`.
+    pub(crate) fn failed(&mut self, caller: Caller, now: Instant, window: Duration) {
+        self.fade(now, window);
+        self.failed.add(caller, COMPLAINT);
+    }
+
+    /// `caller` has given up.
+    pub(crate) fn gave_up(&mut self, caller: Caller, now: Instant, window: Duration) {
+        self.fade(now, window);
+        self.unanswered.add(caller, COMPLAINT);
+    }
+
+    /// `caller` was answered well, after failures most of which `suspect` has seen. What is known of
+    /// others is kept: a caller must not be able to hide them by good calls of its own.
+    pub(crate) fn answered(
+        &mut self,
+        caller: Caller,
+        suspect: Caller,
+        now: Instant,
+        window: Duration,
+    ) {
+        if caller != suspect || self.lately_answered(now, window).is_none() {
+            self.answered = Some(Answered { caller, at: now });
+        }
+    }
+
+    pub(crate) fn lately_answered(&self, now: Instant, window: Duration) -> Option<Caller> {
+        self.answered
+            .filter(|answered| now.since(answered.at) < window)
+            .map(|answered| answered.caller)
+    }
+
+    /// So that complaints are forgotten about when they leave the window.
+    fn fade(&mut self, now: Instant, window: Duration) {
+        let half = (crate::time::nanos(window) / 2).max(1);
+        let halves = now.as_nanos() / half;
+        for _ in 0..halves.saturating_sub(self.halves).min(u64::from(u32::BITS)) {
+            self.failed.halve();
+            self.unanswered.halve();
+        }
+        self.halves = self.halves.max(halves);
+    }
+
+    pub(crate) fn clear_complaints(&mut self) {
+        self.failed.clear();
+        self.unanswered.clear();
+    }
+}
+
+/// Complaints of a window, as far as they count, and how much larger the rule's minimum is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Credit {
+    pub(crate) complaints: u32,
+    pub(crate) times_minimum: u32,
+}
+
+/// How much `strong` and `weak` complaints are worth together. One caller supplies at most half.
+pub(crate) fn credit(
+    witnesses: Witnesses,
+    others: Others,
+    strong: u32,
+    weak: u32,
+    by_caller: &Tally,
+) -> Credit {
+    let full = |complaints, times_minimum| Credit {
+        complaints,
+        times_minimum,
+    };
+    let all = strong.saturating_add(weak);
+    if weak == 0 || witnesses == Witnesses::One {
+        return full(all, 1);
+    }
+    let total = u64::from(by_caller.total()).max(1);
+    let largest = u64::from(by_caller.largest().complaints).min(total);
+    let largest = u32::try_from(u64::from(weak) * largest / total).unwrap_or(weak);
+    let rest = strong.saturating_add(weak - largest);
+    match others {
+        Others::None if rest == 0 => full(all, ALONE),
+        _ => full(rest.saturating_add(largest.min(rest)), 1),
+    }
+}
+
+/// Whether nobody was answered for so long that a caller who complains is taken to be alone.
+///
+/// `answered_before` calls were answered in the `period` before the row began.
+pub(crate) fn is_alone(row: &Row, answered_before: u32, period: Duration, now: Instant) -> bool {
+    answered_before == 0
+        || now.since(row.since).saturating_mul(answered_before)
+            >= period.saturating_mul(MISSED_ANSWERS)
+}
+
+/// How many calls in `counts` were answered well.
+pub(crate) const fn answered_well(counts: Counts) -> u32 {
+    counts.total.saturating_sub(counts.failures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
+    const WINDOW: Duration = Duration::from_secs(10);
+
+    fn row(strong: u32, weak_by_caller: &[u32]) -> Row {
+        let mut row = Row::default();
+        for _ in 0..strong {
+            row.add(Weight::Strong, Caller::UNKNOWN, NOW);
+        }
+        for (caller, failures) in (1..).zip(weak_by_caller) {
+            for _ in 0..*failures {
+                row.add(Weight::Weak, Caller::from_hash(caller), NOW);
+            }
+        }
+        row
+    }
+
+    #[test]
+    fn what_a_row_is_worth() {
+        use Others::{AreWell, None, Unknown};
+        for (strong, weak, expected) in [
+            (5, vec![], [5, 5, 5]),
+            (0, vec![4, 1], [2, 5, 5]),
+            (0, vec![3, 3], [6, 6, 6]),
+            (0, vec![1, 1, 1, 1, 1], [5, 5, 5]),
+            (1, vec![4], [2, 5, 5]),
+            (0, vec![1000], [0, 0, 333]),
+            (0, vec![15], [0, 0, 5]),
+            (0, vec![14], [0, 0, 4]),
+        ] {
+            let row = row(strong, &weak);
+            let worth = [AreWell, Unknown, None].map(|others| row.worth(Witnesses::Two, others));
+            assert_eq!(worth, expected, "{strong} strong and {weak:?}");
+            let all = strong + weak.iter().sum::<u32>();
+            assert_eq!(row.worth(Witnesses::One, AreWell), all);
+        }
+    }
+
+    #[test]
+    fn what_a_windows_complaints_are_worth() {
+        use Others::{AreWell, None, Unknown};
+        for (strong, weak, others, expected) in [
+            (10, vec![], AreWell, (10, 1)),
+            (0, vec![100], AreWell, (0, 1)),
+            (0, vec![100], Unknown, (0, 1)),
+            (0, vec![100], None, (100, 3)),
+            (0, vec![90, 10], AreWell, (20, 1)),
+            (5, vec![90, 10], None, (30, 1)),
+            (0, vec![25, 25, 25, 25], AreWell, (100, 1)),
+        ] {
+            let tally = row(0, &weak).weak;
+            let total = weak.iter().sum();
+            let Credit {
+                complaints,
+                times_minimum,
+            } = credit(Witnesses::Two, others, strong, total, &tally);
+            assert_eq!(
+                (complaints, times_minimum),
+                expected,
+                "{strong} {weak:?} {others:?}"
+            );
+            let old_rule = credit(Witnesses::One, others, strong, total, &tally);
+            assert_eq!(old_rule.complaints, strong + total);
+        }
+    }
+
+    #[test]
+    fn a_caller_is_alone_when_seven_answers_are_missed() {
+        let row = row(0, &[15]);
+        assert!(is_alone(&row, 0, WINDOW, NOW), "nobody was answered before");
+        for (answers, millis) in [(1, 70_000), (10, 7_000), (1000, 70)] {
+            let after = |millis| NOW.after(Duration::from_millis(millis));
+            assert!(
+                !is_alone(&row, answers, WINDOW, after(millis - 1)),
+                "{answers}"
+            );
+            assert!(is_alone(&row, answers, WINDOW, after(millis)), "{answers}");
+        }
+    }
+
+    #[test]
+    fn good_calls_of_ones_own_hide_nobody_else() {
+        let [suspect, other] = [1, 2].map(Caller::from_hash);
+        let mut callers = Callers::default();
+        callers.answered(suspect, suspect, NOW, WINDOW);
+        assert_eq!(callers.lately_answered(NOW, WINDOW), Some(suspect));
+        callers.answered(other, suspect, NOW, WINDOW);
+        callers.answered(suspect, suspect, NOW, WINDOW);
+        assert_eq!(callers.lately_answered(NOW, WINDOW), Some(other));
+        let later = NOW.after(WINDOW);
+        assert_eq!(callers.lately_answered(later, WINDOW), None);
+    }
+
+    #[test]
+    fn complaints_fade_within_a_few_windows() {
+        let mut callers = Callers::default();
+        callers.failed(Caller::from_hash(1), NOW, WINDOW);
+        callers.gave_up(Caller::from_hash(2), NOW.after(WINDOW), WINDOW);
+        assert_eq!(callers.failed.total(), COMPLAINT / 4);
+        callers.gave_up(Caller::from_hash(2), NOW.after(3 * WINDOW), WINDOW);
+        assert_eq!(callers.failed.total(), 0);
+    }
+}

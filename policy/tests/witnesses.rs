@@ -1,0 +1,276 @@
+//! What one caller can bring about, and what it takes two for.
+
+use levee_policy::backoff::{Backoff, Jitter};
+use levee_policy::breaker::{
+    Breaker, BreakerSettings, Cause, Outcome, Permit, Phase, Report, Transition, Verdict,
+};
+use levee_policy::callers::Caller;
+use levee_policy::evidence::Witnesses;
+use levee_policy::time::Instant;
+use std::time::Duration;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const ATTACKER: Caller = Caller::from_hash(666);
+const HONEST: Caller = Caller::from_hash(1);
+const OTHER: Caller = Caller::from_hash(2);
+
+struct Bench {
+    settings: BreakerSettings,
+    breaker: Breaker,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let settings = BreakerSettings {
+            open: Backoff {
+                jitter: Jitter::NONE,
+                ..BreakerSettings::default().open
+            },
+            ..BreakerSettings::default()
+        };
+        let now = Instant::from_nanos(1_000_000_000_000);
+        Self {
+            breaker: Breaker::new(&settings, now),
+            settings,
+            now,
+        }
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now = self.now.after(Duration::from_millis(millis));
+    }
+
+    fn permit(&mut self) -> Permit {
+        match self.breaker.admit(&self.settings, self.now).0 {
+            Verdict::Admit(permit) => permit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn call(&mut self, caller: Caller, outcome: Outcome) -> Option<Transition> {
+        let report = Report {
+            permit: self.permit(),
+            outcome,
+            caller,
+        };
+        self.breaker.report(&self.settings, report, self.now, 0)
+    }
+
+    /// Calls, a millisecond apart. Returns how many it took to open.
+    fn until_open(
+        &mut self,
+        most: u32,
+        mut call: impl FnMut(u32) -> (Caller, Outcome),
+    ) -> Option<u32> {
+        (1..=most).find(|number| {
+            self.pass(1);
+            let (caller, outcome) = call(number - 1);
+            self.call(caller, outcome);
+            self.breaker.phase() == Phase::Open
+        })
+    }
+
+    fn half_open(&mut self) {
+        while self.breaker.phase() != Phase::Open {
+            self.call(HONEST, Outcome::FAILURE);
+        }
+        self.pass(30_000);
+    }
+}
+
+const WEAK: Outcome = Outcome::WEAK_FAILURE;
+
+#[test]
+fn five_strong_failures_of_one_caller_open_it() {
+    let opened = Bench::new().until_open(100, |_| (HONEST, Outcome::FAILURE));
+    assert_eq!(opened, Some(5));
+}
+
+#[test]
+fn five_weak_ones_need_a_second_witness() {
+    let two = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
+    assert_eq!(Bench::new().until_open(100, two), Some(5));
+    let strong = |number| (HONEST, if number == 2 { Outcome::FAILURE } else { WEAK });
+    assert_eq!(Bench::new().until_open(100, strong), Some(5));
+}
+
+#[test]
+fn a_caller_that_is_alone_needs_fifteen() {
+    assert_eq!(Bench::new().until_open(100, |_| (HONEST, WEAK)), Some(15));
+}
+
+#[test]
+fn a_caller_that_was_answered_before_is_alone_when_nobody_is_answered_any_more() {
+    let mut bench = Bench::new();
+    for _ in 0..100 {
+        bench.pass(100);
+        bench.call(HONEST, Outcome::SUCCESS);
+    }
+    // Ten calls a second: in 0.7 s there would have been seven answers.
+    let opened = (1..=100).find(|_| {
+        bench.pass(100);
+        bench.call(HONEST, WEAK);
+        bench.breaker.phase() == Phase::Open
+    });
+    assert_eq!(opened, Some(15));
+}
+
+#[test]
+fn one_witness_gives_the_old_rule() {
+    let mut bench = Bench::new();
+    bench.settings.witnesses = Witnesses::One;
+    assert_eq!(bench.until_open(100, |_| (HONEST, WEAK)), Some(5));
+}
+
+#[test]
+fn while_others_are_answered_one_caller_opens_nothing_however_much_it_sends() {
+    for between in [1, 4, 14, 50, 1000] {
+        let mut bench = Bench::new();
+        let opened = bench.until_open(20_000, |number| {
+            if number % (between + 1) == 0 {
+                (HONEST, Outcome::SUCCESS)
+            } else {
+                (ATTACKER, WEAK)
+            }
+        });
+        assert_eq!(opened, None, "{between} bad calls for each good one");
+    }
+}
+
+#[test]
+fn an_attacker_cannot_hide_others_by_good_calls_of_its_own() {
+    let mut bench = Bench::new();
+    let opened = bench.until_open(20_000, |number| match number % 20 {
+        0 => (HONEST, Outcome::SUCCESS),
+        5 | 10 => (ATTACKER, Outcome::SUCCESS),
+        _ => (ATTACKER, WEAK),
+    });
+    assert_eq!(opened, None);
+}
+
+#[test]
+fn others_that_fail_now_and_then_are_no_second_witness_for_an_attacker() {
+    let mut bench = Bench::new();
+    // Of each hundred honest calls one fails; between two of them the attacker fails ten times.
+    let opened = bench.until_open(100_000, |number| match (number % 11, number / 11 % 100) {
+        (0, 7) => (Caller::from_hash(100 + number), WEAK),
+        (0, _) => (Caller::from_hash(100 + number % 50), Outcome::SUCCESS),
+        _ => (ATTACKER, WEAK),
+    });
+    assert_eq!(opened, None);
+}
+
+#[test]
+fn a_service_that_fails_for_all_opens_though_one_caller_calls_most() {
+    let mut bench = Bench::new();
+    for number in 0..1000 {
+        bench.pass(10);
+        let caller = if number % 10 == 0 { OTHER } else { HONEST };
+        bench.call(caller, Outcome::SUCCESS);
+    }
+    let opened = bench
+        .until_open(100, |number| {
+            (if number % 10 == 9 { OTHER } else { HONEST }, WEAK)
+        })
+        .expect("it fails for all");
+    assert!(opened <= 30, "{opened}");
+}
+
+#[test]
+fn silence_opens_it_and_one_caller_that_leaves_does_not() {
+    let silent = |number: u32| (Caller::from_hash(1 + number % 5), Outcome::Unanswered);
+    let mut bench = Bench::new();
+    assert_eq!(bench.until_open(1000, silent), Some(20));
+    // A load generator that leaves, beside others that are answered.
+    let mut bench = Bench::new();
+    let opened = bench.until_open(20_000, |number| {
+        if number % 20 == 0 {
+            (HONEST, Outcome::SUCCESS)
+        } else {
+            (ATTACKER, Outcome::Unanswered)
+        }
+    });
+    assert_eq!(opened, None);
+    // One that is alone waits three times as long.
+    let mut bench = Bench::new();
+    let alone = |_| (ATTACKER, Outcome::Unanswered);
+    assert_eq!(bench.until_open(1000, alone), Some(60));
+}
+
+#[test]
+fn half_answered_is_not_silence() {
+    let mut bench = Bench::new();
+    let opened = bench.until_open(5_000, |number| {
+        let caller = Caller::from_hash(1 + number % 7);
+        let outcome = if number % 2 == 0 {
+            Outcome::SUCCESS
+        } else {
+            Outcome::Unanswered
+        };
+        (caller, outcome)
+    });
+    assert_eq!(opened, None);
+}
+
+#[test]
+fn a_half_open_breaker_is_held_open_by_no_single_caller() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    assert_eq!(bench.call(ATTACKER, WEAK), None);
+    assert_eq!(bench.call(HONEST, Outcome::SUCCESS), None);
+    for _ in 0..1000 {
+        assert_eq!(bench.call(ATTACKER, WEAK), None);
+    }
+    bench.call(HONEST, Outcome::SUCCESS);
+    let closed = bench.call(HONEST, Outcome::SUCCESS).expect("the third");
+    assert_eq!(closed.cause, Cause::ProbesSucceeded);
+}
+
+#[test]
+fn a_half_open_breaker_opens_again_by_one_strong_or_two_weak_failures_or_three_of_a_caller_alone() {
+    for failures in [
+        vec![(HONEST, Outcome::FAILURE)],
+        vec![(HONEST, WEAK), (OTHER, WEAK)],
+        vec![(HONEST, WEAK), (OTHER, Outcome::Unanswered)],
+        vec![(HONEST, WEAK); 3],
+    ] {
+        let mut bench = Bench::new();
+        bench.half_open();
+        let (last, first) = failures.split_last().expect("some");
+        for (caller, outcome) in first {
+            assert_eq!(bench.call(*caller, *outcome), None, "{failures:?}");
+        }
+        let opened = bench.call(last.0, last.1).expect("enough");
+        assert_eq!(opened.cause, Cause::ProbeFailed, "{failures:?}");
+    }
+}
+
+#[test]
+fn the_failure_rate_counts_one_caller_for_at_most_half() {
+    let mut bench = Bench::new();
+    bench.settings.consecutive_failures = None;
+    // The attacker fails a hundred times for each honest call, of which one in ten fails.
+    let opened = bench.until_open(50_000, |number| match (number % 101, number / 101 % 10) {
+        (0, 0) => (Caller::from_hash(10 + number % 9), WEAK),
+        (0, _) => (Caller::from_hash(10 + number % 9), Outcome::SUCCESS),
+        _ => (ATTACKER, WEAK),
+    });
+    assert_eq!(opened, None);
+    // A service that fails for most of its callers opens by the rate.
+    let mut bench = Bench::new();
+    bench.settings.consecutive_failures = None;
+    let opened = bench.until_open(1000, |number| {
+        let caller = Caller::from_hash(1 + number % 7);
+        (
+            caller,
+            if number % 5 < 2 {
+                Outcome::SUCCESS
+            } else {
+                WEAK
+            },
+        )
+    });
+    assert!(opened.is_some_and(|calls| calls <= 25), "{opened:?}");
+}
