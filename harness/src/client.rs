@@ -102,7 +102,15 @@ impl Answer {
 pub struct Unread {
     /// The status.
     pub status: u16,
-    _response: http::Response<Incoming>,
+    response: http::Response<Incoming>,
+}
+
+impl Unread {
+    /// Whether Levee's breaker refused the request.
+    pub fn is_refusal(&self) -> bool {
+        self.response.headers().get("x-levee-reason")
+            == Some(&HeaderValue::from_static("circuit_open"))
+    }
 }
 
 /// Why there is no answer.
@@ -386,7 +394,7 @@ impl Connection {
             .unwrap_or(Err(NoAnswer::TooLate(request.bound)))?;
         Ok(Unread {
             status: response.status().as_u16(),
-            _response: response,
+            response,
         })
     }
 

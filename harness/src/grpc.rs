@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -210,18 +211,8 @@ async fn answer(
             channel.boxed()
         }
         GrpcBehaviour::StallInStream => {
-            let (mut sender, channel) = Channel::<Bytes, Infallible>::new(2);
-            let _ = sender.send_data(FIRST).await;
-            tokio::spawn(async move {
-                // Keeps the stream open while somebody reads it, within a bound.
-                let _ = tokio::time::timeout(Duration::from_mins(2), async {
-                    while sender.send_data(Bytes::new()).await.is_ok() {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                })
-                .await;
-            });
-            channel.boxed()
+            let first = stream::once(std::future::ready(Ok(Frame::data(FIRST))));
+            BodyExt::boxed(StreamBody::new(first.chain(stream::pending())))
         }
     };
     in_flight.done = true;

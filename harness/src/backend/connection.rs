@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -259,9 +259,9 @@ impl Connection {
     }
 
     async fn answer(&mut self, response: &Response) -> io::Result<Ended> {
-        let mut bytes = response.to_bytes(response.body.len());
-        bytes.extend_from_slice(&response.body);
-        self.stream.write_all(&bytes).await?;
+        let head = Bytes::from(response.to_bytes(response.body.len()));
+        let mut bytes = head.chain(response.body.clone());
+        self.stream.write_all_buf(&mut bytes).await?;
         Ok(Ended::Answered)
     }
 
