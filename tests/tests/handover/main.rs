@@ -78,7 +78,7 @@ async fn keep_a_connection(address: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-/// Waits until each has had so many further replies.
+/// Waits until each has had `by` further replies.
 fn wait_for_progress(all: &[&Seen], by: u64) {
     let had = |seen: &&Seen| seen.commands.load(Ordering::SeqCst);
     let wanted: Vec<u64> = all.iter().map(|seen| had(seen) + by).collect();

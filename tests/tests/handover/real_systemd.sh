@@ -37,7 +37,11 @@ touch started
 for _ in 1 2 3; do
   run restart levee.service
 done
-run reload levee.service
+systemctl --user reload levee.service || exit 1
+# The signal is sent by then, and no more.
+wait_for is StatusText "ready; the last reload: applied"
+wait_for is ActiveState active
+echo "reload: $(of_service StatusText)"
 touch restarted
 wait_for test -e clients-left
 kill -STOP "$(of_service MainPID)"

@@ -498,6 +498,9 @@ fn a_reload_puts_other_settings_of_the_watchdog_into_force() {
     let code = ended.code().map(|code| code.code().to_owned());
     assert_eq!(code.as_deref(), Some("57014"), "{ended}");
     let counted = "db_query_timeout_total{class=\"query\",database=\"app\"} 1\n";
-    let metrics = sidecar.page("/metrics");
-    assert!(metrics.contains(counted), "{metrics}");
+    until_blocking(counted, GENEROUS, || {
+        let metrics = sidecar.page("/metrics");
+        metrics.contains(counted).then_some(()).ok_or(metrics)
+    })
+    .unwrap();
 }
