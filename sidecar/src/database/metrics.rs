@@ -1,10 +1,11 @@
 //! Metrics of the watchdog.
 
-use super::watchdog::{Act, BLOCKER, Class, IDLE_IN_TRANSACTION, TRANSACTION};
+use super::watchdog::{Act, BLOCKER, Class, IDLE_IN_TRANSACTION, TRANSACTION, WatchdogSettings};
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
     register_int_gauge_vec_with_registry,
 };
+use std::collections::BTreeSet;
 
 pub const QUERY_TIMEOUT: &str = "db_query_timeout_total";
 pub const TERMINATED: &str = "db_sessions_terminated_total";
@@ -29,6 +30,7 @@ impl WatchdogMetrics {
     pub fn register(
         registry: &Registry,
         database: &str,
+        settings: &WatchdogSettings,
         dry_run: bool,
     ) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
@@ -61,12 +63,13 @@ impl WatchdogMetrics {
         )?;
         let acting = (!dry_run).then(|| {
             let help = "Whether this instance's watchdog sees sessions and acts on them.";
-            register_int_gauge_vec_with_registry!(ACTING, help, &["database"], registry)
+            let labels = &["database", "watched"];
+            register_int_gauge_vec_with_registry!(ACTING, help, labels, registry)
         });
         Ok(Self {
             acting: acting
                 .transpose()?
-                .map(|gauge| gauge.with_label_values(&[database])),
+                .map(|gauge| gauge.with_label_values(&[database, &watched(settings)])),
             timeouts,
             terminated: terminated.with_label_values(&[database]),
             failed: failed.with_label_values(&[database]),
@@ -90,4 +93,12 @@ impl WatchdogMetrics {
             .with_label_values(&[self.database.as_str(), act.class()])
             .inc();
     }
+}
+
+/// The roles, then the applications, in whatever order and however often they are written: instances that stand by for each
+/// other have the same.
+fn watched(settings: &WatchdogSettings) -> String {
+    let sorted = [&settings.roles, &settings.applications].map(BTreeSet::from_iter);
+    let names: Vec<&str> = sorted.into_iter().flatten().map(String::as_str).collect();
+    names.join(", ")
 }

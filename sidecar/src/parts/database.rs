@@ -129,7 +129,8 @@ fn build_guard(
 ) -> Result<Arc<Guard>> {
     // A connection of its own: the watchdog must see sessions even if the jobs hold all other connections.
     let database = connect(config, 1);
-    let metrics = WatchdogMetrics::register(registry, &config.name, watchdog.dry_run)?;
+    let settings = &watchdog.settings;
+    let metrics = WatchdogMetrics::register(registry, &config.name, settings, watchdog.dry_run)?;
     Ok(Arc::new(Guard::new(
         database,
         watchdog.settings.clone(),

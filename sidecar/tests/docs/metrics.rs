@@ -4,6 +4,7 @@ use crate::METRICS;
 use levee::admin::page;
 use levee::database::metrics::WatchdogMetrics;
 use levee::database::preset::PRESETS;
+use levee::database::watchdog::{BlockerPolicy, WatchdogSettings};
 use levee::envoy::metrics::EnvoyMetrics;
 use levee::envoy::translate::Gateway;
 use levee::jobs::Backlog;
@@ -18,6 +19,7 @@ use prometheus::Registry;
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Envoy's only metric in the sidecar's tables; the others are in the filter's.
 const ENVOY: &str = "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"a\",le=\"+Inf\"} 1\n\
@@ -51,7 +53,7 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
         let job = jobs.job(preset.name, Some(&preset.metrics)).unwrap();
         job.left(Backlog::default());
     }
-    let _ = WatchdogMetrics::register(&registry, "x", false).unwrap();
+    let _ = WatchdogMetrics::register(&registry, "x", &watched(), false).unwrap();
     let _ = EnvoyMetrics::register(&registry).unwrap();
     let text = page::text(&registry, &Gateway::read(ENVOY, &BTreeMap::new()));
     let exported = text
@@ -59,6 +61,20 @@ fn the_tables_of_the_sidecar_have_exactly_the_metrics_that_it_exports() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let exported: BTreeSet<String> = exported.map(str::to_owned).collect();
     assert_eq!(listed("The sidecar"), exported);
+}
+
+fn watched() -> WatchdogSettings {
+    WatchdogSettings {
+        roles: vec!["app".to_owned()],
+        applications: Vec::new(),
+        query: Duration::from_secs(1),
+        long_query: Duration::from_secs(1),
+        rules: Vec::new(),
+        idle_in_transaction: Duration::from_secs(1),
+        transaction: None,
+        blockers: BlockerPolicy::Report,
+        terminate_after: None,
+    }
 }
 
 #[test]

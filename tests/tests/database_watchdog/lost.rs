@@ -18,7 +18,7 @@ const MARGIN: Duration = Duration::from_millis(1500);
 
 const QUICK: &str = "watchdog: {roles: [app], every: 1s, classes: {query: 1s}}";
 
-const ACTING: &str = "db_watchdog_acting{database=\"app\"}";
+const ACTING: &str = "db_watchdog_acting{database=\"app\",watched=\"app\"}";
 
 fn acts(sidecar: &Sidecar) -> bool {
     sidecar.metric(ACTING).unwrap() == 1

@@ -74,7 +74,7 @@ fn is_refused_and_nobody_inherits(settings: &str, services: usize) {
                 sidecar.get("/v1/watchdog").unwrap().1.contains(REFUSAL)
             })
             .unwrap();
-        let acting = "db_watchdog_acting{database=\"app\"}";
+        let acting = "db_watchdog_acting{database=\"app\",watched=\"app\"}";
         assert_eq!(sidecar.metric(acting).unwrap(), 0);
         let (code, said) = levee(&bouncer.url_of("levee"), &["db", "limits"]);
         assert!(code == Some(1) && said.contains(REFUSAL), "{said}");

@@ -547,7 +547,7 @@ fn of_two_instances_one_acts_and_the_other_takes_over() {
 
 const QUICK: &str = "watchdog: {roles: [app], every: 100ms, classes: {query: 300ms}}";
 
-const ACTING: &str = "db_watchdog_acting{database=\"app\"}";
+const ACTING: &str = "db_watchdog_acting{database=\"app\",watched=\"app\"}";
 
 fn is_cancelled(postgres: &Postgres) {
     let mut service = postgres.client_as("app").unwrap();
@@ -596,9 +596,10 @@ fn what_two_watchdogs_both_watch_is_acted_on_and_counted_once() {
     let keys = QUICK.replace("}}", "}, idle_in_transaction: 300ms, terminate_after: 1s}");
     let overlapping = keys.replace("[app]", "[other, app]");
     let sidecars = [&keys, &overlapping].map(|keys| Sidecar::at(&postgres, "levee", keys).unwrap());
-    for sidecar in &sidecars {
+    for (sidecar, watched) in sidecars.iter().zip(["app", "app, other"]) {
+        let acting = format!("db_watchdog_acting{{database=\"app\",watched=\"{watched}\"}}");
         sidecar
-            .wait_for("its duty", |sidecar| sidecar.metric(ACTING).unwrap() == 1)
+            .wait_for("its duty", |sidecar| sidecar.metric(&acting).unwrap() == 1)
             .unwrap();
     }
     let sum = |count: &dyn Fn(&Sidecar) -> u64| sidecars.iter().map(count).sum::<u64>();
