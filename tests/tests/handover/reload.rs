@@ -426,6 +426,20 @@ fn a_reload_changes_the_level_of_the_log() {
 }
 
 #[test]
+fn a_reload_reads_its_token_as_the_sidecar_does() {
+    let redis = Redis::start().unwrap();
+    let sidecar = Reloadable::start(&upstream(free_address().unwrap(), &redis));
+    for empty in ["", " "] {
+        let mut reload = sidecar.levee(&["reload"]);
+        let output = reload.env("LEVEE_TOKEN", empty).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let wanted = "admin.token_env: names LEVEE_TOKEN, which the environment does not have";
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(wanted), "{said}");
+    }
+}
+
+#[test]
 fn a_reload_puts_another_token_into_force() {
     let redis = Redis::start().unwrap();
     let yaml = upstream(free_address().unwrap(), &redis);
