@@ -6,7 +6,7 @@
 
 use crate::config::ConfigError;
 use crate::host::Host;
-use crate::plugin::{Body, InFlight, Next, Plugin};
+use crate::plugin::{Body, InFlight, Next, Piece, Plugin};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -108,13 +108,13 @@ impl<H: Host> Contexts<H> {
         }
     }
 
-    /// All of the request `id` has arrived, which had a body.
-    pub fn on_request_arrived(&mut self, id: u32) {
+    /// A piece of the body of the request `id` has arrived.
+    pub fn on_request_body(&mut self, id: u32, piece: Piece) {
         if let Some(request) = self.requests.get_mut(&id)
             && let State::InFlight(in_flight) = &mut request.state
             && let Some(filter) = find(&mut self.filters, request.filter)
         {
-            filter.on_arrived(id, in_flight);
+            filter.on_body(id, in_flight, piece);
         }
     }
 

@@ -10,7 +10,7 @@
 
 use crate::contexts::{Action, Contexts};
 use crate::host::{Host, LocalReply, MetricId, Swap, Version, Versioned};
-use crate::plugin::Body;
+use crate::plugin::{Body, Piece};
 use levee_policy::time::Instant;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr::{null_mut, slice_from_raw_parts_mut};
@@ -89,18 +89,19 @@ extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, end_of_strea
     }
 }
 
-/// Called for each piece of a body; only the last one tells anything.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_body(context: u32, _size: u32, end_of_stream: u32) -> u32 {
-    if end_of_stream != 0 {
-        with_contexts(|contexts| contexts.on_request_arrived(context));
-    }
+    let piece = match end_of_stream {
+        0 => Piece::Some,
+        _ => Piece::Last,
+    };
+    with_contexts(|contexts| contexts.on_request_body(context, piece));
     CONTINUE
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_trailers(context: u32, _trailers: u32) -> u32 {
-    with_contexts(|contexts| contexts.on_request_arrived(context));
+    with_contexts(|contexts| contexts.on_request_body(context, Piece::Last));
     CONTINUE
 }
 

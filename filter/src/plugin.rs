@@ -55,8 +55,17 @@ pub enum Next {
 pub enum Body {
     /// It ends with its headers.
     None,
-    /// It follows. Its end is [`Plugin::on_arrived`].
+    /// It follows, in pieces. See [`Plugin::on_body`].
     Follows,
+}
+
+/// A piece of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// More will come.
+    Some,
+    /// Now all of the request has arrived.
+    Last,
 }
 
 /// A request that the filter has let through.
@@ -112,7 +121,7 @@ pub struct Plugin<H> {
     now: Instant,
     /// When a tick came too late for the last time.
     stood_still: Option<Instant>,
-    /// Whether Envoy tells when bodies have arrived. It does not if the configuration withholds the
+    /// Whether Envoy tells what arrives of bodies. It does not if the configuration withholds the
     /// callback.
     sees_bodies: bool,
     random: SplitMix64,
@@ -260,11 +269,13 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// All of a request with a body has arrived.
-    pub fn on_arrived(&mut self, context_id: u32, in_flight: &mut InFlight) {
+    /// A piece of a request's body has arrived.
+    pub fn on_body(&mut self, context_id: u32, in_flight: &mut InFlight, piece: Piece) {
         self.sees_bodies = true;
-        in_flight.arrived = Some(self.now);
-        self.probes.arrived(context_id);
+        if piece == Piece::Last {
+            in_flight.arrived = Some(self.now);
+            self.probes.arrived(context_id);
+        }
     }
 
     fn refuse(&mut self, index: ServiceIndex, retry_after: Duration) -> Next {

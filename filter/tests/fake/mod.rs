@@ -4,7 +4,7 @@
 
 use levee_filter::contexts::{Action, Contexts};
 use levee_filter::host::{Host, LocalReply, MetricId, Swap, Version, Versioned, property};
-use levee_filter::plugin::Body;
+use levee_filter::plugin::{Body, Piece};
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
 use std::cell::RefCell;
@@ -542,11 +542,11 @@ impl Gateway {
         }
     }
 
-    /// All of the request's body has arrived.
-    pub fn arrive(&mut self, call: Call) {
+    /// A piece of the request's body has arrived.
+    pub fn arrive(&mut self, call: Call, piece: Piece) {
         self.workers[call.worker]
             .contexts
-            .on_request_arrived(call.context);
+            .on_request_body(call.context, piece);
     }
 
     pub fn begin_stream(&mut self, worker: usize, stream: Stream) -> Call {
