@@ -156,6 +156,34 @@ impl EnvoyConfig {
         })
     }
 
+    /// HTTP/3 on the first listener in place of HTTP/1.1 and 2: a UDP port.
+    #[must_use]
+    pub fn http3(self, certificate: &Certificate) -> Self {
+        let quic = "type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport";
+        let patch = json!({
+            "address": {"socket_address": {"protocol": "UDP"}},
+            "udp_listener_config": {"quic_options": {}},
+            // Only for connections of TCP.
+            "per_connection_buffer_high_watermark_timeout": null,
+        });
+        let transport = json!({
+            "name": "envoy.transport_sockets.quic",
+            "typed_config": {"@type": quic, "downstream_tls_context": {"common_tls_context": {
+                "tls_certificates": [{
+                    "certificate_chain": {"filename": certificate.certificate},
+                    "private_key": {"filename": certificate.key},
+                }],
+            }}},
+        });
+        self.connection_manager(&json!({"codec_type": "HTTP3", "http2_protocol_options": null}))
+            .change(|value| {
+                let listener = at(value, "/static_resources/listeners/0")?;
+                merge(listener, &patch);
+                *at(listener, "/filter_chains/0/transport_socket")? = transport;
+                Ok(())
+            })
+    }
+
     /// The access log's file. A configuration without an access log gets that of `envoy/gateway.yaml`.
     #[must_use]
     pub fn access_log(self, file: &Path) -> Self {

@@ -39,7 +39,6 @@ func run(certificate, url string, count int, deadline time.Duration) error {
 	}
 	transport := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
 	defer transport.Close()
-	defer time.Sleep(500 * time.Millisecond)
 	client := &http.Client{Transport: transport}
 	for range count {
 		fmt.Println(ask(client, url, deadline))
