@@ -7,6 +7,7 @@ use levee_harness::wait::{self, GENEROUS};
 use serde_json::json;
 
 const CLIENT: &str = "192.0.2.1";
+const ATTACKER: &str = "198.51.100.1";
 
 /// A gateway in front of `server`, as `auth`. It believes `x-forwarded-for`.
 fn gateway(server: &InteropServer) -> EnvoyConfig {
@@ -48,4 +49,26 @@ async fn all_interoperability_cases_pass_as_they_do_without_the_filter() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn no_case_eight_times_shuts_the_service_for_another_client() {
+    let server = InteropServer::start().unwrap();
+    let envoy = Envoy::start(gateway(&server)).await.unwrap();
+    for case in INTEROP_CASES {
+        for _ in 0..8 {
+            // It may be refused itself.
+            let _ = interop(case, envoy.address(), ATTACKER).await;
+        }
+        interop("empty_unary", envoy.address(), CLIENT)
+            .await
+            .unwrap_or_else(|error| panic!("after {case}: {error}"));
+    }
+    let opened = [("service", "auth"), ("to", "open")];
+    let opened = envoy
+        .metrics()
+        .await
+        .unwrap()
+        .sum("circuit_breaker_transitions_total", &opened);
+    assert!(opened < 1.0, "opened {opened} times");
 }
