@@ -18,7 +18,7 @@ fn http3(envoy: &Envoy<'_>, caught: &mut Caught) {
         if let Some(at) = codec.or_else(quic) {
             caught.at(
                 &at,
-                "Levee is not tested with HTTP/3: try breakers and time limits on this listener before you rely on them",
+                "over HTTP/3 Envoy shows the filter neither the status nor the deadline of a gRPC call: breakers judge gRPC on this listener by the HTTP status alone",
             );
         }
     }
