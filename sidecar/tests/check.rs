@@ -345,6 +345,15 @@ fn changed(from: &str, to: &str) -> String {
     MINIMAL.replacen(from, to, 1)
 }
 
+/// `envoy/minimal.yaml` with a configuration for the filter.
+fn configured(json: &str) -> String {
+    let policy = "failure_policy: FAIL_RELOAD";
+    let value = format!(
+        "{policy}\n                        configuration: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: '{json}'}}"
+    );
+    changed(policy, &value)
+}
+
 /// `envoy/minimal.yaml` with another rule for labels.
 fn with_tags(tag: &str) -> String {
     changed("stats_tags:\n", &format!("stats_tags:\n    - {tag}\n"))
@@ -381,7 +390,7 @@ fn json_and_the_other_spelling_of_keys_are_understood() {
         .replace("http_filters", "httpFilters")
         .replace("static_resources", "staticResources")
         .replace("filter_chains", "filterChains")
-        .replace("connect_timeout: 5s", "connectTimeout: 6s");
+        .replace("connect_timeout: 3s", "connectTimeout: 6s");
     assert_eq!(traps_in(&camel), ["connect-timeout"]);
 }
 
@@ -390,11 +399,21 @@ fn what_does_no_harm_is_silent() {
     let route = "route: {cluster: auth, timeout: 30s}";
     let with_route = |keys: &str| changed(route, &format!("route: {{cluster: auth, {keys}}}"));
     let with_cluster =
-        |keys: &str| changed("      connect_timeout: 5s\n", &format!("      {keys}\n"));
+        |keys: &str| changed("      connect_timeout: 3s\n", &format!("      {keys}\n"));
     for text in [
         // Envoy's own default is 5 s.
         with_cluster("lb_policy: ROUND_ROBIN"),
         with_cluster("connect_timeout: 0.250s"),
+        // Shorter than the class of the requests that it gets, though not than the class of others.
+        with_cluster("connect_timeout: 5s"),
+        configured(r#"{"services": {"auth": {"timeouts": {"class": "long"}}}, "aliases": {}, "timeouts": {"class": "short"}}"#)
+            .replace("connect_timeout: 3s", "connect_timeout: 5s"),
+        configured(r#"{"timeouts": {"class": "short", "rules": [{"path_prefix": "/", "class": "long"}]}}"#)
+            .replace("connect_timeout: 3s", "connect_timeout: 5s"),
+        configured(r#"{"timeouts": {"rules": [{"path_prefix": "/other", "class": "short"}]}}"#)
+            .replace("connect_timeout: 3s", "connect_timeout: 5s")
+            .replace("match: {prefix: /}", "match: {prefix: /auth}"),
+        changed("request_timeout: 1800s", "common_http_protocol_options: {max_stream_duration: 600s}"),
         // By default, outlier detection ejects no host of a small cluster.
         with_cluster("outlier_detection: {}"),
         with_cluster("common_lb_config: {healthy_panic_threshold: {value: 0}}"),
@@ -457,13 +476,6 @@ fn traps_are_found_wherever_they_may_be_written() {
     let route = "route: {cluster: auth, timeout: 30s}";
     let retry = "retry_policy: {retry_on: 5xx}";
     let host = "domains: [\"*\"]";
-    let policy = "failure_policy: FAIL_RELOAD";
-    let configured = |json: &str| {
-        let value = format!(
-            "{policy}\n                        configuration: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: '{json}'}}"
-        );
-        changed(policy, &value)
-    };
     for (text, trap) in [
         (changed(host, &format!("{host}\n                      {retry}")), "retry-budget"),
         (
@@ -517,6 +529,27 @@ fn traps_are_found_wherever_they_may_be_written() {
         (without_default_tags("{tag_name: envoy.cluster_name, regex: '^cluster\\.((..).*?\\.)'}"), "durations-hidden"),
         (without_default_tags("{tag_name: envoy.cluster_name, regex: '^clusters\\.((.+?)\\.)'}"), "durations-hidden"),
         (without_default_tags("{tag_name: cluster, regex: '^cluster\\.((.+?)\\.)'}"), "durations-hidden"),
+        (
+            configured(r#"{"timeouts": {"rules": [{"method": "GET", "class": "short"}]}}"#)
+                .replace("      connect_timeout: 3s\n", ""),
+            "connect-timeout",
+        ),
+        (
+            configured(r#"{"timeouts": {"rules": [{"path_prefix": "/login", "class": "short"}]}}"#)
+                .replace("connect_timeout: 3s", "connect_timeout: 5s"),
+            "connect-timeout",
+        ),
+        (
+            configured(r#"{"timeouts": {"rules": [{"method": "GET", "class": "short"}, {"path_prefix": "/", "class": "long"}]}}"#)
+                .replace("connect_timeout: 3s", "connect_timeout: 5s"),
+            "connect-timeout",
+        ),
+        (
+            configured(r#"{"services": {"accounts": {"timeouts": {"class": "short"}}}, "aliases": {"auth": "accounts"}}"#)
+                .replace("connect_timeout: 3s", "connect_timeout: 5s"),
+            "connect-timeout",
+        ),
+        (changed("request_timeout: 1800s", "request_timeout: 0s"), "upload-limit"),
         (changed("timeout: 20s\n", "timeout: 0s\n"), "slow-clients"),
         (changed("timeout: 20s\n", "timeout: 30s\n"), "slow-clients"),
         (configured(r#"{"timeouts": {"class": "short"}}"#).replace("timeout: 20s\n", "timeout: 5s\n"), "slow-clients"),

@@ -15,6 +15,7 @@ fn with_the_snippets() -> EnvoyConfig {
     let top_of_listener = listener.as_object_mut().unwrap();
     top_of_listener.remove("per_connection_buffer_high_watermark_timeout");
     let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager.as_object_mut().unwrap().remove("request_timeout");
     let section = Page::read("README.md").section("Put it into your own Envoy");
     let snippets = section.examples("yaml");
     let [for_manager, for_top] = snippets.as_slice() else {

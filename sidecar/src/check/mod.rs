@@ -8,6 +8,7 @@
 //! | [`at`] | a cursor into a document that knows its path |
 //! | [`envoy`] | the parts of an Envoy configuration that Levee has to do with |
 //! | [`traps`] | settings that Envoy accepts and that make Levee work less or not at all |
+//! | `classes` | which time limits the filter may give to requests |
 //! | `matcher` | what a `stats_matcher` leaves out |
 //! | `stats_tags` | what `stats_tags` take out of the names of times |
 
@@ -22,6 +23,7 @@
 )]
 
 pub mod at;
+mod classes;
 pub mod database;
 pub mod envoy;
 pub mod finding;

@@ -2,14 +2,15 @@
 
 use super::trap::{Caught, Trap};
 use crate::check::at::At;
-use crate::check::envoy::{Envoy, Filter, Manager};
-use levee_policy::timeout::Class;
+use crate::check::classes;
+use crate::check::envoy::{Envoy, Manager};
 use std::time::Duration;
 
 pub(super) const TRAPS: &[Trap] = &[
     Trap::warning("no-limit", no_limit),
     Trap::warning("idle-limit", idle_limit),
     Trap::warning("slow-clients", slow_clients),
+    Trap::warning("upload-limit", upload_limit),
     Trap::warning("connect-timeout", connect_timeout),
 ];
 
@@ -38,7 +39,7 @@ fn idle_limit(envoy: &Envoy<'_>, caught: &mut Caught) {
             continue;
         }
         let idle = at.as_ref().map_or(Some(DEFAULT), At::duration);
-        let (Some(idle), Some(longest)) = (idle, longest_class(filter)) else {
+        let (Some(idle), Some(longest)) = (idle, classes::longest(filter)) else {
             continue;
         };
         if longest >= idle {
@@ -53,7 +54,8 @@ fn idle_limit(envoy: &Envoy<'_>, caught: &mut Caught) {
     }
 }
 
-/// A response that its client reads too slowly is ended by its class, which the breaker counts as a failure of the service.
+/// A response that its client reads too slowly is ended by its class. The breaker takes that for neutral, but the request
+/// holds its place at the service until then, and counts as a timeout.
 fn slow_clients(envoy: &Envoy<'_>, caught: &mut Caught) {
     const KEY: &str = "per_connection_buffer_high_watermark_timeout";
     for (manager, filter) in envoy.guarded() {
@@ -61,49 +63,66 @@ fn slow_clients(envoy: &Envoy<'_>, caught: &mut Caught) {
         let Some(at) = at.as_ref().filter(|at| !at.is_zero()) else {
             caught.at(
                 at.as_ref().unwrap_or(&manager.listener),
-                format!("without {KEY} the request of a client that stops reading its response ends by the class's time limit, which counts as a failure of the service, and five of those open its breaker; set it to 20s or so, as envoy/gateway.yaml does"),
+                format!("without {KEY} the request of a client that stops reading its response ends by the class's time limit: until then it keeps its connection to the service, and it counts in proxy_request_timeout_total as if the service were slow; set it to 20s or so, as envoy/gateway.yaml does"),
             );
             continue;
         };
-        let (Some(within), Some(longest)) = (at.duration(), longest_class(filter)) else {
+        let (Some(within), Some(longest)) = (at.duration(), classes::longest(filter)) else {
             continue;
         };
         if within >= longest {
             caught.at(
                 at,
-                format!("is not shorter than the longest class in use ({longest:?}): the request of a client that stops reading its response ends by the class's time limit first, which counts as a failure of the service; make it shorter"),
+                format!("is not shorter than the longest class in use ({longest:?}): the request of a client that stops reading its response ends by the class's time limit first, and counts as if the service were slow; make it shorter"),
             );
         }
     }
 }
 
-/// The longest limit of any request.
-fn longest_class(filter: &Filter<'_>) -> Option<Duration> {
-    let config = filter.config.as_ref()?;
-    let services = config.services.values().chain([&config.general]);
-    services
-        .flat_map(|service| {
-            let timeouts = &service.timeouts;
-            let ruled = timeouts.rules.iter().map(|rule| rule.class);
-            ruled
-                .chain([timeouts.class])
-                .map(|class: Class| timeouts.classes.limit(class))
-        })
-        .max()
+/// Classes begin when a request is complete, so they don't bound uploads. `stream_idle_timeout` only ends those that stop.
+fn upload_limit(envoy: &Envoy<'_>, caught: &mut Caught) {
+    const KEYS: [&str; 2] = [
+        "request_timeout",
+        "common_http_protocol_options.max_stream_duration",
+    ];
+    for (manager, _) in envoy.guarded() {
+        let bounds = KEYS.iter().filter_map(|key| manager.at.find(key));
+        if bounds.into_iter().any(|at| !at.is_zero()) {
+            continue;
+        }
+        let at = manager.at.get("request_timeout");
+        caught.at(
+            at.as_ref().unwrap_or(&manager.at),
+            "without request_timeout an upload that trickles in never ends: the filter's time limits begin when a request is complete; set it to as long as the longest upload may take, such as 1800s",
+        );
+    }
 }
 
-/// `connect_timeout` bounds the dial and the TLS handshake, which the filter does not. Envoy's default is 5 s.
+/// `connect_timeout` bounds the dial and the TLS handshake, which the filter does not. Where the class ends a request
+/// first, nothing says that the service was asked, and the request is neutral.
 fn connect_timeout(envoy: &Envoy<'_>, caught: &mut Caught) {
-    const MOST: Duration = Duration::from_secs(5);
+    const DEFAULT: Duration = Duration::from_secs(5);
     for cluster in &envoy.clusters {
-        let Some(at) = cluster.get("connect_timeout") else {
+        let at = cluster.get("connect_timeout");
+        let Some(timeout) = at.as_ref().map_or(Some(DEFAULT), At::duration) else {
             continue;
         };
-        if at.duration().is_some_and(|timeout| timeout > MOST) {
-            caught.at(
-                &at,
-                "is longer than 5s: it alone bounds the dial and the TLS handshake, while a request waits; make it 5s or less",
-            );
-        }
+        let name = cluster.text_at("name").unwrap_or_default();
+        let shortest = classes::shortest_to(envoy, name);
+        let message = if let Some(shortest) = shortest.filter(|shortest| timeout >= *shortest) {
+            format!(
+                "connect_timeout ({timeout:?}{}) is not shorter than the shortest class of its requests ({shortest:?}): those that wait for a connection then end by their class, which is neutral, so no breaker opens for a service that takes no connections; make it shorter",
+                if at.is_none() {
+                    ", Envoy's default"
+                } else {
+                    ""
+                }
+            )
+        } else if timeout > DEFAULT {
+            "is longer than 5s: it alone bounds the dial and the TLS handshake, while a request waits; make it 5s or less".to_owned()
+        } else {
+            continue;
+        };
+        caught.at(at.as_ref().unwrap_or(cluster), message);
     }
 }
