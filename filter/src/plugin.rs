@@ -359,7 +359,9 @@ impl<H: Host> Plugin<H> {
             Some(in_flight.arrived.unwrap_or(in_flight.since))
         };
         Circumstances {
-            arrived_after: arrived.map(|arrived| arrived.since(in_flight.since)),
+            // Times are known by ticks. So a request that arrives at once may seem to take one.
+            arrived_after: arrived
+                .map(|arrived| arrived.since(in_flight.since).saturating_sub(TICK)),
             limited_by_caller: limited_by == LimitedBy::Client,
             longer_than_usual: self.services[in_flight.service].usual.exceeded_by(),
         }
@@ -367,13 +369,18 @@ impl<H: Host> Plugin<H> {
 
     /// The service that was called in place of `index`, if a later filter has changed the route. Only
     /// results that may decide something are worth the host call.
-    fn called_instead(&self, index: ServiceIndex, outcome: Outcome) -> Option<ServiceIndex> {
+    fn called_instead(&mut self, index: ServiceIndex, outcome: Outcome) -> Option<ServiceIndex> {
         if !matches!(outcome, Outcome::Failure { .. } | Outcome::Unanswered) {
             return None;
         }
-        match self.destination() {
-            Destination::Known(Target::Service(other)) if other != index => Some(other),
-            _ => None,
+        let target = match self.destination() {
+            Destination::NoCluster => return None,
+            Destination::Known(target) => target,
+            Destination::Unknown(cluster) => self.meet(cluster),
+        };
+        match target {
+            Target::Service(other) if other != index => Some(other),
+            Target::Service(_) | Target::OverLimit => None,
         }
     }
 
