@@ -1,4 +1,4 @@
-//! Asking Redis whether it answers: for its breaker while that is open, and for `/readyz` at all times.
+//! Asking Redis whether it answers: for `/readyz`, and for the breaker while that is open.
 
 use super::own_client::OwnClient;
 use crate::clock::Clock;
@@ -35,7 +35,7 @@ pub async fn watch(gate: Arc<Gate>, client: OwnClient, part: Part, every: Durati
 async fn ping(client: &OwnClient) -> redis::RedisResult<()> {
     let mut connection = client.connect().await?;
     match redis::cmd("PING").query_async::<()>(&mut connection).await {
-        // It answers; whom it lets in is not our question.
+        // It answers. Levee needs no more rights than that.
         Err(error) if error.code() == Some("NOAUTH") || error.code() == Some("NOPERM") => Ok(()),
         result => result,
     }

@@ -5,12 +5,12 @@
 //! | [`upstream`] | reaching Redis: names, TCP, TLS |
 //! | [`connection`] | a session with its sockets |
 //! | [`listener`] | accepting clients, and how many |
-//! | [`health`] | asking Redis whether it answers while the breaker is not closed |
+//! | [`health`] | asking Redis whether it answers |
 //! | [`hand_over`] | which of two processes at one address gets new connections |
-//! | [`orders`] | what a listener and its connections are told while they run |
+//! | [`orders`] | orders to a listener and its connections while they run |
 //! | [`metrics`] | what is counted |
 //! | [`own_client`] | a client for Levee's own commands |
-//! | [`memory`] | what a breaker and a budget know, kept for the next process |
+//! | [`memory`] | the state of breakers and budgets, kept for the next process |
 
 pub mod buffers;
 pub mod connection;
