@@ -2,8 +2,9 @@
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
-    Breaker, BreakerSettings, Cause, Mode, Outcome, Permit, Phase, Verdict,
+    Breaker, BreakerSettings, Cause, Mode, Outcome, Permit, Phase, Report, Verdict,
 };
+use levee_policy::callers::Caller;
 use levee_policy::evidence::Weight;
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -16,6 +17,8 @@ enum Start {
     Closed,
     /// One failure short of opening.
     ClosedOnTheBrink,
+    /// One caller that is alone has brought about 14 failures.
+    ClosedOneCallerOnTheBrink,
     Open,
     /// Open, and its time has passed.
     OpenAndDue,
@@ -23,22 +26,46 @@ enum Start {
     HalfOpen,
     /// One success short of closing, with one probe in flight.
     HalfOpenOnTheBrink,
+    /// One caller that is alone has brought about two failures, and has one probe in flight.
+    HalfOpenOneCallerOnTheBrink,
     /// With the maximum of probes in flight.
     HalfOpenAndFull,
     /// The same, but their leases have expired.
     HalfOpenAndExpired,
 }
 
-const STARTS: [Start; 8] = [
+const STARTS: [Start; 10] = [
     Start::Closed,
     Start::ClosedOnTheBrink,
+    Start::ClosedOneCallerOnTheBrink,
     Start::Open,
     Start::OpenAndDue,
     Start::HalfOpen,
     Start::HalfOpenOnTheBrink,
+    Start::HalfOpenOneCallerOnTheBrink,
     Start::HalfOpenAndFull,
     Start::HalfOpenAndExpired,
 ];
+
+const OUTCOMES: [Outcome; 8] = [
+    Outcome::SUCCESS,
+    Outcome::FAILURE,
+    Outcome::WEAK_FAILURE,
+    Outcome::Neutral,
+    Outcome::Unanswered,
+    Outcome::Success { slow: true },
+    Outcome::Failure {
+        slow: true,
+        weight: Weight::Strong,
+    },
+    Outcome::Failure {
+        slow: true,
+        weight: Weight::Weak,
+    },
+];
+
+/// Who has brought about the failures before, and somebody else.
+const CALLERS: [Caller; 2] = [Caller::UNKNOWN, Caller::from_hash(7)];
 
 /// Whose result is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +144,11 @@ impl Walk {
                 walk.succeed(2);
                 walk.current = Some(walk.admitted());
             }
+            Start::HalfOpenOneCallerOnTheBrink => {
+                walk.pass(30);
+                walk.fail_by(Outcome::WEAK_FAILURE, 2);
+                walk.current = Some(walk.admitted());
+            }
             Start::HalfOpenAndFull | Start::HalfOpenAndExpired => {
                 walk.pass(30);
                 for _ in 0..3 {
@@ -126,11 +158,13 @@ impl Walk {
                     walk.pass(15);
                 }
             }
-            Start::Closed | Start::ClosedOnTheBrink => {
+            Start::Closed | Start::ClosedOnTheBrink | Start::ClosedOneCallerOnTheBrink => {
                 walk.pass(30);
                 walk.succeed(3);
-                if start == Start::ClosedOnTheBrink {
-                    walk.fail(4);
+                match start {
+                    Start::ClosedOnTheBrink => walk.fail(4),
+                    Start::ClosedOneCallerOnTheBrink => walk.fail_by(Outcome::WEAK_FAILURE, 14),
+                    _ => {}
                 }
                 walk.current = Some(walk.admitted());
             }
@@ -155,9 +189,13 @@ impl Walk {
     }
 
     fn fail(&mut self, times: u32) {
+        self.fail_by(Outcome::FAILURE, times);
+    }
+
+    fn fail_by(&mut self, outcome: Outcome, times: u32) {
         for _ in 0..times {
             let permit = self.admitted();
-            self.record(permit, Outcome::FAILURE);
+            self.record(permit, outcome);
         }
     }
 
@@ -180,7 +218,7 @@ impl Walk {
 
 fn phase_of(start: Start) -> Phase {
     match start {
-        Start::Closed | Start::ClosedOnTheBrink => Phase::Closed,
+        Start::Closed | Start::ClosedOnTheBrink | Start::ClosedOneCallerOnTheBrink => Phase::Closed,
         Start::Open | Start::OpenAndDue => Phase::Open,
         _ => Phase::HalfOpen,
     }
@@ -191,10 +229,20 @@ fn a_call_asks_in_every_state() {
     let table = [
         (Start::Closed, Answer::Call, Phase::Closed),
         (Start::ClosedOnTheBrink, Answer::Call, Phase::Closed),
+        (
+            Start::ClosedOneCallerOnTheBrink,
+            Answer::Call,
+            Phase::Closed,
+        ),
         (Start::Open, Answer::Refused, Phase::Open),
         (Start::OpenAndDue, Answer::Probe, Phase::HalfOpen),
         (Start::HalfOpen, Answer::Probe, Phase::HalfOpen),
         (Start::HalfOpenOnTheBrink, Answer::Probe, Phase::HalfOpen),
+        (
+            Start::HalfOpenOneCallerOnTheBrink,
+            Answer::Probe,
+            Phase::HalfOpen,
+        ),
         (Start::HalfOpenAndFull, Answer::Refused, Phase::HalfOpen),
         (Start::HalfOpenAndExpired, Answer::Probe, Phase::HalfOpen),
     ];
@@ -227,17 +275,10 @@ fn every_result_in_every_state() {
     for mode in [Mode::Enforce, Mode::Shadow] {
         for start in STARTS {
             for whose in ALL {
-                for outcome in [
-                    Outcome::SUCCESS,
-                    Outcome::FAILURE,
-                    Outcome::Neutral,
-                    Outcome::Success { slow: true },
-                    Outcome::Failure {
-                        slow: true,
-                        weight: Weight::Strong,
-                    },
-                ] {
-                    check_result(mode, start, whose, outcome);
+                for outcome in OUTCOMES {
+                    for caller in CALLERS {
+                        check_result(mode, start, whose, outcome, caller);
+                    }
                 }
             }
         }
@@ -245,29 +286,44 @@ fn every_result_in_every_state() {
 }
 
 /// What must happen, in words: nothing, unless a call of the current state failed on the brink of
-/// opening, or a probe failed (or was slow), or succeeded on the brink of closing.
-fn check_result(mode: Mode, start: Start, whose: Whose, outcome: Outcome) {
+/// opening, or a probe failed (or was slow), or succeeded on the brink of closing. A probe that
+/// failed by something that its caller may have brought about counts only with others of its kind.
+fn check_result(mode: Mode, start: Start, whose: Whose, outcome: Outcome, caller: Caller) {
     let mut walk = Walk::to(start, mode);
     let Some(permit) = walk.permit(whose) else {
         return;
     };
     let before = walk.breaker.clone();
-    let transition = walk
-        .breaker
-        .record(&walk.settings, permit, outcome, walk.now, 0);
+    let report = Report {
+        permit,
+        outcome,
+        caller,
+    };
+    let transition = walk.breaker.report(&walk.settings, report, walk.now, 0);
+    let is_strong = matches!(
+        outcome,
+        Outcome::Failure {
+            weight: Weight::Strong,
+            ..
+        }
+    );
     let failed = matches!(outcome, Outcome::Failure { .. });
+    let complains = failed || outcome == Outcome::Unanswered;
     let expected = if whose == Whose::Current {
-        match phase_of(start) {
-            Phase::Closed if failed && start == Start::ClosedOnTheBrink => Phase::Open,
-            Phase::HalfOpen if failed || outcome == (Outcome::Success { slow: true }) => {
+        match (phase_of(start), start) {
+            (Phase::Closed, Start::ClosedOnTheBrink | Start::ClosedOneCallerOnTheBrink)
+                if failed =>
+            {
                 Phase::Open
             }
-            Phase::HalfOpen
-                if outcome == Outcome::SUCCESS && start == Start::HalfOpenOnTheBrink =>
-            {
+            (Phase::HalfOpen, _) if is_strong || outcome == (Outcome::Success { slow: true }) => {
+                Phase::Open
+            }
+            (Phase::HalfOpen, Start::HalfOpenOneCallerOnTheBrink) if complains => Phase::Open,
+            (Phase::HalfOpen, Start::HalfOpenOnTheBrink) if outcome == Outcome::SUCCESS => {
                 Phase::Closed
             }
-            same => same,
+            (same, _) => same,
         }
     } else {
         assert_eq!(
@@ -330,16 +386,7 @@ fn every_event_in_every_state_once_the_mode_is_fixed() {
             );
             assert_eq!(walk.breaker, before, "{mode:?} {start:?}");
             for whose in ALL {
-                for outcome in [
-                    Outcome::SUCCESS,
-                    Outcome::FAILURE,
-                    Outcome::Neutral,
-                    Outcome::Success { slow: true },
-                    Outcome::Failure {
-                        slow: true,
-                        weight: Weight::Strong,
-                    },
-                ] {
+                for outcome in OUTCOMES {
                     let Some(permit) = walk.permit(whose) else {
                         continue;
                     };

@@ -180,7 +180,7 @@ fn ending(first: First<'_>) -> Ending {
 /// By its HTTP status, and by its gRPC status if that is good.
 fn answered(first: First<'_>, facts: &impl Facts) -> Outcome {
     let outcome = match first.code.unwrap_or(0) {
-        TOO_MANY_REQUESTS => return Outcome::Neutral,
+        0 | TOO_MANY_REQUESTS => return Outcome::Neutral,
         400..=499 => return Outcome::SUCCESS,
         502..=504 => Outcome::FAILURE,
         500.. => Outcome::WEAK_FAILURE,

@@ -1,1 +1,569 @@
+use super::super::flag::*;
+use super::*;
+use std::cell::Cell;
 
+/// A request about which nothing special is known. It took 2 s, and 1 s is longer than usual.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact")]
+struct Known {
+    grpc_in_headers: Option<u64>,
+    grpc_in_trailers: Option<u64>,
+    had_connection: bool,
+    was_complete: bool,
+    passed_on: u64,
+    is_tunnel: bool,
+    deadline: Option<Duration>,
+    stood_still: bool,
+}
+
+const PLAIN: Known = Known {
+    grpc_in_headers: None,
+    grpc_in_trailers: None,
+    had_connection: true,
+    was_complete: false,
+    passed_on: 0,
+    is_tunnel: false,
+    deadline: None,
+    stood_still: false,
+};
+
+impl Facts for Known {
+    fn grpc_status(&self) -> Option<u64> {
+        self.grpc_in_trailers.or(self.grpc_in_headers)
+    }
+    fn grpc_status_in_headers(&self) -> Option<u64> {
+        self.grpc_in_headers
+    }
+    fn had_connection(&self) -> bool {
+        self.had_connection
+    }
+    fn answer_was_complete(&self) -> bool {
+        self.was_complete
+    }
+    fn passed_on(&self) -> u64 {
+        self.passed_on
+    }
+    fn is_tunnel(&self) -> bool {
+        self.is_tunnel
+    }
+    fn took(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+    fn stood_still(&self) -> bool {
+        self.stood_still
+    }
+    fn callers_deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+}
+
+const ARRIVED_AT_ONCE: Circumstances = Circumstances {
+    arrived_after: Some(Duration::ZERO),
+    limited_by_caller: false,
+    longer_than_usual: Duration::from_secs(1),
+};
+
+fn end(code: u64, flags: u64, details: &str, known: &Known) -> Ended {
+    let first = First {
+        code: (code > 0).then_some(code),
+        flags,
+        details: details.as_bytes(),
+    };
+    judge(first, known, ARRIVED_AT_ONCE)
+}
+
+fn outcome(code: u64, flags: u64, details: &str, known: &Known) -> Outcome {
+    end(code, flags, details, known).outcome
+}
+
+const ANSWERED: &str = "via_upstream";
+const REFUSED: &str = "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}";
+const CLOSED: &str = "upstream_reset_before_response_started{connection_termination}";
+const CLOSED_LATE: &str = "upstream_reset_after_response_started{connection_termination}";
+const RESET: &str = "upstream_reset_before_response_started{remote_reset}";
+const WEAK: Outcome = Outcome::WEAK_FAILURE;
+
+#[test]
+fn an_answer_is_judged_by_its_status_whatever_the_flags_say() {
+    for flags in [0, UPSTREAM_OVERFLOW, 1 << 13] {
+        for code in 100..=599 {
+            let expected = match code {
+                429 => Outcome::Neutral,
+                502..=504 => Outcome::FAILURE,
+                500.. => WEAK,
+                _ => Outcome::SUCCESS,
+            };
+            assert_eq!(
+                outcome(code, flags, ANSWERED, &PLAIN),
+                expected,
+                "{code} {flags}"
+            );
+        }
+    }
+    assert_eq!(outcome(0, 0, ANSWERED, &PLAIN), Outcome::Neutral);
+}
+
+#[test]
+fn a_grpc_status_decides_where_the_http_status_is_good() {
+    for status in 0..=16 {
+        let expected = match status {
+            2 | 4 | 13 | 15 => WEAK,
+            14 => Outcome::FAILURE,
+            8 => Outcome::Neutral,
+            _ => Outcome::SUCCESS,
+        };
+        for known in [
+            Known {
+                grpc_in_trailers: Some(status),
+                ..PLAIN
+            },
+            Known {
+                grpc_in_headers: Some(status),
+                ..PLAIN
+            },
+        ] {
+            assert_eq!(outcome(200, 0, ANSWERED, &known), expected, "{status}");
+            assert_eq!(
+                outcome(400, 0, ANSWERED, &known),
+                Outcome::SUCCESS,
+                "{status}"
+            );
+            assert_eq!(
+                outcome(405, 0, ANSWERED, &known),
+                Outcome::SUCCESS,
+                "{status}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_retry_that_was_stopped_is_not_the_gateways_own_limit() {
+    assert_eq!(
+        outcome(503, UPSTREAM_OVERFLOW, ANSWERED, &PLAIN),
+        Outcome::FAILURE
+    );
+    let flags = UPSTREAM_OVERFLOW | UPSTREAM_CONNECTION_TERMINATION;
+    assert_eq!(outcome(503, flags, CLOSED, &PLAIN), Outcome::FAILURE);
+    let overflow = "upstream_reset_before_response_started{overflow}";
+    assert_eq!(
+        outcome(503, UPSTREAM_OVERFLOW, overflow, &PLAIN),
+        Outcome::Neutral
+    );
+}
+
+#[test]
+fn what_the_gateway_or_another_filter_answers_is_neutral() {
+    for flags in [
+        RATE_LIMITED,
+        UNAUTHORIZED,
+        FAULT_INJECTED,
+        NO_ROUTE,
+        NO_CLUSTER,
+        OVERLOAD,
+        DROP_OVERLOAD,
+        UNCONDITIONAL_DROP,
+        FROM_CACHE,
+        FAILED_LOCAL_HEALTH_CHECK,
+        NO_FILTER_CONFIG,
+    ] {
+        assert_eq!(
+            outcome(503, flags, ANSWERED, &PLAIN),
+            Outcome::Neutral,
+            "{flags:x}"
+        );
+    }
+    for (code, details) in [
+        (401, "jwt_authn_access_denied{Jwt_is_missing}"),
+        (403, "rbac_access_denied_matched_policy[none]"),
+        (429, "local_rate_limited"),
+        (500, "lua_response"),
+        (200, "direct_response"),
+        (503, "levee_circuit_open"),
+        (408, "request_overall_timeout"),
+    ] {
+        assert_eq!(
+            outcome(code, 0, details, &PLAIN),
+            Outcome::Neutral,
+            "{details}"
+        );
+    }
+}
+
+#[test]
+fn what_no_caller_can_bring_about_is_a_strong_failure() {
+    for (code, flags, details) in [
+        (503, UPSTREAM_CONNECTION_FAILURE, REFUSED),
+        (503, NO_HEALTHY_UPSTREAM, "no_healthy_upstream"),
+        (503, DNS_FAILURE, "dns_resolution_failure"),
+        (503, UPSTREAM_CONNECTION_TERMINATION, CLOSED),
+        (200, UPSTREAM_CONNECTION_TERMINATION, CLOSED_LATE),
+        (200, UPSTREAM_REMOTE_RESET, RESET),
+        (
+            503,
+            LOCAL_RESET,
+            "upstream_reset_before_response_started{local_reset}",
+        ),
+        (
+            502,
+            UPSTREAM_PROTOCOL_ERROR,
+            "upstream_reset_before_response_started{protocol_error}",
+        ),
+        (504, UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+        (504, UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_timeout"),
+        (504, STREAM_IDLE, "stream_idle_timeout"),
+        (
+            504,
+            UPSTREAM_MAX_DURATION,
+            "upstream_max_stream_duration_reached",
+        ),
+        (504, 0, "max_duration_timeout"),
+    ] {
+        assert_eq!(
+            outcome(code, flags, details, &PLAIN),
+            Outcome::FAILURE,
+            "{details}"
+        );
+        let excused = Known {
+            stood_still: true,
+            ..PLAIN
+        };
+        assert_eq!(
+            outcome(code, flags, details, &excused),
+            Outcome::Neutral,
+            "{details}"
+        );
+    }
+}
+
+#[test]
+fn what_ends_at_the_callers_own_deadline_is_the_callers() {
+    for (deadline, is_over) in [
+        (Some(Duration::from_secs(1)), true),
+        (Some(Duration::from_secs(2)), true),
+        (Some(Duration::from_secs(3)), false),
+    ] {
+        let known = Known { deadline, ..PLAIN };
+        for (code, flags, details, otherwise) in [
+            (200, UPSTREAM_REMOTE_RESET, RESET, Outcome::FAILURE),
+            (
+                504,
+                UPSTREAM_REQUEST_TIMEOUT,
+                "response_timeout",
+                Outcome::FAILURE,
+            ),
+            (504, 0, "max_duration_timeout", Outcome::FAILURE),
+        ] {
+            let expected = if is_over {
+                Outcome::Unanswered
+            } else {
+                otherwise
+            };
+            assert_eq!(
+                outcome(code, flags, details, &known),
+                expected,
+                "{details} {deadline:?}"
+            );
+        }
+        let answered_4 = Known {
+            grpc_in_headers: Some(4),
+            ..known.clone()
+        };
+        let expected = if is_over { Outcome::Neutral } else { WEAK };
+        assert_eq!(
+            outcome(200, 0, ANSWERED, &answered_4),
+            expected,
+            "{deadline:?}"
+        );
+        let expected = if is_over {
+            Outcome::Neutral
+        } else {
+            Outcome::FAILURE
+        };
+        assert_eq!(outcome(503, 0, ANSWERED, &known), expected, "{deadline:?}");
+        let closed = outcome(200, UPSTREAM_CONNECTION_TERMINATION, CLOSED_LATE, &known);
+        assert_eq!(closed, expected, "{deadline:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_was_the_callers_is_no_failure() {
+    let circumstances = Circumstances {
+        limited_by_caller: true,
+        ..ARRIVED_AT_ONCE
+    };
+    for (code, expected) in [(504, Outcome::Unanswered), (200, Outcome::Neutral)] {
+        let first = First {
+            code: Some(code),
+            flags: UPSTREAM_REQUEST_TIMEOUT,
+            details: b"response_timeout",
+        };
+        let ended = judge(first, &PLAIN, circumstances);
+        assert_eq!(ended.outcome, expected);
+        assert_eq!(
+            ended.timeout,
+            Some(TimeoutKind::Request),
+            "counted nevertheless"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_leaves_says_something_only_after_a_long_wait() {
+    let first = |flags| First {
+        code: None,
+        flags,
+        details: b"downstream_remote_disconnect",
+    };
+    let third = First {
+        code: None,
+        flags: 0,
+        details: b"", // HTTP/3
+    };
+    for first in [
+        first(DOWNSTREAM_TERMINATION),
+        first(DOWNSTREAM_RESET),
+        third,
+    ] {
+        for (longer_than_usual, arrived_after, expected) in [
+            (1, Some(0), Outcome::Unanswered),
+            (2, Some(0), Outcome::Unanswered),
+            (3, Some(0), Outcome::Neutral),
+            (1, Some(1500), Outcome::Neutral), // Its upload took most of the time.
+            (1, None, Outcome::Neutral),
+        ] {
+            let circumstances = Circumstances {
+                arrived_after: arrived_after.map(Duration::from_millis),
+                limited_by_caller: false,
+                longer_than_usual: Duration::from_secs(longer_than_usual),
+            };
+            let outcome = judge(first, &PLAIN, circumstances).outcome;
+            assert_eq!(outcome, expected, "{longer_than_usual} {arrived_after:?}");
+        }
+        for known in [
+            Known {
+                had_connection: false,
+                ..PLAIN
+            },
+            Known {
+                stood_still: true,
+                ..PLAIN
+            },
+        ] {
+            let outcome = judge(first, &known, ARRIVED_AT_ONCE).outcome;
+            assert_eq!(outcome, Outcome::Neutral);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_in_the_answer_says_nothing_unless_the_answer_was_complete() {
+    let details = "downstream_remote_disconnect";
+    let left = |code, known: &Known| outcome(code, DOWNSTREAM_TERMINATION, details, known);
+    assert_eq!(left(200, &PLAIN), Outcome::Neutral);
+    assert_eq!(left(503, &PLAIN), Outcome::Neutral);
+    let complete = Known {
+        was_complete: true,
+        ..PLAIN
+    };
+    assert_eq!(left(200, &complete), Outcome::SUCCESS);
+    assert_eq!(left(503, &complete), Outcome::FAILURE);
+}
+
+#[test]
+fn an_answer_that_is_cut_off_is_a_failure_only_if_the_service_was_to_go_on() {
+    let cut = |known: &Known| outcome(200, UPSTREAM_REQUEST_TIMEOUT, "response_timeout", known);
+    assert_eq!(cut(&PLAIN), WEAK);
+    for passed_on in [16 * 1024, 1 << 20] {
+        assert_eq!(cut(&Known { passed_on, ..PLAIN }), Outcome::Neutral);
+    }
+    let complete = Known {
+        was_complete: true,
+        passed_on: 100,
+        ..PLAIN
+    };
+    assert_eq!(cut(&complete), Outcome::SUCCESS);
+    // A stream that was ended for its age or for being idle had its answer.
+    for (flags, details) in [
+        (STREAM_IDLE, "stream_idle_timeout"),
+        (
+            UPSTREAM_MAX_DURATION,
+            "upstream_max_stream_duration_reached",
+        ),
+        (0, "max_duration_timeout"),
+    ] {
+        assert_eq!(
+            outcome(200, flags, details, &PLAIN),
+            Outcome::Neutral,
+            "{details}"
+        );
+    }
+    // Envoy's own answer to a gRPC client has status 200.
+    let own = Known {
+        grpc_in_headers: Some(14),
+        ..PLAIN
+    };
+    assert_eq!(cut(&own), Outcome::FAILURE);
+}
+
+#[test]
+fn who_waits_for_a_connection_has_not_asked_the_service() {
+    let waiting = Known {
+        had_connection: false,
+        ..PLAIN
+    };
+    let ended = end(504, UPSTREAM_REQUEST_TIMEOUT, "response_timeout", &waiting);
+    assert_eq!(ended.outcome, Outcome::Neutral);
+    assert_eq!(
+        ended.timeout,
+        Some(TimeoutKind::Request),
+        "it ran out of time"
+    );
+}
+
+#[test]
+fn an_upload_that_ends_by_a_limit_says_nothing() {
+    let uploading = Circumstances {
+        arrived_after: None,
+        ..ARRIVED_AT_ONCE
+    };
+    for (code, flags, details) in [
+        (408, STREAM_IDLE, "stream_idle_timeout"),
+        (504, 0, "max_duration_timeout"),
+        (504, STREAM_IDLE, "stream_idle_timeout"),
+    ] {
+        let first = First {
+            code: Some(code),
+            flags,
+            details: details.as_bytes(),
+        };
+        assert_eq!(
+            judge(first, &PLAIN, uploading).outcome,
+            Outcome::Neutral,
+            "{details}"
+        );
+    }
+}
+
+#[test]
+fn upgrades_tunnels_and_redirects_have_succeeded_however_they_end() {
+    let flags = [
+        0,
+        UPSTREAM_CONNECTION_TERMINATION,
+        DOWNSTREAM_TERMINATION,
+        DOWNSTREAM_RESET,
+    ];
+    for flags in flags {
+        assert_eq!(outcome(101, flags, CLOSED_LATE, &PLAIN), Outcome::SUCCESS);
+    }
+    let tunnel = Known {
+        is_tunnel: true,
+        ..PLAIN
+    };
+    for (flags, details) in [
+        (DOWNSTREAM_TERMINATION, "downstream_remote_disconnect"),
+        (DOWNSTREAM_RESET, "http2.remote_reset"),
+        (UPSTREAM_CONNECTION_TERMINATION, CLOSED_LATE),
+    ] {
+        assert_eq!(
+            outcome(200, flags, details, &tunnel),
+            Outcome::SUCCESS,
+            "{details}"
+        );
+    }
+    assert_eq!(
+        outcome(302, 0, "internal_redirect", &PLAIN),
+        Outcome::SUCCESS
+    );
+}
+
+#[test]
+fn kinds_of_timeouts_are_distinguished() {
+    let kind = |flags, details| end(504, flags, details, &PLAIN).timeout;
+    let connecting = "upstream_reset_before_response_started{connection_timeout}";
+    for (flags, details, expected) in [
+        (
+            UPSTREAM_REQUEST_TIMEOUT,
+            "upstream_per_try_timeout",
+            Some(TimeoutKind::ResponseHeader),
+        ),
+        (
+            UPSTREAM_REQUEST_TIMEOUT,
+            "response_timeout",
+            Some(TimeoutKind::Request),
+        ),
+        (0, "max_duration_timeout", Some(TimeoutKind::Request)),
+        (
+            UPSTREAM_CONNECTION_FAILURE,
+            connecting,
+            Some(TimeoutKind::Connect),
+        ),
+        (UPSTREAM_CONNECTION_FAILURE, REFUSED, None),
+        (0, ANSWERED, None),
+    ] {
+        assert_eq!(kind(flags, details), expected, "{details}");
+    }
+}
+
+/// Counts the questions, each of which is a host call or two.
+#[derive(Default)]
+struct Counting(Cell<u32>);
+
+impl Counting {
+    fn tell<T>(&self, value: T) -> T {
+        self.0.set(self.0.get() + 1);
+        value
+    }
+}
+
+impl Facts for Counting {
+    fn grpc_status(&self) -> Option<u64> {
+        self.tell(PLAIN.grpc_status())
+    }
+    fn grpc_status_in_headers(&self) -> Option<u64> {
+        self.tell(PLAIN.grpc_status_in_headers())
+    }
+    fn had_connection(&self) -> bool {
+        self.tell(PLAIN.had_connection())
+    }
+    fn answer_was_complete(&self) -> bool {
+        self.tell(PLAIN.answer_was_complete())
+    }
+    fn passed_on(&self) -> u64 {
+        self.tell(PLAIN.passed_on())
+    }
+    fn is_tunnel(&self) -> bool {
+        self.tell(PLAIN.is_tunnel())
+    }
+    fn took(&self) -> Duration {
+        self.tell(PLAIN.took())
+    }
+    fn stood_still(&self) -> bool {
+        self.tell(PLAIN.stood_still())
+    }
+    fn callers_deadline(&self) -> Option<Duration> {
+        self.tell(PLAIN.callers_deadline())
+    }
+}
+
+#[test]
+fn no_more_is_asked_than_needed() {
+    for (code, flags, details, most) in [
+        (404, 0, ANSWERED, 0),
+        (200, 0, ANSWERED, 1),
+        (401, UNAUTHORIZED, "", 0),
+        (503, 0, ANSWERED, 1),
+        (503, UPSTREAM_CONNECTION_FAILURE, REFUSED, 2),
+        (504, UPSTREAM_REQUEST_TIMEOUT, "response_timeout", 4),
+        (0, DOWNSTREAM_RESET, "http2.remote_reset", 3),
+    ] {
+        let facts = Counting::default();
+        let first = First {
+            code: (code > 0).then_some(code),
+            flags,
+            details: details.as_bytes(),
+        };
+        judge(first, &facts, ARRIVED_AT_ONCE);
+        assert!(facts.0.get() <= most, "{details}: {}", facts.0.get());
+    }
+}

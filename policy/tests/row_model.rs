@@ -1,0 +1,164 @@
+//! Rows of failures by several callers, compared with a model that keeps lists.
+
+use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Phase, Report, Verdict};
+use levee_policy::callers::Caller;
+use levee_policy::time::Instant;
+use proptest::collection::vec;
+use proptest::prelude::*;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const LIMIT: usize = 4;
+const WINDOW: u64 = 10_000;
+
+/// What a call that ends at once says, or time that passes.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Pass(u64),
+    Call(u32, Outcome),
+    /// The same caller complains several times, with this much time between.
+    Weak(u32, u32, u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let outcome = prop_oneof![
+        3 => Just(Outcome::SUCCESS),
+        1 => Just(Outcome::FAILURE),
+        4 => Just(Outcome::WEAK_FAILURE),
+        1 => Just(Outcome::Neutral),
+    ];
+    prop_oneof![
+        2 => (0_u64..3_000).prop_map(Event::Pass),
+        6 => (1_u32..4, outcome).prop_map(|(caller, outcome)| Event::Call(caller, outcome)),
+        1 => (1_u32..4, 1_u32..16, 0_u64..400)
+            .prop_map(|(caller, times, gap)| Event::Weak(caller, times, gap)),
+    ]
+}
+
+/// The rules by their definition, with times in milliseconds.
+#[derive(Default)]
+struct Model {
+    began: u64,
+    /// Callers of weak failures since the last success.
+    weak: Vec<u32>,
+    strong: usize,
+    row_since: u64,
+    successes: Vec<u64>,
+    /// The last success after a failure of somebody else, or else of the same.
+    answered: Option<(u32, u64)>,
+}
+
+impl Model {
+    /// The caller with the most weak failures, and their number. The first one if there are several.
+    fn suspect(&self) -> (u32, usize) {
+        let of = |caller: u32| self.weak.iter().filter(|by| **by == caller).count();
+        let mut suspect = (0, 0);
+        for caller in &self.weak {
+            if of(*caller) > suspect.1 {
+                suspect = (*caller, of(*caller));
+            }
+        }
+        suspect
+    }
+
+    fn opens(&mut self, caller: u32, outcome: Outcome, now: u64) -> bool {
+        let was_empty = self.weak.is_empty() && self.strong == 0;
+        match outcome {
+            Outcome::Success { .. } => {
+                let (suspect, _) = self.suspect();
+                let is_known = self.answered.is_some_and(|(_, at)| now - at < WINDOW);
+                if !was_empty && (caller != suspect || !is_known) {
+                    self.answered = Some((caller, now));
+                }
+                self.successes.push(now);
+                self.weak.clear();
+                self.strong = 0;
+                return false;
+            }
+            Outcome::WEAK_FAILURE => self.weak.push(caller),
+            Outcome::Failure { .. } => self.strong += 1,
+            _ => return false,
+        }
+        if was_empty {
+            self.row_since = now;
+        }
+        self.worth(now) >= LIMIT
+    }
+
+    fn worth(&self, now: u64) -> usize {
+        let (suspect, most) = self.suspect();
+        let rest = self.strong + self.weak.len() - most;
+        let others_are_well = self
+            .answered
+            .is_some_and(|(caller, at)| caller != suspect && now - at < WINDOW);
+        if others_are_well {
+            return rest + most.min(rest);
+        }
+        if rest > 0 {
+            return rest + most;
+        }
+        let in_window = |at: &&u64| **at / 1000 + 10 > now / 1000;
+        let answers = self.successes.iter().filter(in_window).count() as u64;
+        let period = WINDOW.min(now - self.began);
+        let is_alone = answers == 0 || (now - self.row_since) * answers >= 7 * period;
+        if is_alone { most / 3 } else { 0 }
+    }
+}
+
+fn permit(breaker: &mut Breaker, settings: &BreakerSettings, now: Instant) -> Option<Permit> {
+    match breaker.admit(settings, now).0 {
+        Verdict::Admit(permit) => Some(permit),
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3_000) })]
+    #[test]
+    fn a_row_opens_when_the_model_says_so(events in vec(event(), 1..120)) {
+        let settings = BreakerSettings {
+            consecutive_failures: Some(u32::try_from(LIMIT).unwrap()),
+            failure_rate: None,
+            silence: None,
+            ..BreakerSettings::default()
+        };
+        let at = |millis: u64| Instant::from_nanos(millis * 1_000_000);
+        let mut now = 1_000_000;
+        let mut breaker = Breaker::new(&settings, at(now));
+        let mut model = Model { began: now, ..Model::default() };
+        for event in events {
+            let (caller, outcome, times, gap) = match event {
+                Event::Pass(millis) => {
+                    now += millis;
+                    continue;
+                }
+                Event::Call(caller, outcome) => (caller, outcome, 1, 0),
+                Event::Weak(caller, times, gap) => (caller, Outcome::WEAK_FAILURE, times, gap),
+            };
+            for _ in 0..times {
+                now += gap;
+                let Some(permit) = permit(&mut breaker, &settings, at(now)) else {
+                    return Err(TestCaseError::fail("it is closed"));
+                };
+                let report = Report { permit, outcome, caller: Caller::from_hash(caller) };
+                breaker.report(&settings, report, at(now), 0);
+                let opens = model.opens(caller, outcome, now);
+                prop_assert_eq!(breaker.phase() == Phase::Open, opens);
+                if opens {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The model would agree with nearly anything if it were never alone, or never in company.
+#[test]
+fn the_model_knows_one_caller_and_two() {
+    let mut model = Model::default();
+    let opened = (1..100).find(|_| model.opens(1, Outcome::WEAK_FAILURE, 5));
+    assert_eq!(opened, Some(12));
+    let mut model = Model::default();
+    let opened = (1..100).find(|number| model.opens(number % 2, Outcome::WEAK_FAILURE, 5));
+    assert_eq!(opened, Some(4));
+}
