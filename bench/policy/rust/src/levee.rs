@@ -1,7 +1,9 @@
 //! Levee's decisions: a `Breaker` as in the sidecar, a `Replica` as in each worker of the filter.
 
 use crate::case::{Case, FAILURE, PASS, PASS_FAILURE, PASS_SUCCESS, REFUSE, SUCCESS};
-use levee_policy::breaker::{Breaker, BreakerSettings, FailureRate, Outcome, Permit, Report, Verdict};
+use levee_policy::breaker::{
+    Breaker, BreakerSettings, FailureRate, Outcome, Permit, Report, Verdict,
+};
 use levee_policy::budget::{Budget, BudgetSettings};
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
