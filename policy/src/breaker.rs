@@ -31,7 +31,7 @@
 use crate::backoff::{Backoff, Jitter};
 use crate::callers::{Caller, Tally};
 use crate::evidence::{
-    Callers, Credit, Others, Row, Weight, Witnesses, answered_well, credit, is_alone,
+    Callers, Credit, Others, PATIENCE, Row, Weight, Witnesses, answered_well, credit, is_alone,
 };
 use crate::ratio::Ratio;
 use crate::time::Instant;
@@ -573,7 +573,7 @@ impl Breaker {
         self.count(settings, outcome, now);
         match outcome {
             Outcome::Success { .. } => {
-                self.answer(settings, caller, now);
+                self.answer(caller, now);
                 self.row = Row::default();
                 None
             }
@@ -606,7 +606,7 @@ impl Breaker {
     ) -> Option<Transition> {
         let weight = match outcome {
             Outcome::Success { slow: false } => {
-                self.answer(settings, caller, now);
+                self.answer(caller, now);
                 self.probes.successes = self.probes.successes.saturating_add(1);
                 return (self.probes.successes >= settings.half_open.successes_to_close)
                     .then(|| self.change(State::Closed, Cause::ProbesSucceeded, now));
@@ -623,23 +623,24 @@ impl Breaker {
     }
 
     /// A caller was answered well.
-    fn answer(&mut self, settings: &BreakerSettings, caller: Caller, now: Instant) {
+    fn answer(&mut self, caller: Caller, now: Instant) {
         if !self.row.is_empty() || self.state == State::HalfOpen {
             let suspect = self.row.weak.largest().caller;
-            self.callers.answered(caller, suspect, now, settings.window);
+            self.callers.answered(caller, suspect, now);
         }
     }
 
     fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
         let suspect = self.row.weak.largest().caller;
-        let answered = self.callers.lately_answered(now, settings.window);
+        let answered = self.callers.lately_answered(now);
         let others = if answered.is_some_and(|caller| caller != suspect) {
             Others::AreWell
         } else if self.state == State::HalfOpen {
             // Only probes are answered.
-            match self.probes.successes {
-                0 => Others::None,
-                _ => Others::Unknown,
+            if self.probes.successes == 0 && now.since(self.since) >= PATIENCE {
+                Others::None
+            } else {
+                Others::Unknown
             }
         } else {
             let answers = answered_well(self.window.sum());
@@ -682,7 +683,7 @@ impl Breaker {
             part > 0 && whole >= minimum && ratio.is_reached_by(part, whole)
         };
         let credited = |strong, weak, by_caller: &Tally| {
-            let others = self.others_than(by_caller, settings, counts, now);
+            let others = self.others_than(by_caller, counts, now);
             credit(settings.witnesses, others, strong, weak, by_caller)
         };
         if let Some(rule) = settings.failure_rate {
@@ -717,15 +718,9 @@ impl Breaker {
     }
 
     /// Who calls besides the caller with the most complaints.
-    fn others_than(
-        &self,
-        by_caller: &Tally,
-        settings: &BreakerSettings,
-        counts: Counts,
-        now: Instant,
-    ) -> Others {
+    fn others_than(&self, by_caller: &Tally, counts: Counts, now: Instant) -> Others {
         let suspect = by_caller.largest().caller;
-        match self.callers.lately_answered(now, settings.window) {
+        match self.callers.lately_answered(now) {
             Some(caller) if caller != suspect => Others::AreWell,
             // All answers after failures were the suspect's own.
             Some(_) => Others::None,

@@ -17,6 +17,13 @@ pub(crate) const ALONE: u32 = 3;
 /// to be expected, by those before. With answers that come at random, at a constant rate, such a
 /// time without one has a probability of e⁻⁷, 0.1 %.
 const MISSED_ANSWERS: u32 = 7;
+/// But nobody is alone sooner than this after others may have been answered: a caller can make answers
+/// seem frequent by good calls of its own, right before bad ones.
+const SOONEST_ALONE: Duration = Duration::from_secs(5);
+/// How long a half-open breaker waits for others before one caller decides.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it is remembered that somebody else was answered well.
+const OTHERS_ARE_REMEMBERED: Duration = Duration::from_secs(30);
 
 /// What a complaint adds to a [`Tally`] whose content is halved from time to time.
 const COMPLAINT: u32 = 16;
@@ -131,21 +138,15 @@ impl Callers {
 
     /// `caller` was answered well, after failures most of which `suspect` has seen. What is known of
     /// others is kept: a caller must not be able to hide them by good calls of its own.
-    pub(crate) fn answered(
-        &mut self,
-        caller: Caller,
-        suspect: Caller,
-        now: Instant,
-        window: Duration,
-    ) {
-        if caller != suspect || self.lately_answered(now, window).is_none() {
+    pub(crate) fn answered(&mut self, caller: Caller, suspect: Caller, now: Instant) {
+        if caller != suspect || self.lately_answered(now).is_none() {
             self.answered = Some(Answered { caller, at: now });
         }
     }
 
-    pub(crate) fn lately_answered(&self, now: Instant, window: Duration) -> Option<Caller> {
+    pub(crate) fn lately_answered(&self, now: Instant) -> Option<Caller> {
         self.answered
-            .filter(|answered| now.since(answered.at) < window)
+            .filter(|answered| now.since(answered.at) < OTHERS_ARE_REMEMBERED)
             .map(|answered| answered.caller)
     }
 
@@ -203,9 +204,11 @@ pub(crate) fn credit(
 ///
 /// `answered_before` calls were answered in the `period` before the row began.
 pub(crate) fn is_alone(row: &Row, answered_before: u32, period: Duration, now: Instant) -> bool {
+    let without_answer = now.since(row.since);
     answered_before == 0
-        || now.since(row.since).saturating_mul(answered_before)
-            >= period.saturating_mul(MISSED_ANSWERS)
+        || (without_answer >= SOONEST_ALONE
+            && without_answer.saturating_mul(answered_before)
+                >= period.saturating_mul(MISSED_ANSWERS))
 }
 
 /// How many calls in `counts` were answered well.
@@ -288,7 +291,7 @@ mod tests {
     fn a_caller_is_alone_when_seven_answers_are_missed() {
         let row = row(0, &[15]);
         assert!(is_alone(&row, 0, WINDOW, NOW), "nobody was answered before");
-        for (answers, millis) in [(1, 70_000), (10, 7_000), (1000, 70)] {
+        for (answers, millis) in [(1, 70_000), (10, 7_000), (1000, 5_000)] {
             let after = |millis| NOW.after(Duration::from_millis(millis));
             assert!(
                 !is_alone(&row, answers, WINDOW, after(millis - 1)),
@@ -302,13 +305,13 @@ mod tests {
     fn good_calls_of_ones_own_hide_nobody_else() {
         let [suspect, other] = [1, 2].map(Caller::from_hash);
         let mut callers = Callers::default();
-        callers.answered(suspect, suspect, NOW, WINDOW);
-        assert_eq!(callers.lately_answered(NOW, WINDOW), Some(suspect));
-        callers.answered(other, suspect, NOW, WINDOW);
-        callers.answered(suspect, suspect, NOW, WINDOW);
-        assert_eq!(callers.lately_answered(NOW, WINDOW), Some(other));
-        let later = NOW.after(WINDOW);
-        assert_eq!(callers.lately_answered(later, WINDOW), None);
+        callers.answered(suspect, suspect, NOW);
+        assert_eq!(callers.lately_answered(NOW), Some(suspect));
+        callers.answered(other, suspect, NOW);
+        callers.answered(suspect, suspect, NOW);
+        assert_eq!(callers.lately_answered(NOW), Some(other));
+        let later = NOW.after(OTHERS_ARE_REMEMBERED);
+        assert_eq!(callers.lately_answered(later), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const LIMIT: usize = 4;
 const WINDOW: u64 = 10_000;
+const REMEMBERED: u64 = 30_000;
 
 /// What a call that ends at once says, or time that passes.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +67,7 @@ impl Model {
         match outcome {
             Outcome::Success { .. } => {
                 let (suspect, _) = self.suspect();
-                let is_known = self.answered.is_some_and(|(_, at)| now - at < WINDOW);
+                let is_known = self.answered.is_some_and(|(_, at)| now - at < REMEMBERED);
                 if !was_empty && (caller != suspect || !is_known) {
                     self.answered = Some((caller, now));
                 }
@@ -90,7 +91,7 @@ impl Model {
         let rest = self.strong + self.weak.len() - most;
         let others_are_well = self
             .answered
-            .is_some_and(|(caller, at)| caller != suspect && now - at < WINDOW);
+            .is_some_and(|(caller, at)| caller != suspect && now - at < REMEMBERED);
         if others_are_well {
             return rest + most.min(rest);
         }
@@ -100,7 +101,9 @@ impl Model {
         let in_window = |at: &&u64| **at / 1000 + 10 > now / 1000;
         let answers = self.successes.iter().filter(in_window).count() as u64;
         let period = WINDOW.min(now - self.began);
-        let is_alone = answers == 0 || (now - self.row_since) * answers >= 7 * period;
+        let without_answer = now - self.row_since;
+        let is_alone =
+            answers == 0 || (without_answer >= 5_000 && without_answer * answers >= 7 * period);
         if is_alone { most / 3 } else { 0 }
     }
 }

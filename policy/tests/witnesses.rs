@@ -108,13 +108,31 @@ fn a_caller_that_was_answered_before_is_alone_when_nobody_is_answered_any_more()
         bench.pass(100);
         bench.call(HONEST, Outcome::SUCCESS);
     }
-    // Ten calls a second: in 0.7 s there would have been seven answers.
+    // Ten calls a second: in 5 s there would have been fifty answers.
     let opened = (1..=100).find(|_| {
         bench.pass(100);
         bench.call(HONEST, WEAK);
         bench.breaker.phase() == Phase::Open
     });
-    assert_eq!(opened, Some(15));
+    assert_eq!(opened, Some(51));
+}
+
+#[test]
+fn good_calls_of_its_own_make_no_caller_alone() {
+    let mut bench = Bench::new();
+    for _ in 0..20 {
+        bench.pass(1000);
+        bench.call(HONEST, Outcome::SUCCESS);
+    }
+    for _ in 0..1000 {
+        bench.call(ATTACKER, Outcome::SUCCESS);
+    }
+    bench.pass(500);
+    assert_eq!(bench.until_open(400, |_| (ATTACKER, WEAK)), None);
+    bench.call(HONEST, Outcome::SUCCESS);
+    // It is remembered that somebody else was answered.
+    bench.pass(20_000);
+    assert_eq!(bench.until_open(9_000, |_| (ATTACKER, WEAK)), None);
 }
 
 #[test]
@@ -238,6 +256,8 @@ fn a_half_open_breaker_opens_again_by_one_strong_or_two_weak_failures_or_three_o
     ] {
         let mut bench = Bench::new();
         bench.half_open();
+        let _ = bench.permit();
+        bench.pass(1000);
         let (last, first) = failures.split_last().expect("some");
         for (caller, outcome) in first {
             assert_eq!(bench.call(*caller, *outcome), None, "{failures:?}");
@@ -245,6 +265,17 @@ fn a_half_open_breaker_opens_again_by_one_strong_or_two_weak_failures_or_three_o
         let opened = bench.call(last.0, last.1).expect("enough");
         assert_eq!(opened.cause, Cause::ProbeFailed, "{failures:?}");
     }
+}
+
+#[test]
+fn a_half_open_breaker_waits_a_second_for_others_before_one_caller_decides() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    for _ in 0..100 {
+        assert_eq!(bench.call(ATTACKER, WEAK), None);
+    }
+    bench.pass(1000);
+    assert!(bench.call(ATTACKER, WEAK).is_some());
 }
 
 #[test]
