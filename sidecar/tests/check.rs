@@ -354,6 +354,26 @@ fn configured(json: &str) -> String {
     changed(policy, &value)
 }
 
+/// `envoy/minimal.yaml` with another filter after Levee's.
+fn with_filter(name: &str, kind: &str, config: &str) -> String {
+    let router = "                  - name: envoy.filters.http.router\n";
+    let config = if config == "{}" { "" } else { config };
+    changed(
+        router,
+        &format!(
+            "                  - name: {name}\n                    typed_config:\n                      '@type': type.googleapis.com/envoy.extensions.filters.http.{kind}\n                      {config}\n{router}"
+        ),
+    )
+}
+
+/// A second route, to another service.
+fn with_two_services(text: &str) -> String {
+    let route = "                        - match: {prefix: /}\n";
+    assert!(text.contains(route));
+    let other = "                        - {match: {prefix: /other}, route: {cluster: other, timeout: 30s}}\n";
+    text.replacen(route, &format!("{other}{route}"), 1)
+}
+
 /// `envoy/minimal.yaml` with another rule for labels.
 fn with_tags(tag: &str) -> String {
     changed("stats_tags:\n", &format!("stats_tags:\n    - {tag}\n"))
@@ -395,6 +415,7 @@ fn json_and_the_other_spelling_of_keys_are_understood() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "lists configurations")]
 fn what_does_no_harm_is_silent() {
     let route = "route: {cluster: auth, timeout: 30s}";
     let with_route = |keys: &str| changed(route, &format!("route: {{cluster: auth, {keys}}}"));
@@ -413,6 +434,16 @@ fn what_does_no_harm_is_silent() {
         configured(r#"{"timeouts": {"rules": [{"path_prefix": "/other", "class": "short"}]}}"#)
             .replace("connect_timeout: 3s", "connect_timeout: 5s")
             .replace("match: {prefix: /}", "match: {prefix: /auth}"),
+        // Filters that keep the route, or have no other one to choose.
+        with_filter("x", "lua.v3.Lua", "default_source_code: {inline_string: 'function envoy_on_request(h) h:headers():add(1, 2) end'}"),
+        with_two_services(&with_filter("x", "lua.v3.Lua", "default_source_code: {inline_string: 'function envoy_on_response(h) h:headers():add(1, 2) end'}")),
+        with_two_services(&with_filter("x", "lua.v3.Lua", "clear_route_cache: false")),
+        with_two_services(&with_filter("x", "ext_proc.v3.ExternalProcessor", "route_cache_action: RETAIN")),
+        with_two_services(&with_filter("x", "ext_proc.v3.ExternalProcessor", "processing_mode: {request_header_mode: SKIP}")),
+        with_two_services(&with_filter("x", "ext_authz.v3.ExtAuthz", "clear_route_cache: false")),
+        with_two_services(&with_filter("x", "grpc_json_transcoder.v3.GrpcJsonTranscoder", "match_incoming_request_route: true")),
+        with_two_services(&with_filter("x", "cors.v3.Cors", "{}")),
+        with_filter("x", "cache.v3.CacheConfig", "{}").replace("- name: x\n", "- name: x\n                    disabled: true\n"),
         changed("request_timeout: 1800s", "common_http_protocol_options: {max_stream_duration: 600s}"),
         // By default, outlier detection ejects no host of a small cluster.
         with_cluster("outlier_detection: {}"),
@@ -550,6 +581,17 @@ fn traps_are_found_wherever_they_may_be_written() {
             "connect-timeout",
         ),
         (changed("request_timeout: 1800s", "request_timeout: 0s"), "upload-limit"),
+        (with_filter("x", "cache_v2.v3.CacheV2Config", "{}"), "cache-timeouts"),
+        (
+            with_filter("x", "cache.v3.CacheConfig", "{}")
+                .replace("- name: x\n", "- name: x\n                    disabled: true\n")
+                .replace(route, &format!("{route}\n                          typed_per_filter_config: {{x: {{}}}}")),
+            "cache-timeouts",
+        ),
+        (with_two_services(&with_filter("x", "ext_authz.v3.ExtAuthz", "clear_route_cache: true")), "route-changes"),
+        (with_two_services(&with_filter("x", "grpc_json_transcoder.v3.GrpcJsonTranscoder", "{}")), "route-changes"),
+        (with_two_services(&with_filter("x", "wasm.v3.Wasm", "{}")), "route-changes"),
+        (with_two_services(&with_filter("x", "lua.v3.Lua", "source_codes: {}")), "route-changes"),
         (changed("timeout: 20s\n", "timeout: 0s\n"), "slow-clients"),
         (changed("timeout: 20s\n", "timeout: 30s\n"), "slow-clients"),
         (configured(r#"{"timeouts": {"class": "short"}}"#).replace("timeout: 20s\n", "timeout: 5s\n"), "slow-clients"),

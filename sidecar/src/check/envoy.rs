@@ -65,6 +65,13 @@ pub enum Order {
     AfterRouter,
 }
 
+/// Where another filter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    BeforeLevee,
+    AfterLevee,
+}
+
 /// Something wrong in the filter's own configuration.
 #[derive(Clone, Debug)]
 pub struct Wrong {
@@ -162,6 +169,36 @@ impl<'a> Manager<'a> {
                 .into_iter()
                 .map(move |route| (host, route))
         })
+    }
+
+    /// The other filters on one side of Levee's that may run; none if Levee's is missing.
+    pub fn others(&self, side: Side) -> Vec<At<'a>> {
+        let filters = self.at.list("http_filters");
+        let Some(place) = filters.iter().position(is_levee) else {
+            return Vec::new();
+        };
+        let others = filters.into_iter().enumerate().filter(|(other, at)| {
+            let is_on_side = match side {
+                Side::BeforeLevee => *other < place,
+                Side::AfterLevee => *other > place,
+            };
+            is_on_side && !is_levee(at) && self.may_run(at)
+        });
+        others.map(|(_, at)| at).collect()
+    }
+
+    /// Whether a filter is on, or a route may have switched it on.
+    fn may_run(&self, filter: &At<'a>) -> bool {
+        let name = filter.text_at("name").unwrap_or_default();
+        let names_it = |at: &At<'a>| {
+            let overrides = at.get("typed_per_filter_config");
+            let entries = overrides.map_or_else(Vec::new, |at| at.entries());
+            entries.iter().any(|(key, _)| *key == name)
+        };
+        !filter.is_true("disabled")
+            || self.at.get("route_config").is_some_and(|at| names_it(&at))
+            || self.hosts.iter().any(names_it)
+            || self.routes().any(|(_, route)| names_it(&route))
     }
 
     /// The router's entry in the list of filters.
@@ -275,6 +312,19 @@ impl<'a> Filter<'a> {
 fn is_a(any: &At<'_>, kind: &str) -> bool {
     let kind_of = any.text_at("@type").and_then(|url| url.rsplit('/').next());
     kind_of == Some(kind)
+}
+
+/// The name of a filter's extension, such as `lua`, and its configuration.
+pub fn extension<'a>(filter: &At<'a>) -> Option<(&'a str, At<'a>)> {
+    const FILTERS: &str = "envoy.extensions.filters.http.";
+    let config = filter.get("typed_config")?;
+    // A filter with conditions has the real one inside.
+    let config = config
+        .find("extension_config.typed_config")
+        .unwrap_or(config);
+    let kind = config.text_at("@type")?.rsplit('/').next()?;
+    let name = kind.strip_prefix(FILTERS)?.split('.').next()?;
+    Some((name, config))
 }
 
 fn managers_of<'a>(listener: &At<'a>) -> Vec<Manager<'a>> {

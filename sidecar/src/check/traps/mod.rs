@@ -9,6 +9,7 @@ mod hosts;
 mod limits;
 mod listeners;
 mod names;
+mod neighbours;
 mod stats;
 mod trap;
 
@@ -21,6 +22,7 @@ use super::finding::Finding;
 pub fn all() -> impl Iterator<Item = &'static Trap> {
     [
         filter::TRAPS,
+        neighbours::TRAPS,
         stats::TRAPS,
         durations::TRAPS,
         limits::TRAPS,
