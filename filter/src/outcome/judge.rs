@@ -20,10 +20,12 @@ const GATEWAY_TIMEOUT: u64 = 504;
 /// Where an answer that is cut off has this many bytes already, Envoy may have been the one that
 /// could not send on. It buffers at least as much before it stops to read from the service.
 const MAY_BE_BLOCKED: u64 = 16 * 1024;
-/// A time limit may strike this much before Envoy has waited for it, or 5 % of it if that is more:
-/// clocks differ, and Envoy's timers run from the beginning of an event loop's round. 9 ms were seen
-/// for a limit of 50 ms, and 7 ms for one of 1 s.
-const TOLERANCE: Duration = Duration::from_millis(20);
+/// Clocks differ: a caller's deadline may strike this much before Envoy has waited for it, or 5 % of it
+/// if that is more.
+const TOLERANCE: Duration = Duration::from_millis(2);
+/// The same for a deadline that Envoy enforces: its timers run from the beginning of an event loop's
+/// round, which may take this long while many requests come at once.
+const ROUND: Duration = Duration::from_millis(100);
 
 /// The time limit that a request exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,7 +259,8 @@ fn cut_off(
         };
         return Ended { outcome, timeout };
     }
-    if circumstances.limited_by_caller || is_over_for_caller(facts) {
+    if circumstances.limited_by_caller || is_over_for_caller(facts) || is_callers_age(limit, facts)
+    {
         return Ended {
             outcome: unanswered(facts, circumstances),
             timeout,
@@ -317,6 +320,14 @@ fn is_over_for_caller(facts: &impl Facts) -> bool {
     facts
         .callers_deadline()
         .is_some_and(|deadline| has_passed(deadline, facts.took()))
+}
+
+/// Whether the age that Envoy allowed a stream was the caller's own deadline.
+fn is_callers_age(limit: Limit, facts: &impl Facts) -> bool {
+    limit == Limit::Age
+        && facts
+            .callers_deadline()
+            .is_some_and(|deadline| has_passed(deadline, facts.took().saturating_add(ROUND)))
 }
 
 /// Whether a time limit had passed after `waited`.

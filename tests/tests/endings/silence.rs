@@ -61,7 +61,7 @@ async fn a_grpc_service_that_hangs_longer_than_its_callers_deadlines_opens_the_b
     })
     .await;
     let call = grpc::call("/v1/video/levee.Demo/Call").header("grpc-timeout", "1S");
-    give_up(&envoy, &call, Duration::from_millis(1_010)).await;
+    give_up(&envoy, &call, Duration::from_millis(1_150)).await;
     opens(&envoy).await;
 }
 
