@@ -634,6 +634,76 @@ fn a_value_that_somebody_set_between_two_applies_is_restored() {
 }
 
 #[test]
+fn what_a_missing_role_had_is_kept_for_another_rollback() {
+    let server = Strict::start();
+    let admin = |statements: &str| server.postgres.execute(statements).unwrap();
+    admin(
+        "CREATE ROLE app2 LOGIN; CREATE ROLE app3 LOGIN; ALTER ROLE app2 SET lock_timeout = '9s'",
+    );
+    let limits = |argument: &str| {
+        levee(
+            server.folder.path(),
+            &server.postgres.url_of("levee"),
+            "watchdog: {roles: [app, app2, app3]}",
+            &["db", "limits", argument],
+        )
+    };
+    let settings = || {
+        let rows = server.postgres.client().unwrap().query(
+            "SELECT rolname || ' ' || array_to_string(rolconfig, ',') FROM pg_roles \
+             WHERE rolname LIKE 'app%' AND rolconfig IS NOT NULL ORDER BY 1",
+            &[],
+        );
+        let rows = rows.expect("a query");
+        rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
+    };
+    let in_file = || std::fs::read_to_string(server.undo_file()).expect("a file");
+    let (code, _, err) = limits("--apply");
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(settings().len(), 3);
+
+    admin("ALTER ROLE app2 RENAME TO app9; DROP ROLE app3");
+    for undone in ["2 undone", "0 undone"] {
+        let (code, out, err) = limits("--rollback");
+        assert_eq!(code, Some(1), "{out}{err}");
+        assert!(
+            err.contains(undone)
+                && err.contains("the database has no role app2, app3")
+                && err.contains("4 settings")
+                && err.contains("levee-limits-undo.json")
+                && err.contains("renamed"),
+            "{err}"
+        );
+        assert!(
+            out.contains("the role is missing: lock_timeout of \"app2\"; before it was 9s"),
+            "{out}"
+        );
+        assert_eq!(
+            settings(),
+            ["app9 lock_timeout=2000ms,idle_in_transaction_session_timeout=60000ms"]
+        );
+        let kept = in_file();
+        assert_eq!(kept.matches("\"role\"").count(), 4, "{kept}");
+        assert!(!kept.contains("\"app\""), "{kept}");
+    }
+
+    // What the message says to do.
+    let renamed = in_file().replace("\"app2\"", "\"app9\"");
+    std::fs::write(server.undo_file(), renamed).expect("a file");
+    let (code, _, err) = limits("--rollback");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("2 undone") && err.contains("no role app3"),
+        "{err}"
+    );
+    assert_eq!(settings(), ["app9 lock_timeout=9s"]);
+    admin("CREATE ROLE app3 LOGIN");
+    let (code, _, err) = limits("--rollback");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(!server.undo_file().exists());
+}
+
+#[test]
 fn an_undo_file_that_is_damaged_is_named_and_kept() {
     let server = Strict::start();
     server

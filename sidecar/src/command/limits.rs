@@ -8,6 +8,7 @@ use crate::database::undo::{UndoEntry, UndoFile};
 use crate::parts::database::connect;
 use anyhow::{Context, Result, bail};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,24 +249,31 @@ impl LeftAlone {
 async fn rollback(link: &mut Link, undo: &UndoFile<'_>) -> Result<()> {
     let entries = undo.read()?;
     let levels = link.levels().await?;
-    for entry in &entries {
-        let UndoEntry { of, before, .. } = entry;
-        let now = levels.of_role(of.role.as_str(), &of.setting);
+    // Asked after the values: a role that goes away in between must not count as already undone.
+    let roles: BTreeSet<_> = entries.iter().map(|it| it.of.role.as_str()).collect();
+    let roles: Vec<String> = roles.into_iter().map(str::to_owned).collect();
+    let missing = limits::unknown_roles(&link.database, &mut link.connection, &roles).await?;
+    let is_missing = |entry: &UndoEntry| missing.iter().any(|it| it == entry.of.role.as_str());
+    let (kept, present): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_missing);
+    for entry in &present {
+        let now = levels.of_role(entry.of.role.as_str(), &entry.of.setting);
         match restored(entry, now.clone()) {
             Some(change) => println!("{};", change.statement()),
             // Never applied, or already undone.
-            None if now == *before => {}
-            None => println!(
-                "-- left as it is, since it was changed after it was applied: {} of {}, now {}; before it was {}",
-                of.setting,
-                of.role.quoted(),
-                now.as_deref().unwrap_or("not set"),
-                before.as_deref().unwrap_or("not set")
-            ),
+            None if now == entry.before => {}
+            None => {
+                let why = "-- left as it is, since it was changed after it was applied";
+                let now = now.as_deref().unwrap_or("not set");
+                println!("{why}: {}, now {now}; {}", name(entry), before(entry));
+            }
         }
     }
+    for entry in &kept {
+        let why = "-- not undone, since the role is missing";
+        println!("{why}: {}; {}", name(entry), before(entry));
+    }
     let plan = |levels: &Levels| {
-        let restored = entries.iter().filter_map(|entry| {
+        let restored = present.iter().filter_map(|entry| {
             let UndoEntry { of, .. } = entry;
             restored(entry, levels.of_role(of.role.as_str(), &of.setting))
         });
@@ -275,9 +283,28 @@ async fn rollback(link: &mut Link, undo: &UndoFile<'_>) -> Result<()> {
     if !changes.is_empty() {
         link.change(plan, &changes, || Ok(())).await?;
     }
-    undo.remove()?;
     eprintln!("{} undone, for new sessions", changes.len());
+    undo.keep(&kept)?;
+    if !kept.is_empty() {
+        bail!(
+            "the database has no role {}, so {} settings were not undone and stay in {}. Was a role renamed? Then it still has its \
+             limits: write its new name into that file, and run `--rollback` again. Was it dropped? Then nothing is left to undo: \
+             delete its entries, or the file",
+            missing.join(", "),
+            kept.len(),
+            undo.path.display()
+        );
+    }
     Ok(())
+}
+
+fn name(UndoEntry { of, .. }: &UndoEntry) -> String {
+    format!("{} of {}", of.setting, of.role.quoted())
+}
+
+fn before(entry: &UndoEntry) -> String {
+    let before = entry.before.as_deref().unwrap_or("not set");
+    format!("before it was {before}")
 }
 
 /// The change that undoes what was applied. `None`: the present value is not one of those.

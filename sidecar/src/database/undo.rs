@@ -75,9 +75,14 @@ impl UndoFile<'_> {
             .collect()
     }
 
+    /// Leaves only these entries; without any, removes the file.
+    ///
     /// # Errors
-    /// The file can't be removed.
-    pub fn remove(&self) -> Result<()> {
+    /// The file can't be written or removed.
+    pub fn keep(&self, entries: &[UndoEntry]) -> Result<()> {
+        if !entries.is_empty() {
+            return self.write(entries);
+        }
         fs::remove_file(self.path)
             .with_context(|| format!("{} can't be removed", self.path.display()))
     }
@@ -93,12 +98,7 @@ impl UndoFile<'_> {
                 file.sync_all()
             })
             .and_then(|()| fs::rename(&new, self.path))
-            .with_context(|| {
-                format!(
-                    "{} can't be written, and so nothing was applied",
-                    self.path.display()
-                )
-            })
+            .with_context(|| format!("{} can't be written", self.path.display()))
     }
 }
 
