@@ -18,6 +18,37 @@ const COUNT: RangeInclusive<u32> = 1..=1_000_000;
 
 /// Reads a breaker's section. Keys that are absent keep their value from `base`.
 pub fn read_breaker(section: &mut Section<'_>, base: BreakerSettings) -> BreakerSettings {
+    let settings = read_keys(section, base);
+    refuse_no_rule(section, &settings, None);
+    settings
+}
+
+/// Reads the section of a breaker that knows its callers: with `silence` and `witnesses`.
+pub fn read_breaker_with_callers(
+    section: &mut Section<'_>,
+    base: BreakerSettings,
+) -> BreakerSettings {
+    let mut settings = read_keys(section, base);
+    read_evidence(section, &mut settings);
+    refuse_no_rule(section, &settings, settings.silence);
+    settings
+}
+
+fn refuse_no_rule(section: &mut Section<'_>, settings: &BreakerSettings, silence: Option<Silence>) {
+    if settings.mode.learns()
+        && settings.consecutive_failures.is_none()
+        && settings.failure_rate.is_none()
+        && settings.slow_calls.is_none()
+        && silence.is_none()
+    {
+        section.error(
+            "",
+            "all rules are off, so it would never open; set one, or set mode to \"disabled\"",
+        );
+    }
+}
+
+fn read_keys(section: &mut Section<'_>, base: BreakerSettings) -> BreakerSettings {
     let mut settings = base;
     let modes = Mode::ALL.map(|mode| (mode.name(), mode));
     if let Some(mode) = section.choice("mode", &modes) {
@@ -32,16 +63,6 @@ pub fn read_breaker(section: &mut Section<'_>, base: BreakerSettings) -> Breaker
     });
     read_open_times(section, &mut settings);
     section.section("half_open", |s| read_half_open(s, &mut settings.half_open));
-    if settings.mode.learns()
-        && settings.consecutive_failures.is_none()
-        && settings.failure_rate.is_none()
-        && settings.slow_calls.is_none()
-    {
-        section.error(
-            "",
-            "all rules are off, so it would never open; set one, or set mode to \"disabled\"",
-        );
-    }
     settings
 }
 
@@ -93,8 +114,7 @@ fn read_slow_calls(section: &mut Section<'_>, base: Option<SlowCalls>) -> Option
     is_on(rule.ratio).then_some(rule)
 }
 
-/// Reads the keys for a breaker that knows its callers, in addition to those of [`read_breaker`].
-pub fn read_evidence(section: &mut Section<'_>, settings: &mut BreakerSettings) {
+fn read_evidence(section: &mut Section<'_>, settings: &mut BreakerSettings) {
     if let Some(witnesses) = section.integer("witnesses", 1..=2) {
         settings.witnesses = match witnesses {
             1 => Witnesses::One,

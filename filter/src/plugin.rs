@@ -79,6 +79,14 @@ pub struct InFlight {
     arrived: Option<Instant>,
 }
 
+impl InFlight {
+    /// How long it has waited since all of it had arrived.
+    #[inline]
+    fn waited(&self, now: Instant) -> Duration {
+        now.since(self.arrived.unwrap_or(self.since))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     /// It goes to the service.
@@ -256,6 +264,7 @@ impl<H: Host> Plugin<H> {
                 permit,
                 since: self.now,
                 has_arrived: arrived.is_some(),
+                gave_place_back: false,
                 answered: None,
             });
         }
@@ -310,7 +319,7 @@ impl<H: Host> Plugin<H> {
         if outcome::is_good(&self.host, self.answered_well, service.protocol) {
             let mut outcome = Outcome::SUCCESS;
             outcome::mark_slow(&self.host, &mut outcome, service.settings.slow_calls);
-            service.usual.add(self.now.since(in_flight.since));
+            service.usual.add(in_flight.waited(self.now));
             service.count_outcome_if_enabled(outcome);
             self.settle_call(context_id, index, permit, outcome);
             return;
@@ -329,6 +338,9 @@ impl<H: Host> Plugin<H> {
             || stood_still_since(in_flight.since, self.host.now(), last_tick, stood_still),
         );
         outcome::mark_slow(&self.host, &mut outcome, service.settings.slow_calls);
+        if matches!(outcome, Outcome::Success { .. }) {
+            service.usual.add(in_flight.waited(last_tick));
+        }
         if let Some(kind) = timeout {
             service.count(Counter::Timeouts(kind));
         }
@@ -484,7 +496,11 @@ impl<H: Host> Plugin<H> {
                 .look(context_id, status, self.now, lease, sees_bodies)
             {
                 Sight::Succeeded => self.settle_probe(context_id, Outcome::SUCCESS),
-                Sight::NeverAsked => self.settle_probe(context_id, Outcome::Neutral),
+                Sight::NeverAsked => {
+                    if let Some(probe) = self.probes.get(context_id) {
+                        self.settle(probe.service, probe.permit, Outcome::Neutral);
+                    }
+                }
                 Sight::Nothing => {}
             }
         }

@@ -1,8 +1,8 @@
 //! The probes of a worker that have no result yet.
 //!
 //! A probe is judged as early as can be: when good headers have come and the stream has lived a
-//! moment, it has succeeded, though it may last for hours. One whose request does not arrive has not
-//! asked the service anything, and gives its place to another.
+//! moment, it has succeeded, though it may last for hours. One whose request is slow to arrive has not
+//! asked the service anything yet, and gives its place to another; its result still counts.
 
 use crate::services::ServiceIndex;
 use levee_policy::breaker::Permit;
@@ -26,6 +26,8 @@ pub struct Probe {
     pub since: Instant,
     /// Whether all of the request has arrived.
     pub has_arrived: bool,
+    /// Whether its place was given to another. Its result still counts.
+    pub gave_place_back: bool,
     /// When good headers were first seen.
     pub answered: Option<Instant>,
 }
@@ -35,7 +37,7 @@ pub struct Probe {
 pub enum Sight {
     /// It has succeeded.
     Succeeded,
-    /// Its request does not arrive.
+    /// Its request does not arrive: another may have its place.
     NeverAsked,
     /// Nothing yet.
     Nothing,
@@ -50,6 +52,11 @@ pub struct Probes {
 impl Probes {
     pub fn add(&mut self, probe: Probe) {
         self.all.push(probe);
+    }
+
+    pub fn get(&self, context_id: u32) -> Option<Probe> {
+        let is_it = |probe: &&Probe| probe.context_id == context_id;
+        self.all.iter().find(is_it).copied()
     }
 
     pub fn take(&mut self, context_id: u32) -> Option<Probe> {
@@ -92,7 +99,12 @@ impl Probes {
                     Sight::Nothing
                 }
             }
-            None if sees_bodies && !probe.has_arrived && now.since(probe.since) >= ARRIVAL => {
+            None if sees_bodies
+                && !probe.has_arrived
+                && !probe.gave_place_back
+                && now.since(probe.since) >= ARRIVAL =>
+            {
+                probe.gave_place_back = true;
                 Sight::NeverAsked
             }
             _ => Sight::Nothing,

@@ -76,13 +76,20 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_in_shared_data_are_survived(key in 0_usize..3, bytes in vec(any::<u8>(), 0..400)) {
+    fn random_bytes_in_shared_data_are_survived(key in 0_usize..3, length in 0_usize..2, bytes in vec(any::<u8>(), 700)) {
         use levee_filter::host::{Host, Version};
         let mut gateway = Gateway::new(2, "");
         gateway.request(0, "auth", fake::End::Status(503));
         let host = &gateway.workers[0].host;
         let keys = host.shared_keys();
-        host.set_shared(&keys[key % keys.len()], &bytes, Version::ANY);
+        let key = &keys[key % keys.len()];
+        // As long as what is there, or shorter.
+        let there = host.shared(key).expect("a value").value;
+        let mut bytes = bytes[..if length == 0 { there.len() } else { there.len() / 2 }].to_vec();
+        if let (Some(layout), Some(right)) = (bytes.first_mut(), there.first()) {
+            *layout = *right;
+        }
+        host.set_shared(key, &bytes, Version::ANY);
         for worker in [0, 1] {
             gateway.request(worker, "auth", fake::End::Status(503));
             gateway.request(worker, "chat", fake::End::Status(200));

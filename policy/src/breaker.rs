@@ -508,7 +508,8 @@ impl Breaker {
             && self.row.is_empty()
         {
             // The most frequent case. A closed generation has no probes.
-            self.count(settings, outcome, now);
+            self.window.resize(settings.window);
+            self.window.add_success(now);
             if self.window.is_clean() {
                 return None;
             }
@@ -579,7 +580,8 @@ impl Breaker {
             }
             Outcome::Failure { weight, .. } => {
                 if weight == Weight::Weak {
-                    self.callers.failed(caller, now, settings.window);
+                    let weak = self.window.sum().weak;
+                    self.callers.failed(caller, weak, now, settings.window);
                 }
                 self.row.add(weight, caller, now);
                 let limit = settings.consecutive_failures?;
@@ -587,7 +589,9 @@ impl Breaker {
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
             }
             Outcome::Unanswered => {
-                self.callers.gave_up(caller, now, settings.window);
+                let unanswered = self.window.sum().unanswered;
+                self.callers
+                    .gave_up(caller, unanswered, now, settings.window);
                 None
             }
             Outcome::Neutral => None,
@@ -625,31 +629,27 @@ impl Breaker {
     /// A caller was answered well.
     fn answer(&mut self, caller: Caller, now: Instant) {
         if !self.row.is_empty() || self.state == State::HalfOpen {
-            let suspect = self.row.weak.largest().caller;
-            self.callers.answered(caller, suspect, now);
+            self.callers.answered(caller, now);
         }
     }
 
     fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
         let suspect = self.row.weak.largest().caller;
-        let answered = self.callers.lately_answered(now);
-        let others = if answered.is_some_and(|caller| caller != suspect) {
-            Others::AreWell
-        } else if self.state == State::HalfOpen {
+        let is_alone = || match self.state {
             // Only probes are answered.
-            if self.probes.successes == 0 && now.since(self.since) >= PATIENCE {
-                Others::None
-            } else {
-                Others::Unknown
+            State::HalfOpen => now.since(self.since) >= PATIENCE,
+            _ => {
+                let answered = answered_well(self.window.sum());
+                let period = settings.window.min(now.since(self.since));
+                is_alone(&self.row, answered, period, now)
             }
+        };
+        let others = if self.callers.others_are_well(suspect, now) {
+            Others::AreWell
+        } else if is_alone() {
+            Others::None
         } else {
-            let answers = answered_well(self.window.sum());
-            let period = settings.window.min(now.since(self.since));
-            if is_alone(&self.row, answers, period, now) {
-                Others::None
-            } else {
-                Others::Unknown
-            }
+            Others::Unknown
         };
         self.row.worth(settings.witnesses, others)
     }
@@ -720,12 +720,12 @@ impl Breaker {
     /// Who calls besides the caller with the most complaints.
     fn others_than(&self, by_caller: &Tally, counts: Counts, now: Instant) -> Others {
         let suspect = by_caller.largest().caller;
-        match self.callers.lately_answered(now) {
-            Some(caller) if caller != suspect => Others::AreWell,
-            // All answers after failures were the suspect's own.
-            Some(_) => Others::None,
-            None if answered_well(counts) == 0 => Others::None,
-            None => Others::Unknown,
+        if self.callers.others_are_well(suspect, now) {
+            Others::AreWell
+        } else if answered_well(counts) == 0 {
+            Others::None
+        } else {
+            Others::Unknown
         }
     }
 
@@ -764,6 +764,10 @@ impl Breaker {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         self.row = Row::default();
         self.callers.clear_complaints();
+        if matches!(to, State::Open { .. }) {
+            // Whoever was answered before the outage may not be any more.
+            self.callers.answered = [None; 2];
+        }
         self.window.clear();
         self.probes.clear();
         transition

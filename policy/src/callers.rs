@@ -2,8 +2,9 @@
 //!
 //! A caller can bring a weak failure about by what it sends, so one caller alone must not be able
 //! to shut a service for the others. A [`Tally`] tells the most frequent callers apart in constant
-//! space, by replacing the rarest one as in Space-Saving (Metwally et al., "Efficient Computation of
-//! Frequent and Top-k Elements in Data Streams", 2005).
+//! space. A new caller takes the place of the rarest one, as in Space-Saving (Metwally et al.,
+//! "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005), but not its count, so
+//! that no count is too high.
 
 /// Who made a call, as a hash of its address. Two callers with the same hash are taken for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -61,6 +62,14 @@ impl Tally {
         if let Some(share) = self.shares.get_mut(rarest) {
             *share = Share { caller, complaints };
         }
+    }
+
+    /// No share is larger than this.
+    pub(crate) fn cap(&mut self, complaints: u32) {
+        for share in &mut self.shares {
+            share.complaints = share.complaints.min(complaints);
+        }
+        self.others = self.others.min(complaints);
     }
 
     /// The share of the most frequent caller.

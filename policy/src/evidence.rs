@@ -22,6 +22,8 @@ const MISSED_ANSWERS: u32 = 7;
 const SOONEST_ALONE: Duration = Duration::from_secs(5);
 /// How long a half-open breaker waits for others before one caller decides.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// In this time other workers report whom they have answered.
+const OTHERS_REPORT: Duration = Duration::from_millis(10);
 /// How long it is remembered that somebody else was answered well.
 const OTHERS_ARE_REMEMBERED: Duration = Duration::from_secs(30);
 
@@ -104,7 +106,7 @@ impl Row {
     }
 }
 
-/// A caller that was answered well after a failure.
+/// A caller that was answered well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answered {
     pub(crate) caller: Caller,
@@ -118,47 +120,61 @@ pub(crate) struct Callers {
     pub(crate) failed: Tally,
     /// Calls that were not answered.
     pub(crate) unanswered: Tally,
-    /// How many halves of a window had passed when the tallies were halved last.
-    pub(crate) halves: u64,
-    pub(crate) answered: Option<Answered>,
+    /// When the tallies were halved last.
+    pub(crate) faded: Instant,
+    /// The two callers that were answered last after a failure, as far as they are known. A single
+    /// caller can't hide others by good calls of its own.
+    pub(crate) answered: [Option<Answered>; 2],
 }
 
 impl Callers {
-    /// A weak failure of `caller`.
-    pub(crate) fn failed(&mut self, caller: Caller, now: Instant, window: Duration) {
+    /// A weak failure of `caller`, one of `weak` in the window.
+    pub(crate) fn failed(&mut self, caller: Caller, weak: u32, now: Instant, window: Duration) {
         self.fade(now, window);
+        self.failed.cap(COMPLAINT.saturating_mul(weak));
         self.failed.add(caller, COMPLAINT);
     }
 
-    /// `caller` has given up.
-    pub(crate) fn gave_up(&mut self, caller: Caller, now: Instant, window: Duration) {
+    /// `caller` has given up, as `unanswered` callers have in the window.
+    pub(crate) fn gave_up(
+        &mut self,
+        caller: Caller,
+        unanswered: u32,
+        now: Instant,
+        window: Duration,
+    ) {
         self.fade(now, window);
+        self.unanswered.cap(COMPLAINT.saturating_mul(unanswered));
         self.unanswered.add(caller, COMPLAINT);
     }
 
-    /// `caller` was answered well, after failures most of which `suspect` has seen. What is known of
-    /// others is kept: a caller must not be able to hide them by good calls of its own.
-    pub(crate) fn answered(&mut self, caller: Caller, suspect: Caller, now: Instant) {
-        if caller != suspect || self.lately_answered(now).is_none() {
-            self.answered = Some(Answered { caller, at: now });
+    /// `caller` was answered well after a failure.
+    pub(crate) fn answered(&mut self, caller: Caller, now: Instant) {
+        let [newest, older] = &mut self.answered;
+        if newest.is_some_and(|answered| answered.caller != caller) {
+            *older = *newest;
         }
+        *newest = Some(Answered { caller, at: now });
     }
 
-    pub(crate) fn lately_answered(&self, now: Instant) -> Option<Caller> {
-        self.answered
-            .filter(|answered| now.since(answered.at) < OTHERS_ARE_REMEMBERED)
-            .map(|answered| answered.caller)
+    /// Whether a caller other than `suspect` was answered well, lately.
+    pub(crate) fn others_are_well(&self, suspect: Caller, now: Instant) -> bool {
+        self.answered.iter().flatten().any(|answered| {
+            answered.caller != suspect && now.since(answered.at) < OTHERS_ARE_REMEMBERED
+        })
     }
 
-    /// So that complaints are forgotten about when they leave the window.
+    /// Complaints are forgotten about when they leave the window.
     fn fade(&mut self, now: Instant, window: Duration) {
         let half = (crate::time::nanos(window) / 2).max(1);
-        let halves = now.as_nanos() / half;
-        for _ in 0..halves.saturating_sub(self.halves).min(u64::from(u32::BITS)) {
+        let halves = crate::time::nanos(now.since(self.faded)) / half;
+        for _ in 0..halves.min(u64::from(u32::BITS)) {
             self.failed.halve();
             self.unanswered.halve();
         }
-        self.halves = self.halves.max(halves);
+        if halves > 0 {
+            self.faded = now;
+        }
     }
 
     pub(crate) fn clear_complaints(&mut self) {
@@ -196,19 +212,22 @@ pub(crate) fn credit(
     let rest = strong.saturating_add(weak - largest);
     match others {
         Others::None if rest == 0 => full(all, ALONE),
-        _ => full(rest.saturating_add(largest.min(rest)), 1),
+        Others::None => full(all, 1),
+        Others::AreWell | Others::Unknown => full(rest.saturating_add(largest.min(rest)), 1),
     }
 }
 
 /// Whether nobody was answered for so long that a caller who complains is taken to be alone.
 ///
-/// `answered_before` calls were answered in the `period` before the row began.
-pub(crate) fn is_alone(row: &Row, answered_before: u32, period: Duration, now: Instant) -> bool {
+/// `answered` calls were answered in the `period` that ends `now`, all of them before the row.
+pub(crate) fn is_alone(row: &Row, answered: u32, period: Duration, now: Instant) -> bool {
     let without_answer = now.since(row.since);
-    answered_before == 0
-        || (without_answer >= SOONEST_ALONE
-            && without_answer.saturating_mul(answered_before)
-                >= period.saturating_mul(MISSED_ANSWERS))
+    if answered == 0 {
+        return without_answer >= OTHERS_REPORT;
+    }
+    let before = period.saturating_sub(without_answer);
+    without_answer >= SOONEST_ALONE
+        && without_answer.saturating_mul(answered) >= before.saturating_mul(MISSED_ANSWERS)
 }
 
 /// How many calls in `counts` were answered well.
@@ -268,7 +287,8 @@ mod tests {
             (0, vec![100], Unknown, (0, 1)),
             (0, vec![100], None, (100, 3)),
             (0, vec![90, 10], AreWell, (20, 1)),
-            (5, vec![90, 10], None, (30, 1)),
+            (0, vec![99, 1], Unknown, (2, 1)),
+            (5, vec![90, 10], None, (105, 1)),
             (0, vec![25, 25, 25, 25], AreWell, (100, 1)),
         ] {
             let tally = row(0, &weak).weak;
@@ -290,14 +310,51 @@ mod tests {
     #[test]
     fn a_caller_is_alone_when_seven_answers_are_missed() {
         let row = row(0, &[15]);
-        assert!(is_alone(&row, 0, WINDOW, NOW), "nobody was answered before");
-        for (answers, millis) in [(1, 70_000), (10, 7_000), (1000, 5_000)] {
-            let after = |millis| NOW.after(Duration::from_millis(millis));
-            assert!(
-                !is_alone(&row, answers, WINDOW, after(millis - 1)),
-                "{answers}"
-            );
-            assert!(is_alone(&row, answers, WINDOW, after(millis)), "{answers}");
+        let after = |millis| NOW.after(Duration::from_millis(millis));
+        for (answers, millis) in [(0, 10), (1, 8_750), (10, 5_000), (1000, 5_000)] {
+            let is_alone = |millis| is_alone(&row, answers, WINDOW, after(millis));
+            assert!(!is_alone(millis - 1), "{answers}");
+            assert!(is_alone(millis), "{answers}");
+        }
+    }
+
+    #[test]
+    fn one_more_failure_is_never_worth_less() {
+        for others in [Others::AreWell, Others::Unknown, Others::None] {
+            for strong in 0..4 {
+                for weak in [
+                    vec![],
+                    vec![1],
+                    vec![9],
+                    vec![9, 1],
+                    vec![3, 3, 3],
+                    vec![50, 1, 1],
+                ] {
+                    let worth = |strong, weak: &[u32]| {
+                        let Credit {
+                            complaints,
+                            times_minimum,
+                        } = credit(
+                            Witnesses::Two,
+                            others,
+                            strong,
+                            weak.iter().sum(),
+                            &row(0, weak).weak,
+                        );
+                        complaints / times_minimum
+                    };
+                    let before = worth(strong, &weak);
+                    assert!(
+                        worth(strong + 1, &weak) >= before,
+                        "{others:?} {strong} {weak:?}"
+                    );
+                    let more: Vec<u32> = weak.iter().copied().chain([1]).collect();
+                    assert!(
+                        worth(strong, &more) >= before,
+                        "{others:?} {strong} {weak:?}"
+                    );
+                }
+            }
         }
     }
 
@@ -305,22 +362,45 @@ mod tests {
     fn good_calls_of_ones_own_hide_nobody_else() {
         let [suspect, other] = [1, 2].map(Caller::from_hash);
         let mut callers = Callers::default();
-        callers.answered(suspect, suspect, NOW);
-        assert_eq!(callers.lately_answered(NOW), Some(suspect));
-        callers.answered(other, suspect, NOW);
-        callers.answered(suspect, suspect, NOW);
-        assert_eq!(callers.lately_answered(NOW), Some(other));
-        let later = NOW.after(OTHERS_ARE_REMEMBERED);
-        assert_eq!(callers.lately_answered(later), None);
+        callers.answered(suspect, NOW);
+        assert!(!callers.others_are_well(suspect, NOW));
+        callers.answered(other, NOW);
+        for _ in 0..10 {
+            callers.answered(suspect, NOW);
+        }
+        assert!(callers.others_are_well(suspect, NOW));
+        assert!(callers.others_are_well(other, NOW));
+        assert!(!callers.others_are_well(suspect, NOW.after(OTHERS_ARE_REMEMBERED)));
     }
 
     #[test]
-    fn complaints_fade_within_a_few_windows() {
+    fn complaints_fade_within_a_few_windows_whatever_its_length_was_before() {
+        for before in [WINDOW, Duration::from_millis(7)] {
+            let mut callers = Callers::default();
+            let caller = Caller::from_hash(1);
+            callers.failed(caller, 1, NOW, before);
+            callers.failed(caller, 2, NOW.after(WINDOW), WINDOW);
+            assert_eq!(callers.failed.total(), COMPLAINT + COMPLAINT / 4);
+            callers.gave_up(Caller::from_hash(2), 1, NOW.after(4 * WINDOW), WINDOW);
+            assert_eq!(callers.failed.total(), 0);
+        }
+    }
+
+    #[test]
+    fn who_has_left_is_not_blamed_for_what_others_see_later() {
         let mut callers = Callers::default();
-        callers.failed(Caller::from_hash(1), NOW, WINDOW);
-        callers.gave_up(Caller::from_hash(2), NOW.after(WINDOW), WINDOW);
-        assert_eq!(callers.failed.total(), COMPLAINT / 4);
-        callers.gave_up(Caller::from_hash(2), NOW.after(3 * WINDOW), WINDOW);
-        assert_eq!(callers.failed.total(), 0);
+        for weak in 1..100_000 {
+            callers.failed(Caller::from_hash(1), weak, NOW, WINDOW);
+        }
+        // The window has forgotten them.
+        for weak in 1..=20 {
+            callers.failed(
+                Caller::from_hash(1 + weak),
+                weak,
+                NOW.after(2 * WINDOW),
+                WINDOW,
+            );
+        }
+        assert_ne!(callers.failed.largest().caller, Caller::from_hash(1));
     }
 }

@@ -137,7 +137,7 @@ impl Replica {
         match outcome {
             Outcome::Neutral if !permit.is_probe() => Recorded::Here,
             Outcome::Success { slow: false } if !permit.is_probe() && !self.row => {
-                self.unsynced.add(now, outcome.counts());
+                self.unsynced.add_success(now);
                 Recorded::Here
             }
             Outcome::Success { .. }

@@ -16,7 +16,7 @@ const HALF_OPEN: u8 = 2;
 /// The length of a breaker in bytes.
 pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 // layout, state, until, ...
     + 4 + 4 + TALLY_LEN + 8 // row
-    + TALLY_LEN + TALLY_LEN + 8 + 1 + 4 + 8 // callers
+    + TALLY_LEN + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
     + 8 + 8 + BUCKETS * 20 // window
     + 4 + 4 + 4 + MAX_PROBES * 13; // probes
 const TALLY_LEN: usize = TOLD_APART * 8 + 4;
@@ -181,14 +181,16 @@ impl Writer<'_> {
     fn callers(&mut self, callers: &Callers) {
         self.tally(&callers.failed);
         self.tally(&callers.unanswered);
-        self.u64(callers.halves);
-        self.u8(u8::from(callers.answered.is_some()));
-        let answered = callers.answered.unwrap_or(Answered {
-            caller: Caller::UNKNOWN,
-            at: Instant::default(),
-        });
-        self.u32(answered.caller.hash());
-        self.u64(answered.at.as_nanos());
+        self.u64(callers.faded.as_nanos());
+        for answered in callers.answered {
+            self.u8(u8::from(answered.is_some()));
+            let answered = answered.unwrap_or(Answered {
+                caller: Caller::UNKNOWN,
+                at: Instant::default(),
+            });
+            self.u32(answered.caller.hash());
+            self.u64(answered.at.as_nanos());
+        }
     }
 }
 
@@ -240,17 +242,21 @@ impl Reader<'_> {
     }
     fn callers(&mut self) -> Option<Callers> {
         let (failed, unanswered) = (self.tally()?, self.tally()?);
-        let halves = self.u64()?;
-        let is_known = self.u8()? == 1;
-        let answered = Answered {
-            caller: self.caller()?,
-            at: self.instant()?,
-        };
+        let faded = self.instant()?;
+        let mut answered = [None; 2];
+        for answered in &mut answered {
+            let is_known = self.u8()? == 1;
+            let known = Answered {
+                caller: self.caller()?,
+                at: self.instant()?,
+            };
+            *answered = is_known.then_some(known);
+        }
         Some(Callers {
             failed,
             unanswered,
-            halves,
-            answered: is_known.then_some(answered),
+            faded,
+            answered,
         })
     }
 }

@@ -25,7 +25,7 @@ pub struct Counts {
 impl Counts {
     /// Whether nothing in here could open a breaker.
     pub const fn is_clean(&self) -> bool {
-        self.failures == 0 && self.slow == 0 && self.unanswered == 0
+        self.failures | self.slow | self.unanswered == 0
     }
 
     #[inline]
@@ -87,6 +87,14 @@ impl Window {
     pub fn add(&mut self, now: Instant, counts: Counts) {
         self.advance(now);
         self.buckets[self.place].add(counts);
+    }
+
+    /// Adds one call that was answered well.
+    #[inline]
+    pub(crate) fn add_success(&mut self, now: Instant) {
+        self.advance(now);
+        let bucket = &mut self.buckets[self.place];
+        bucket.total = bucket.total.saturating_add(1);
     }
 
     /// The sum of the window at `now`.

@@ -94,7 +94,9 @@ fn no_decision_allocates() {
     assert_eq!(met, [true; 3], "closed, open and half-open");
 }
 
-const OUTCOMES: [Outcome; 5] = [
+const OUTCOMES: [Outcome; 7] = [
+    Outcome::WEAK_FAILURE,
+    Outcome::Unanswered,
     Outcome::SUCCESS,
     Outcome::Success { slow: true },
     Outcome::FAILURE,

@@ -45,8 +45,8 @@ struct Model {
     strong: usize,
     row_since: u64,
     successes: Vec<u64>,
-    /// The last success after a failure of somebody else, or else of the same.
-    answered: Option<(u32, u64)>,
+    /// When each caller was answered last after a failure.
+    answered: Vec<(u32, u64)>,
 }
 
 impl Model {
@@ -66,10 +66,9 @@ impl Model {
         let was_empty = self.weak.is_empty() && self.strong == 0;
         match outcome {
             Outcome::Success { .. } => {
-                let (suspect, _) = self.suspect();
-                let is_known = self.answered.is_some_and(|(_, at)| now - at < REMEMBERED);
-                if !was_empty && (caller != suspect || !is_known) {
-                    self.answered = Some((caller, now));
+                if !was_empty {
+                    self.answered.retain(|(by, _)| *by != caller);
+                    self.answered.push((caller, now));
                 }
                 self.successes.push(now);
                 self.weak.clear();
@@ -89,9 +88,10 @@ impl Model {
     fn worth(&self, now: u64) -> usize {
         let (suspect, most) = self.suspect();
         let rest = self.strong + self.weak.len() - most;
-        let others_are_well = self
-            .answered
-            .is_some_and(|(caller, at)| caller != suspect && now - at < REMEMBERED);
+        let last_two = self.answered.iter().rev().take(2);
+        let others_are_well = last_two
+            .into_iter()
+            .any(|(caller, at)| *caller != suspect && now - at < REMEMBERED);
         if others_are_well {
             return rest + most.min(rest);
         }
@@ -102,8 +102,11 @@ impl Model {
         let answers = self.successes.iter().filter(in_window).count() as u64;
         let period = WINDOW.min(now - self.began);
         let without_answer = now - self.row_since;
-        let is_alone =
-            answers == 0 || (without_answer >= 5_000 && without_answer * answers >= 7 * period);
+        let before = period.saturating_sub(without_answer);
+        let is_alone = match answers {
+            0 => without_answer >= 10,
+            _ => without_answer >= 5_000 && without_answer * answers >= 7 * before,
+        };
         if is_alone { most / 3 } else { 0 }
     }
 }
@@ -159,7 +162,7 @@ proptest! {
 #[test]
 fn the_model_knows_one_caller_and_two() {
     let mut model = Model::default();
-    let opened = (1..100).find(|_| model.opens(1, Outcome::WEAK_FAILURE, 5));
+    let opened = (1..100).find(|number| model.opens(1, Outcome::WEAK_FAILURE, 5 + number));
     assert_eq!(opened, Some(12));
     let mut model = Model::default();
     let opened = (1..100).find(|number| model.opens(number % 2, Outcome::WEAK_FAILURE, 5));

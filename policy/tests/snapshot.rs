@@ -1,7 +1,7 @@
 //! A breaker is stored as bytes and read back.
 
-use levee_policy::breaker::Report;
-use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Verdict};
+use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Report, Verdict};
+use levee_policy::callers::Caller;
 use levee_policy::replica::{Recorded, Replica, Visit};
 use levee_policy::time::Instant;
 use proptest::collection::vec;
@@ -17,13 +17,22 @@ fn breaker_after(calls: &[(u32, u8)]) -> (Breaker, Instant) {
     for (millis, outcome) in calls {
         now = now.after(Duration::from_millis(u64::from(*millis)));
         if let (Verdict::Admit(permit), _) = breaker.admit(&settings, now) {
-            let outcome = match outcome % 8 {
-                0..4 => Outcome::FAILURE,
-                4..6 => Outcome::Success { slow: true },
-                6 => Outcome::Neutral,
+            let caller = Caller::from_hash(u32::from(outcome / 10));
+            let outcome = match outcome % 10 {
+                0..2 => Outcome::FAILURE,
+                2..5 => Outcome::WEAK_FAILURE,
+                5 => Outcome::Unanswered,
+                6 => Outcome::Success { slow: true },
+                7 => Outcome::SUCCESS,
+                8 => Outcome::Neutral,
                 _ => continue, // lost
             };
-            breaker.record(&settings, permit, outcome, now, u64::MAX);
+            let report = Report {
+                permit,
+                outcome,
+                caller,
+            };
+            breaker.report(&settings, report, now, u64::MAX);
         }
     }
     (breaker, now)

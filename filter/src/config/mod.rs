@@ -7,7 +7,7 @@ mod protobuf;
 
 pub use levee_config::ConfigError;
 use levee_config::LONGEST;
-use levee_config::breaker::{read_breaker, read_evidence};
+use levee_config::breaker::read_breaker_with_callers;
 use levee_config::reader::{Section, is_header_name, read};
 use levee_policy::breaker::BreakerSettings;
 use levee_policy::timeout::{Class, Classes};
@@ -163,7 +163,9 @@ impl Config {
     fn read(root: &mut Section<'_>) -> Self {
         let default = Self::default();
         let general = ServiceConfig {
-            breaker: root.section("breaker", |s| read_rules(s, default.general.breaker)),
+            breaker: root.section("breaker", |s| {
+                read_breaker_with_callers(s, default.general.breaker)
+            }),
             timeouts: Timeouts::clone(&default.general.timeouts),
             fallback: root.section("fallback", |s| read_fallback(s, &Fallback::Refusal)),
         };
@@ -183,7 +185,7 @@ impl Config {
             ..general
         };
         let services = root.entries("services", |s| ServiceConfig {
-            breaker: s.section("breaker", |s| read_rules(s, general.breaker)),
+            breaker: s.section("breaker", |s| read_breaker_with_callers(s, general.breaker)),
             timeouts: s.section("timeouts", |s| read_timeouts(s, &general.timeouts)),
             fallback: s.section("fallback", |s| read_fallback(s, &general.fallback)),
         });
@@ -197,12 +199,6 @@ impl Config {
             general,
         }
     }
-}
-
-fn read_rules(section: &mut Section<'_>, base: BreakerSettings) -> BreakerSettings {
-    let mut settings = read_breaker(section, base);
-    read_evidence(section, &mut settings);
-    settings
 }
 
 fn read_timeouts(section: &mut Section<'_>, base: &Timeouts) -> Timeouts {
