@@ -282,6 +282,26 @@ fn a_probe_whose_upload_does_not_arrive_gives_its_place_to_another() {
 }
 
 #[test]
+fn slow_uploads_that_end_well_close_it_and_one_that_fails_opens_it_again() {
+    for (end, expected) in [(End::Status(200), 0), (End::Reset, 1)] {
+        let mut gateway = Gateway::new(1, "");
+        let whole = gateway.begin_upload(0, "auth");
+        gateway.arrive(whole, Piece::Last);
+        gateway.end(whole, End::Status(200));
+        open(&mut gateway);
+        gateway.pass(OPEN_FOR);
+        let uploads: Vec<Call> = (0..3).map(|_| gateway.begin_upload(0, "auth")).collect();
+        gateway.pass(Duration::from_millis(1500));
+        assert_eq!(gateway.state("auth"), 2);
+        for upload in uploads {
+            gateway.arrive(upload, Piece::Last);
+            gateway.end(upload, end);
+        }
+        assert_eq!(gateway.state("auth"), expected, "{end:?}");
+    }
+}
+
+#[test]
 fn a_request_that_claims_to_be_grpc_is_judged_by_the_answer() {
     // Envoy derives UNKNOWN for an answer without a grpc-status.
     let mut gateway = Gateway::new(1, "");

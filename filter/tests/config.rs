@@ -147,7 +147,7 @@ fn each_of_these_is_a_mistake() {
             "breaker.slow_calls.longer_than",
         ),
         (
-            r#"{"breaker": {"consecutive_failures": 0, "failure_rate": {"ratio": 0}}}"#,
+            r#"{"breaker": {"consecutive_failures": 0, "failure_rate": {"ratio": 0}, "silence": {"ratio": 0}}}"#,
             "breaker",
         ),
         (r#"{"breaker": {"mode": "off"}}"#, "breaker.mode"),
