@@ -169,6 +169,18 @@ fn an_attacker_cannot_hide_others_by_good_calls_of_its_own() {
 }
 
 #[test]
+fn good_calls_right_after_bad_ones_hide_nobody() {
+    let mut bench = Bench::new();
+    for _ in 0..10 {
+        bench.pass(1000);
+        bench.call(HONEST, Outcome::SUCCESS);
+        // Nobody else can be seen to be answered after one of these failures.
+        let burst = |number| (ATTACKER, if number == 19 { Outcome::SUCCESS } else { WEAK });
+        assert_eq!(bench.until_open(20, burst), None);
+    }
+}
+
+#[test]
 fn others_that_fail_now_and_then_are_no_second_witness_for_an_attacker() {
     let mut bench = Bench::new();
     // Of each hundred honest calls one fails; between two of them the attacker fails ten times.

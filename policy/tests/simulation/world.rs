@@ -1,0 +1,398 @@
+//! One service behind one breaker, and those who call it, in simulated time.
+
+use levee_policy::breaker::{
+    Breaker, BreakerSettings, Outcome, Permit, Phase, Report, Transition, Verdict,
+};
+use levee_policy::callers::Caller;
+use levee_policy::random::SplitMix64;
+use levee_policy::replica::{Admission, Recorded, Replica, Visit};
+use levee_policy::time::Instant;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+const START: Instant = Instant::from_nanos(1_000_000_000_000);
+/// How often a worker of the filter syncs.
+const TICK: Duration = Duration::from_millis(100);
+/// How long it takes until the other workers know of a change.
+const NEWS: Duration = Duration::from_millis(1);
+
+/// Numbers that are the same on every machine.
+pub struct Random(SplitMix64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
+    /// From 0 up to but not including `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        let wide = u128::from(self.0.next_u64()) * u128::from(limit);
+        u64::try_from(wide >> 64).expect("below the limit")
+    }
+
+    /// Exponentially distributed, mean 1, by comparisons only, since logarithms are not the same
+    /// everywhere (von Neumann: "Various techniques used in connection with random digits", 1951).
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
+    fn exponential(&mut self) -> f64 {
+        let mut uniform = || (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let mut whole = 0.0;
+        loop {
+            let first = uniform();
+            let mut last = first;
+            let mut falling = 1;
+            loop {
+                let next = uniform();
+                if next >= last {
+                    break;
+                }
+                last = next;
+                falling += 1;
+            }
+            if falling % 2 == 1 {
+                return whole + first;
+            }
+            whole += 1.0;
+        }
+    }
+}
+
+/// How a call ends, and after how long.
+pub type End = (Outcome, Duration);
+
+/// Ends by the number of a call and the time since the start.
+pub type Ends = Box<dyn FnMut(u64, Duration, &mut Random) -> End>;
+
+/// Clients whose calls arrive at random.
+pub struct Clients {
+    /// The hash of the first one's address, and how many there are.
+    pub first: u32,
+    pub count: u32,
+    /// Calls per second of all of them.
+    pub rate: f64,
+    /// How many calls of one client arrive at once.
+    pub at_once: u32,
+    /// The end of their call with this number, at this time since the start.
+    pub end: Ends,
+}
+
+/// How many workers share the breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    Alone,
+    FourWorkers,
+}
+
+/// What was seen of a group of clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    pub sent: u64,
+    pub refused: u64,
+    pub failed: u64,
+}
+
+/// What happened when.
+pub struct History {
+    pub seen: Vec<Seen>,
+    /// Changes of state, with the time since the start and what was seen of all clients until then.
+    pub changes: Vec<(Duration, Transition, Seen)>,
+}
+
+impl History {
+    pub fn openings(&self) -> usize {
+        let opens = |change: &&(Duration, Transition, Seen)| change.1.to == Phase::Open;
+        self.changes.iter().filter(opens).count()
+    }
+
+    /// The first change to `phase`, and what was seen of all clients until then.
+    pub fn first(&self, phase: Phase) -> Option<(Duration, Seen)> {
+        let mut changes = self.changes.iter();
+        let (at, _, seen) = changes.find(|change| change.1.to == phase)?;
+        Some((*at, *seen))
+    }
+}
+
+/// The breaker, and the workers that share it if there are any.
+struct Gate {
+    settings: BreakerSettings,
+    breaker: Breaker,
+    workers: Vec<Replica>,
+    notified: Vec<bool>,
+}
+
+impl Gate {
+    fn new(settings: BreakerSettings, sharing: Sharing) -> Self {
+        let breaker = Breaker::new(&settings, START);
+        let count = match sharing {
+            Sharing::Alone => 0,
+            Sharing::FourWorkers => 4,
+        };
+        Self {
+            settings,
+            workers: vec![Replica::new(&settings, &breaker, START); count],
+            breaker,
+            notified: vec![false; count],
+        }
+    }
+
+    /// The worker that a client is connected to.
+    fn worker_of(&self, caller: Caller) -> usize {
+        caller.hash() as usize % self.workers.len().max(1)
+    }
+
+    fn visit(
+        &mut self,
+        worker: usize,
+        visit: Visit,
+        now: Instant,
+        random: u64,
+    ) -> (Option<Verdict>, Option<Transition>) {
+        let replica = &mut self.workers[worker];
+        let visited = replica.visit(&self.settings, &mut self.breaker, visit, now, random);
+        replica.adopt(&self.breaker, now);
+        if visited.tell_others {
+            self.notified.fill(true);
+            self.notified[worker] = false;
+        }
+        (visited.verdict, visited.transition)
+    }
+
+    fn admit(&mut self, caller: Caller, now: Instant) -> (Verdict, Option<Transition>) {
+        if self.workers.is_empty() {
+            return self.breaker.admit(&self.settings, now);
+        }
+        let worker = self.worker_of(caller);
+        match self.workers[worker].admit(&self.settings, now) {
+            Admission::Decided(verdict) => (verdict, None),
+            Admission::VisitNeeded => {
+                let (verdict, transition) = self.visit(worker, Visit::Admit, now, 0);
+                (verdict.expect("an answer"), transition)
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report, now: Instant, random: u64) -> Option<Transition> {
+        if self.workers.is_empty() {
+            return self.breaker.report(&self.settings, report, now, random);
+        }
+        let worker = self.worker_of(report.caller);
+        match self.workers[worker].record(report.permit, report.outcome, now) {
+            Recorded::Here => None,
+            Recorded::VisitNeeded => self.visit(worker, Visit::Record(report), now, random).1,
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        self.notified.contains(&true)
+    }
+
+    /// Syncs the workers that were notified, or all that want to.
+    fn sync(&mut self, all: bool, now: Instant, random: u64) -> Option<Transition> {
+        let mut transition = None;
+        for worker in 0..self.workers.len() {
+            let is_notified = std::mem::take(&mut self.notified[worker]);
+            if is_notified || (all && self.workers[worker].wants_sync()) {
+                let changed = self.visit(worker, Visit::Sync, now, random).1;
+                transition = transition.or(changed);
+            }
+        }
+        transition
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// Calls of these clients.
+    Arrival(usize),
+    /// The end of the call in this place.
+    End(usize),
+    Tick,
+    News,
+}
+
+struct Call {
+    permit: Permit,
+    outcome: Outcome,
+    caller: Caller,
+}
+
+struct World {
+    gate: Gate,
+    clients: Vec<Clients>,
+    random: Random,
+    events: BinaryHeap<Reverse<(Instant, Event)>>,
+    calls: Vec<Call>,
+    free: Vec<usize>,
+    news_due: bool,
+    now: Instant,
+    all: Seen,
+    history: History,
+}
+
+/// Lets the clients call for this long.
+pub fn run(
+    settings: BreakerSettings,
+    sharing: Sharing,
+    clients: Vec<Clients>,
+    length: Duration,
+    seed: u64,
+) -> History {
+    run_until(settings, sharing, clients, length, seed, |_| false)
+}
+
+/// The same, but ends after a change of state of which `enough` is true.
+pub fn run_until(
+    settings: BreakerSettings,
+    sharing: Sharing,
+    clients: Vec<Clients>,
+    length: Duration,
+    seed: u64,
+    enough: impl Fn(Transition) -> bool,
+) -> History {
+    let mut world = World::new(Gate::new(settings, sharing), clients, seed);
+    let end = START.after(length);
+    let mut changes = 0;
+    while let Some(Reverse((at, event))) = world.events.pop() {
+        if at > end {
+            break;
+        }
+        world.now = at;
+        world.handle(event);
+        let new = &world.history.changes[changes..];
+        if new.iter().any(|change| enough(change.1)) {
+            break;
+        }
+        changes = world.history.changes.len();
+    }
+    world.history
+}
+
+impl World {
+    fn new(gate: Gate, clients: Vec<Clients>, seed: u64) -> Self {
+        let mut world = Self {
+            history: History {
+                seen: vec![Seen::default(); clients.len()],
+                changes: Vec::new(),
+            },
+            random: Random::new(seed),
+            events: BinaryHeap::new(),
+            calls: Vec::new(),
+            free: Vec::new(),
+            news_due: false,
+            now: START,
+            all: Seen::default(),
+            gate,
+            clients,
+        };
+        for group in 0..world.clients.len() {
+            world.arrive_later(group);
+        }
+        if !world.gate.workers.is_empty() {
+            world.at(TICK, Event::Tick);
+        }
+        world
+    }
+
+    fn at(&mut self, after: Duration, event: Event) {
+        self.events.push(Reverse((self.now.after(after), event)));
+    }
+
+    fn arrive_later(&mut self, group: usize) {
+        let Clients { rate, at_once, .. } = self.clients[group];
+        if rate > 0.0 {
+            let wait = self.random.exponential() * f64::from(at_once) / rate;
+            self.at(Duration::from_secs_f64(wait), Event::Arrival(group));
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrival(group) => {
+                let Clients {
+                    first,
+                    count,
+                    at_once,
+                    ..
+                } = self.clients[group];
+                let place = self.random.below(u64::from(count));
+                let caller = first + u32::try_from(place).expect("below the count");
+                for _ in 0..at_once {
+                    self.call(group, Caller::from_hash(caller));
+                }
+                self.arrive_later(group);
+            }
+            Event::End(place) => {
+                let Call {
+                    permit,
+                    outcome,
+                    caller,
+                } = self.calls[place];
+                self.free.push(place);
+                let report = Report {
+                    permit,
+                    outcome,
+                    caller,
+                };
+                let random = self.random.0.next_u64();
+                let transition = self.gate.report(report, self.now, random);
+                self.note(transition);
+            }
+            Event::Tick => {
+                let random = self.random.0.next_u64();
+                let transition = self.gate.sync(true, self.now, random);
+                self.note(transition);
+                self.at(TICK, Event::Tick);
+            }
+            Event::News => {
+                self.news_due = false;
+                let random = self.random.0.next_u64();
+                let transition = self.gate.sync(false, self.now, random);
+                self.note(transition);
+            }
+        }
+        if !self.news_due && self.gate.has_news() {
+            self.news_due = true;
+            self.at(NEWS, Event::News);
+        }
+    }
+
+    fn call(&mut self, group: usize, caller: Caller) {
+        let (verdict, transition) = self.gate.admit(caller, self.now);
+        self.note(transition);
+        let since_start = self.now.since(START);
+        let number = self.history.seen[group].sent;
+        let (outcome, took) = (self.clients[group].end)(number, since_start, &mut self.random);
+        let failed = matches!(outcome, Outcome::Failure { .. } | Outcome::Unanswered);
+        let is_refused = !matches!(verdict, Verdict::Admit(_));
+        for seen in [&mut self.history.seen[group], &mut self.all] {
+            seen.sent += 1;
+            seen.refused += u64::from(is_refused);
+            seen.failed += u64::from(failed && !is_refused);
+        }
+        let Verdict::Admit(permit) = verdict else {
+            return;
+        };
+        let call = Call {
+            permit,
+            outcome,
+            caller,
+        };
+        let place = if let Some(place) = self.free.pop() {
+            self.calls[place] = call;
+            place
+        } else {
+            self.calls.push(call);
+            self.calls.len() - 1
+        };
+        self.at(took, Event::End(place));
+    }
+
+    fn note(&mut self, transition: Option<Transition>) {
+        if let Some(transition) = transition {
+            let since_start = self.now.since(START);
+            self.history
+                .changes
+                .push((since_start, transition, self.all));
+        }
+    }
+}
