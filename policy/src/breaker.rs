@@ -635,14 +635,14 @@ impl Breaker {
 
     fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
         let suspect = self.row.weak.largest().caller;
-        let is_alone = || match self.state {
-            // Only probes are answered.
-            State::HalfOpen => now.since(self.since) >= PATIENCE,
-            _ => {
-                let answered = answered_well(self.window.sum());
-                let period = settings.window.min(now.since(self.since));
-                is_alone(&self.row, answered, period, now)
+        let is_alone = || {
+            if self.state == State::HalfOpen {
+                // Only probes are answered.
+                return now.since(self.since) >= PATIENCE;
             }
+            let answered = answered_well(self.window.sum());
+            let period = settings.window.min(now.since(self.since));
+            is_alone(&self.row, answered, period, now)
         };
         let others = if self.callers.others_are_well(suspect, now) {
             Others::AreWell

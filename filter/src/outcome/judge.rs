@@ -6,7 +6,6 @@
 
 use super::flag;
 use levee_policy::breaker::Outcome;
-use levee_policy::evidence::Weight;
 use std::time::Duration;
 
 pub(super) const VIA_UPSTREAM: &[u8] = b"via_upstream";
@@ -266,7 +265,8 @@ fn cut_off(
             timeout,
         };
     }
-    if circumstances.arrived_after.is_none() && timeout.is_none() {
+    // The age of a stream counts from its beginning: a slow upload may have left the service no time.
+    if timeout.is_none() && !has_waited_long(facts, circumstances) {
         return neutral;
     }
     Ended {
@@ -288,11 +288,11 @@ fn failed(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) ->
         } else {
             unanswered(facts, circumstances)
         }
+    } else if circumstances.arrived_after.is_none() && facts.had_connection() {
+        // Services close connections on which a request does not arrive.
+        Outcome::WEAK_FAILURE
     } else {
-        Outcome::Failure {
-            slow: false,
-            weight: Weight::Strong,
-        }
+        Outcome::FAILURE
     };
     Ended {
         outcome,
@@ -302,17 +302,19 @@ fn failed(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) ->
 
 /// The caller gave up, and there was no answer.
 fn unanswered(facts: &impl Facts, circumstances: Circumstances) -> Outcome {
-    let Some(arrived_after) = circumstances.arrived_after else {
-        return Outcome::Neutral;
-    };
-    let waited = facts.took().saturating_sub(arrived_after);
-    if !has_passed(circumstances.longer_than_usual, waited)
-        || !facts.had_connection()
-        || facts.stood_still()
-    {
+    if !has_waited_long(facts, circumstances) || !facts.had_connection() || facts.stood_still() {
         return Outcome::Neutral;
     }
     Outcome::Unanswered
+}
+
+/// Whether the service had longer than usual, from when the request had arrived.
+fn has_waited_long(facts: &impl Facts, circumstances: Circumstances) -> bool {
+    let Some(arrived_after) = circumstances.arrived_after else {
+        return false;
+    };
+    let waited = facts.took().saturating_sub(arrived_after);
+    has_passed(circumstances.longer_than_usual, waited)
 }
 
 /// Whether the caller's own deadline had passed.

@@ -36,6 +36,14 @@ impl Job for Cleanup {
         // However the run ends, closing the connection releases the claim.
         let mut connection = self.database.connect().await?;
         let table = table::find(&self.database, &mut connection, &self.spec).await?;
+        let shape = table::shape(&mut connection, &self.spec, &table);
+        let shape = self.database.bounded(shape).await?;
+        if table::find(&self.database, &mut connection, &self.spec).await? != table {
+            return Err(jobs::Error::from(Error::Transient(format!(
+                "{} was changed while it was looked at",
+                table.name
+            ))));
+        }
         self.check_fit(&mut connection, &table).await?;
         let database = self.database.clone();
         let spec = &self.spec;
@@ -55,6 +63,7 @@ impl Job for Cleanup {
             Findings {
                 warnings,
                 missing_index,
+                shape,
             },
         ))
     }

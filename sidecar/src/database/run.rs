@@ -8,7 +8,7 @@ use super::load;
 use super::query::{Values, bound, number, unexpected};
 use super::spec::Spec;
 use super::sql::{Begin, End, Statement, Which};
-use super::table::Table;
+use super::table::{self, Table};
 use super::walk::{Found, Walk};
 use crate::jobs::others::Look;
 use crate::jobs::{self, Backlog, Batch, Left, Preview, Run, Sample};
@@ -41,6 +41,8 @@ pub struct Findings {
     pub warnings: Vec<String>,
     /// Each batch reads all of the table; a warning that says which index mends that.
     pub missing_index: Option<String>,
+    /// The table's [`shape`](table::shape).
+    pub shape: Option<String>,
 }
 
 /// A run with its own connection, which holds the claim and is closed at the end.
@@ -51,6 +53,8 @@ pub struct CleanupRun {
     database: Database,
     spec: Spec,
     table: Table,
+    /// The table's shape when the run began.
+    shape: Option<String>,
     claim: ClaimOf,
     warnings: Vec<String>,
     reads_all: bool,
@@ -219,6 +223,7 @@ impl CleanupRun {
         let Findings {
             mut warnings,
             missing_index,
+            shape,
         } = findings;
         let reads_all = missing_index.is_some();
         warnings.extend(missing_index);
@@ -228,6 +233,7 @@ impl CleanupRun {
             database,
             spec,
             table,
+            shape,
             claim,
             warnings,
             reads_all,
@@ -281,8 +287,19 @@ impl CleanupRun {
             from: self.walk.from(),
             keys: &keys,
         };
-        let done = bound(&statement, values).fetch_one(&mut self.connection);
-        read_found(&self.database.bounded(done).await?)
+        let done = async {
+            let mut transaction = self.connection.begin().await?;
+            let done = bound(&statement, values)
+                .fetch_one(&mut *transaction)
+                .await?;
+            if table::shape(&mut transaction, &self.spec, &self.table).await? != self.shape {
+                return Ok(None);
+            }
+            transaction.commit().await?;
+            Ok(Some(done))
+        };
+        let done = self.database.bounded(done).await?;
+        read_found(&done.ok_or_else(|| table_has_changed(&self.table))?)
     }
 
     /// Handles one row, so that it is known which one it is that can't be handled.
@@ -310,11 +327,15 @@ impl CleanupRun {
         };
         let done = async {
             let done = bound(&batch, values).fetch_one(&mut *transaction).await?;
+            if table::shape(&mut transaction, &self.spec, &self.table).await? != self.shape {
+                return Ok(None);
+            }
             transaction.commit().await?;
-            Ok(done)
+            Ok(Some(done))
         };
         let error = match database.bounded(done).await {
-            Ok(done) => return read_found(&done),
+            Ok(Some(done)) => return read_found(&done),
+            Ok(None) => return Err(table_has_changed(&self.table)),
             // The transaction was rolled back.
             Err(error) => error,
         };
@@ -367,6 +388,15 @@ impl CleanupRun {
         };
         read().map(Some).map_err(|error| unexpected(&error))
     }
+}
+
+/// What was read of the table before the run is no longer so: its times may mean something else now.
+fn table_has_changed(table: &Table) -> Error {
+    Error::Permanent(format!(
+        "{} has changed since the run began: it is another table, or a column has another type; the batch was rolled \
+         back, and the next run looks at the table anew",
+        table.name
+    ))
 }
 
 /// The answer to a batch.

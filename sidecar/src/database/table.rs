@@ -110,6 +110,28 @@ pub async fn find(
     Ok(table)
 }
 
+/// What a run relies on while it lasts: which table its name means, and the types of its columns. To be
+/// compared with another one.
+///
+/// In the transaction of a batch, after it, it can't be outdated: the table is locked against changes then.
+pub async fn shape(
+    connection: &mut PgConnection,
+    spec: &Spec,
+    table: &Table,
+) -> Result<Option<String>, sqlx::Error> {
+    let columns: Vec<&str> = spec.columns().into_iter().map(Identifier::as_str).collect();
+    sqlx::query_scalar(
+        "SELECT concat(CAST(attrelid AS text), ' ', string_agg(concat(CAST(attname AS text), ' ', CAST(attnum AS text), ' ', \
+         CAST(CAST(atttypid AS oid) AS text), ' ', CAST(atttypmod AS text)), ' ' ORDER BY attnum)) \
+         FROM pg_catalog.pg_attribute WHERE attrelid = CAST(CAST(CAST($1 AS text) AS regclass) AS oid) \
+         AND attnum > 0 AND NOT attisdropped AND CAST(attname AS text) = ANY (CAST($2 AS text[])) GROUP BY attrelid",
+    )
+    .bind(&table.name)
+    .bind(columns)
+    .fetch_optional(connection)
+    .await
+}
+
 async fn relations(
     database: &Database,
     connection: &mut PgConnection,

@@ -126,3 +126,45 @@ fn a_row_that_is_as_it_should_be_is_not_set_again() {
         2500
     );
 }
+
+/// What was read of the table before the run may mean something else after a migration.
+#[test]
+fn a_table_that_changes_during_a_run_loses_no_row_that_is_alive() {
+    for change in [
+        "ALTER TABLE t ALTER at TYPE timestamp USING at AT TIME ZONE 'America/New_York'",
+        "ALTER TABLE t ALTER at TYPE date USING at::date",
+        "BEGIN; ALTER TABLE t RENAME TO old; ALTER TABLE other RENAME TO t; COMMIT",
+        "BEGIN; ALTER TABLE t RENAME at TO due; ALTER TABLE t RENAME made TO at; COMMIT",
+    ] {
+        println!("{change}");
+        let postgres = Postgres::with_tables().unwrap();
+        postgres
+            .execute(
+                "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, made timestamptz DEFAULT now() - interval '1 day');
+                 CREATE INDEX ON t (at); CREATE INDEX ON t (made);
+                 INSERT INTO t SELECT i, now() - interval '2 days' FROM generate_series(1, 2000) i;
+                 INSERT INTO t SELECT i, now() + interval '2 hours' FROM generate_series(10001, 10200) i;
+                 CREATE TABLE other (id int PRIMARY KEY, at timestamp);
+                 INSERT INTO other SELECT i, (now() AT TIME ZONE 'America/New_York') + interval '2 hours'
+                   FROM generate_series(10001, 10200) i;
+                 GRANT ALL ON t, other TO levee",
+            )
+            .unwrap();
+        let keys = "jobs: {own: {table: t, key: id, where: {column: at, before: 0s}, action: delete, batch: 20, \
+                    pause: 100ms, scheduled: false}}";
+        let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
+        assert_eq!(sidecar.post("/v1/jobs/own/run?wait=0s").unwrap().0, 202);
+        let expired = "SELECT count(*) FROM t WHERE id < 10000";
+        sidecar
+            .wait_for("the first batches", |_| {
+                postgres.number(expired).unwrap() < 2000
+            })
+            .unwrap();
+        postgres.execute(change).unwrap();
+        sidecar
+            .wait_for_log("has changed since the run began")
+            .unwrap();
+        let alive = "SELECT count(*) FROM t WHERE id > 10000";
+        assert_eq!(postgres.number(alive).unwrap(), 200);
+    }
+}

@@ -446,6 +446,54 @@ fn an_upload_that_ends_by_a_limit_says_nothing() {
 }
 
 #[test]
+fn a_connection_that_ends_while_the_request_arrives_is_weak_evidence() {
+    let uploading = Circumstances {
+        arrived_after: None,
+        ..ARRIVED_AT_ONCE
+    };
+    for (flags, details, had_connection, expected) in [
+        (UPSTREAM_CONNECTION_TERMINATION, CLOSED, true, WEAK),
+        (
+            UPSTREAM_CONNECTION_FAILURE,
+            REFUSED,
+            false,
+            Outcome::FAILURE,
+        ),
+    ] {
+        let first = First {
+            code: Some(503),
+            flags,
+            details: details.as_bytes(),
+        };
+        let known = Known {
+            had_connection,
+            ..PLAIN
+        };
+        assert_eq!(
+            judge(first, &known, uploading).outcome,
+            expected,
+            "{details}"
+        );
+    }
+}
+
+#[test]
+fn a_streams_age_is_a_failure_only_if_the_service_had_time() {
+    for (arrived_after, expected) in [(500, Outcome::FAILURE), (1900, Outcome::Neutral)] {
+        let circumstances = Circumstances {
+            arrived_after: Some(Duration::from_millis(arrived_after)),
+            ..ARRIVED_AT_ONCE
+        };
+        let first = First {
+            code: Some(504),
+            flags: 0,
+            details: b"max_duration_timeout",
+        };
+        assert_eq!(judge(first, &PLAIN, circumstances).outcome, expected);
+    }
+}
+
+#[test]
 fn upgrades_tunnels_and_redirects_have_succeeded_however_they_end() {
     let flags = [
         0,
