@@ -238,6 +238,17 @@ impl Envoy {
         answer.context(format!("GET {path}"))
     }
 
+    /// Sends GETs until one is not refused by a breaker, and returns its answer. An error ends it at once.
+    pub async fn first_let_through(&self, path: &str, within: Duration) -> Result<Answer> {
+        wait::until("a request to be let through", within, || async {
+            match self.get(path).await {
+                Ok(answer) if answer.is_refusal() => Err("refused"),
+                ended => Ok(ended),
+            }
+        })
+        .await?
+    }
+
     /// Sends a GET to the admin interface.
     pub async fn ask_admin(&self, path: &str) -> Result<Answer> {
         let answer = Request::get(path).send(self.admin).await;

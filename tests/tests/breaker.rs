@@ -40,20 +40,6 @@ async fn open_the_breaker(envoy: &Envoy, video: &Backend) {
     .unwrap();
 }
 
-/// Sends requests until one is admitted, and returns its response.
-async fn first_let_through(envoy: &Envoy) -> Answer {
-    wait::until("a request to be let through", wait::GENEROUS, || async {
-        let answer = envoy.get(VIDEO).await.unwrap();
-        if answer.is_refusal() {
-            Err("refused")
-        } else {
-            Ok(answer)
-        }
-    })
-    .await
-    .unwrap()
-}
-
 async fn transitions(envoy: &Envoy, to: &str, wanted: f64) {
     let labels = [("service", "video"), ("to", to)];
     envoy
@@ -152,7 +138,14 @@ async fn a_service_that_is_down_opens_its_breaker_and_closes_it_when_it_is_back(
     assert!(envoy.get(VIDEO).await.unwrap().is_refusal());
     video.accept().unwrap();
     for _ in 0..3 {
-        assert_eq!(first_let_through(&envoy).await.status, 200);
+        assert_eq!(
+            envoy
+                .first_let_through(VIDEO, wait::GENEROUS)
+                .await
+                .unwrap()
+                .status,
+            200
+        );
     }
     transitions(&envoy, "closed", 1.0).await;
     envoy
@@ -219,7 +212,11 @@ async fn a_failed_probe_opens_it_again_for_longer() {
     for _ in 0..3 {
         let watch = Stopwatch::start();
         assert_eq!(
-            first_let_through(&envoy).await.status,
+            envoy
+                .first_let_through(VIDEO, wait::GENEROUS)
+                .await
+                .unwrap()
+                .status,
             502,
             "the probe fails"
         );
@@ -249,7 +246,11 @@ async fn a_call_from_before_that_fails_while_half_open_decides_nothing() {
     open_the_breaker(&envoy, &video).await;
     video.always(Behaviour::status(200));
     assert_eq!(
-        first_let_through(&envoy).await.status,
+        envoy
+            .first_let_through(VIDEO, wait::GENEROUS)
+            .await
+            .unwrap()
+            .status,
         200,
         "one probe of three has succeeded"
     );
@@ -303,7 +304,14 @@ async fn a_probe_whose_client_leaves_gives_its_permit_back() {
         .wait_until("the cancellation", |seen| seen.cancelled == 1)
         .await
         .unwrap();
-    assert_eq!(first_let_through(&envoy).await.status, 200);
+    assert_eq!(
+        envoy
+            .first_let_through(VIDEO, wait::GENEROUS)
+            .await
+            .unwrap()
+            .status,
+        200
+    );
     transitions(&envoy, "open", 1.0).await;
 }
 
@@ -330,7 +338,11 @@ async fn a_probe_that_hangs_frees_its_place_when_its_lease_ends() {
     .await
     .unwrap();
     assert_eq!(
-        first_let_through(&envoy).await.status,
+        envoy
+            .first_let_through(VIDEO, wait::GENEROUS)
+            .await
+            .unwrap()
+            .status,
         200,
         "another probe while the first still hangs"
     );

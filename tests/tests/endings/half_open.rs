@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use levee_harness::backend::{Backend, Behaviour};
-use levee_harness::client::{Answer, Connection, Request, Unread};
+use levee_harness::client::{Connection, Request, Unread};
 use levee_harness::envoy::Envoy;
 use levee_harness::envoy_config::EnvoyConfig;
 use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
@@ -103,20 +103,6 @@ async fn grpc_streams_that_have_begun_well_close_a_half_open_breaker() {
     streams_close_the_breaker(&envoy, &call).await;
 }
 
-/// Waits for an answer that is no refusal.
-async fn first_let_through(envoy: &Envoy, within: Duration) -> Answer {
-    wait::until("a request to be let through", within, || async {
-        let answer = envoy.get(PATH).await.unwrap();
-        if answer.is_refusal() {
-            Err("refused")
-        } else {
-            Ok(answer)
-        }
-    })
-    .await
-    .unwrap()
-}
-
 #[tokio::test]
 async fn uploads_that_do_not_end_give_their_places_back() {
     assert_eq!(page::outcome_of(UPLOADS).label, "neutral");
@@ -146,7 +132,10 @@ async fn uploads_that_do_not_end_give_their_places_back() {
         envoy.get(PATH).await.unwrap().is_refusal(),
         "all places are taken"
     );
-    let answer = first_let_through(&envoy, Duration::from_secs(4)).await;
+    let answer = envoy
+        .first_let_through(PATH, Duration::from_secs(4))
+        .await
+        .unwrap();
     assert_eq!(answer.status, 200);
 }
 
@@ -161,7 +150,14 @@ async fn a_probe_that_fails_opens_the_breaker_again_also_if_envoy_may_not_retry_
     let envoy = Envoy::start(config).await.unwrap();
     open(&envoy, &Request::get(PATH)).await;
     let before = video.requests();
-    assert_eq!(first_let_through(&envoy, wait::GENEROUS).await.status, 503);
+    assert_eq!(
+        envoy
+            .first_let_through(PATH, wait::GENEROUS)
+            .await
+            .unwrap()
+            .status,
+        503
+    );
     assert!(envoy.get(PATH).await.unwrap().is_refusal());
     assert_eq!(video.requests() - before, 1);
 }
