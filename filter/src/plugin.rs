@@ -16,6 +16,8 @@ use crate::shared;
 use crate::workers::{self, Renewal, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
+use levee_policy::callers::Caller;
+use levee_policy::evidence::Weight;
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Visit, Visited};
@@ -532,7 +534,15 @@ impl<H: Host> Plugin<H> {
     fn settle(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome) {
         let replica = &mut self.services[index].replica;
         if replica.record(permit, outcome, self.now) == Recorded::VisitNeeded {
-            let caller = caller::of_current_request(&self.host);
+            let caller = match outcome {
+                // Whoever called: that decides nothing.
+                Outcome::Neutral
+                | Outcome::Failure {
+                    weight: Weight::Strong,
+                    ..
+                } => Caller::UNKNOWN,
+                _ => caller::of_current_request(&self.host),
+            };
             let report = Report {
                 permit,
                 outcome,

@@ -682,39 +682,62 @@ impl Breaker {
         let met = |ratio: Ratio, minimum: u32, part: u32, whole: u32| {
             part > 0 && whole >= minimum && ratio.is_reached_by(part, whole)
         };
-        let credited = |strong, weak, by_caller: &Tally| {
-            let others = self.others_than(by_caller, counts, now);
-            credit(settings.witnesses, others, strong, weak, by_caller)
+        let met_by_callers = |ratio, minimum: u32, answered: u32, strong, weak, by: &Tally| {
+            let others = self.others_than(by, counts, now);
+            let Credit {
+                complaints,
+                times_minimum,
+            } = credit(settings.witnesses, others, strong, weak, by);
+            let whole = answered.saturating_add(complaints);
+            met(
+                ratio,
+                minimum.saturating_mul(times_minimum),
+                complaints,
+                whole,
+            )
         };
-        if let Some(rule) = settings.failure_rate {
-            let strong = counts.failures.saturating_sub(counts.weak);
-            let Credit {
-                complaints,
-                times_minimum,
-            } = credited(strong, counts.weak, &self.callers.failed);
-            let whole = answered_well(counts).saturating_add(complaints);
-            let minimum = rule.minimum_requests.saturating_mul(times_minimum);
-            if met(rule.ratio, minimum, complaints, whole) {
-                return Some(Cause::FailureRate);
-            }
-        }
-        if let Some(rule) = settings.slow_calls
-            && met(rule.ratio, rule.minimum_requests, counts.slow, counts.total)
+        let strong = counts.failures.saturating_sub(counts.weak);
+        let answered = answered_well(counts);
+        let failed = &self.callers.failed;
+        let unanswered = &self.callers.unanswered;
+        if settings.failure_rate.is_some_and(|rule| {
+            let FailureRate {
+                ratio,
+                minimum_requests,
+            } = rule;
+            met_by_callers(
+                ratio,
+                minimum_requests,
+                answered,
+                strong,
+                counts.weak,
+                failed,
+            )
+        }) {
+            Some(Cause::FailureRate)
+        } else if settings
+            .slow_calls
+            .is_some_and(|rule| met(rule.ratio, rule.minimum_requests, counts.slow, counts.total))
         {
-            return Some(Cause::SlowCalls);
+            Some(Cause::SlowCalls)
+        } else if settings.silence.is_some_and(|rule| {
+            let Silence {
+                ratio,
+                minimum_requests,
+            } = rule;
+            met_by_callers(
+                ratio,
+                minimum_requests,
+                counts.total,
+                0,
+                counts.unanswered,
+                unanswered,
+            )
+        }) {
+            Some(Cause::Silence)
+        } else {
+            None
         }
-        if let Some(rule) = settings.silence {
-            let Credit {
-                complaints,
-                times_minimum,
-            } = credited(0, counts.unanswered, &self.callers.unanswered);
-            let whole = counts.total.saturating_add(complaints);
-            let minimum = rule.minimum_requests.saturating_mul(times_minimum);
-            if met(rule.ratio, minimum, complaints, whole) {
-                return Some(Cause::Silence);
-            }
-        }
-        None
     }
 
     /// Who calls besides the caller with the most complaints.

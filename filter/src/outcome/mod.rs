@@ -179,7 +179,10 @@ impl<H: Host, S: Fn() -> bool> Facts for Read<'_, H, S> {
 
     fn callers_deadline(&self) -> Option<Duration> {
         let grpc = || parse_grpc_timeout(&self.host.request_header("grpc-timeout")?);
-        let own = || read_deadline(self.host, self.client_deadline?);
+        let configured = self
+            .client_deadline
+            .filter(|deadline| **deadline != ClientDeadline::GrpcTimeout);
+        let own = || read_deadline(self.host, configured?);
         match (grpc(), own()) {
             (Some(grpc), Some(own)) => Some(grpc.min(own)),
             (grpc, own) => grpc.or(own),
