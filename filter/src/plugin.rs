@@ -1,6 +1,7 @@
 //! The state of a worker, and what happens at each of Envoy's callbacks.
 //!
 //! A good request costs four host calls: the name of its cluster, the two limits, and how it ended.
+//! Once a second there is one more, for its caller's address.
 //! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
 
 use crate::caller;
@@ -230,11 +231,16 @@ impl<H: Host> Plugin<H> {
         let service = &self.services[index];
         match service.replica.admit(&service.settings, self.now) {
             Admission::Decided(verdict) => verdict,
-            Admission::VisitNeeded => self
-                .visit(index, Visit::Admit)
-                .and_then(|visited| visited.verdict)
-                .unwrap_or(Verdict::Admit(Permit::UNTRACKED)),
+            Admission::VisitNeeded => self.ask_shared(index),
         }
+    }
+
+    #[cold]
+    fn ask_shared(&mut self, index: ServiceIndex) -> Verdict {
+        let caller = caller::of_current_request(&self.host);
+        self.visit(index, Visit::Admit(caller))
+            .and_then(|visited| visited.verdict)
+            .unwrap_or(Verdict::Admit(Permit::UNTRACKED))
     }
 
     /// A client has sent the header that only the filter may set, so its value may have chosen the
@@ -533,23 +539,31 @@ impl<H: Host> Plugin<H> {
     #[inline]
     fn settle(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome) {
         let replica = &mut self.services[index].replica;
-        if replica.record(permit, outcome, self.now) == Recorded::VisitNeeded {
-            let caller = match outcome {
-                // Whoever called: that decides nothing.
-                Outcome::Neutral
-                | Outcome::Failure {
-                    weight: Weight::Strong,
-                    ..
-                } => Caller::UNKNOWN,
-                _ => caller::of_current_request(&self.host),
-            };
-            let report = Report {
-                permit,
-                outcome,
-                caller,
-            };
-            self.visit(index, Visit::Record(report));
+        match replica.record(permit, outcome, self.now) {
+            Recorded::Here => {}
+            Recorded::WhoCalled => {
+                replica.answered(caller::of_current_request(&self.host), self.now);
+            }
+            Recorded::VisitNeeded => self.report(index, permit, outcome),
         }
+    }
+
+    /// Tells the shared breaker the result of the current request.
+    fn report(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome) {
+        let caller = match outcome {
+            // Whoever called: it decides.
+            Outcome::Failure {
+                weight: Weight::Strong,
+                ..
+            } => Caller::UNKNOWN,
+            _ => caller::of_current_request(&self.host),
+        };
+        let report = Report {
+            permit,
+            outcome,
+            caller,
+        };
+        self.visit(index, Visit::Record(report));
     }
 
     /// Visits the shared breaker of a service. Returns `None` if it could not be written, which is

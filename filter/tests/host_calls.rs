@@ -52,6 +52,33 @@ fn a_good_request_costs_four_host_calls() {
 }
 
 #[test]
+fn one_good_request_of_a_second_costs_one_call_more_for_its_callers_address() {
+    let mut gateway = Gateway::new(1, "");
+    let mut calls = Vec::new();
+    for _ in 0..30 {
+        gateway.take_calls(0);
+        gateway.request(0, "auth", End::Status(200));
+        calls.push(gateway.take_calls(0).len());
+        gateway.pass(Duration::from_millis(100));
+    }
+    let (_meets_the_service, later) = calls.split_first().unwrap();
+    assert!(
+        later.iter().all(|calls| [4, 5].contains(calls)),
+        "{calls:?}"
+    );
+    assert_eq!(later.iter().filter(|calls| **calls == 5).count(), 2);
+    let configuration = r#"{"breaker": {"witnesses": 1}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    for _ in 0..30 {
+        gateway.request(0, "auth", End::Status(200));
+        gateway.pass(Duration::from_millis(100));
+        gateway.take_calls(0);
+    }
+    gateway.request(0, "auth", End::Status(200));
+    assert_eq!(gateway.take_calls(0).len(), 4);
+}
+
+#[test]
 fn a_good_grpc_request_costs_four_host_calls() {
     let headers = vec![("content-type".to_owned(), b"application/grpc".to_vec())];
     let stream = Stream {
@@ -65,6 +92,7 @@ fn a_good_grpc_request_costs_four_host_calls() {
 #[test]
 fn a_change_of_protocol_costs_more_calls_once() {
     let mut gateway = Gateway::new(1, "");
+    gateway.request(0, "auth", End::Status(200));
     let calls = [None, Some(0), Some(0), None, None].map(|grpc_status| {
         let call = gateway.begin_stream(0, auth());
         gateway.take_calls(0);
@@ -77,7 +105,7 @@ fn a_change_of_protocol_costs_more_calls_once() {
         gateway.take_calls(0).len()
     });
     assert_eq!(calls, [1, 6, 1, 6, 1]);
-    assert_eq!(gateway.outcome("auth", "success"), 5);
+    assert_eq!(gateway.outcome("auth", "success"), 6);
 }
 
 #[test]

@@ -31,7 +31,7 @@
 use crate::backoff::{Backoff, Jitter};
 use crate::callers::{Caller, Tally};
 use crate::evidence::{
-    Callers, Credit, Others, PATIENCE, Row, Weight, Witnesses, answered_well, credit, is_alone,
+    Callers, Credit, Others, Row, SOONEST_ALONE, Weight, Witnesses, answered_well, credit,
 };
 use crate::ratio::Ratio;
 use crate::time::Instant;
@@ -40,6 +40,9 @@ use std::time::Duration;
 
 /// The upper limit of [`HalfOpen::max_in_flight`].
 pub const MAX_PROBES: usize = 16;
+
+/// A caller whose probe was wasted gets another one only if nobody else wanted one for this long.
+const OTHERS_FIRST: Duration = Duration::from_secs(1);
 
 /// What a breaker does with its decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -284,7 +287,7 @@ pub struct Report {
     /// What it says about the service.
     pub outcome: Outcome,
     /// Who called. It matters for weak failures and unanswered calls, for a success that follows on
-    /// them, and for the results of probes.
+    /// them, and for the results of probes, neutral ones too.
     pub caller: Caller,
 }
 
@@ -433,11 +436,22 @@ impl Breaker {
         self.probes.expired
     }
 
-    /// May a call go out at `now`?
+    /// May a call go out at `now`, whoever calls?
     #[inline]
     pub fn admit(
         &mut self,
         settings: &BreakerSettings,
+        now: Instant,
+    ) -> (Verdict, Option<Transition>) {
+        self.admit_caller(settings, Caller::UNKNOWN, now)
+    }
+
+    /// May a call of `caller` go out at `now`? Who calls matters only while half-open.
+    #[inline]
+    pub fn admit_caller(
+        &mut self,
+        settings: &BreakerSettings,
+        caller: Caller,
         now: Instant,
     ) -> (Verdict, Option<Transition>) {
         if !settings.mode.learns() {
@@ -455,7 +469,7 @@ impl Breaker {
                 (refusal(settings.mode, until.since(now)), None)
             }
             State::Open { .. } | State::HalfOpen => {
-                let (probe, transition) = self.place_for_probe(settings, now);
+                let (probe, transition) = self.place_for_probe(settings, caller, now);
                 let verdict = if probe.is_some() {
                     Verdict::Admit(Permit {
                         generation: self.generation,
@@ -476,11 +490,13 @@ impl Breaker {
     fn place_for_probe(
         &mut self,
         settings: &BreakerSettings,
+        caller: Caller,
         now: Instant,
     ) -> (Option<ProbeId>, Option<Transition>) {
         let transition = (self.state != State::HalfOpen)
             .then(|| self.change(State::HalfOpen, Cause::OpenTimePassed, now));
-        (self.probes.acquire(settings.half_open, now), transition)
+        let probe = self.probes.acquire(settings.half_open, caller, now);
+        (probe, transition)
     }
 
     /// A health check was answered: an open breaker lets probes through before its time has passed.
@@ -549,6 +565,9 @@ impl Breaker {
         }
         if let Some(probe) = report.permit.probe {
             self.probes.release(probe);
+            if !matches!(report.outcome, Outcome::Success { .. }) {
+                self.probes.waste(report.caller);
+            }
         }
         if !settings.mode.learns() || report.outcome == Outcome::Neutral {
             // The first: the call was admitted under another configuration.
@@ -629,27 +648,26 @@ impl Breaker {
     /// A caller was answered well.
     fn answer(&mut self, caller: Caller, now: Instant) {
         if !self.row.is_empty() || self.state == State::HalfOpen {
-            self.callers.answered(caller, now);
+            self.callers.answered.add(caller, now);
         }
     }
 
     fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
-        let suspect = self.row.weak.largest().caller;
-        let is_alone = || {
-            if self.state == State::HalfOpen {
-                // Only probes are answered.
-                return now.since(self.since) >= PATIENCE;
+        // Whoever complains too isn't well any more.
+        let is_well = |caller| !self.row.weak.has(caller);
+        let others = if self.callers.answered.any(now, is_well) {
+            Others::AreWell
+        } else if self.state == State::HalfOpen {
+            // All results are reported at once, and only probes are answered.
+            if now.since(self.since) >= SOONEST_ALONE {
+                Others::None
+            } else {
+                Others::Unknown
             }
+        } else {
             let answered = answered_well(self.window.sum());
             let period = settings.window.min(now.since(self.since));
-            is_alone(&self.row, answered, period, now)
-        };
-        let others = if self.callers.others_are_well(suspect, now) {
-            Others::AreWell
-        } else if is_alone() {
-            Others::None
-        } else {
-            Others::Unknown
+            Others::unseen(&self.row, answered, period, now)
         };
         self.row.worth(settings.witnesses, others)
     }
@@ -743,7 +761,7 @@ impl Breaker {
     /// Who calls besides the caller with the most complaints.
     fn others_than(&self, by_caller: &Tally, counts: Counts, now: Instant) -> Others {
         let suspect = by_caller.largest().caller;
-        if self.callers.others_are_well(suspect, now) {
+        if self.callers.answered.any(now, |caller| caller != suspect) {
             Others::AreWell
         } else if answered_well(counts) == 0 {
             Others::None
@@ -789,7 +807,7 @@ impl Breaker {
         self.callers.clear_complaints();
         if matches!(to, State::Open { .. }) {
             // Whoever was answered before the outage may not be any more.
-            self.callers.answered = [None; 2];
+            self.callers.answered.clear();
         }
         self.window.clear();
         self.probes.clear();
@@ -835,10 +853,18 @@ pub(crate) struct Probes {
     pub(crate) admitted: u32,
     pub(crate) expired: u32,
     pub(crate) successes: u32,
+    /// Callers whose probes did not succeed. Others come first, so that one caller can't keep the
+    /// places to itself.
+    pub(crate) wasted: Tally,
+    /// When the last probe was admitted.
+    pub(crate) last: Instant,
 }
 
 impl Probes {
-    fn acquire(&mut self, limits: HalfOpen, now: Instant) -> Option<ProbeId> {
+    fn acquire(&mut self, limits: HalfOpen, caller: Caller, now: Instant) -> Option<ProbeId> {
+        if self.wasted.has(caller) && now.since(self.last) < OTHERS_FIRST {
+            return None;
+        }
         for place in &mut self.leases {
             if place.is_some_and(|lease| lease.expires <= now) {
                 *place = None;
@@ -852,6 +878,7 @@ impl Probes {
         let free = self.leases.iter_mut().find(|place| place.is_none())?;
         let probe = ProbeId(self.admitted);
         self.admitted = self.admitted.wrapping_add(1);
+        self.last = now;
         *free = Some(Lease {
             probe,
             expires: now.after(limits.lease),
@@ -867,9 +894,17 @@ impl Probes {
         }
     }
 
+    /// A probe of `caller` did not succeed.
+    fn waste(&mut self, caller: Caller) {
+        if caller != Caller::UNKNOWN {
+            self.wasted.add(caller, 1);
+        }
+    }
+
     fn clear(&mut self) {
         self.leases = [None; MAX_PROBES];
         self.successes = 0;
+        self.wasted.clear();
     }
 }
 

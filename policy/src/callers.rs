@@ -64,6 +64,13 @@ impl Tally {
         }
     }
 
+    /// Whether `caller` is told apart, and has complained.
+    pub(crate) fn has(&self, caller: Caller) -> bool {
+        self.shares
+            .iter()
+            .any(|share| share.complaints > 0 && share.caller == caller)
+    }
+
     /// No share is larger than this.
     pub(crate) fn cap(&mut self, complaints: u32) {
         for share in &mut self.shares {

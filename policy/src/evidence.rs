@@ -5,6 +5,7 @@
 //! a row are enough. Weak ones need a second witness: another caller, or a strong failure. If one
 //! caller is all there is, three times as many are enough, but only while nobody else is answered.
 
+use crate::answered::Answered;
 use crate::callers::{Caller, Tally};
 use crate::time::Instant;
 use crate::window::Counts;
@@ -18,14 +19,11 @@ pub(crate) const ALONE: u32 = 3;
 /// time without one has a probability of e⁻⁷, 0.1 %.
 const MISSED_ANSWERS: u32 = 7;
 /// But nobody is alone sooner than this after others may have been answered: a caller can make answers
-/// seem frequent by good calls of its own, right before bad ones.
-const SOONEST_ALONE: Duration = Duration::from_secs(5);
-/// How long a half-open breaker waits for others before one caller decides.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// In this time other workers report whom they have answered.
+/// seem frequent by good calls of its own, right before bad ones. A half-open breaker waits as long
+/// for others before one caller decides.
+pub(crate) const SOONEST_ALONE: Duration = Duration::from_secs(5);
+/// In this time after a row's first failure other workers report whom they have answered.
 const OTHERS_REPORT: Duration = Duration::from_millis(10);
-/// How long it is remembered that somebody else was answered well.
-const OTHERS_ARE_REMEMBERED: Duration = Duration::from_secs(30);
 
 /// What a complaint adds to a [`Tally`] whose content is halved from time to time.
 const COMPLAINT: u32 = 16;
@@ -53,12 +51,29 @@ pub enum Witnesses {
 /// Who else calls, besides the caller with the most complaints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
-    /// Somebody else was answered well, lately.
+    /// Somebody else was answered well, lately, or may be known to another worker to have been.
     AreWell,
     /// Calls were answered, but nobody knows whose.
     Unknown,
     /// Nobody, as far as can be seen.
     None,
+}
+
+impl Others {
+    /// If nobody else is known to be well: `answered` calls were answered in the `period` that ends
+    /// `now`, all of them before the row.
+    pub(crate) fn unseen(row: &Row, answered: u32, period: Duration, now: Instant) -> Self {
+        let without_answer = now.since(row.since);
+        if without_answer < OTHERS_REPORT {
+            return Self::AreWell;
+        }
+        let before = period.saturating_sub(without_answer);
+        let is_alone = answered == 0
+            || (without_answer >= SOONEST_ALONE
+                && without_answer.saturating_mul(answered)
+                    >= before.saturating_mul(MISSED_ANSWERS));
+        if is_alone { Self::None } else { Self::Unknown }
+    }
 }
 
 /// Failures without a success between them.
@@ -106,13 +121,6 @@ impl Row {
     }
 }
 
-/// A caller that was answered well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answered {
-    pub(crate) caller: Caller,
-    pub(crate) at: Instant,
-}
-
 /// Who has complained and who was answered, lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Callers {
@@ -122,9 +130,8 @@ pub(crate) struct Callers {
     pub(crate) unanswered: Tally,
     /// When the tallies were halved last.
     pub(crate) faded: Instant,
-    /// The two callers that were answered last after a failure, as far as they are known. A single
-    /// caller can't hide others by good calls of its own.
-    pub(crate) answered: [Option<Answered>; 2],
+    /// Who was answered after a failure, and whom workers report of the others.
+    pub(crate) answered: Answered,
 }
 
 impl Callers {
@@ -146,22 +153,6 @@ impl Callers {
         self.fade(now, window);
         self.unanswered.cap(COMPLAINT.saturating_mul(unanswered));
         self.unanswered.add(caller, COMPLAINT);
-    }
-
-    /// `caller` was answered well after a failure.
-    pub(crate) fn answered(&mut self, caller: Caller, now: Instant) {
-        let [newest, older] = &mut self.answered;
-        if newest.is_some_and(|answered| answered.caller != caller) {
-            *older = *newest;
-        }
-        *newest = Some(Answered { caller, at: now });
-    }
-
-    /// Whether a caller other than `suspect` was answered well, lately.
-    pub(crate) fn others_are_well(&self, suspect: Caller, now: Instant) -> bool {
-        self.answered.iter().flatten().any(|answered| {
-            answered.caller != suspect && now.since(answered.at) < OTHERS_ARE_REMEMBERED
-        })
     }
 
     /// Complaints are forgotten about when they leave the window.
@@ -215,19 +206,6 @@ pub(crate) fn credit(
         Others::None => full(all, 1),
         Others::AreWell | Others::Unknown => full(rest.saturating_add(largest.min(rest)), 1),
     }
-}
-
-/// Whether nobody was answered for so long that a caller who complains is taken to be alone.
-///
-/// `answered` calls were answered in the `period` that ends `now`, all of them before the row.
-pub(crate) fn is_alone(row: &Row, answered: u32, period: Duration, now: Instant) -> bool {
-    let without_answer = now.since(row.since);
-    if answered == 0 {
-        return without_answer >= OTHERS_REPORT;
-    }
-    let before = period.saturating_sub(without_answer);
-    without_answer >= SOONEST_ALONE
-        && without_answer.saturating_mul(answered) >= before.saturating_mul(MISSED_ANSWERS)
 }
 
 /// How many calls in `counts` were answered well.
@@ -312,10 +290,12 @@ mod tests {
         let row = row(0, &[15]);
         let after = |millis| NOW.after(Duration::from_millis(millis));
         for (answers, millis) in [(0, 10), (1, 8_750), (10, 5_000), (1000, 5_000)] {
-            let is_alone = |millis| is_alone(&row, answers, WINDOW, after(millis));
-            assert!(!is_alone(millis - 1), "{answers}");
-            assert!(is_alone(millis), "{answers}");
+            let others = |millis| Others::unseen(&row, answers, WINDOW, after(millis));
+            assert_ne!(others(millis - 1), Others::None, "{answers}");
+            assert_eq!(others(millis), Others::None, "{answers}");
         }
+        assert_eq!(Others::unseen(&row, 10, WINDOW, after(9)), Others::AreWell);
+        assert_eq!(Others::unseen(&row, 10, WINDOW, after(10)), Others::Unknown);
     }
 
     #[test]
@@ -356,21 +336,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn good_calls_of_ones_own_hide_nobody_else() {
-        let [suspect, other] = [1, 2].map(Caller::from_hash);
-        let mut callers = Callers::default();
-        callers.answered(suspect, NOW);
-        assert!(!callers.others_are_well(suspect, NOW));
-        callers.answered(other, NOW);
-        for _ in 0..10 {
-            callers.answered(suspect, NOW);
-        }
-        assert!(callers.others_are_well(suspect, NOW));
-        assert!(callers.others_are_well(other, NOW));
-        assert!(!callers.others_are_well(suspect, NOW.after(OTHERS_ARE_REMEMBERED)));
     }
 
     #[test]

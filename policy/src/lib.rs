@@ -9,6 +9,7 @@
 //! | [`breaker`] | whether a call may go out, and what its result means for the next ones |
 //! | [`replica`] | the same for several workers that share a breaker and rarely communicate |
 //! | [`callers`] | who complains, and how much of it is one caller |
+//! | `answered` | who was answered well, lately |
 //! | [`evidence`] | whether that is enough to shut a service |
 //! | [`usual`] | how long a service usually takes to answer |
 //! | [`window`] | how many recent calls failed |
@@ -19,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+mod answered;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;

@@ -10,6 +10,9 @@
 //! * at intervals ([`Replica::wants_sync`]) while failures are in the window, so that the rates
 //!   include the calls of all workers.
 //!
+//! Once a second it asks whom it has answered. It says so when it visits, so that one caller whose
+//! calls fail is not taken to be alone because another worker serves the others.
+//!
 //! If a visit changes state that other workers need, it returns [`Visited::tell_others`]: the
 //! caller notifies them, and they sync.
 //!
@@ -18,10 +21,13 @@
 //! that just learned of a failure had time ([`GRACE`]) to report their successes. Otherwise one
 //! worker with a failing client would decide for all.
 
+use crate::answered::Answered;
 use crate::breaker::{
     Breaker, BreakerSettings, Generation, Outcome, Permit, Phase, Report, State, Transition,
     Verdict, fixed_verdict, refusal,
 };
+use crate::callers::Caller;
+use crate::evidence::Witnesses;
 use crate::time::Instant;
 use crate::window::Window;
 use std::time::Duration;
@@ -29,6 +35,9 @@ use std::time::Duration;
 /// How long the rates are not judged after the first failure in a clean window, so that other
 /// workers can report the successes they have counted.
 pub const GRACE: Duration = Duration::from_millis(50);
+
+/// How often a worker asks whom it answers, while the service is well.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker's view of a shared [`Breaker`].
 #[derive(Clone, Debug)]
@@ -41,6 +50,10 @@ pub struct Replica {
     troubled_since: Option<Instant>,
     /// Successes of this worker that are not in the shared window yet.
     unsynced: Window,
+    /// Whom this worker has answered well: one caller of a second.
+    answered: Answered,
+    /// When it asks for the next one.
+    ask_at: Instant,
 }
 
 /// A worker's answer to a call that asks for admission.
@@ -59,6 +72,8 @@ pub enum Admission {
 pub enum Recorded {
     /// This worker has counted it, or it decides nothing.
     Here,
+    /// The same. Who called should be said to [`Replica::answered`].
+    WhoCalled,
     /// The shared breaker must have it: visit it with [`Visit::Record`].
     VisitNeeded,
 }
@@ -68,8 +83,8 @@ pub enum Recorded {
 pub enum Visit {
     /// To report its successes, and to see what changed.
     Sync,
-    /// To ask for a call's admission.
-    Admit,
+    /// To ask for the admission of a call by this caller.
+    Admit(Caller),
     /// To report the result of a call.
     Record(Report),
 }
@@ -95,6 +110,11 @@ impl Replica {
             row: false,
             troubled_since: None,
             unsynced: Window::new(settings.window),
+            answered: Answered::default(),
+            ask_at: match settings.witnesses {
+                Witnesses::One => Instant::from_nanos(u64::MAX),
+                Witnesses::Two => now,
+            },
         };
         replica.adopt(breaker, now);
         replica
@@ -138,13 +158,23 @@ impl Replica {
             Outcome::Neutral if !permit.is_probe() => Recorded::Here,
             Outcome::Success { slow: false } if !permit.is_probe() && !self.row => {
                 self.unsynced.add_success(now);
-                Recorded::Here
+                if now >= self.ask_at {
+                    Recorded::WhoCalled
+                } else {
+                    Recorded::Here
+                }
             }
             Outcome::Success { .. }
             | Outcome::Failure { .. }
             | Outcome::Unanswered
             | Outcome::Neutral => Recorded::VisitNeeded,
         }
+    }
+
+    /// The call of which [`record`](Self::record) has asked was made by `caller`.
+    pub fn answered(&mut self, caller: Caller, now: Instant) {
+        self.answered.add(caller, now);
+        self.ask_at = now.after(ASK_EVERY);
     }
 
     /// Whether this worker should visit with [`Visit::Sync`] though no call requires it: failures
@@ -171,11 +201,12 @@ impl Replica {
         let before = News::of(breaker);
         if breaker.state == State::Closed && breaker.generation == self.generation {
             breaker.window.absorb(&self.unsynced);
+            breaker.callers.answered.absorb(&self.answered);
         }
         let (verdict, transition) = match visit {
             Visit::Sync => (None, None),
-            Visit::Admit => {
-                let (verdict, transition) = breaker.admit(settings, now);
+            Visit::Admit(caller) => {
+                let (verdict, transition) = breaker.admit_caller(settings, caller, now);
                 (Some(verdict), transition)
             }
             Visit::Record(report) => (None, breaker.record_call(settings, report, now, random)),
@@ -195,6 +226,10 @@ impl Replica {
 
     /// Takes over the state of `breaker`, which includes what this worker reported.
     pub fn adopt(&mut self, breaker: &Breaker, now: Instant) {
+        if self.generation != breaker.generation {
+            // Whoever was answered before may not be any more.
+            self.answered.clear();
+        }
         self.generation = breaker.generation;
         self.state = breaker.state;
         self.row = !breaker.row.is_empty();
@@ -338,6 +373,53 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_worker_answers_is_asked_once_a_second_and_handed_in() {
+        let settings = BreakerSettings::default();
+        let mut now = Instant::from_nanos(1_000_000_000_000);
+        let mut breaker = Breaker::new(&settings, now);
+        let mut worker = Replica::new(&settings, &breaker, now);
+        let mut asked = 0;
+        for call in 0..100 {
+            let Admission::Decided(Verdict::Admit(permit)) = worker.admit(&settings, now) else {
+                panic!("it is closed");
+            };
+            if worker.record(permit, Outcome::SUCCESS, now) == Recorded::WhoCalled {
+                worker.answered(Caller::from_hash(call), now);
+                asked += 1;
+            }
+            now = now.after(Duration::from_millis(100));
+        }
+        assert_eq!(asked, 10);
+        let _ = worker.visit(&settings, &mut breaker, Visit::Sync, now, 0);
+        let known = |caller| {
+            let is_it = |by| by == Caller::from_hash(caller);
+            breaker.callers.answered.any(now, is_it)
+        };
+        assert_eq!([70, 80, 90].map(known), [false, true, true]);
+        // What was answered before an outage isn't said after it.
+        breaker.generation += 3;
+        worker.adopt(&breaker, now);
+        breaker.callers.answered.clear();
+        let _ = worker.visit(&settings, &mut breaker, Visit::Sync, now, 0);
+        assert_eq!(breaker.callers.answered, Answered::default());
+    }
+
+    #[test]
+    fn with_one_witness_nobody_is_asked_for() {
+        let settings = BreakerSettings {
+            witnesses: Witnesses::One,
+            ..BreakerSettings::default()
+        };
+        let now = Instant::from_nanos(1_000_000_000_000);
+        let breaker = Breaker::new(&settings, now);
+        let mut worker = Replica::new(&settings, &breaker, now);
+        let Admission::Decided(Verdict::Admit(permit)) = worker.admit(&settings, now) else {
+            panic!("it is closed");
+        };
+        assert_eq!(worker.record(permit, Outcome::SUCCESS, now), Recorded::Here);
+    }
+
+    #[test]
     fn what_was_counted_with_a_new_window_is_handed_in_to_a_breaker_with_the_old() {
         let now = Instant::from_nanos(1_000_000_000_000);
         let mut breaker = Breaker::new(&BreakerSettings::default(), now);
@@ -351,7 +433,7 @@ mod tests {
         };
         assert_eq!(
             replica.record(permit, Outcome::SUCCESS, now),
-            Recorded::Here
+            Recorded::WhoCalled
         );
         let _ = replica.visit(&settings, &mut breaker, Visit::Sync, now, 0);
         assert_eq!(breaker.window.totals(now).total, 1);
@@ -368,7 +450,7 @@ mod tests {
         };
         assert_eq!(
             replica.record(permit, Outcome::SUCCESS, now),
-            Recorded::Here
+            Recorded::WhoCalled
         );
         breaker.generation += 3; // opened, tried and closed by others
         let _ = replica.visit(&settings, &mut breaker, Visit::Sync, now, 0);

@@ -1,13 +1,14 @@
 //! A [`Breaker`] as bytes, for a store that others read.
 
+use crate::answered::{Answered, Witness};
 use crate::breaker::{Breaker, BreakerSettings, Lease, MAX_PROBES, ProbeId, Probes, State};
 use crate::callers::{Caller, Share, TOLD_APART, Tally};
-use crate::evidence::{Answered, Callers, Row};
+use crate::evidence::{Callers, Row};
 use crate::time::Instant;
 use crate::window::{BUCKETS, Counts, Parts, Window};
 
 /// The first byte. It changes with the layout, and a breaker of another layout is not read.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 const CLOSED: u8 = 0;
 const OPEN: u8 = 1;
@@ -18,7 +19,7 @@ pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 // layout, state, u
     + 4 + 4 + TALLY_LEN + 8 // row
     + TALLY_LEN + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
     + 8 + 8 + BUCKETS * 20 // window
-    + 4 + 4 + 4 + MAX_PROBES * 13; // probes
+    + 4 + 4 + 4 + TALLY_LEN + 8 + MAX_PROBES * 13; // probes
 const TALLY_LEN: usize = TOLD_APART * 8 + 4;
 
 impl Breaker {
@@ -52,6 +53,8 @@ impl Breaker {
         out.u32(self.probes.admitted);
         out.u32(self.probes.expired);
         out.u32(self.probes.successes);
+        out.tally(&self.probes.wasted);
+        out.u64(self.probes.last.as_nanos());
         for lease in self.probes.leases {
             out.u8(u8::from(lease.is_some()));
             let lease = lease.unwrap_or(Lease {
@@ -101,6 +104,8 @@ impl Breaker {
             admitted: input.u32()?,
             expired: input.u32()?,
             successes: input.u32()?,
+            wasted: input.tally()?,
+            last: input.instant()?,
             ..Probes::default()
         };
         for place in &mut probes.leases {
@@ -131,6 +136,7 @@ impl Breaker {
     #[must_use]
     pub fn resumed(mut self, settings: &BreakerSettings, now: Instant) -> Self {
         self.probes.leases = [None; MAX_PROBES];
+        self.probes.last = self.probes.last.min(now);
         self.since = self.since.min(now);
         self.row.since = self.row.since.min(now);
         self.callers = Callers::default();
@@ -182,14 +188,14 @@ impl Writer<'_> {
         self.tally(&callers.failed);
         self.tally(&callers.unanswered);
         self.u64(callers.faded.as_nanos());
-        for answered in callers.answered {
-            self.u8(u8::from(answered.is_some()));
-            let answered = answered.unwrap_or(Answered {
+        for witness in callers.answered.0 {
+            self.u8(u8::from(witness.is_some()));
+            let witness = witness.unwrap_or(Witness {
                 caller: Caller::UNKNOWN,
                 at: Instant::default(),
             });
-            self.u32(answered.caller.hash());
-            self.u64(answered.at.as_nanos());
+            self.u32(witness.caller.hash());
+            self.u64(witness.at.as_nanos());
         }
     }
 }
@@ -243,14 +249,14 @@ impl Reader<'_> {
     fn callers(&mut self) -> Option<Callers> {
         let (failed, unanswered) = (self.tally()?, self.tally()?);
         let faded = self.instant()?;
-        let mut answered = [None; 2];
-        for answered in &mut answered {
+        let mut answered = Answered::default();
+        for witness in &mut answered.0 {
             let is_known = self.u8()? == 1;
-            let known = Answered {
+            let known = Witness {
                 caller: self.caller()?,
                 at: self.instant()?,
             };
-            *answered = is_known.then_some(known);
+            *witness = is_known.then_some(known);
         }
         Some(Callers {
             failed,

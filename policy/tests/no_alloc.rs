@@ -8,6 +8,7 @@ use levee_policy::breaker::{
     Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
 };
 use levee_policy::budget::{Budget, BudgetSettings};
+use levee_policy::callers::Caller;
 use levee_policy::evidence::Weight;
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
@@ -69,7 +70,13 @@ fn no_decision_allocates() {
             let verdict = match replica.admit(&settings, now) {
                 Admission::Decided(verdict) => Some(verdict),
                 Admission::VisitNeeded => {
-                    let visited = replica.visit(&settings, &mut breaker, Visit::Admit, now, 0);
+                    let visited = replica.visit(
+                        &settings,
+                        &mut breaker,
+                        Visit::Admit(Caller::UNKNOWN),
+                        now,
+                        0,
+                    );
                     replica.adopt(&breaker, now);
                     visited.verdict
                 }
@@ -115,6 +122,7 @@ struct Met {
     refused_at_once: bool,
     asked: bool,
     counted_at_once: bool,
+    asked_who_called: bool,
     visited: bool,
     opened: bool,
     half_opened: bool,
@@ -137,7 +145,13 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
             verdict
         } else {
             met.asked = true;
-            let visited = replica.visit(settings, &mut breaker, Visit::Admit, now, drawn);
+            let visited = replica.visit(
+                settings,
+                &mut breaker,
+                Visit::Admit(Caller::UNKNOWN),
+                now,
+                drawn,
+            );
             replica.adopt(&breaker, now);
             visited.verdict.unwrap()
         };
@@ -152,18 +166,23 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
             n if n.is_multiple_of(16) => Outcome::Neutral,
             _ => Outcome::SUCCESS,
         };
-        if replica.record(permit, outcome, now) == Recorded::Here {
-            met.counted_at_once |= permit != Permit::UNTRACKED;
-        } else {
-            met.visited = true;
-            let visit = Visit::Record(Report::new(permit, outcome));
-            let visited = replica.visit(settings, &mut breaker, visit, now, drawn);
-            if let Some(transition) = visited.transition {
-                met.opened |= transition.to == Phase::Open;
-                met.half_opened |= transition.to == Phase::HalfOpen;
-                met.closed |= transition.to == Phase::Closed;
+        match replica.record(permit, outcome, now) {
+            Recorded::Here => met.counted_at_once |= permit != Permit::UNTRACKED,
+            Recorded::WhoCalled => {
+                met.asked_who_called = true;
+                replica.answered(Caller::UNKNOWN, now);
             }
-            replica.adopt(&breaker, now);
+            Recorded::VisitNeeded => {
+                met.visited = true;
+                let visit = Visit::Record(Report::new(permit, outcome));
+                let visited = replica.visit(settings, &mut breaker, visit, now, drawn);
+                if let Some(transition) = visited.transition {
+                    met.opened |= transition.to == Phase::Open;
+                    met.half_opened |= transition.to == Phase::HalfOpen;
+                    met.closed |= transition.to == Phase::Closed;
+                }
+                replica.adopt(&breaker, now);
+            }
         }
         if replica.wants_sync() && drawn.is_multiple_of(4) {
             let visited = replica.visit(settings, &mut breaker, Visit::Sync, now, drawn);
@@ -198,6 +217,7 @@ fn a_worker_allocates_nothing_on_any_path() {
         refused_at_once: true,
         asked: true,
         counted_at_once: true,
+        asked_who_called: true,
         visited: true,
         opened: true,
         half_opened: true,

@@ -5,6 +5,7 @@ use levee_policy::breaker::Report;
 use levee_policy::breaker::{
     Breaker, BreakerSettings, FailureRate, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
 };
+use levee_policy::callers::Caller;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::Instant;
@@ -106,7 +107,9 @@ impl Workers {
     fn begin(&mut self, worker: usize) -> Option<Permit> {
         let verdict = match self.replicas[worker].admit(&self.settings, self.now) {
             Admission::Decided(verdict) => verdict,
-            Admission::VisitNeeded => self.visit(worker, Visit::Admit).expect("an answer"),
+            Admission::VisitNeeded => self
+                .visit(worker, Visit::Admit(Caller::UNKNOWN))
+                .expect("an answer"),
         };
         match verdict {
             Verdict::Admit(permit) => Some(permit),

@@ -11,6 +11,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 const LIMIT: usize = 4;
 const WINDOW: u64 = 10_000;
 const REMEMBERED: u64 = 30_000;
+const OTHERS_REPORT: u64 = 10;
 
 /// What a call that ends at once says, or time that passes.
 #[derive(Clone, Copy, Debug)]
@@ -50,16 +51,10 @@ struct Model {
 }
 
 impl Model {
-    /// The caller with the most weak failures, and their number. The first one if there are several.
-    fn suspect(&self) -> (u32, usize) {
+    /// The weak failures of the caller with the most.
+    fn most(&self) -> usize {
         let of = |caller: u32| self.weak.iter().filter(|by| **by == caller).count();
-        let mut suspect = (0, 0);
-        for caller in &self.weak {
-            if of(*caller) > suspect.1 {
-                suspect = (*caller, of(*caller));
-            }
-        }
-        suspect
+        self.weak.iter().map(|by| of(*by)).max().unwrap_or(0)
     }
 
     fn opens(&mut self, caller: u32, outcome: Outcome, now: u64) -> bool {
@@ -86,13 +81,13 @@ impl Model {
     }
 
     fn worth(&self, now: u64) -> usize {
-        let (suspect, most) = self.suspect();
+        let most = self.most();
         let rest = self.strong + self.weak.len() - most;
         let last_two = self.answered.iter().rev().take(2);
         let others_are_well = last_two
             .into_iter()
-            .any(|(caller, at)| *caller != suspect && now - at < REMEMBERED);
-        if others_are_well {
+            .any(|(caller, at)| !self.weak.contains(caller) && now - at < REMEMBERED);
+        if others_are_well || now - self.row_since < OTHERS_REPORT {
             return rest + most.min(rest);
         }
         if rest > 0 {

@@ -108,7 +108,7 @@ proptest! {
         step in extreme_number(),
     ) {
         let mut bytes = bytes;
-        (bytes[0], bytes[1]) = (2, state);
+        (bytes[0], bytes[1]) = (3, state);
         let Some(mut breaker) = Breaker::from_bytes(&bytes) else {
             return Err(TestCaseError::fail("the layout is right"));
         };
@@ -125,7 +125,7 @@ proptest! {
             if let (Verdict::Admit(permit), _) = breaker.admit(&settings, now) {
                 breaker.record(&settings, permit, outcome, now, u64::MAX);
             }
-            let visited = replica.visit(&settings, &mut breaker, Visit::Admit, now, 0);
+            let visited = replica.visit(&settings, &mut breaker, Visit::Admit(Caller::UNKNOWN), now, 0);
             replica.adopt(&breaker, now);
             if let Some(Verdict::Admit(permit)) = visited.verdict
                 && replica.record(permit, outcome, now) == Recorded::VisitNeeded

@@ -147,7 +147,7 @@ impl Walk {
             Start::HalfOpenOneCallerOnTheBrink => {
                 walk.pass(30);
                 walk.fail_by(Outcome::WEAK_FAILURE, 2);
-                walk.pass(1);
+                walk.pass(5);
                 walk.current = Some(walk.admitted());
             }
             Start::HalfOpenAndFull | Start::HalfOpenAndExpired => {

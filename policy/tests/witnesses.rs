@@ -19,6 +19,8 @@ struct Bench {
     settings: BreakerSettings,
     breaker: Breaker,
     now: Instant,
+    /// Between two calls.
+    step: Duration,
 }
 
 impl Bench {
@@ -35,6 +37,14 @@ impl Bench {
             breaker: Breaker::new(&settings, now),
             settings,
             now,
+            step: Duration::from_millis(1),
+        }
+    }
+
+    fn every(step: Duration) -> Self {
+        Self {
+            step,
+            ..Self::new()
         }
     }
 
@@ -49,23 +59,39 @@ impl Bench {
         }
     }
 
-    fn call(&mut self, caller: Caller, outcome: Outcome) -> Option<Transition> {
+    fn permit_of(&mut self, caller: Caller) -> Option<Permit> {
+        match self
+            .breaker
+            .admit_caller(&self.settings, caller, self.now)
+            .0
+        {
+            Verdict::Admit(permit) => Some(permit),
+            _ => None,
+        }
+    }
+
+    fn report(&mut self, permit: Permit, outcome: Outcome, caller: Caller) -> Option<Transition> {
         let report = Report {
-            permit: self.permit(),
+            permit,
             outcome,
             caller,
         };
         self.breaker.report(&self.settings, report, self.now, 0)
     }
 
-    /// Calls, a millisecond apart. Returns how many it took to open.
+    fn call(&mut self, caller: Caller, outcome: Outcome) -> Option<Transition> {
+        let permit = self.permit();
+        self.report(permit, outcome, caller)
+    }
+
+    /// Calls, a step apart. Returns how many it took to open.
     fn until_open(
         &mut self,
         most: u32,
         mut call: impl FnMut(u32) -> (Caller, Outcome),
     ) -> Option<u32> {
         (1..=most).find(|number| {
-            self.pass(1);
+            self.now = self.now.after(self.step);
             let (caller, outcome) = call(number - 1);
             self.call(caller, outcome);
             self.breaker.phase() == Phase::Open
@@ -90,10 +116,36 @@ fn five_strong_failures_of_one_caller_open_it() {
 
 #[test]
 fn five_weak_ones_need_a_second_witness() {
+    let bench = || Bench::every(Duration::from_millis(10));
     let two = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
-    assert_eq!(Bench::new().until_open(100, two), Some(5));
+    assert_eq!(bench().until_open(100, two), Some(5));
     let strong = |number| (HONEST, if number == 2 { Outcome::FAILURE } else { WEAK });
-    assert_eq!(Bench::new().until_open(100, strong), Some(5));
+    assert_eq!(bench().until_open(100, strong), Some(5));
+}
+
+#[test]
+fn in_its_first_10_ms_no_row_takes_others_for_absent() {
+    let at_once = || Bench::every(Duration::from_micros(600));
+    let one_other = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
+    assert_eq!(at_once().until_open(100, one_other), Some(18));
+    let even = |number| (if number % 2 == 0 { OTHER } else { HONEST }, WEAK);
+    assert_eq!(at_once().until_open(100, even), Some(6));
+    assert_eq!(
+        at_once().until_open(100, |_| (HONEST, Outcome::FAILURE)),
+        Some(5)
+    );
+}
+
+#[test]
+fn who_was_answered_before_and_fails_now_speaks_for_nobody() {
+    let mut bench = Bench::every(Duration::from_millis(10));
+    // Each was answered after the other's failure.
+    for (fails, answered) in [(HONEST, OTHER), (OTHER, HONEST)] {
+        bench.call(fails, WEAK);
+        bench.call(answered, Outcome::SUCCESS);
+    }
+    let both = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
+    assert_eq!(bench.until_open(100, both), Some(5));
 }
 
 #[test]
@@ -269,7 +321,7 @@ fn a_half_open_breaker_opens_again_by_one_strong_or_two_weak_failures_or_three_o
         let mut bench = Bench::new();
         bench.half_open();
         let _ = bench.permit();
-        bench.pass(1000);
+        bench.pass(5000);
         let (last, first) = failures.split_last().expect("some");
         for (caller, outcome) in first {
             assert_eq!(bench.call(*caller, *outcome), None, "{failures:?}");
@@ -280,14 +332,54 @@ fn a_half_open_breaker_opens_again_by_one_strong_or_two_weak_failures_or_three_o
 }
 
 #[test]
-fn a_half_open_breaker_waits_a_second_for_others_before_one_caller_decides() {
+fn a_half_open_breaker_waits_five_seconds_for_others_before_one_caller_decides() {
     let mut bench = Bench::new();
     bench.half_open();
     for _ in 0..100 {
         assert_eq!(bench.call(ATTACKER, WEAK), None);
     }
-    bench.pass(1000);
+    bench.pass(4999);
+    assert_eq!(bench.call(ATTACKER, WEAK), None);
+    bench.pass(1);
     assert!(bench.call(ATTACKER, WEAK).is_some());
+}
+
+#[test]
+fn whoever_has_wasted_a_probe_comes_after_the_others() {
+    for wasted in [Outcome::Neutral, WEAK, Outcome::Unanswered] {
+        let mut bench = Bench::new();
+        bench.half_open();
+        let permit = bench.permit_of(ATTACKER).expect("the first");
+        bench.report(permit, wasted, ATTACKER);
+        bench.pass(998);
+        assert_eq!(bench.permit_of(ATTACKER), None, "{wasted:?}");
+        assert!(bench.permit_of(HONEST).is_some());
+        bench.pass(999);
+        assert_eq!(bench.permit_of(ATTACKER), None, "one was admitted since");
+        bench.pass(1);
+        assert!(bench.permit_of(ATTACKER).is_some(), "nobody else wants it");
+        // Nobody can be told from callers of whom nothing is known.
+        let permit = bench.permit_of(Caller::UNKNOWN).expect("the third place");
+        bench.report(permit, Outcome::Neutral, Caller::UNKNOWN);
+        assert!(bench.permit_of(Caller::UNKNOWN).is_some());
+    }
+}
+
+#[test]
+fn a_caller_that_is_alone_closes_it_though_it_wastes_probes() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let permit = bench.permit_of(HONEST).expect("the first");
+    bench.report(permit, Outcome::Neutral, HONEST);
+    let closed = (1..100).find(|_| {
+        bench.pass(100);
+        if let Some(permit) = bench.permit_of(HONEST) {
+            bench.report(permit, Outcome::SUCCESS, HONEST);
+        }
+        bench.breaker.phase() == Phase::Closed
+    });
+    // One a second.
+    assert_eq!(closed, Some(30));
 }
 
 #[test]

@@ -159,13 +159,13 @@ impl Gate {
 
     fn admit(&mut self, caller: Caller, now: Instant) -> (Verdict, Option<Transition>) {
         if self.workers.is_empty() {
-            return self.breaker.admit(&self.settings, now);
+            return self.breaker.admit_caller(&self.settings, caller, now);
         }
         let worker = self.worker_of(caller);
         match self.workers[worker].admit(&self.settings, now) {
             Admission::Decided(verdict) => (verdict, None),
             Admission::VisitNeeded => {
-                let (verdict, transition) = self.visit(worker, Visit::Admit, now, 0);
+                let (verdict, transition) = self.visit(worker, Visit::Admit(caller), now, 0);
                 (verdict.expect("an answer"), transition)
             }
         }
@@ -178,6 +178,10 @@ impl Gate {
         let worker = self.worker_of(report.caller);
         match self.workers[worker].record(report.permit, report.outcome, now) {
             Recorded::Here => None,
+            Recorded::WhoCalled => {
+                self.workers[worker].answered(report.caller, now);
+                None
+            }
             Recorded::VisitNeeded => self.visit(worker, Visit::Record(report), now, random).1,
         }
     }

@@ -5,6 +5,7 @@ use levee_policy::breaker::{
     Breaker, BreakerSettings, FailureRate, Outcome, Permit, Report, Verdict,
 };
 use levee_policy::budget::{Budget, BudgetSettings};
+use levee_policy::callers::Caller;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::{Instant, nanos};
@@ -282,15 +283,19 @@ impl<T: Time> Decides for Replicated<T> {
         match self.replica.admit(&self.settings, now) {
             Admission::Decided(verdict) => verdict,
             Admission::VisitNeeded => self
-                .visit(Visit::Admit, now)
+                .visit(Visit::Admit(Caller::UNKNOWN), now)
                 .expect("the visit asked for it"),
         }
     }
     #[inline]
     fn record(&mut self, permit: Permit, outcome: Outcome) {
         let now = self.time.now();
-        if self.replica.record(permit, outcome, now) == Recorded::VisitNeeded {
-            self.visit(Visit::Record(Report::new(permit, outcome)), now);
+        match self.replica.record(permit, outcome, now) {
+            Recorded::Here => {}
+            Recorded::WhoCalled => self.replica.answered(Caller::UNKNOWN, now),
+            Recorded::VisitNeeded => {
+                self.visit(Visit::Record(Report::new(permit, outcome)), now);
+            }
         }
     }
 }
