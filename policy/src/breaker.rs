@@ -902,9 +902,11 @@ impl Probes {
     }
 
     fn clear(&mut self) {
-        self.leases = [None; MAX_PROBES];
-        self.successes = 0;
-        self.wasted.clear();
+        *self = Self {
+            admitted: self.admitted,
+            expired: self.expired,
+            ..Self::default()
+        };
     }
 }
 

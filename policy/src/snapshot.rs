@@ -52,19 +52,11 @@ impl Breaker {
         }
         out.u32(self.probes.admitted);
         out.u32(self.probes.expired);
-        out.u32(self.probes.successes);
-        out.tally(&self.probes.wasted);
-        out.u64(self.probes.last.as_nanos());
-        for lease in self.probes.leases {
-            out.u8(u8::from(lease.is_some()));
-            let lease = lease.unwrap_or(Lease {
-                probe: ProbeId(0),
-                expires: Instant::default(),
-            });
-            out.u32(lease.probe.0);
-            out.u64(lease.expires.as_nanos());
+        // Only a half-open breaker has more of them.
+        if self.state == State::HalfOpen {
+            out.probes_in_flight(&self.probes);
+            debug_assert!(out.rest.is_empty());
         }
-        debug_assert!(out.rest.is_empty());
         bytes
     }
 
@@ -103,16 +95,10 @@ impl Breaker {
         let mut probes = Probes {
             admitted: input.u32()?,
             expired: input.u32()?,
-            successes: input.u32()?,
-            wasted: input.tally()?,
-            last: input.instant()?,
             ..Probes::default()
         };
-        for place in &mut probes.leases {
-            let held = input.u8()? == 1;
-            let probe = ProbeId(input.u32()?);
-            let expires = Instant::from_nanos(input.u64()?);
-            *place = held.then_some(Lease { probe, expires });
+        if state == State::HalfOpen {
+            input.probes_in_flight(&mut probes)?;
         }
         Some(Self {
             state,
@@ -171,6 +157,20 @@ impl Writer<'_> {
     fn u64(&mut self, value: u64) {
         self.put(value.to_le_bytes());
     }
+    fn probes_in_flight(&mut self, probes: &Probes) {
+        self.u32(probes.successes);
+        self.tally(&probes.wasted);
+        self.u64(probes.last.as_nanos());
+        for lease in probes.leases {
+            self.u8(u8::from(lease.is_some()));
+            let lease = lease.unwrap_or(Lease {
+                probe: ProbeId(0),
+                expires: Instant::default(),
+            });
+            self.u32(lease.probe.0);
+            self.u64(lease.expires.as_nanos());
+        }
+    }
     fn tally(&mut self, tally: &Tally) {
         for share in tally.shares {
             self.u32(share.caller.hash());
@@ -224,6 +224,18 @@ impl Reader<'_> {
     }
     fn instant(&mut self) -> Option<Instant> {
         self.u64().map(Instant::from_nanos)
+    }
+    fn probes_in_flight(&mut self, probes: &mut Probes) -> Option<()> {
+        probes.successes = self.u32()?;
+        probes.wasted = self.tally()?;
+        probes.last = self.instant()?;
+        for place in &mut probes.leases {
+            let is_held = self.u8()? == 1;
+            let probe = ProbeId(self.u32()?);
+            let expires = self.instant()?;
+            *place = is_held.then_some(Lease { probe, expires });
+        }
+        Some(())
     }
     fn tally(&mut self) -> Option<Tally> {
         let mut shares = [Share::default(); TOLD_APART];

@@ -13,7 +13,7 @@ const LIMITS: [(&str, f64); 14] = [
     ("levee Replica/pass", 33.0),
     ("levee Replica/refuse", 53.0),
     ("levee Replica/success", 37.0),
-    ("levee Replica/failure", 3045.0),
+    ("levee Replica/failure", 2490.0),
     ("levee Replica/pass+success", 55.0),
     ("levee Breaker/pass", 31.0),
     ("levee Breaker/refuse", 50.0),
@@ -21,7 +21,7 @@ const LIMITS: [(&str, f64); 14] = [
     ("levee Breaker/failure", 416.0),
     ("levee Breaker/pass+success", 90.0),
     ("levee Breaker/success in another bucket", 345.0),
-    ("levee Breaker/to bytes and back", 2375.0),
+    ("levee Breaker/to bytes and back", 1720.0),
     ("levee Budget/deposit+withdraw", 94.0),
     ("levee Backoff/wait", 185.0),
 ];
