@@ -3,6 +3,10 @@
 //! Each attack is counted by the errors of honest callers at other addresses. The gateway believes `x-forwarded-for`, so
 //! a caller is at the address that it names.
 
+mod beside_honest;
+mod broken;
+mod callers;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
