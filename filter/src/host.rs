@@ -19,6 +19,8 @@ pub mod property {
     pub const GRPC_STATUS_TRAILER: &str = "response\0trailers\0grpc-status";
     /// The same if the response consists of headers only.
     pub const GRPC_STATUS_HEADER: &str = "response\0headers\0grpc-status";
+    /// The `content-length` of the response, as digits.
+    pub const CONTENT_LENGTH: &str = "response\0headers\0content-length";
     /// From the first byte sent to the upstream to the last received, in nanoseconds, 64 bits
     /// little-endian. Absent until the last has arrived.
     pub const BACKEND_LATENCY: &str = "response\0backend_latency";

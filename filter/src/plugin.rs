@@ -9,7 +9,7 @@ use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::{Deadlines, LimitedBy};
 use crate::host::{Host, LocalReply, MetricId, property};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT, UNSEEN};
-use crate::outcome::{self, AnsweredWell, Circumstances, Ended};
+use crate::outcome::{self, AnsweredWell, Arrival, Circumstances, Ended};
 use crate::probes::{Probe, Probes, Sight};
 use crate::service::Service;
 use crate::services::{ServiceIndex, Services};
@@ -78,15 +78,14 @@ pub struct InFlight {
     role: Role,
     /// By the clock of the tick.
     since: Instant,
-    /// When all of it had arrived.
-    arrived: Option<Instant>,
+    arrival: Arrival<Instant>,
 }
 
 impl InFlight {
-    /// How long it has waited since all of it had arrived.
+    /// How long it has waited since its last piece came.
     #[inline]
     fn waited(&self, now: Instant) -> Duration {
-        now.since(self.arrived.unwrap_or(self.since))
+        now.since(self.arrival.last_piece().unwrap_or(self.since))
     }
 }
 
@@ -264,14 +263,17 @@ impl<H: Host> Plugin<H> {
         permit: Permit,
         body: Body,
     ) -> InFlight {
-        let arrived = (body == Body::None).then_some(self.now);
+        let arrival = match body {
+            Body::None => Arrival::Whole(self.now),
+            Body::Follows => Arrival::Begun,
+        };
         if permit.is_probe() {
             self.probes.add(Probe {
                 context_id,
                 service: index,
                 permit,
                 since: self.now,
-                has_arrived: arrived.is_some(),
+                has_arrived: body == Body::None,
                 gave_place_back: false,
                 answered: None,
             });
@@ -282,16 +284,19 @@ impl<H: Host> Plugin<H> {
             service: index,
             role: Role::Call { permit, limited_by },
             since: self.now,
-            arrived,
+            arrival,
         }
     }
 
     /// A piece of a request's body has arrived.
     pub fn on_body(&mut self, context_id: u32, in_flight: &mut InFlight, piece: Piece) {
         self.sees_bodies = true;
-        if piece == Piece::Last {
-            in_flight.arrived = Some(self.now);
-            self.probes.arrived(context_id);
+        match piece {
+            Piece::Some => in_flight.arrival = Arrival::Partly(self.now),
+            Piece::Last => {
+                in_flight.arrival = Arrival::Whole(self.now);
+                self.probes.arrived(context_id);
+            }
         }
     }
 
@@ -308,7 +313,7 @@ impl<H: Host> Plugin<H> {
                 service: index,
                 role: Role::Fallback,
                 since: self.now,
-                arrived: None,
+                arrival: Arrival::Begun,
             }));
         }
         let retry_after = RETRY_AFTER_JITTER.apply(retry_after, self.random.next_u64());
@@ -373,15 +378,14 @@ impl<H: Host> Plugin<H> {
 
     /// What is known of a request that did not plainly end well.
     fn circumstances(&self, in_flight: InFlight, limited_by: LimitedBy) -> Circumstances {
-        let arrived = if self.sees_bodies {
-            in_flight.arrived
-        } else {
-            Some(in_flight.arrived.unwrap_or(in_flight.since))
+        let arrival = match in_flight.arrival {
+            Arrival::Begun if !self.sees_bodies => Arrival::Whole(in_flight.since),
+            arrival => arrival,
         };
+        // Times are known by ticks. So a request that arrives at once may seem to take one.
+        let took = |at: Instant| at.since(in_flight.since).saturating_sub(TICK);
         Circumstances {
-            // Times are known by ticks. So a request that arrives at once may seem to take one.
-            arrived_after: arrived
-                .map(|arrived| arrived.since(in_flight.since).saturating_sub(TICK)),
+            arrival: arrival.map(took),
             limited_by_caller: limited_by == LimitedBy::Client,
             longer_than_usual: self.services[in_flight.service].usual.exceeded_by(),
         }

@@ -223,7 +223,8 @@ async fn answer(
 
 // Messages as they are on the wire: not compressed, with their length.
 const EMPTY: Bytes = Bytes::from_static(b"\0\0\0\0\0");
-const PING: Bytes = Bytes::from_static(b"\0\0\0\0\x04ping");
+/// A message.
+pub const PING: Bytes = Bytes::from_static(b"\0\0\0\0\x04ping");
 const FIRST: Bytes = Bytes::from_static(b"\0\0\0\0\x05first");
 
 /// A gRPC message as it is on the wire: not compressed, with its length.

@@ -9,6 +9,8 @@ use levee_policy::breaker::Outcome;
 use std::time::Duration;
 
 pub(super) const VIA_UPSTREAM: &[u8] = b"via_upstream";
+/// The service has answered an upgrade with a status below 400 other than 101.
+const NOT_UPGRADED: &[u8] = b"websocket_handshake_unsuccessful";
 
 const SWITCHING_PROTOCOLS: u64 = 101;
 const OK: u64 = 200;
@@ -65,11 +67,41 @@ pub struct First<'a> {
     pub details: &'a [u8],
 }
 
+/// How much of a request has arrived, and when its last piece came: at an instant, or after a
+/// duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival<T> {
+    /// Its headers, of a request that has a body.
+    Begun,
+    /// A part of its body.
+    Partly(T),
+    /// All of it.
+    Whole(T),
+}
+
+impl<T> Arrival<T> {
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Arrival<U> {
+        match self {
+            Self::Begun => Arrival::Begun,
+            Self::Partly(at) => Arrival::Partly(change(at)),
+            Self::Whole(at) => Arrival::Whole(change(at)),
+        }
+    }
+
+    /// When its last piece came.
+    pub fn last_piece(self) -> Option<T> {
+        match self {
+            Self::Begun => None,
+            Self::Partly(at) | Self::Whole(at) => Some(at),
+        }
+    }
+}
+
 /// What the filter knows of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
-    /// How long the request took to arrive. `None` if it never arrived whole.
-    pub arrived_after: Option<Duration>,
+    /// How long the request took to arrive.
+    pub arrival: Arrival<Duration>,
     /// Whether the limit that Envoy enforced was the caller's own, shorter deadline.
     pub limited_by_caller: bool,
     /// A call that has waited this long has waited longer than usual.
@@ -88,6 +120,10 @@ pub trait Facts {
     fn answer_was_complete(&self) -> bool;
     /// How many bytes of the body were passed on to the client.
     fn passed_on(&self) -> u64;
+    /// The length of the body that the response's headers declare.
+    fn declared_length(&self) -> Option<u64>;
+    /// Whether the request says that it is a gRPC call.
+    fn is_grpc_call(&self) -> bool;
     /// Whether the client asked for a tunnel, by CONNECT.
     fn is_tunnel(&self) -> bool;
     /// From the first byte of the request to its end.
@@ -154,7 +190,7 @@ fn ending(first: First<'_>) -> Ending {
     if flags & flag::GATEWAY != 0 {
         return Ending::Gateway;
     }
-    if details == VIA_UPSTREAM {
+    if details == VIA_UPSTREAM || details == NOT_UPGRADED {
         return Ending::Answered;
     }
     if flags & flag::UPSTREAM_REQUEST_TIMEOUT != 0 {
@@ -237,14 +273,12 @@ fn cut_off(
         outcome: Outcome::Neutral,
         timeout,
     };
-    // Envoy's own answer has status 504, or a gRPC status in its headers.
-    let has_headers = !matches!(first.code, None | Some(GATEWAY_TIMEOUT | REQUEST_TIMEOUT))
-        && facts.grpc_status_in_headers().is_none();
     if first.code == Some(REQUEST_TIMEOUT) || !facts.had_connection() || facts.stood_still() {
         return neutral;
     }
-    if has_headers {
-        let outcome = if facts.answer_was_complete() {
+    let is_complete = facts.answer_was_complete();
+    if is_complete || !is_envoys_own(first, facts) {
+        let outcome = if is_complete {
             answered(first, facts)
         } else if timeout.is_none()
             || facts.passed_on() >= MAY_BE_BLOCKED
@@ -266,13 +300,25 @@ fn cut_off(
         };
     }
     // The age of a stream counts from its beginning: a slow upload may have left the service no time.
-    if timeout.is_none() && !has_waited_long(facts, circumstances) {
-        return neutral;
+    if timeout.is_none() {
+        return Ended::by(match circumstances.arrival {
+            Arrival::Whole(_) if has_waited_long(facts, circumstances) => Outcome::FAILURE,
+            _ => unanswered(facts, circumstances),
+        });
     }
     Ended {
         outcome: Outcome::FAILURE,
-        timeout: timeout.or(Some(TimeoutKind::Request)),
+        timeout,
     }
+}
+
+/// Whether the client got an answer of Envoy's own to a request that a time limit ended, and not the
+/// beginning of the service's. Envoy's is whole, but the service's was cut off.
+fn is_envoys_own(first: First<'_>, facts: &impl Facts) -> bool {
+    matches!(first.code, None | Some(GATEWAY_TIMEOUT | REQUEST_TIMEOUT))
+        || facts.grpc_status_in_headers().is_some()
+        // `local_reply_config` may change the status.
+        || facts.declared_length().is_some_and(|length| length == facts.passed_on())
 }
 
 fn failed(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> Ended {
@@ -288,11 +334,12 @@ fn failed(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) ->
         } else {
             unanswered(facts, circumstances)
         }
-    } else if circumstances.arrived_after.is_none() && facts.had_connection() {
-        // Services close connections on which a request does not arrive.
-        Outcome::WEAK_FAILURE
-    } else {
+    } else if matches!(circumstances.arrival, Arrival::Whole(_)) || !facts.had_connection() {
         Outcome::FAILURE
+    } else {
+        // Services close connections on which a request does not arrive. A call that streams is no
+        // exception: the caller may call any upload gRPC.
+        Outcome::WEAK_FAILURE
     };
     Ended {
         outcome,
@@ -308,12 +355,15 @@ fn unanswered(facts: &impl Facts, circumstances: Circumstances) -> Outcome {
     Outcome::Unanswered
 }
 
-/// Whether the service had longer than usual, from when the request had arrived.
+/// Whether the service had longer than usual, from when it was asked: when all of the request had
+/// arrived, or the last message of a gRPC call that streams.
 fn has_waited_long(facts: &impl Facts, circumstances: Circumstances) -> bool {
-    let Some(arrived_after) = circumstances.arrived_after else {
-        return false;
+    let asked_after = match circumstances.arrival {
+        Arrival::Whole(after) => after,
+        Arrival::Partly(after) if facts.is_grpc_call() => after,
+        Arrival::Partly(_) | Arrival::Begun => return false,
     };
-    let waited = facts.took().saturating_sub(arrived_after);
+    let waited = facts.took().saturating_sub(asked_after);
     has_passed(circumstances.longer_than_usual, waited)
 }
 

@@ -6,7 +6,7 @@
 pub mod flag;
 mod judge;
 
-pub use judge::{Circumstances, Ended, Facts, First, TimeoutKind, judge};
+pub use judge::{Arrival, Circumstances, Ended, Facts, First, TimeoutKind, judge};
 
 use crate::config::ClientDeadline;
 use crate::deadline::{parse_grpc_timeout, read_deadline};
@@ -165,6 +165,21 @@ impl<H: Host, S: Fn() -> bool> Facts for Read<'_, H, S> {
 
     fn passed_on(&self) -> u64 {
         number(self.host, property::RESPONSE_SIZE).unwrap_or(0)
+    }
+
+    fn declared_length(&self) -> Option<u64> {
+        digits(self.host, property::CONTENT_LENGTH)
+    }
+
+    fn is_grpc_call(&self) -> bool {
+        self.host
+            .request_header("content-type")
+            .and_then(|kind| {
+                let rest = kind.strip_prefix(b"application/grpc")?;
+                // gRPC-Web has no streams of requests.
+                Some(!rest.starts_with(b"-web"))
+            })
+            .unwrap_or(false)
     }
 
     fn is_tunnel(&self) -> bool {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use levee_harness::backend::Behaviour;
-use levee_harness::client::{Connection, NoAnswer};
+use levee_harness::client::{Connection, NoAnswer, Request};
 use levee_harness::grpc::{self, GrpcBehaviour};
 use levee_harness::raw::{Crowd, Read};
 use levee_harness::wait;
 use serde_json::json;
 
 use crate::case::{Case, Service, Target, compare_with_the_table, gateway};
-use crate::limits::begin_upload;
+use crate::limits::{begin_upload, idle_timeout, max_stream_duration};
 
 const LEAVES_LATE: &str = "the caller leaves before the response headers, after longer than usual";
 const LEAVES_SOON: &str = "the caller leaves before the response headers, sooner";
@@ -20,6 +20,8 @@ const DEADLINE_LATE: &str =
     "the caller's deadline, before the response headers, after longer than usual";
 const DEADLINE_SOON: &str = "the caller's deadline, before the response headers, sooner";
 
+const STREAM_UNANSWERED: &str = "a streaming gRPC call (its request is not complete) ends without response headers, longer than usual after its last message";
+
 /// Longer than usual, while nothing is known of the service.
 const LONG: Duration = Duration::from_millis(1_200);
 const SHORT: Duration = Duration::from_millis(100);
@@ -27,7 +29,57 @@ const SHORT: Duration = Duration::from_millis(100);
 pub fn cases() -> Vec<Case> {
     let mut cases = that_leave();
     cases.extend(with_deadlines());
+    cases.extend(that_stream());
     cases
+}
+
+/// A gRPC call that has sent a message and keeps its side open.
+pub fn open_stream(path: &str) -> Request {
+    grpc::call(path).slow_body(grpc::PING, 2, wait::GENEROUS)
+}
+
+fn that_stream() -> Vec<Case> {
+    let stall = || Service::Grpc(GrpcBehaviour::Stall);
+    let calls = |bound: Duration| {
+        move |target: Target| async move {
+            let call = open_stream(&target.path).header("grpc-timeout", "1200m");
+            let _ = grpc::send(&call.bound(bound), target.gateway).await;
+        }
+    };
+    let waits = |target: Target| async move {
+        let _ = grpc::send(&open_stream(&target.path), target.gateway).await;
+    };
+    let by_envoy = json!({"route": {"max_stream_duration": {"grpc_timeout_header_max": "30s"}}});
+    // Its last message comes late.
+    let goes_on = |target: Target| async move {
+        let call = open_stream(&target.path).slow_body(grpc::PING, 4, LONG / 3);
+        let _ = grpc::send(&call.bound(LONG * 7 / 6), target.gateway).await;
+    };
+    let uploads = |target: Target| async move {
+        let upload = Request::post(&target.path, "").slow_body("part", 2, wait::GENEROUS);
+        let _ = grpc::send(&upload.bound(LONG), target.gateway).await;
+    };
+    vec![
+        Case::new(
+            STREAM_UNANSWERED,
+            "the caller leaves",
+            stall(),
+            calls(LONG + SHORT),
+        ),
+        Case::new(
+            STREAM_UNANSWERED,
+            "its deadline in Envoy",
+            stall(),
+            calls(wait::GENEROUS),
+        )
+        .route(by_envoy),
+        Case::new(STREAM_UNANSWERED, "the stream's age", stall(), waits)
+            .route(max_stream_duration("1.200s")),
+        Case::new(STREAM_UNANSWERED, "idle", stall(), waits).route(idle_timeout("1.200s")),
+        Case::new(LEAVES_UPLOADING, "gRPC, soon", stall(), calls(SHORT)),
+        Case::new(LEAVES_UPLOADING, "gRPC, goes on", stall(), goes_on),
+        Case::new(LEAVES_UPLOADING, "HTTP/2", stall(), uploads),
+    ]
 }
 
 fn that_leave() -> Vec<Case> {

@@ -21,6 +21,8 @@ const COMPLETE: &str = "a time limit, or the caller leaves, when the answer is c
 const FOREIGN: &str = "`max_stream_duration` or an idle timeout, before the response headers";
 const UPLOAD: &str = "an upload that is not complete when a time limit of Envoy ends it";
 
+/// The header by which a request names the status that it wants of Envoy's own answers.
+const REWRITE: &str = "x-rewrite";
 /// More than the kernel's and Envoy's buffers hold together.
 const LARGE: usize = 16 << 20;
 
@@ -28,11 +30,11 @@ fn class(limit: &str) -> Value {
     json!({"timeouts": {"class": "short", "classes": {"short": limit}}})
 }
 
-fn max_stream_duration(limit: &str) -> Value {
+pub fn max_stream_duration(limit: &str) -> Value {
     json!({"route": {"max_stream_duration": {"max_stream_duration": limit}}})
 }
 
-fn idle_timeout(limit: &str) -> Value {
+pub fn idle_timeout(limit: &str) -> Value {
     json!({"route": {"idle_timeout": limit}})
 }
 
@@ -49,6 +51,7 @@ fn body(size: usize) -> Behaviour {
 
 pub fn cases() -> Vec<Case> {
     let mut cases = before_the_headers();
+    cases.extend(with_another_status());
     cases.extend(in_the_body());
     cases.extend(with_the_answer_complete_at_envoy());
     cases.extend(waiting_for_a_connection());
@@ -66,6 +69,59 @@ fn before_the_headers() -> Vec<Case> {
         Case::get(FOREIGN, "of the route", stall()).route(max_stream_duration("1.200s")),
         Case::get(FOREIGN, "of the cluster", stall()).cluster(of_the_cluster("1.200s")),
         Case::get(FOREIGN, "an idle timeout", stall()).route(idle_timeout("1.200s")),
+    ]
+}
+
+/// Makes Envoy give its own answers the status that a request names, with a body of their own or not.
+fn rewriting() -> Value {
+    let mappers: Vec<Value> = [200, 400, 503]
+        .into_iter()
+        .map(|status| {
+            let name = status.to_string();
+            json!({
+                "filter": {"header_filter": {"header": {"name": REWRITE, "string_match": {"exact": name}}}},
+                "status_code": status,
+                "body_format_override": {"json_format": {"error": "%RESPONSE_CODE_DETAILS%"}},
+            })
+        })
+        .chain([json!({
+            "filter": {"header_filter": {"header": {"name": REWRITE, "string_match": {"exact": "404"}}}},
+            "status_code": 404,
+        })])
+        .collect();
+    json!({"local_reply_config": {"mappers": mappers}})
+}
+
+fn with_another_status() -> Vec<Case> {
+    let rewritten = |row, what, status: u16| {
+        Case::new(
+            row,
+            what,
+            Service::Http(Behaviour::Stall),
+            move |target| async move {
+                let get = target.get().header(REWRITE, status.to_string());
+                assert_eq!(get.send(target.gateway).await.unwrap().status, status);
+            },
+        )
+    };
+    let header_limit = || json!({"timeouts": {"response_header": "300ms"}});
+    let upload = Case::new(
+        UPLOAD,
+        "as 400",
+        Service::Http(Behaviour::status(200)),
+        |target: Target| async move {
+            let mut upload = begin_upload_with(&target, "x-rewrite: 400\r\n").await;
+            assert_eq!(upload.read_status(wait::GENEROUS).await, Ok(400));
+        },
+    );
+    vec![
+        rewritten(BEFORE_HEADERS, "as 200", 200).settings(header_limit()),
+        rewritten(BEFORE_HEADERS, "as 503", 503).settings(header_limit()),
+        rewritten(BEFORE_HEADERS, "as 404", 404).settings(header_limit()),
+        rewritten(BEFORE_HEADERS, "the class, as 200", 200).settings(class("300ms")),
+        rewritten(FOREIGN, "as 200", 200).route(max_stream_duration("1.200s")),
+        rewritten(FOREIGN, "idle, as 503", 503).route(idle_timeout("1.200s")),
+        upload.route(idle_timeout("0.300s")),
     ]
 }
 
@@ -167,9 +223,15 @@ fn waiting_for_a_connection() -> Vec<Case> {
 }
 
 pub async fn begin_upload(target: &Target) -> RawConnection {
+    begin_upload_with(target, "").await
+}
+
+/// With more headers, each as a line.
+async fn begin_upload_with(target: &Target, headers: &str) -> RawConnection {
     let mut upload = RawConnection::open(target.gateway).await.unwrap();
     let path = &target.path;
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nbegin");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n{headers}\r\nbegin");
     upload.send(head).await.unwrap();
     upload
 }
@@ -185,5 +247,6 @@ fn uploads() -> Vec<Case> {
 
 #[tokio::test]
 async fn time_limits_are_counted_as_the_table_says() {
-    compare_with_the_table(gateway(), cases()).await;
+    let config = gateway().connection_manager(&rewriting());
+    compare_with_the_table(config, cases()).await;
 }

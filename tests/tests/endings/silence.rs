@@ -9,6 +9,7 @@ use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour};
 use levee_harness::wait;
 use tokio::task::JoinSet;
 
+use crate::callers::open_stream;
 use crate::callers_by_address::{gateway, is_open, opens};
 use crate::case::counted;
 
@@ -62,6 +63,20 @@ async fn a_grpc_service_that_hangs_longer_than_its_callers_deadlines_opens_the_b
     .await;
     let call = grpc::call("/v1/video/levee.Demo/Call").header("grpc-timeout", "1S");
     give_up(&envoy, &call, Duration::from_millis(1_150)).await;
+    opens(&envoy).await;
+}
+
+#[tokio::test]
+async fn a_grpc_service_that_never_answers_streams_opens_the_breaker() {
+    let video = GrpcBackend::start().unwrap();
+    video.always(GrpcBehaviour::Stall);
+    let envoy = gateway(|config| {
+        let config = config.upstream("video", video.address());
+        config.upstream_http2("video")
+    })
+    .await;
+    let call = open_stream("/v1/video/levee.Demo/Chat");
+    give_up(&envoy, &call, Duration::from_millis(1_200)).await;
     opens(&envoy).await;
 }
 

@@ -1,22 +1,35 @@
 //! Tunnels and upgrades.
 
 use http::Method;
-use levee_harness::backend::Behaviour;
+use levee_harness::backend::{Behaviour, Response};
 use levee_harness::client::{Connection, Request};
 use levee_harness::raw::RawConnection;
 use levee_harness::wait;
 use levee_harness::web_socket::Socket;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::case::{Case, Service, Target, compare_with_the_table, gateway};
 
 const CONNECT: &str = "a CONNECT tunnel that was opened";
 const UPGRADE: &str = "an upgrade (WebSocket)";
+const NOT_UPGRADED: &str = "an answer to an upgrade that is neither 101 nor an error";
+const REFUSED: &str = "4xx other than 429, whatever `grpc-status` comes along";
+const ERROR: &str = "500, 501, 505 or above";
+const UNAVAILABLE: &str = "502, 503 or 504";
 
 pub fn cases() -> Vec<Case> {
+    let mut cases = that_are_opened();
+    cases.extend(that_are_refused());
+    cases
+}
+
+fn web_socket() -> Value {
+    json!({"route": {"upgrade_configs": [{"upgrade_type": "websocket"}]}})
+}
+
+fn that_are_opened() -> Vec<Case> {
     let opens = Service::Http(Behaviour::Raw("HTTP/1.1 200 OK\r\n\r\n".into()));
     let echoes = || Service::Http(Behaviour::UpgradeAndEcho);
-    let web_socket = json!({"route": {"upgrade_configs": [{"upgrade_type": "websocket"}]}});
     vec![
         Case::new(CONNECT, "HTTP/1 and HTTP/2", opens, |target| async move {
             if target.number % 2 == 0 {
@@ -39,13 +52,48 @@ pub fn cases() -> Vec<Case> {
             socket.send("hello").await.unwrap();
             assert_eq!(socket.next().await.unwrap().as_deref(), Some("hello"));
         })
-        .route(web_socket.clone()),
+        .route(web_socket()),
         Case::new(UPGRADE, "over HTTP/2", echoes(), |target| async move {
             let connect = Request::new(Method::CONNECT, &target.path).protocol("websocket");
             over_http2(&target, connect).await;
         })
-        .route(web_socket),
+        .route(web_socket()),
     ]
+}
+
+/// Upgrades that are answered with another status than 101.
+fn that_are_refused() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (row, status) in [
+        (NOT_UPGRADED, 200),
+        (NOT_UPGRADED, 302),
+        (REFUSED, 403),
+        (ERROR, 500),
+        (UNAVAILABLE, 503),
+    ] {
+        let service = || {
+            let answer = Response::status(status).body("no");
+            Service::Http(Behaviour::Answer(answer))
+        };
+        let over_http1 = move |target: Target| async move {
+            let upgrade = (target.get())
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket");
+            let answer = upgrade.send(target.gateway).await.unwrap();
+            assert_eq!(answer.status, status);
+        };
+        let over_http2 = move |target: Target| async move {
+            let connect = Request::new(Method::CONNECT, &target.path).protocol("websocket");
+            let mut connection = Connection::open_http2(target.gateway).await.unwrap();
+            let answer = connection.send_unread(&connect).await.unwrap();
+            assert_eq!(answer.status, status);
+        };
+        let over_http1 = Case::new(row, "to an upgrade over HTTP/1", service(), over_http1);
+        cases.push(over_http1.route(web_socket()));
+        let over_http2 = Case::new(row, "to an upgrade over HTTP/2", service(), over_http2);
+        cases.push(over_http2.route(web_socket()));
+    }
+    cases
 }
 
 /// Opens a tunnel, and resets it.

@@ -11,6 +11,8 @@ struct Known {
     had_connection: bool,
     was_complete: bool,
     passed_on: u64,
+    declared_length: Option<u64>,
+    is_grpc_call: bool,
     is_tunnel: bool,
     deadline: Option<Duration>,
     stood_still: bool,
@@ -22,6 +24,8 @@ const PLAIN: Known = Known {
     had_connection: true,
     was_complete: false,
     passed_on: 0,
+    declared_length: None,
+    is_grpc_call: false,
     is_tunnel: false,
     deadline: None,
     stood_still: false,
@@ -43,6 +47,12 @@ impl Facts for Known {
     fn passed_on(&self) -> u64 {
         self.passed_on
     }
+    fn declared_length(&self) -> Option<u64> {
+        self.declared_length
+    }
+    fn is_grpc_call(&self) -> bool {
+        self.is_grpc_call
+    }
     fn is_tunnel(&self) -> bool {
         self.is_tunnel
     }
@@ -58,7 +68,7 @@ impl Facts for Known {
 }
 
 const ARRIVED_AT_ONCE: Circumstances = Circumstances {
-    arrived_after: Some(Duration::ZERO),
+    arrival: Arrival::Whole(Duration::ZERO),
     limited_by_caller: false,
     longer_than_usual: Duration::from_secs(1),
 };
@@ -325,20 +335,21 @@ fn a_client_that_leaves_says_something_only_after_a_long_wait() {
         first(DOWNSTREAM_RESET),
         third,
     ] {
-        for (longer_than_usual, arrived_after, expected) in [
-            (1, Some(0), Outcome::Unanswered),
-            (2, Some(0), Outcome::Unanswered),
-            (3, Some(0), Outcome::Neutral),
-            (1, Some(1500), Outcome::Neutral), // Its upload took most of the time.
-            (1, None, Outcome::Neutral),
+        for (longer_than_usual, arrival, expected) in [
+            (1, Arrival::Whole(0), Outcome::Unanswered),
+            (2, Arrival::Whole(0), Outcome::Unanswered),
+            (3, Arrival::Whole(0), Outcome::Neutral),
+            (1, Arrival::Whole(1500), Outcome::Neutral), // Its upload took most of the time.
+            (1, Arrival::Partly(0), Outcome::Neutral),
+            (1, Arrival::Begun, Outcome::Neutral),
         ] {
             let circumstances = Circumstances {
-                arrived_after: arrived_after.map(Duration::from_millis),
+                arrival: arrival.map(Duration::from_millis),
                 limited_by_caller: false,
                 longer_than_usual: Duration::from_secs(longer_than_usual),
             };
             let outcome = judge(first, &PLAIN, circumstances).outcome;
-            assert_eq!(outcome, expected, "{longer_than_usual} {arrived_after:?}");
+            assert_eq!(outcome, expected, "{longer_than_usual} {arrival:?}");
         }
         for known in [
             Known {
@@ -424,7 +435,7 @@ fn who_waits_for_a_connection_has_not_asked_the_service() {
 #[test]
 fn an_upload_that_ends_by_a_limit_says_nothing() {
     let uploading = Circumstances {
-        arrived_after: None,
+        arrival: Arrival::Partly(Duration::ZERO),
         ..ARRIVED_AT_ONCE
     };
     for (code, flags, details) in [
@@ -448,7 +459,7 @@ fn an_upload_that_ends_by_a_limit_says_nothing() {
 #[test]
 fn a_connection_that_ends_while_the_request_arrives_is_weak_evidence() {
     let uploading = Circumstances {
-        arrived_after: None,
+        arrival: Arrival::Partly(Duration::ZERO),
         ..ARRIVED_AT_ONCE
     };
     for (flags, details, had_connection, expected) in [
@@ -481,7 +492,7 @@ fn a_connection_that_ends_while_the_request_arrives_is_weak_evidence() {
 fn a_streams_age_is_a_failure_only_if_the_service_had_time() {
     for (arrived_after, expected) in [(500, Outcome::FAILURE), (1900, Outcome::Neutral)] {
         let circumstances = Circumstances {
-            arrived_after: Some(Duration::from_millis(arrived_after)),
+            arrival: Arrival::Whole(Duration::from_millis(arrived_after)),
             ..ARRIVED_AT_ONCE
         };
         let first = First {
@@ -490,6 +501,125 @@ fn a_streams_age_is_a_failure_only_if_the_service_had_time() {
             details: b"max_duration_timeout",
         };
         assert_eq!(judge(first, &PLAIN, circumstances).outcome, expected);
+    }
+}
+
+#[test]
+fn a_grpc_call_that_streams_is_unanswered_if_its_last_message_is_long_ago() {
+    let call = Known {
+        is_grpc_call: true,
+        ..PLAIN
+    };
+    let after = Duration::from_millis;
+    for (arrival, grpc, http) in [
+        (
+            Arrival::Partly(after(0)),
+            Outcome::Unanswered,
+            Outcome::Neutral,
+        ),
+        (
+            Arrival::Partly(after(900)),
+            Outcome::Unanswered,
+            Outcome::Neutral,
+        ),
+        (
+            Arrival::Partly(after(1_500)),
+            Outcome::Neutral,
+            Outcome::Neutral,
+        ), // It still sends.
+        (Arrival::Begun, Outcome::Neutral, Outcome::Neutral),
+    ] {
+        let circumstances = Circumstances {
+            arrival,
+            ..ARRIVED_AT_ONCE
+        };
+        let at_the_deadline = Known {
+            deadline: Some(Duration::from_secs(2)),
+            ..call.clone()
+        };
+        let ended_by_envoy = Known {
+            grpc_in_headers: Some(4),
+            ..at_the_deadline.clone()
+        };
+        let idle = Known {
+            grpc_in_headers: Some(2),
+            ..call.clone()
+        };
+        for (code, flags, details, known) in [
+            (0, DOWNSTREAM_RESET, "http2.remote_reset", &call),
+            (200, UPSTREAM_REMOTE_RESET, RESET, &at_the_deadline),
+            (200, 0, "max_duration_timeout", &ended_by_envoy),
+            (200, STREAM_IDLE, "stream_idle_timeout", &idle),
+        ] {
+            let first = First {
+                code: (code > 0).then_some(code),
+                flags,
+                details: details.as_bytes(),
+            };
+            let outcome = |known: &Known| judge(first, known, circumstances).outcome;
+            assert_eq!(outcome(known), grpc, "{details} {arrival:?}");
+            let upload = Known {
+                is_grpc_call: false,
+                ..known.clone()
+            };
+            assert_eq!(outcome(&upload), http, "{details} {arrival:?}");
+        }
+        // Who calls an upload gRPC makes no failure of it.
+        let closed = First {
+            code: Some(503),
+            flags: UPSTREAM_CONNECTION_TERMINATION,
+            details: CLOSED.as_bytes(),
+        };
+        assert_eq!(judge(closed, &call, circumstances).outcome, WEAK);
+    }
+}
+
+#[test]
+fn an_answer_to_an_upgrade_is_judged_as_any_other() {
+    for (code, expected) in [
+        (200, Outcome::SUCCESS),
+        (403, Outcome::SUCCESS),
+        (429, Outcome::Neutral),
+        (500, WEAK),
+        (503, Outcome::FAILURE),
+    ] {
+        let details = "websocket_handshake_unsuccessful";
+        assert_eq!(outcome(code, 0, details, &PLAIN), expected, "{code}");
+    }
+}
+
+#[test]
+fn an_answer_of_envoys_own_is_known_whatever_its_status() {
+    for code in [200, 503, 504] {
+        let own = Known {
+            declared_length: Some(24),
+            passed_on: 24,
+            ..PLAIN
+        };
+        let cut =
+            |known: &Known| outcome(code, UPSTREAM_REQUEST_TIMEOUT, "response_timeout", known);
+        assert_eq!(cut(&own), Outcome::FAILURE, "{code}");
+        if code == 504 {
+            continue;
+        }
+        for (declared_length, passed_on) in [(None, 24), (Some(1_000), 24), (None, 0)] {
+            let of_the_service = Known {
+                passed_on,
+                declared_length,
+                ..PLAIN
+            };
+            assert_eq!(cut(&of_the_service), WEAK, "{code} {declared_length:?}");
+        }
+        let complete = Known {
+            was_complete: true,
+            ..own
+        };
+        let expected = if code == 200 {
+            Outcome::SUCCESS
+        } else {
+            Outcome::FAILURE
+        };
+        assert_eq!(cut(&complete), expected, "{code}");
     }
 }
 
@@ -540,7 +670,14 @@ fn kinds_of_timeouts_are_distinguished() {
             "response_timeout",
             Some(TimeoutKind::Request),
         ),
-        (0, "max_duration_timeout", Some(TimeoutKind::Request)),
+        // The operator's limits.
+        (0, "max_duration_timeout", None),
+        (
+            UPSTREAM_MAX_DURATION,
+            "upstream_max_stream_duration_reached",
+            None,
+        ),
+        (STREAM_IDLE, "stream_idle_timeout", None),
         (
             UPSTREAM_CONNECTION_FAILURE,
             connecting,
@@ -579,6 +716,12 @@ impl Facts for Counting {
     }
     fn passed_on(&self) -> u64 {
         self.tell(PLAIN.passed_on())
+    }
+    fn declared_length(&self) -> Option<u64> {
+        self.tell(PLAIN.declared_length())
+    }
+    fn is_grpc_call(&self) -> bool {
+        self.tell(PLAIN.is_grpc_call())
     }
     fn is_tunnel(&self) -> bool {
         self.tell(PLAIN.is_tunnel())
