@@ -23,8 +23,8 @@ const DEADLINE_SOON: &str = "the caller's deadline, before the response headers,
 const STREAM_UNANSWERED: &str = "a streaming gRPC call (its request is not complete) ends without response headers, longer than usual after its last message";
 
 /// Longer than usual, while nothing is known of the service.
-const LONG: Duration = Duration::from_millis(1_200);
-const SHORT: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_millis(1_500);
+const SHORT: Duration = Duration::from_millis(300);
 
 pub fn cases() -> Vec<Case> {
     let mut cases = that_leave();
