@@ -2,7 +2,7 @@
 
 mod fake;
 
-use fake::{End, Gateway, Stream};
+use fake::{Call, End, Gateway, Stream};
 use std::time::Duration;
 
 const WORKERS: usize = 4;
@@ -16,14 +16,17 @@ const WEAK: End = End::Status(500);
 /// In this time other workers tell whom they have answered.
 const OTHERS_REPORT: Duration = Duration::from_millis(10);
 
-/// A whole request of `caller`. Returns whether it was let through.
-fn ask(gateway: &mut Gateway, worker: usize, caller: &str, end: End) -> bool {
-    let stream = Stream {
+fn request_of(caller: &str) -> Stream {
+    Stream {
         cluster: b"auth".to_vec(),
         source: format!("{caller}:4711").into_bytes(),
         ..Stream::default()
-    };
-    let call = gateway.begin_stream(worker, stream);
+    }
+}
+
+/// A whole request of `caller`. Returns whether it was let through.
+fn ask(gateway: &mut Gateway, worker: usize, caller: &str, end: End) -> bool {
+    let call = gateway.begin_stream(worker, request_of(caller));
     if call.was_refused {
         return false;
     }
@@ -108,4 +111,39 @@ fn one_caller_opens_nothing_by_bursts_between_good_calls_of_others_on_another_wo
             gateway.pass(Duration::from_millis(150));
         }
     }
+}
+
+#[test]
+fn one_caller_opens_nothing_after_another_worker_has_answered_others() {
+    let mut gateway = Gateway::new(WORKERS, "");
+    for _ in 0..10 {
+        assert!(ask(&mut gateway, 1, HONEST, End::Status(200)));
+        gateway.pass(Duration::from_millis(100));
+    }
+    for _ in 0..250 {
+        assert!(ask(&mut gateway, 0, ATTACKER, WEAK));
+        gateway.pass(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_burst_waits_for_the_news_of_whom_another_worker_has_answered() {
+    let mut gateway = Gateway::new(WORKERS, "");
+    for worker in 0..WORKERS {
+        assert!(ask(&mut gateway, worker, ATTACKER, End::Status(200)));
+    }
+    gateway.pass(Duration::from_mins(1));
+    assert!(ask(&mut gateway, 1, HONEST, End::Status(200)));
+    for _ in 0..2 {
+        let calls: Vec<Call> = (0..50)
+            .map(|_| gateway.begin_quietly(0, request_of(ATTACKER)))
+            .collect();
+        for call in calls {
+            assert!(!call.was_refused);
+            gateway.end_quietly(call, WEAK);
+        }
+        gateway.deliver();
+        gateway.pass_without_ticks(OTHERS_REPORT);
+    }
+    assert!(ask(&mut gateway, 1, HONEST, End::Status(200)));
 }

@@ -1,9 +1,8 @@
 //! Workers that share a breaker decide like a single one.
 
 use levee_policy::backoff::{Backoff, Jitter};
-use levee_policy::breaker::Report;
 use levee_policy::breaker::{
-    Breaker, BreakerSettings, FailureRate, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
+    Breaker, BreakerSettings, FailureRate, Mode, Outcome, Permit, Phase, Report, SlowCalls, Verdict,
 };
 use levee_policy::callers::Caller;
 use levee_policy::ratio::Ratio;
@@ -118,10 +117,32 @@ impl Workers {
     }
 
     fn end(&mut self, worker: usize, permit: Permit, outcome: Outcome) {
-        let recorded = self.replicas[worker].record(permit, outcome, self.now);
-        if recorded == Recorded::VisitNeeded {
-            self.visit(worker, Visit::Record(Report::new(permit, outcome)));
+        self.end_of(worker, Report::new(permit, outcome));
+    }
+
+    fn end_of(&mut self, worker: usize, report: Report) {
+        let replica = &mut self.replicas[worker];
+        match replica.record(report.permit, report.outcome, self.now) {
+            Recorded::Here => {}
+            Recorded::WhoCalled => replica.answered(report.caller, self.now),
+            Recorded::VisitNeeded => {
+                self.visit(worker, Visit::Record(report));
+            }
         }
+    }
+
+    /// A call of `caller`, without delivering messages. Returns whether it was let through.
+    fn call_of(&mut self, worker: usize, caller: Caller, outcome: Outcome) -> bool {
+        let permit = self.begin(worker);
+        if let Some(permit) = permit {
+            let report = Report {
+                permit,
+                outcome,
+                caller,
+            };
+            self.end_of(worker, report);
+        }
+        permit.is_some()
     }
 
     fn call(&mut self, worker: usize, outcome: Outcome) -> bool {
@@ -433,6 +454,46 @@ fn a_stale_result_costs_no_visit() {
     assert_eq!(workers.visits, visits);
 }
 
+const ATTACKER: Caller = Caller::from_hash(666);
+const HONEST: Caller = Caller::from_hash(1);
+const WEAK: Outcome = Outcome::WEAK_FAILURE;
+
+#[test]
+fn one_caller_opens_nothing_after_another_worker_has_answered_others() {
+    let mut workers = Workers::new(2, settings());
+    for _ in 0..10 {
+        assert!(workers.call_of(1, HONEST, Outcome::SUCCESS));
+        workers.pass(Duration::from_millis(100));
+    }
+    let until_open = (1..=500).find(|_| {
+        workers.call_of(0, ATTACKER, WEAK);
+        workers.deliver();
+        workers.pass(Duration::from_millis(100));
+        workers.tick();
+        workers.shared.phase() == Phase::Open
+    });
+    // Nobody else was answered for half a minute.
+    assert!(
+        until_open.is_some_and(|calls| (290..=300).contains(&calls)),
+        "{until_open:?}"
+    );
+}
+
+#[test]
+fn a_burst_waits_for_the_news_of_whom_another_worker_has_answered() {
+    let mut workers = Workers::new(2, settings());
+    assert!(workers.call_of(1, HONEST, Outcome::SUCCESS));
+    for _ in 0..90 {
+        assert!(workers.call_of(0, ATTACKER, WEAK));
+        workers.pass(Duration::from_micros(100));
+    }
+    workers.deliver();
+    for _ in 0..1_000 {
+        assert!(workers.call_of(0, ATTACKER, WEAK));
+        workers.pass(Duration::from_micros(100));
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Begin(usize),
@@ -502,6 +563,30 @@ proptest! {
             for replica in &workers.replicas {
                 prop_assert_eq!(replica.phase(), one.phase());
             }
+        }
+    }
+
+    #[test]
+    fn how_many_failures_open_it_depends_on_the_callers_and_not_on_their_workers(
+        count in 1_usize..5,
+        failures in vec((any::<usize>(), 1_u32..4, prop::bool::weighted(0.1), any::<bool>()), 1..40),
+    ) {
+        let settings = settings();
+        let mut workers = Workers::new(count, settings);
+        let mut one = Breaker::new(&settings, workers.now);
+        for (worker, caller, is_strong, is_delivered) in failures {
+            let Some(permit) = workers.begin(worker % count) else {
+                break;
+            };
+            let outcome = if is_strong { Outcome::FAILURE } else { WEAK };
+            let report = Report { permit, outcome, caller: Caller::from_hash(caller) };
+            workers.end_of(worker % count, report);
+            one.report(&settings, report, workers.now, 0);
+            prop_assert_eq!(workers.shared.phase(), one.phase());
+            if is_delivered {
+                workers.deliver();
+            }
+            workers.pass(Duration::from_millis(10));
         }
     }
 

@@ -566,6 +566,12 @@ impl Gateway {
     }
 
     pub fn end(&mut self, call: Call, end: End) {
+        self.end_quietly(call, end);
+        self.deliver();
+    }
+
+    /// Like [`end`](Self::end), but delivers no messages.
+    pub fn end_quietly(&mut self, call: Call, end: End) {
         self.change(call, |stream| {
             (stream.code, stream.flags, stream.details) = match end {
                 End::Status(code) => (Some(code), 0, b"via_upstream".to_vec()),
@@ -573,7 +579,7 @@ impl Gateway {
                 End::Reset => (Some(503), 1 << 6, b"upstream_reset".to_vec()),
             };
         });
-        self.finish(call);
+        self.workers[call.worker].finish(call.context);
     }
 
     /// A request that a filter before this one sends upstream by itself.

@@ -26,24 +26,33 @@ enum Honest {
     Thousand,
     /// 10 callers: 20 calls, then a pause of about 2 s.
     Batches,
+    /// 10 callers: 20 calls before the attack, and 20 at its end.
+    Pause,
 }
 
 impl Honest {
-    const ALL: [Self; 4] = [Self::One, Self::Ten, Self::Thousand, Self::Batches];
+    const ALL: [Self; 5] = [
+        Self::One,
+        Self::Ten,
+        Self::Thousand,
+        Self::Batches,
+        Self::Pause,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::One => "1, 10/s",
             Self::Ten => "10, 10/s",
             Self::Thousand => "1000, 200/s",
-            Self::Batches => "10, batches of 20",
+            Self::Batches => "10, every 2 s",
+            Self::Pause => "10, after 7 s",
         }
     }
 
     fn count(self) -> usize {
         match self {
             Self::One => 1,
-            Self::Ten | Self::Batches => 10,
+            Self::Ten | Self::Batches | Self::Pause => 10,
             Self::Thousand => 1000,
         }
     }
@@ -54,7 +63,7 @@ impl Honest {
             Self::One => (1, 1),
             Self::Ten => (2, 2),
             Self::Thousand => (4, 2),
-            Self::Batches => (1, 4),
+            Self::Batches | Self::Pause => (1, 4),
         }
     }
 
@@ -65,6 +74,7 @@ impl Honest {
             Self::Ten => (1, Duration::from_millis(200)),
             Self::Thousand => (1, Duration::from_millis(20)),
             Self::Batches => (20, Duration::from_secs(2)),
+            Self::Pause => (20, 2 * (BEFORE + ATTACKED)),
         }
     }
 }
@@ -155,14 +165,18 @@ fn plugin(phases: &[Vec<Cell>]) -> Value {
 
 async fn attack(attacker: &mut Callers, cell: &Cell) {
     let watch = Stopwatch::start();
-    while watch.elapsed() < ATTACKED {
+    for number in 1.. {
+        if watch.elapsed() >= ATTACKED {
+            return;
+        }
         let is_good = cell.attack == Attack::Mixed && percent(&mut attacker.random) < 25;
         let ended = attacker
             .call(if is_good { Call::Good } else { Call::Bad })
             .await;
         match cell.pace {
             Pace::PerSecond(calls) => {
-                tokio::time::sleep(Duration::from_secs(1) / calls).await;
+                let next = Duration::from_secs(1) * number / calls;
+                tokio::time::sleep(next.saturating_sub(watch.elapsed())).await;
             }
             // More refusals would only take time from the other cells.
             Pace::Fastest if ended == Ended::Refused => {

@@ -141,15 +141,19 @@ impl Callers {
         Ended::Badly
     }
 
-    /// Good calls for `length`: this many at once, then a pause of about this long.
+    /// Good calls for `length`: this many at once, then a pause of about this long, and as many in the end.
     pub async fn call_well(&mut self, length: Duration, at_once: usize, pause: Duration) {
         let watch = Stopwatch::start();
-        while watch.elapsed() < length {
+        loop {
             for _ in 0..at_once {
                 self.call(Call::Good).await;
             }
+            let left = length.saturating_sub(watch.elapsed());
+            if left.is_zero() {
+                return;
+            }
             let pause = pause / 2 + pause * percent(&mut self.random) / 100;
-            tokio::time::sleep(pause.min(length.saturating_sub(watch.elapsed()))).await;
+            tokio::time::sleep(pause.min(left)).await;
         }
     }
 }
