@@ -302,6 +302,32 @@ fn slow_uploads_that_end_well_close_it_and_one_that_fails_opens_it_again() {
 }
 
 #[test]
+fn only_a_grpc_call_may_be_unanswered_though_its_request_is_not_complete() {
+    for (kind, expected) in [
+        ("application/grpc", 1),
+        ("application/grpc+proto", 1),
+        ("application/grpc-web", 0),
+        ("application/json", 0),
+    ] {
+        let mut gateway = Gateway::new(1, "");
+        let call = gateway.begin_upload_of(
+            0,
+            Stream {
+                cluster: b"auth".to_vec(),
+                request_headers: vec![("content-type".to_owned(), kind.as_bytes().to_vec())],
+                ..Stream::default()
+            },
+        );
+        gateway.arrive(call, Piece::Some);
+        gateway.change(call, |stream| stream.duration = Some(2_000_000_000));
+        gateway.end(call, End::ClientGone);
+        gateway.pass(Duration::from_millis(100));
+        let unanswered = gateway.metric("circuit_breaker_unanswered_total.service.auth");
+        assert_eq!(unanswered, expected, "{kind}");
+    }
+}
+
+#[test]
 fn a_request_that_claims_to_be_grpc_is_judged_by_the_answer() {
     // Envoy derives UNKNOWN for an answer without a grpc-status.
     let mut gateway = Gateway::new(1, "");

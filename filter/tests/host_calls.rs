@@ -4,6 +4,7 @@
 mod fake;
 
 use fake::{End, Gateway, Stream};
+use levee_filter::plugin::Piece;
 use std::time::Duration;
 
 /// The calls of the second good request to a service. The first one creates the service.
@@ -87,6 +88,18 @@ fn a_good_grpc_request_costs_four_host_calls() {
     };
     let calls = calls_of_a_good_answer("", &stream, Some(0));
     assert_eq!(calls.len(), 4, "{calls:?}");
+}
+
+#[test]
+fn pieces_of_a_request_cost_no_host_call() {
+    let mut gateway = Gateway::new(1, "");
+    gateway.request(0, "auth", End::Status(200));
+    let call = gateway.begin_upload(0, "auth");
+    gateway.take_calls(0);
+    for piece in [Piece::Some, Piece::Some, Piece::Last] {
+        gateway.arrive(call, piece);
+    }
+    assert!(gateway.take_calls(0).is_empty());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use levee_harness::backend::{Backend, Behaviour};
+use levee_harness::backend::{Backend, Behaviour, Response};
 use levee_harness::certificate::Certificate;
 use levee_harness::envoy::Envoy;
 use levee_harness::envoy_config::EnvoyConfig;
@@ -22,11 +22,17 @@ struct Gateway {
 
 impl Gateway {
     async fn start(video: &Backend, plugin: Value) -> Self {
+        Self::start_with(video, plugin, json!({})).await
+    }
+
+    /// As [`Self::start`]. `manager` is merged into the connection manager.
+    async fn start_with(video: &Backend, plugin: Value, manager: Value) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let certificate = Certificate::make_in(directory.path()).unwrap();
         let config = EnvoyConfig::gateway()
             .upstream("video", video.address())
             .plugin(&plugin)
+            .connection_manager(&manager)
             .http3(&certificate);
         let envoy = Envoy::start(config).await.unwrap();
         Self {
@@ -125,6 +131,49 @@ async fn time_limits_and_connections_that_fail_open_it_too() {
     video.refuse();
     assert_eq!(gateway.ask(3).await, ["503", "503", REFUSED]);
     gateway.counts([0.0, 5.0, 0.0]).await;
+}
+
+#[tokio::test]
+async fn only_the_http_status_of_a_grpc_answer_counts() {
+    let video = Backend::start().unwrap();
+    let gateway = Gateway::start(&video, json!({})).await;
+    let unavailable = Response::status(200).header("grpc-status", "14");
+    video.always(Behaviour::Answer(unavailable));
+    assert_eq!(gateway.ask(10).await, ["200"; 10]);
+    gateway.counts([10.0, 0.0, 0.0]).await;
+}
+
+#[tokio::test]
+async fn an_answer_of_envoys_own_with_another_status_is_taken_for_one_that_has_stalled() {
+    let video = Backend::start().unwrap();
+    let limits = json!({"timeouts": {"response_header": "100ms"}});
+    let rewrites = json!({"local_reply_config": {"mappers": [{
+        "filter": {"status_code_filter": {"comparison": {
+            "op": "EQ", "value": {"default_value": 504, "runtime_key": "none"},
+        }}},
+        "status_code": 200,
+    }]}});
+    let gateway = Gateway::start_with(&video, limits, rewrites).await;
+    video.always(Behaviour::Stall);
+    assert_eq!(gateway.ask(5).await, ["200"; 5]);
+    // Weak failures of one caller: fifteen would open it.
+    gateway.counts([0.0, 5.0, 0.0]).await;
+    assert_eq!(gateway.ask(1).await, ["200"]);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_after_a_long_wait_is_unanswered() {
+    let video = Backend::start().unwrap();
+    let gateway = Gateway::start(&video, json!({})).await;
+    video.always(Behaviour::Stall);
+    gateway.ask_for(2, Duration::from_millis(1_500)).await;
+    gateway.counts([0.0, 0.0, 2.0]).await;
+    let labels = [("service", "video")];
+    gateway
+        .envoy
+        .wait_for_metric("circuit_breaker_unanswered_total", &labels, 2.0)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

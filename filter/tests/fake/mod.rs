@@ -534,6 +534,11 @@ impl Gateway {
             cluster: cluster.as_bytes().to_vec(),
             ..Stream::default()
         };
+        self.begin_upload_of(worker, stream)
+    }
+
+    /// Like [`begin_upload`](Self::begin_upload), with more than the name of a cluster.
+    pub fn begin_upload_of(&mut self, worker: usize, stream: Stream) -> Call {
         let (context, action) = self.workers[worker].begin_with(FILTER, stream, Body::Follows);
         Call {
             worker,

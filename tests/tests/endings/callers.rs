@@ -10,7 +10,7 @@ use levee_harness::wait;
 use serde_json::json;
 
 use crate::case::{Case, Service, Target, compare_with_the_table, gateway};
-use crate::limits::{begin_upload, idle_timeout, max_stream_duration};
+use crate::limits::{begin_upload, class, idle_timeout, max_stream_duration};
 
 const LEAVES_LATE: &str = "the caller leaves before the response headers, after longer than usual";
 const LEAVES_SOON: &str = "the caller leaves before the response headers, sooner";
@@ -62,10 +62,11 @@ fn that_stream() -> Vec<Case> {
     vec![
         Case::new(
             STREAM_UNANSWERED,
-            "the caller leaves",
+            "the caller leaves, and no limit of Levee's runs",
             stall(),
             calls(LONG + SHORT),
-        ),
+        )
+        .settings(class("300ms")),
         Case::new(
             STREAM_UNANSWERED,
             "its deadline in Envoy",

@@ -3,13 +3,20 @@
 use levee_harness::client::{Answer, Request};
 use levee_harness::envoy::Envoy;
 use levee_harness::envoy_config::EnvoyConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::case;
 
 /// Starts it, with the service `video` as `change` makes it.
 pub async fn gateway(change: impl FnOnce(EnvoyConfig) -> EnvoyConfig) -> Envoy {
-    let trust = json!({"xff_num_trusted_hops": 1});
+    gateway_that_trusts(json!({"xff_num_trusted_hops": 1}), change).await
+}
+
+/// The same with other settings of whom to trust.
+pub async fn gateway_that_trusts(
+    trust: Value,
+    change: impl FnOnce(EnvoyConfig) -> EnvoyConfig,
+) -> Envoy {
     let config = case::gateway().without_health_checks();
     Envoy::start(change(config.connection_manager(&trust)))
         .await

@@ -26,7 +26,7 @@ const REWRITE: &str = "x-rewrite";
 /// More than the kernel's and Envoy's buffers hold together.
 const LARGE: usize = 16 << 20;
 
-fn class(limit: &str) -> Value {
+pub fn class(limit: &str) -> Value {
     json!({"timeouts": {"class": "short", "classes": {"short": limit}}})
 }
 

@@ -8,7 +8,7 @@ use levee_harness::envoy::Envoy;
 use levee_harness::wait;
 use serde_json::{Value, json};
 
-use crate::callers_by_address::{ask_as, gateway, is_open, opens};
+use crate::callers_by_address::{ask_as, gateway, gateway_that_trusts, is_open, opens};
 
 const FIRST: &str = "192.0.2.1";
 const SECOND: &str = "192.0.2.2";
@@ -97,4 +97,30 @@ async fn with_one_witness_weak_failures_are_as_good_as_strong_ones() {
     }
     opens(&envoy).await;
     assert_eq!(video.requests(), 5);
+}
+
+/// Five weak failures by turns of two addresses that one client makes up.
+async fn fail_as_two(trust: Value) -> Envoy {
+    let video = Backend::start().unwrap();
+    video.always(Behaviour::status(500));
+    let envoy =
+        gateway_that_trusts(trust, |config| config.upstream("video", video.address())).await;
+    assert_eq!(ask_as(&envoy, FIRST).await.status, 500);
+    tokio::time::sleep(OTHERS_REPORT).await;
+    for caller in [SECOND, FIRST, SECOND, FIRST] {
+        assert_eq!(ask_as(&envoy, caller).await.status, 500);
+    }
+    envoy
+}
+
+#[tokio::test]
+async fn an_edge_that_trusts_nobody_takes_a_client_for_one_caller_whatever_it_sends() {
+    let edge = json!({"use_remote_address": true, "xff_num_trusted_hops": 0});
+    assert!(!is_open(&fail_as_two(edge).await).await);
+}
+
+#[tokio::test]
+async fn an_edge_that_trusts_everybody_lets_one_client_be_two_callers() {
+    let envoy = fail_as_two(json!({"use_remote_address": false})).await;
+    opens(&envoy).await;
 }
