@@ -10,7 +10,7 @@ pub(super) const TRAPS: &[Trap] = &[
     Trap::warning("fallback-route", fallback_route),
 ];
 
-/// Envoy obeys `x-envoy-` headers of internal clients. It must count all clients as external, or remove the headers early:
+/// Envoy obeys `x-envoy-` headers of internal clients, and believes their addresses. It must count all clients as external, or remove the headers early:
 /// the filter overwrites only those for the two time limits.
 fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
     const RIGHT: &str =
@@ -23,7 +23,7 @@ fn client_headers(envoy: &Envoy<'_>, caught: &mut Caught) {
             let at = manager.at.get("use_remote_address");
             caught.at(
                 at.as_ref().unwrap_or(&manager.at),
-                format!("without use_remote_address every client counts as internal, and Envoy obeys its x-envoy- headers (x-envoy-max-retries, ...); set use_remote_address: true, {RIGHT}"),
+                format!("without use_remote_address every client counts as internal: Envoy obeys its x-envoy- headers (x-envoy-max-retries, ...) and believes its x-forwarded-for, so one client can be several callers to a breaker; set use_remote_address: true, {RIGHT}"),
             );
         }
         if let Some(internal) = manager.at.get("internal_address_config") {
