@@ -1,230 +1,323 @@
 //! What callers can do to a breaker, and when it opens for a service that is broken, by simulation.
 //!
 //! `cargo test -p levee-policy --test simulation -- --nocapture` prints the tables of
-//! `docs/explanation/attackers.md`.
+//! `docs/explanation/attackers.md`. `SEEDS=5` before it tries five seeds instead of one.
 #![cfg(not(target_family = "wasm"))]
 
+#[path = "simulation/addresses.rs"]
+mod addresses;
+#[path = "simulation/breakdowns.rs"]
+mod breakdowns;
+#[path = "simulation/clients.rs"]
+mod clients;
+#[path = "simulation/half_open.rs"]
+mod half_open;
 #[path = "simulation/world.rs"]
 mod world;
 
-use levee_policy::breaker::{BreakerSettings, Outcome, Phase, Transition};
+use clients::{Attack, Calls, Honest};
+use levee_policy::breaker::BreakerSettings;
 use levee_policy::evidence::Witnesses;
+use std::fmt::{self, Write as _};
+use std::ops::RangeInclusive;
+use std::thread;
 use std::time::Duration;
-use world::{Clients, End, Ends, Random, Sharing, run, run_until};
-
-const WARM_UP: u64 = 10;
-const ATTACKER: u32 = 1_000_003;
-
-fn soon(random: &mut Random) -> Duration {
-    Duration::from_micros(10_000 + random.below(40_000))
-}
-
-fn answered(outcome: Outcome, random: &mut Random) -> End {
-    (outcome, soon(random))
-}
-
-const GIVES_UP: Duration = Duration::from_secs(1);
-
-/// Of a million calls.
-fn one_in_a_million(random: &mut Random, times: u64) -> bool {
-    random.below(1_000_000) < times
-}
-
-fn honest(count: u32, rate: f64, weak_per_million: u64, strong_per_million: u64) -> Clients {
-    Clients {
-        first: 1,
-        count,
-        rate,
-        at_once: 1,
-        end: Box::new(move |_, _, random| {
-            let outcome = if one_in_a_million(random, weak_per_million) {
-                Outcome::WEAK_FAILURE
-            } else if one_in_a_million(random, strong_per_million) {
-                Outcome::FAILURE
-            } else {
-                Outcome::SUCCESS
-            };
-            answered(outcome, random)
-        }),
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attack {
-    Failures,
-    Abandons,
-    Mixed,
-    Bursts,
-    CalmFirst,
-    AbandonsMixed,
-}
-
-const ATTACKS: [Attack; 6] = [
-    Attack::Failures,
-    Attack::Abandons,
-    Attack::Mixed,
-    Attack::Bursts,
-    Attack::CalmFirst,
-    Attack::AbandonsMixed,
-];
-
-fn attacker(attack: Attack, rate: f64) -> Clients {
-    let end: Ends = match attack {
-        Attack::Failures => Box::new(|_, _, random| answered(Outcome::WEAK_FAILURE, random)),
-        Attack::Abandons => Box::new(|_, _, _| (Outcome::Unanswered, GIVES_UP)),
-        Attack::Mixed => Box::new(|_, _, random| {
-            let outcome = if random.below(4) == 0 {
-                Outcome::SUCCESS
-            } else {
-                Outcome::WEAK_FAILURE
-            };
-            answered(outcome, random)
-        }),
-        Attack::Bursts => Box::new(|number, _, _| match number % 20 {
-            19 => (Outcome::SUCCESS, Duration::from_micros(10_001)),
-            _ => (Outcome::WEAK_FAILURE, Duration::from_millis(10)),
-        }),
-        Attack::CalmFirst => Box::new(|_, at, random| {
-            let outcome = if at.as_secs() % 12 < 11 {
-                Outcome::SUCCESS
-            } else {
-                Outcome::WEAK_FAILURE
-            };
-            answered(outcome, random)
-        }),
-        Attack::AbandonsMixed => Box::new(|number, _, _| match number % 20 {
-            0 => (Outcome::WEAK_FAILURE, Duration::from_millis(10)),
-            1 => (Outcome::SUCCESS, Duration::from_micros(10_001)),
-            _ => (Outcome::Unanswered, GIVES_UP),
-        }),
-    };
-    let mut end = end;
-    let end: Ends = Box::new(move |number, at, random| {
-        let mut result = end(number, at, random);
-        if at.as_secs() < WARM_UP {
-            result.0 = Outcome::Neutral;
-        }
-        result
-    });
-    let at_once = match attack {
-        Attack::Bursts | Attack::AbandonsMixed => 20,
-        _ => 1,
-    };
-    Clients {
-        first: ATTACKER,
-        count: 1,
-        rate,
-        at_once,
-        end,
-    }
-}
+use world::{Connections, Sharing, run};
 
 const RATES: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
-const LENGTH: Duration = Duration::from_mins(1);
 
-/// Openings and refused honest calls beside one attacker, of ten honest clients.
-fn beside(sharing: Sharing, witnesses: Witnesses, attack: Attack) -> Vec<(f64, f64, usize, u64)> {
-    let settings = BreakerSettings {
+/// 1, or 1 up to and including the number in the environment variable `SEEDS`.
+fn seeds() -> RangeInclusive<u64> {
+    let seeds = std::env::var("SEEDS").map_or(1, |seeds| seeds.parse().expect("a number"));
+    1..=seeds
+}
+
+fn settings(witnesses: Witnesses) -> BreakerSettings {
+    BreakerSettings {
         witnesses,
         ..BreakerSettings::default()
+    }
+}
+
+/// Who shares a breaker, and where the attacker is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setup {
+    OneBreaker,
+    FourWorkers,
+    /// The attacker is connected to all of them.
+    FourWorkersAttacked,
+}
+
+impl Setup {
+    const ALL: [Self; 3] = [
+        Self::OneBreaker,
+        Self::FourWorkers,
+        Self::FourWorkersAttacked,
+    ];
+
+    const fn sharing(self) -> Sharing {
+        match self {
+            Self::OneBreaker => Sharing::Alone,
+            Self::FourWorkers | Self::FourWorkersAttacked => Sharing::FourWorkers,
+        }
+    }
+
+    const fn connections(self) -> Connections {
+        match self {
+            Self::OneBreaker | Self::FourWorkers => Connections::One,
+            Self::FourWorkersAttacked => Connections::ToAllWorkers,
+        }
+    }
+}
+
+/// What came of honest clients beside an attacker, with the seed that was worst for them.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    setup: Setup,
+    honest: Honest,
+    attack: Attack,
+    attack_rate: f64,
+    seed: u64,
+    openings: usize,
+    /// Of the honest calls.
+    refused_percent: u64,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            openings,
+            refused_percent,
+            attack_rate,
+            ..
+        } = self;
+        let calls = self.honest.calls;
+        write!(
+            f,
+            "{openings}, {refused_percent} % ({attack_rate}/s, {calls})"
+        )
+    }
+}
+
+/// The circumstances of several runs.
+#[derive(Clone, Copy)]
+struct Survey<'a> {
+    witnesses: Witnesses,
+    setups: &'a [Setup],
+    honest: &'a [Honest],
+    /// How long a run lasts. One with thousands of calls per second lasts about half as long.
+    seconds: u64,
+}
+
+impl Survey<'_> {
+    /// Lets an attacker call in each way and at each rate.
+    fn cells(self) -> Vec<Cell> {
+        thread::scope(|scope| {
+            let attacks = Attack::ALL.map(|attack| scope.spawn(move || self.attacked(attack)));
+            let cells = attacks.map(|attack| attack.join().expect("no panic"));
+            cells.into_iter().flatten().collect()
+        })
+    }
+
+    fn attacked(self, attack: Attack) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for &setup in self.setups {
+            for &honest in self.honest {
+                for attack_rate in RATES {
+                    let cell = |seed| self.cell(setup, honest, attack, attack_rate, seed);
+                    let worst = seeds().map(cell).max_by_key(harm);
+                    cells.push(worst.expect("a seed"));
+                }
+            }
+        }
+        cells
+    }
+
+    fn cell(
+        self,
+        setup: Setup,
+        honest: Honest,
+        attack: Attack,
+        attack_rate: f64,
+        seed: u64,
+    ) -> Cell {
+        let attacker = attack.clients(attack_rate, setup.connections());
+        let is_busy = attack_rate >= 1000.0 || honest.calls == Calls::AtRandom(1000.0);
+        let seconds = if is_busy {
+            self.seconds / 2 + 5
+        } else {
+            self.seconds
+        };
+        let history = run(
+            settings(self.witnesses),
+            setup.sharing(),
+            vec![honest.clients(), attacker],
+            Duration::from_secs(seconds),
+            seed,
+        );
+        let calls = history.seen[0];
+        Cell {
+            setup,
+            honest,
+            attack,
+            attack_rate,
+            seed,
+            openings: history.openings(),
+            refused_percent: calls.refused * 100 / calls.sent.max(1),
+        }
+    }
+}
+
+fn harm(cell: &Cell) -> (usize, u64) {
+    (cell.openings, cell.refused_percent)
+}
+
+/// A row per attack that opens the breaker, and the worst cell per column.
+fn print<C>(title: &str, cells: &[Cell], columns: &[(String, C)])
+where
+    C: Fn(&Cell) -> bool,
+{
+    let names: Vec<&str> = columns.iter().map(|(name, _)| &**name).collect();
+    let mut rows = String::new();
+    for attack in Attack::ALL {
+        let of_attack = || cells.iter().filter(|cell| cell.attack == attack);
+        if of_attack().all(|cell| cell.openings == 0) {
+            continue;
+        }
+        let worst = columns.iter().map(|(_, belongs)| {
+            let worst = of_attack()
+                .filter(|cell| belongs(cell))
+                .max_by_key(|cell| harm(cell));
+            let opens = worst.filter(|worst| worst.openings > 0);
+            opens.map_or("0".to_owned(), Cell::to_string)
+        });
+        let worst: Vec<String> = worst.collect();
+        writeln!(rows, "| {attack:?} | {} |", worst.join(" | ")).expect("a string");
+    }
+    let opened = cells.iter().filter(|cell| cell.openings > 0).count();
+    let title = format!("{title}: {opened} of {} cells opened", cells.len());
+    if rows.is_empty() {
+        println!("{title}, seeds {:?}.\n", seeds());
+        return;
+    }
+    let names = names.join(" | ");
+    let line = "---|".repeat(columns.len() + 1);
+    println!(
+        "{title}, seeds {:?}.\n\n| attack | {names} |\n|{line}\n{rows}",
+        seeds()
+    );
+}
+
+/// None of `cells` has opened.
+fn assert_closed<'a>(cells: impl IntoIterator<Item = &'a Cell>) {
+    let cells: Vec<&Cell> = cells.into_iter().collect();
+    let mut opened = String::new();
+    for cell in cells.iter().filter(|cell| cell.openings > 0) {
+        let Cell {
+            setup,
+            attack,
+            seed,
+            ..
+        } = cell;
+        writeln!(opened, "{attack:?}, {setup:?}, seed {seed}: {cell}").expect("a string");
+    }
+    let count = opened.lines().count();
+    assert!(count == 0, "{count} of {} opened:\n{opened}", cells.len());
+}
+
+fn beside_clients_at_random(count: u32) {
+    let survey = Survey {
+        witnesses: Witnesses::Two,
+        setups: &Setup::ALL,
+        honest: &RATES.map(|rate| Honest::at_random(count, rate)),
+        seconds: 40,
     };
-    let mut seen = Vec::new();
-    for attack_rate in RATES {
-        for rate in RATES {
-            let clients = vec![honest(10, rate, 1_000, 0), attacker(attack, attack_rate)];
-            let history = run(settings, sharing, clients, LENGTH, 1);
-            seen.push((
-                attack_rate,
-                rate,
-                history.openings(),
-                history.seen[0].refused,
-            ));
-        }
-    }
-    seen
+    let cells = survey.cells();
+    let column = |setup| (format!("{setup:?}"), move |cell: &Cell| cell.setup == setup);
+    let title = format!("Honest clients: {count}");
+    print(&title, &cells, &Setup::ALL.map(column));
+    assert_closed(&cells);
 }
 
 #[test]
-fn one_attacker_opens_nothing_while_others_are_answered() {
-    println!("| attack | attacker/s | breaker | 1/s | 10/s | 100/s | 1000/s |");
-    let columns = [
-        ("before", Sharing::Alone, Witnesses::One),
-        ("now", Sharing::Alone, Witnesses::Two),
-        ("now, four workers", Sharing::FourWorkers, Witnesses::Two),
-    ];
-    for attack in ATTACKS {
-        for (name, sharing, witnesses) in columns {
-            let seen = beside(sharing, witnesses, attack);
-            for row in seen.chunks(RATES.len()) {
-                let cells: Vec<String> = row
-                    .iter()
-                    .map(|(_, _, openings, refused)| format!("{openings}, {refused}"))
-                    .collect();
-                let cells = cells.join(" | ");
-                println!("| {attack:?} | {} | {name} | {cells} |", row[0].0);
-            }
-            let openings: usize = seen.iter().map(|row| row.2).sum();
-            match (sharing, witnesses) {
-                (_, Witnesses::One) => {}
-                (Sharing::Alone, Witnesses::Two) => assert_eq!(openings, 0, "{attack:?}: {seen:?}"),
-                // A worker does not know at once whom others have answered.
-                (Sharing::FourWorkers, Witnesses::Two) => {
-                    assert!(openings <= 2, "{attack:?}: {seen:?}");
-                }
-            }
-        }
-    }
+fn one_attacker_opens_nothing_beside_1_client() {
+    beside_clients_at_random(1);
 }
 
-fn broken(count: u32, rate: f64, end: End) -> Clients {
-    Clients {
-        first: 1,
-        count,
-        rate,
-        at_once: 1,
-        end: Box::new(move |_, at, random| {
-            if at.as_secs() < WARM_UP {
-                answered(Outcome::SUCCESS, random)
-            } else {
-                end
-            }
-        }),
+#[test]
+fn one_attacker_opens_nothing_beside_10_clients() {
+    beside_clients_at_random(10);
+}
+
+#[test]
+fn one_attacker_opens_nothing_beside_1000_clients() {
+    beside_clients_at_random(1000);
+}
+
+#[test]
+fn with_one_witness_one_attacker_opens() {
+    let survey = Survey {
+        witnesses: Witnesses::One,
+        setups: &[Setup::OneBreaker],
+        honest: &RATES.map(|rate| Honest::at_random(10, rate)),
+        seconds: 40,
+    };
+    let cells = survey.cells();
+    let column = |rate: f64| {
+        let belongs = move |cell: &Cell| cell.honest == Honest::at_random(10, rate);
+        (format!("{rate}/s"), belongs)
+    };
+    print(
+        "Honest clients: 10, `witnesses: 1`",
+        &cells,
+        &RATES.map(column),
+    );
+    for attack in Attack::ALL {
+        let mut cells = cells.iter().filter(|cell| cell.attack == attack);
+        assert!(cells.any(|cell| cell.openings > 0), "{attack:?}");
     }
 }
 
 #[test]
-fn a_service_that_is_broken_or_hangs_opens() {
-    println!("| service | clients | calls/s | witnesses | failed calls | seconds |");
-    let broken_end = (Outcome::WEAK_FAILURE, Duration::from_millis(10));
-    let ends = [
-        ("500 for all", broken_end),
-        ("hangs", (Outcome::Unanswered, GIVES_UP)),
+fn one_attacker_opens_nothing_beside_clients_that_call_at_the_same_instant() {
+    let honest = [4, 5, 9].map(|seconds| Honest::each(12, seconds));
+    let survey = Survey {
+        witnesses: Witnesses::Two,
+        setups: &[Setup::OneBreaker, Setup::FourWorkersAttacked],
+        honest: &honest,
+        seconds: 60,
+    };
+    let cells = survey.cells();
+    print("Honest clients: 12 at once", &cells, &honest.map(column_of));
+    assert_closed(&cells);
+}
+
+fn column_of(honest: Honest) -> (String, impl Fn(&Cell) -> bool) {
+    let belongs = move |cell: &Cell| cell.honest == honest;
+    (honest.calls.to_string(), belongs)
+}
+
+#[test]
+fn an_attacker_without_good_calls_opens_nothing_beside_a_client_that_calls_rarely() {
+    let honest = [
+        Honest::each(1, 12),
+        Honest::each(1, 3),
+        Honest::each(1, 1),
+        Honest::at_random(1, 1.0 / 12.0),
+        Honest::at_random(1, 1.0 / 3.0),
+        Honest::at_random(1, 1.0),
     ];
-    for (name, end) in ends {
-        for count in [1, 10, 1000] {
-            for rate in [1.0, 10.0, 100.0] {
-                for witnesses in [Witnesses::One, Witnesses::Two] {
-                    let settings = BreakerSettings {
-                        witnesses,
-                        ..BreakerSettings::default()
-                    };
-                    let clients = vec![broken(count, rate, end)];
-                    let length = Duration::from_mins(2);
-                    let opens = |transition: Transition| transition.to == Phase::Open;
-                    let history =
-                        run_until(settings, Sharing::FourWorkers, clients, length, 1, opens);
-                    let opened = history.first(Phase::Open);
-                    let seen = opened.map_or("never | never".to_owned(), |(at, seen)| {
-                        let after = at.as_secs_f64() - 10.0;
-                        format!("{} | {after:.1}", seen.failed)
-                    });
-                    println!("| {name} | {count} | {rate} | {witnesses:?} | {seen} |");
-                    if name == "500 for all" || rate >= 10.0 {
-                        let (at, _) = opened.expect("it opens");
-                        assert!(at.as_secs() <= WARM_UP + 30, "{at:?}");
-                    }
-                }
-            }
-        }
-    }
+    let survey = Survey {
+        witnesses: Witnesses::Two,
+        setups: &[Setup::OneBreaker, Setup::FourWorkersAttacked],
+        honest: &honest,
+        seconds: 120,
+    };
+    let cells = survey.cells();
+    print(
+        "Honest clients: 1 that calls rarely",
+        &cells,
+        &honest.map(column_of),
+    );
+    assert_closed(cells.iter().filter(|cell| cell.attack.only_fails()));
 }

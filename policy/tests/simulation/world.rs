@@ -1,7 +1,7 @@
 //! One service behind one breaker, and those who call it, in simulated time.
 
 use levee_policy::breaker::{
-    Breaker, BreakerSettings, Outcome, Permit, Phase, Report, Transition, Verdict,
+    Breaker, BreakerSettings, Outcome, Phase, Report, Transition, Verdict,
 };
 use levee_policy::callers::Caller;
 use levee_policy::random::SplitMix64;
@@ -16,6 +16,8 @@ const START: Instant = Instant::from_nanos(1_000_000_000_000);
 const TICK: Duration = Duration::from_millis(100);
 /// How long it takes until the other workers know of a change.
 const NEWS: Duration = Duration::from_millis(1);
+/// A probe whose request takes longer to arrive gives its place back.
+const UPLOADED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Numbers that are the same on every machine.
 pub struct Random(SplitMix64);
@@ -57,22 +59,53 @@ impl Random {
     }
 }
 
-/// How a call ends, and after how long.
-pub type End = (Outcome, Duration);
+/// How a call ends.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    pub outcome: Outcome,
+    /// How long the call takes.
+    pub after: Duration,
+    /// How long its request takes to arrive.
+    pub upload: Duration,
+}
+
+impl End {
+    pub const fn new(outcome: Outcome, after: Duration) -> Self {
+        Self {
+            outcome,
+            after,
+            upload: Duration::ZERO,
+        }
+    }
+}
 
 /// Ends by the number of a call and the time since the start.
 pub type Ends = Box<dyn FnMut(u64, Duration, &mut Random) -> End>;
 
-/// Clients whose calls arrive at random.
+/// When clients call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arrivals {
+    /// At random: calls per second of all of them, and how many of one client arrive at once.
+    Random { rate: f64, at_once: u32 },
+    /// Each client calls once per interval, all at the same instant.
+    Together(Duration),
+}
+
+/// Which workers a client is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    One,
+    ToAllWorkers,
+}
+
 pub struct Clients {
     /// The hash of the first one's address, and how many there are.
     pub first: u32,
     pub count: u32,
-    /// Calls per second of all of them.
-    pub rate: f64,
-    /// How many calls of one client arrive at once.
-    pub at_once: u32,
-    /// The end of their call with this number, at this time since the start.
+    /// When the first call arrives, since the start.
+    pub from: Duration,
+    pub arrivals: Arrivals,
+    pub connections: Connections,
     pub end: Ends,
 }
 
@@ -93,22 +126,31 @@ pub struct Seen {
 
 /// What happened when.
 pub struct History {
+    /// Of each group of clients.
     pub seen: Vec<Seen>,
-    /// Changes of state, with the time since the start and what was seen of all clients until then.
-    pub changes: Vec<(Duration, Transition, Seen)>,
+    pub changes: Vec<Change>,
+}
+
+/// A change of state.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Since the start.
+    pub at: Duration,
+    pub transition: Transition,
+    /// What was seen of each group of clients until then.
+    pub seen: Vec<Seen>,
 }
 
 impl History {
     pub fn openings(&self) -> usize {
-        let opens = |change: &&(Duration, Transition, Seen)| change.1.to == Phase::Open;
+        let opens = |change: &&Change| change.transition.to == Phase::Open;
         self.changes.iter().filter(opens).count()
     }
 
-    /// The first change to `phase`, and what was seen of all clients until then.
-    pub fn first(&self, phase: Phase) -> Option<(Duration, Seen)> {
+    /// The first change to `phase`.
+    pub fn first(&self, phase: Phase) -> Option<&Change> {
         let mut changes = self.changes.iter();
-        let (at, _, seen) = changes.find(|change| change.1.to == phase)?;
-        Some((*at, *seen))
+        changes.find(|change| change.transition.to == phase)
     }
 }
 
@@ -135,9 +177,14 @@ impl Gate {
         }
     }
 
-    /// The worker that a client is connected to.
-    fn worker_of(&self, caller: Caller) -> usize {
-        caller.hash() as usize % self.workers.len().max(1)
+    /// The worker that a call of `caller` reaches.
+    fn worker_for(&self, caller: Caller, connections: Connections, random: &mut Random) -> usize {
+        let count = self.workers.len().max(1) as u64;
+        let worker = match connections {
+            Connections::One => u64::from(caller.hash()) % count,
+            Connections::ToAllWorkers => random.below(count),
+        };
+        usize::try_from(worker).expect("below the count")
     }
 
     fn visit(
@@ -157,11 +204,15 @@ impl Gate {
         (visited.verdict, visited.transition)
     }
 
-    fn admit(&mut self, caller: Caller, now: Instant) -> (Verdict, Option<Transition>) {
+    fn admit(
+        &mut self,
+        worker: usize,
+        _caller: Caller,
+        now: Instant,
+    ) -> (Verdict, Option<Transition>) {
         if self.workers.is_empty() {
             return self.breaker.admit_caller(&self.settings, caller, now);
         }
-        let worker = self.worker_of(caller);
         match self.workers[worker].admit(&self.settings, now) {
             Admission::Decided(verdict) => (verdict, None),
             Admission::VisitNeeded => {
@@ -171,11 +222,16 @@ impl Gate {
         }
     }
 
-    fn report(&mut self, report: Report, now: Instant, random: u64) -> Option<Transition> {
+    fn report(
+        &mut self,
+        worker: usize,
+        report: Report,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
         if self.workers.is_empty() {
             return self.breaker.report(&self.settings, report, now, random);
         }
-        let worker = self.worker_of(report.caller);
         match self.workers[worker].record(report.permit, report.outcome, now) {
             Recorded::Here => None,
             Recorded::WhoCalled => {
@@ -208,16 +264,18 @@ impl Gate {
 enum Event {
     /// Calls of these clients.
     Arrival(usize),
+    /// The request of the probe in this place has not arrived in time.
+    GiveBack(usize),
     /// The end of the call in this place.
     End(usize),
     Tick,
     News,
 }
 
+#[derive(Clone, Copy)]
 struct Call {
-    permit: Permit,
-    outcome: Outcome,
-    caller: Caller,
+    worker: usize,
+    report: Report,
 }
 
 struct World {
@@ -229,7 +287,6 @@ struct World {
     free: Vec<usize>,
     news_due: bool,
     now: Instant,
-    all: Seen,
     history: History,
 }
 
@@ -263,7 +320,7 @@ pub fn run_until(
         world.now = at;
         world.handle(event);
         let new = &world.history.changes[changes..];
-        if new.iter().any(|change| enough(change.1)) {
+        if new.iter().any(|change| enough(change.transition)) {
             break;
         }
         changes = world.history.changes.len();
@@ -284,12 +341,11 @@ impl World {
             free: Vec::new(),
             news_due: false,
             now: START,
-            all: Seen::default(),
             gate,
             clients,
         };
         for group in 0..world.clients.len() {
-            world.arrive_later(group);
+            world.at(world.clients[group].from, Event::Arrival(group));
         }
         if !world.gate.workers.is_empty() {
             world.at(TICK, Event::Tick);
@@ -301,45 +357,44 @@ impl World {
         self.events.push(Reverse((self.now.after(after), event)));
     }
 
-    fn arrive_later(&mut self, group: usize) {
-        let Clients { rate, at_once, .. } = self.clients[group];
-        if rate > 0.0 {
-            let wait = self.random.exponential() * f64::from(at_once) / rate;
-            self.at(Duration::from_secs_f64(wait), Event::Arrival(group));
-        }
-    }
-
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Arrival(group) => {
-                let Clients {
-                    first,
-                    count,
-                    at_once,
-                    ..
-                } = self.clients[group];
+    /// Calls of the group now, and the next ones later.
+    fn arrive(&mut self, group: usize) {
+        let Clients {
+            first,
+            count,
+            arrivals,
+            ..
+        } = self.clients[group];
+        let wait = match arrivals {
+            Arrivals::Random { rate, at_once } => {
                 let place = self.random.below(u64::from(count));
                 let caller = first + u32::try_from(place).expect("below the count");
                 for _ in 0..at_once {
                     self.call(group, Caller::from_hash(caller));
                 }
-                self.arrive_later(group);
+                Duration::from_secs_f64(self.random.exponential() * f64::from(at_once) / rate)
+            }
+            Arrivals::Together(interval) => {
+                for caller in first..first + count {
+                    self.call(group, Caller::from_hash(caller));
+                }
+                interval
+            }
+        };
+        self.at(wait, Event::Arrival(group));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrival(group) => self.arrive(group),
+            Event::GiveBack(place) => {
+                let mut call = self.calls[place];
+                call.report.outcome = Outcome::Neutral;
+                self.report(call);
             }
             Event::End(place) => {
-                let Call {
-                    permit,
-                    outcome,
-                    caller,
-                } = self.calls[place];
                 self.free.push(place);
-                let report = Report {
-                    permit,
-                    outcome,
-                    caller,
-                };
-                let random = self.random.0.next_u64();
-                let transition = self.gate.report(report, self.now, random);
-                self.note(transition);
+                self.report(self.calls[place]);
             }
             Event::Tick => {
                 let random = self.random.0.next_u64();
@@ -360,43 +415,57 @@ impl World {
         }
     }
 
+    fn report(&mut self, Call { worker, report }: Call) {
+        let random = self.random.0.next_u64();
+        let transition = self.gate.report(worker, report, self.now, random);
+        self.note(transition);
+    }
+
     fn call(&mut self, group: usize, caller: Caller) {
-        let (verdict, transition) = self.gate.admit(caller, self.now);
+        let connections = self.clients[group].connections;
+        let worker = self.gate.worker_for(caller, connections, &mut self.random);
+        let (verdict, transition) = self.gate.admit(worker, caller, self.now);
         self.note(transition);
         let since_start = self.now.since(START);
         let number = self.history.seen[group].sent;
-        let (outcome, took) = (self.clients[group].end)(number, since_start, &mut self.random);
-        let failed = matches!(outcome, Outcome::Failure { .. } | Outcome::Unanswered);
-        let is_refused = !matches!(verdict, Verdict::Admit(_));
-        for seen in [&mut self.history.seen[group], &mut self.all] {
-            seen.sent += 1;
-            seen.refused += u64::from(is_refused);
-            seen.failed += u64::from(failed && !is_refused);
-        }
+        let end = (self.clients[group].end)(number, since_start, &mut self.random);
+        let failed = matches!(end.outcome, Outcome::Failure { .. } | Outcome::Unanswered);
+        let seen = &mut self.history.seen[group];
+        seen.sent += 1;
         let Verdict::Admit(permit) = verdict else {
+            seen.refused += 1;
             return;
         };
-        let call = Call {
+        seen.failed += u64::from(failed);
+        let report = Report {
             permit,
-            outcome,
+            outcome: end.outcome,
             caller,
         };
-        let place = if let Some(place) = self.free.pop() {
+        let place = self.store(Call { worker, report });
+        if permit.is_probe() && end.upload > UPLOADED_WITHIN {
+            self.at(UPLOADED_WITHIN, Event::GiveBack(place));
+        }
+        self.at(end.after.max(end.upload), Event::End(place));
+    }
+
+    fn store(&mut self, call: Call) -> usize {
+        if let Some(place) = self.free.pop() {
             self.calls[place] = call;
             place
         } else {
             self.calls.push(call);
             self.calls.len() - 1
-        };
-        self.at(took, Event::End(place));
+        }
     }
 
     fn note(&mut self, transition: Option<Transition>) {
         if let Some(transition) = transition {
-            let since_start = self.now.since(START);
-            self.history
-                .changes
-                .push((since_start, transition, self.all));
+            self.history.changes.push(Change {
+                at: self.now.since(START),
+                transition,
+                seen: self.history.seen.clone(),
+            });
         }
     }
 }
