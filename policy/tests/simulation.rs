@@ -42,7 +42,7 @@ fn settings(witnesses: Witnesses) -> BreakerSettings {
 /// Who shares a breaker, and where the attacker is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Setup {
-    OneBreaker,
+    OneWorker,
     FourWorkers,
     /// The attacker is connected to all of them.
     FourWorkersAttacked,
@@ -50,21 +50,21 @@ enum Setup {
 
 impl Setup {
     const ALL: [Self; 3] = [
-        Self::OneBreaker,
+        Self::OneWorker,
         Self::FourWorkers,
         Self::FourWorkersAttacked,
     ];
 
     const fn sharing(self) -> Sharing {
         match self {
-            Self::OneBreaker => Sharing::Alone,
+            Self::OneWorker => Sharing::OneWorker,
             Self::FourWorkers | Self::FourWorkersAttacked => Sharing::FourWorkers,
         }
     }
 
     const fn connections(self) -> Connections {
         match self {
-            Self::OneBreaker | Self::FourWorkers => Connections::One,
+            Self::OneWorker | Self::FourWorkers => Connections::One,
             Self::FourWorkersAttacked => Connections::ToAllWorkers,
         }
     }
@@ -258,7 +258,7 @@ fn one_attacker_opens_nothing_beside_1000_clients() {
 fn with_one_witness_one_attacker_opens() {
     let survey = Survey {
         witnesses: Witnesses::One,
-        setups: &[Setup::OneBreaker],
+        setups: &[Setup::OneWorker],
         honest: &RATES.map(|rate| Honest::at_random(10, rate)),
         seconds: 40,
     };
@@ -283,7 +283,7 @@ fn one_attacker_opens_nothing_beside_clients_that_call_at_the_same_instant() {
     let honest = [4, 5, 9].map(|seconds| Honest::each(12, seconds));
     let survey = Survey {
         witnesses: Witnesses::Two,
-        setups: &[Setup::OneBreaker, Setup::FourWorkersAttacked],
+        setups: &[Setup::OneWorker, Setup::FourWorkersAttacked],
         honest: &honest,
         seconds: 60,
     };
@@ -309,7 +309,7 @@ fn an_attacker_without_good_calls_opens_nothing_beside_a_client_that_calls_rarel
     ];
     let survey = Survey {
         witnesses: Witnesses::Two,
-        setups: &[Setup::OneBreaker, Setup::FourWorkersAttacked],
+        setups: &[Setup::OneWorker, Setup::FourWorkersAttacked],
         honest: &honest,
         seconds: 120,
     };

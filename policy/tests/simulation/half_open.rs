@@ -8,7 +8,7 @@ use levee_policy::evidence::Witnesses;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-const SHARINGS: [Sharing; 2] = [Sharing::Alone, Sharing::FourWorkers];
+const SHARINGS: [Sharing; 2] = [Sharing::OneWorker, Sharing::FourWorkers];
 
 /// From the first half-open moment until it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +54,7 @@ fn recovery(sharing: Sharing, clients: Vec<Clients>, seed: u64) -> Recovery {
     }
 }
 
-/// The slowest recovery, with all seeds, with and without workers.
+/// The slowest recovery, with all seeds, with one worker and with four.
 fn slowest(clients: impl Fn() -> Vec<Clients>) -> Recovery {
     let of_seed = |seed| SHARINGS.map(|sharing| recovery(sharing, clients(), seed));
     seeds().flat_map(of_seed).max().expect("a seed")

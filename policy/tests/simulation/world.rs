@@ -112,7 +112,7 @@ pub struct Clients {
 /// How many workers share the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    Alone,
+    OneWorker,
     FourWorkers,
 }
 
@@ -154,7 +154,7 @@ impl History {
     }
 }
 
-/// The breaker, and the workers that share it if there are any.
+/// The breaker, and the workers that share it.
 struct Gate {
     settings: BreakerSettings,
     breaker: Breaker,
@@ -166,7 +166,7 @@ impl Gate {
     fn new(settings: BreakerSettings, sharing: Sharing) -> Self {
         let breaker = Breaker::new(&settings, START);
         let count = match sharing {
-            Sharing::Alone => 0,
+            Sharing::OneWorker => 1,
             Sharing::FourWorkers => 4,
         };
         Self {
@@ -179,7 +179,7 @@ impl Gate {
 
     /// The worker that a call of `caller` reaches.
     fn worker_for(&self, caller: Caller, connections: Connections, random: &mut Random) -> usize {
-        let count = self.workers.len().max(1) as u64;
+        let count = self.workers.len() as u64;
         let worker = match connections {
             Connections::One => u64::from(caller.hash()) % count,
             Connections::ToAllWorkers => random.below(count),
@@ -207,12 +207,9 @@ impl Gate {
     fn admit(
         &mut self,
         worker: usize,
-        _caller: Caller,
+        caller: Caller,
         now: Instant,
     ) -> (Verdict, Option<Transition>) {
-        if self.workers.is_empty() {
-            return self.breaker.admit_caller(&self.settings, caller, now);
-        }
         match self.workers[worker].admit(&self.settings, now) {
             Admission::Decided(verdict) => (verdict, None),
             Admission::VisitNeeded => {
@@ -229,9 +226,6 @@ impl Gate {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        if self.workers.is_empty() {
-            return self.breaker.report(&self.settings, report, now, random);
-        }
         match self.workers[worker].record(report.permit, report.outcome, now) {
             Recorded::Here => None,
             Recorded::WhoCalled => {
@@ -347,9 +341,7 @@ impl World {
         for group in 0..world.clients.len() {
             world.at(world.clients[group].from, Event::Arrival(group));
         }
-        if !world.gate.workers.is_empty() {
-            world.at(TICK, Event::Tick);
-        }
+        world.at(TICK, Event::Tick);
         world
     }
 
