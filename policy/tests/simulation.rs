@@ -319,5 +319,8 @@ fn an_attacker_without_good_calls_opens_nothing_beside_a_client_that_calls_rarel
         &cells,
         &honest.map(column_of),
     );
-    assert_closed(cells.iter().filter(|cell| cell.attack.only_fails()));
+    // One in 12 s at random leaves pauses that are longer than anybody is remembered, 30 s.
+    let is_remembered = |cell: &&Cell| cell.honest != Honest::at_random(1, 1.0 / 12.0);
+    let must_stay_closed = cells.iter().filter(is_remembered);
+    assert_closed(must_stay_closed.filter(|cell| cell.attack.only_fails()));
 }
