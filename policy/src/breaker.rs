@@ -653,8 +653,10 @@ impl Breaker {
     }
 
     fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
-        // Whoever complains too isn't well any more.
-        let is_well = |caller| !self.row.weak.has(caller);
+        // Whoever complains twice too isn't well any more. One failure among many of somebody else
+        // may be chance.
+        let most = self.row.weak.largest().complaints;
+        let is_well = |caller| self.row.weak.complaints_of(caller) < most.clamp(1, 2);
         let others = if self.callers.answered.any(now, is_well) {
             Others::AreWell
         } else if self.state == State::HalfOpen {
@@ -862,7 +864,7 @@ pub(crate) struct Probes {
 
 impl Probes {
     fn acquire(&mut self, limits: HalfOpen, caller: Caller, now: Instant) -> Option<ProbeId> {
-        if self.wasted.has(caller) && now.since(self.last) < OTHERS_FIRST {
+        if self.wasted.complaints_of(caller) > 0 && now.since(self.last) < OTHERS_FIRST {
             return None;
         }
         for place in &mut self.leases {

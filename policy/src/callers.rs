@@ -64,11 +64,11 @@ impl Tally {
         }
     }
 
-    /// Whether `caller` is told apart, and has complained.
-    pub(crate) fn has(&self, caller: Caller) -> bool {
-        self.shares
-            .iter()
-            .any(|share| share.complaints > 0 && share.caller == caller)
+    /// The complaints of `caller`. None if it is not told apart.
+    pub(crate) fn complaints_of(&self, caller: Caller) -> u32 {
+        let mut shares = self.shares.iter();
+        let share = shares.find(|share| share.complaints > 0 && share.caller == caller);
+        share.map_or(0, |share| share.complaints)
     }
 
     /// No share is larger than this.

@@ -51,10 +51,14 @@ struct Model {
 }
 
 impl Model {
+    fn weak_of(&self, caller: u32) -> usize {
+        self.weak.iter().filter(|by| **by == caller).count()
+    }
+
     /// The weak failures of the caller with the most.
     fn most(&self) -> usize {
-        let of = |caller: u32| self.weak.iter().filter(|by| **by == caller).count();
-        self.weak.iter().map(|by| of(*by)).max().unwrap_or(0)
+        let failures = self.weak.iter().map(|by| self.weak_of(*by));
+        failures.max().unwrap_or(0)
     }
 
     fn opens(&mut self, caller: u32, outcome: Outcome, now: u64) -> bool {
@@ -84,9 +88,11 @@ impl Model {
         let most = self.most();
         let rest = self.strong + self.weak.len() - most;
         let last_two = self.answered.iter().rev().take(2);
-        let others_are_well = last_two
-            .into_iter()
-            .any(|(caller, at)| !self.weak.contains(caller) && now - at < REMEMBERED);
+        let others_are_well = last_two.into_iter().any(|(caller, at)| {
+            let failures = self.weak_of(*caller);
+            let may_be_chance = failures == 0 || (failures == 1 && most > 1);
+            may_be_chance && now - at < REMEMBERED
+        });
         if others_are_well || now - self.row_since < OTHERS_REPORT {
             return rest + most.min(rest);
         }

@@ -136,16 +136,26 @@ fn in_its_first_10_ms_no_row_takes_others_for_absent() {
     );
 }
 
-#[test]
-fn who_was_answered_before_and_fails_now_speaks_for_nobody() {
+fn both_answered_before() -> Bench {
     let mut bench = Bench::every(Duration::from_millis(10));
     // Each was answered after the other's failure.
     for (fails, answered) in [(HONEST, OTHER), (OTHER, HONEST)] {
         bench.call(fails, WEAK);
         bench.call(answered, Outcome::SUCCESS);
     }
-    let both = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
-    assert_eq!(bench.until_open(100, both), Some(5));
+    bench
+}
+
+#[test]
+fn who_was_answered_before_and_fails_twice_now_speaks_for_nobody() {
+    let both = |number| (if number % 4 == 3 { OTHER } else { HONEST }, WEAK);
+    assert_eq!(both_answered_before().until_open(100, both), Some(8));
+}
+
+#[test]
+fn one_failure_of_who_was_answered_before_is_no_second_witness() {
+    let one = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
+    assert_eq!(both_answered_before().until_open(100, one), None);
 }
 
 #[test]
