@@ -91,11 +91,7 @@ impl fmt::Display for Cell {
             attack_rate,
             ..
         } = self;
-        let calls = self.honest.calls;
-        write!(
-            f,
-            "{openings}, {refused_percent} % ({attack_rate}/s, {calls})"
-        )
+        write!(f, "{openings}, {refused_percent} % ({attack_rate}/s)")
     }
 }
 
@@ -215,11 +211,17 @@ fn assert_closed<'a>(cells: impl IntoIterator<Item = &'a Cell>) {
     for cell in cells.iter().filter(|cell| cell.openings > 0) {
         let Cell {
             setup,
+            honest,
             attack,
             seed,
             ..
         } = cell;
-        writeln!(opened, "{attack:?}, {setup:?}, seed {seed}: {cell}").expect("a string");
+        let calls = honest.calls;
+        writeln!(
+            opened,
+            "{attack:?}, {setup:?}, {calls}, seed {seed}: {cell}"
+        )
+        .expect("a string");
     }
     let count = opened.lines().count();
     assert!(count == 0, "{count} of {} opened:\n{opened}", cells.len());
