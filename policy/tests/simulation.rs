@@ -216,12 +216,8 @@ fn assert_closed<'a>(cells: impl IntoIterator<Item = &'a Cell>) {
             seed,
             ..
         } = cell;
-        let calls = honest.calls;
-        writeln!(
-            opened,
-            "{attack:?}, {setup:?}, {calls}, seed {seed}: {cell}"
-        )
-        .expect("a string");
+        let rate = honest.calls;
+        writeln!(opened, "{attack:?}, {setup:?}, {rate}, seed {seed}: {cell}").expect("a string");
     }
     let count = opened.lines().count();
     assert!(count == 0, "{count} of {} opened:\n{opened}", cells.len());
