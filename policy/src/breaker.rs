@@ -34,6 +34,7 @@ use crate::evidence::{
     Callers, Credit, Others, Row, SOONEST_ALONE, Weight, Witnesses, answered_well, credit,
 };
 use crate::ratio::Ratio;
+use crate::surprise;
 use crate::time::Instant;
 use crate::window::{Counts, Window};
 use std::time::Duration;
@@ -604,7 +605,7 @@ impl Breaker {
                 }
                 self.row.add(weight, caller, now);
                 let limit = settings.consecutive_failures?;
-                (self.row.length >= limit && self.worth_of_row(settings, now) >= limit)
+                (self.row.length >= limit && self.is_news(settings, limit, now))
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
             }
             Outcome::Unanswered => {
@@ -650,6 +651,15 @@ impl Breaker {
         if !self.row.is_empty() || self.state == State::HalfOpen {
             self.callers.answered.add(caller, now);
         }
+    }
+
+    /// Whether the row is worth as much as `limit` failures of a service that hardly ever fails.
+    fn is_news(&self, settings: &BreakerSettings, limit: u32, now: Instant) -> bool {
+        let sum = self.window.sum();
+        let [calls, failed] =
+            [sum.total, sum.failures].map(|count| count.saturating_sub(self.row.length));
+        let worth = self.worth_of_row(settings, now);
+        surprise::is_news(worth, limit, calls, failed)
     }
 
     fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {

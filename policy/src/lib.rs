@@ -11,6 +11,7 @@
 //! | [`callers`] | who complains, and how much of it is one caller |
 //! | `answered` | who was answered well, lately |
 //! | [`evidence`] | whether that is enough to shut a service |
+//! | `surprise` | whether a row of failures is news |
 //! | [`usual`] | how long a service usually takes to answer |
 //! | [`window`] | how many recent calls failed |
 //! | [`backoff`] | how long to wait before the next attempt |
@@ -30,6 +31,7 @@ pub mod random;
 pub mod ratio;
 pub mod replica;
 mod snapshot;
+mod surprise;
 pub mod time;
 pub mod timeout;
 pub mod usual;

@@ -117,11 +117,41 @@ fn a_success_ends_the_row_and_a_neutral_call_does_not() {
         bench.call(Outcome::SUCCESS);
     }
     assert_eq!(bench.breaker.phase(), Phase::Closed);
+    // These failures have left the window.
+    bench.pass(seconds(10));
     for _ in 0..4 {
         bench.call(Outcome::FAILURE);
         bench.call(Outcome::Neutral);
     }
     assert!(bench.call(Outcome::FAILURE).is_some());
+}
+
+#[test]
+fn a_row_decides_only_where_it_is_improbable() {
+    for (failures, of, length) in [
+        (0, 100, 5),
+        (5, 100, 5),
+        (13, 100, 7),
+        (33, 100, 13),
+        (9, 18, 5),
+    ] {
+        let mut bench = Bench::new(BreakerSettings {
+            failure_rate: None,
+            ..exact()
+        });
+        for call in 0..of {
+            // Evenly spread, and a success at last.
+            let fails = (call * failures) % of < failures && call > 0;
+            bench.call(if fails {
+                Outcome::FAILURE
+            } else {
+                Outcome::SUCCESS
+            });
+        }
+        bench.call(Outcome::SUCCESS);
+        let opened = (1..100).find(|_| bench.call(Outcome::FAILURE).is_some());
+        assert_eq!(opened, Some(length), "{failures} of {of}");
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Rows of failures by several callers, compared with a model that keeps lists.
 
+mod definition;
+
+use definition::is_news;
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Phase, Report, Verdict};
 use levee_policy::callers::Caller;
 use levee_policy::time::Instant;
@@ -46,6 +49,7 @@ struct Model {
     strong: usize,
     row_since: u64,
     successes: Vec<u64>,
+    failures: Vec<u64>,
     /// When each caller was answered last after a failure.
     answered: Vec<(u32, u64)>,
 }
@@ -61,7 +65,8 @@ impl Model {
         failures.max().unwrap_or(0)
     }
 
-    fn opens(&mut self, caller: u32, outcome: Outcome, now: u64) -> bool {
+    /// `None` if it is too close to tell.
+    fn opens(&mut self, caller: u32, outcome: Outcome, now: u64) -> Option<bool> {
         let was_empty = self.weak.is_empty() && self.strong == 0;
         match outcome {
             Outcome::Success { .. } => {
@@ -72,16 +77,34 @@ impl Model {
                 self.successes.push(now);
                 self.weak.clear();
                 self.strong = 0;
-                return false;
+                return Some(false);
             }
             Outcome::WEAK_FAILURE => self.weak.push(caller),
             Outcome::Failure { .. } => self.strong += 1,
-            _ => return false,
+            _ => return Some(false),
         }
         if was_empty {
             self.row_since = now;
         }
-        self.worth(now) >= LIMIT
+        self.failures.push(now);
+        let of = |times: &[u64]| {
+            times
+                .iter()
+                .filter(|at| **at / 1000 + 10 > now / 1000)
+                .count()
+        };
+        let row = self.weak.len() + self.strong;
+        let failed = of(&self.failures);
+        let calls = of(&self.successes) + failed;
+        if row < LIMIT {
+            return Some(false);
+        }
+        is_news(
+            self.worth(now),
+            LIMIT,
+            calls.saturating_sub(row),
+            failed.saturating_sub(row),
+        )
     }
 
     fn worth(&self, now: u64) -> usize {
@@ -149,7 +172,9 @@ proptest! {
                 };
                 let report = Report { permit, outcome, caller: Caller::from_hash(caller) };
                 breaker.report(&settings, report, at(now), 0);
-                let opens = model.opens(caller, outcome, now);
+                let Some(opens) = model.opens(caller, outcome, now) else {
+                    return Ok(());
+                };
                 prop_assert_eq!(breaker.phase() == Phase::Open, opens);
                 if opens {
                     return Ok(());
@@ -163,9 +188,11 @@ proptest! {
 #[test]
 fn the_model_knows_one_caller_and_two() {
     let mut model = Model::default();
-    let opened = (1..100).find(|number| model.opens(1, Outcome::WEAK_FAILURE, 5 + number));
+    let opened =
+        (1..100).find(|number| model.opens(1, Outcome::WEAK_FAILURE, 5 + number) == Some(true));
     assert_eq!(opened, Some(12));
     let mut model = Model::default();
-    let opened = (1..100).find(|number| model.opens(number % 2, Outcome::WEAK_FAILURE, 5));
+    let opened =
+        (1..100).find(|number| model.opens(number % 2, Outcome::WEAK_FAILURE, 5) == Some(true));
     assert_eq!(opened, Some(4));
 }

@@ -1,0 +1,110 @@
+//! Whether a row of failures is news, or to be expected of a service that fails now and then anyway.
+//!
+//! If a service fails with probability p, N failures in a row have probability pᴺ. Their surprise is
+//! -log₂ pᴺ = N log₂(1/p) bits. A row decides only if that is as much as a row of the configured length is
+//! worth at [`EVERY_FAILURE`]: five failures in a row are enough where one in sixteen calls fails,
+//! thirteen where one in three does.
+
+/// The surprise that each failure of the configured number must amount to, in bits: 2⁻⁴ is 6.25 %.
+const EVERY_FAILURE: u64 = 4;
+/// With more calls in the window than this, rows are more frequent, too, and each doubling requires
+/// one bit more.
+const MANY_CALLS: u32 = 1 << 10;
+/// Fewer calls than this say nothing about what is to be expected.
+const FEW_CALLS: u32 = 20;
+
+/// One bit.
+const BIT: u64 = 1 << 16;
+
+/// Whether `failures_in_row` are improbable for a service that `calls` were made to before, of which
+/// `failed` ones did, where `usual` in a row are enough for one that hardly ever fails.
+pub(crate) fn is_news(failures_in_row: u32, usual: u32, calls: u32, failed: u32) -> bool {
+    let failed = failed.min(calls);
+    if failed == 0 || calls < FEW_CALLS {
+        return failures_in_row >= usual;
+    }
+    let each = log2(u64::from(calls)) - log2(u64::from(failed));
+    let rarity = log2(u64::from(calls.max(MANY_CALLS))) - log2(u64::from(MANY_CALLS));
+    let needed = u64::from(usual) * EVERY_FAILURE * BIT + rarity;
+    failures_in_row >= usual && u64::from(failures_in_row) * each >= needed
+}
+
+/// The binary logarithm of `number`, which is not 0, in units of 1 / [`BIT`]. Off by 0.01 at most.
+fn log2(number: u64) -> u64 {
+    let whole = u64::from(number.ilog2());
+    // The 16 bits after the leading one.
+    let aligned = number << number.leading_zeros();
+    let rest = (aligned << 1) >> 48;
+    // log₂(1 + x) is nearly x + 0.343 x (1 - x).
+    let bend = (rest * (BIT - rest)) >> 16;
+    (whole << 16) + rest + ((bend * 22_500) >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn length_that_decides(calls: u32, failed: u32) -> u32 {
+        (1..).find(|row| is_news(*row, 5, calls, failed)).unwrap()
+    }
+
+    #[test]
+    fn how_long_a_row_must_be() {
+        for (calls, failed, length) in [
+            // Nothing is known, or little.
+            (0, 0, 5),
+            (19, 19, 5),
+            (20, 1, 5),
+            (20, 4, 9),
+            (1_000, 0, 5),
+            (1_000, 10, 5),
+            (1_000, 60, 5),
+            (1_000, 100, 7),
+            (1_000, 330, 13),
+            (1_000, 500, 20),
+            (1_000, 900, 136),
+            // Ten thousand calls a second.
+            (100_000, 0, 5),
+            (100_000, 1_000, 5),
+            (100_000, 33_000, 17),
+            (u32::MAX, u32::MAX / 3, 27),
+        ] {
+            assert_eq!(
+                length_that_decides(calls, failed),
+                length,
+                "{failed} of {calls}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_configured_is_never_undercut() {
+        for usual in [1, 5, 100] {
+            assert!(!is_news(usual - 1, usual, 1_000_000, 0));
+            assert!(is_news(usual, usual, 1_000_000, 0));
+            assert!(!is_news(usual - 1, usual, 1_000_000, 1));
+        }
+        assert!(!is_news(u32::MAX - 1, u32::MAX, u32::MAX, u32::MAX));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn more_failures_before_never_make_a_row_more_of_a_surprise(
+            calls in 0_u32..200_000, failed in 0_u32..200_000, row in 0_u32..100,
+        ) {
+            let before = is_news(row, 5, calls.max(failed), failed);
+            prop_assert!(before || !is_news(row, 5, calls.max(failed + 1), failed + 1));
+        }
+
+        #[test]
+        fn the_logarithm_is_off_by_a_hundredth_at_most(number in 1_u64..(1 << 50)) {
+            #[expect(clippy::cast_precision_loss, reason = "50 bits are exact")]
+            let (expected, found) = ((number as f64).log2(), log2(number) as f64 / BIT as f64);
+            prop_assert!((expected - found).abs() < 0.01, "{expected} {found}");
+        }
+    }
+}
