@@ -157,6 +157,8 @@ pub struct BreakerSettings {
     pub window: Duration,
     /// How long it stays open. Grows each time that half-open ends in open again.
     pub open: Backoff,
+    /// The same, while the service can't be reached.
+    pub open_unreachable: Backoff,
     /// How the service is tested afterwards.
     pub half_open: HalfOpen,
 }
@@ -180,6 +182,12 @@ impl Default for BreakerSettings {
             open: Backoff {
                 base: Duration::from_secs(30),
                 max: Duration::from_mins(5),
+                factor: 2,
+                jitter: Jitter::longer(Ratio::percent(10)),
+            },
+            open_unreachable: Backoff {
+                base: Duration::from_secs(1),
+                max: Duration::from_secs(5),
                 factor: 2,
                 jitter: Jitter::longer(Ratio::percent(10)),
             },
@@ -220,6 +228,11 @@ impl Outcome {
     pub const FAILURE: Self = Self::Failure {
         slow: false,
         weight: Weight::Strong,
+    };
+    /// There was no connection.
+    pub const UNREACHABLE: Self = Self::Failure {
+        slow: false,
+        weight: Weight::Unreachable,
     };
     /// A failure that was not slow and that the caller may have brought about.
     pub const WEAK_FAILURE: Self = Self::Failure {
@@ -392,6 +405,15 @@ pub struct Transition {
     pub cause: Cause,
 }
 
+/// How often a breaker was opened since it was closed last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Openings {
+    /// By calls that reached the service.
+    pub(crate) reached: u32,
+    /// By calls that did not.
+    pub(crate) unreachable: u32,
+}
+
 /// A circuit breaker: see the [module](self).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breaker {
@@ -399,8 +421,8 @@ pub struct Breaker {
     pub(crate) generation: Generation,
     /// When the state began.
     pub(crate) since: Instant,
-    /// How many times in a row half-open has ended in open.
-    pub(crate) failed_recoveries: u32,
+    /// How often it was opened since it was closed last.
+    pub(crate) openings: Openings,
     pub(crate) row: Row,
     pub(crate) callers: Callers,
     pub(crate) window: Window,
@@ -414,7 +436,7 @@ impl Breaker {
             state: State::Closed,
             generation: 1,
             since: now,
-            failed_recoveries: 0,
+            openings: Openings::default(),
             row: Row::default(),
             callers: Callers::default(),
             window: Window::new(settings.window),
@@ -606,7 +628,7 @@ impl Breaker {
                 self.row.add(weight, caller, now);
                 let limit = settings.consecutive_failures?;
                 (self.row.length >= limit && self.is_news(settings, limit, now))
-                    .then(|| self.open(settings, Cause::ConsecutiveFailures, now, random))
+                    .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
             }
             Outcome::Unanswered => {
                 let unanswered = self.window.sum().unanswered;
@@ -643,7 +665,7 @@ impl Breaker {
         };
         self.row.add(weight, caller, now);
         (self.worth_of_row(settings, now) >= 1)
-            .then(|| self.open(settings, Cause::ProbeFailed, now, random))
+            .then(|| self.open(settings, Cause::ProbeFailed, weight, now, random))
     }
 
     /// A caller was answered well.
@@ -699,7 +721,7 @@ impl Breaker {
             return None;
         }
         let cause = self.cause_of_opening(settings, counts, now)?;
-        Some(self.open(settings, cause, now, random))
+        Some(self.open(settings, cause, Weight::Strong, now, random))
     }
 
     /// The rate that requires to open, if one does.
@@ -792,14 +814,26 @@ impl Breaker {
         &mut self,
         settings: &BreakerSettings,
         cause: Cause,
+        weight: Weight,
         now: Instant,
         random: u64,
     ) -> Transition {
-        self.failed_recoveries = match self.state {
-            State::HalfOpen => self.failed_recoveries.saturating_add(1),
-            State::Closed | State::Open { .. } => 0,
+        if self.state != State::HalfOpen {
+            self.openings = Openings::default();
+        }
+        let wait = match weight {
+            Weight::Unreachable => {
+                let before = self.openings.unreachable;
+                self.openings.unreachable = before.saturating_add(1);
+                settings.open_unreachable.wait(before, random)
+            }
+            Weight::Strong | Weight::Weak => {
+                let before = self.openings.reached;
+                self.openings.reached = before.saturating_add(1);
+                settings.open.wait(before, random)
+            }
         };
-        let until = now.after(settings.open.wait(self.failed_recoveries, random));
+        let until = now.after(wait);
         self.change(State::Open { until }, cause, now)
     }
 
@@ -959,7 +993,7 @@ mod tests {
         assert_eq!(breaker.row.length, u32::MAX);
 
         breaker.change(State::HalfOpen, Cause::OpenTimePassed, NOW);
-        breaker.failed_recoveries = u32::MAX;
+        breaker.openings.reached = u32::MAX;
         breaker.probes.admitted = u32::MAX;
         breaker.probes.expired = u32::MAX;
         let (Verdict::Admit(_), _) = breaker.admit(&settings, NOW) else {
@@ -971,7 +1005,7 @@ mod tests {
         };
         assert_eq!((breaker.probes.admitted, breaker.probes.expired), (1, 0));
         breaker.record(&settings, probe, Outcome::FAILURE, later, 0);
-        assert_eq!(breaker.failed_recoveries, u32::MAX);
+        assert_eq!(breaker.openings.reached, u32::MAX);
         let longest = later.after(settings.open.max);
         assert_eq!(breaker.state, State::Open { until: longest });
 

@@ -31,6 +31,9 @@ const COMPLAINT: u32 = 16;
 /// How much a failure says about the service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Weight {
+    /// No caller can bring it about, and no call reached the service: there was no connection. So it
+    /// costs the service nothing to be asked again soon.
+    Unreachable,
     /// No caller can bring it about.
     #[default]
     Strong,
@@ -99,7 +102,7 @@ impl Row {
         }
         self.length = self.length.saturating_add(1);
         match weight {
-            Weight::Strong => self.strong = self.strong.saturating_add(1),
+            Weight::Unreachable | Weight::Strong => self.strong = self.strong.saturating_add(1),
             Weight::Weak => self.weak.add(caller, 1),
         }
     }

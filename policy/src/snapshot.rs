@@ -1,7 +1,9 @@
 //! A [`Breaker`] as bytes, for a store that others read.
 
 use crate::answered::{Answered, Witness};
-use crate::breaker::{Breaker, BreakerSettings, Lease, MAX_PROBES, ProbeId, Probes, State};
+use crate::breaker::{
+    Breaker, BreakerSettings, Lease, MAX_PROBES, Openings, ProbeId, Probes, State,
+};
 use crate::callers::{Caller, Share, TOLD_APART, Tally};
 use crate::evidence::{Callers, Row};
 use crate::time::Instant;
@@ -15,7 +17,7 @@ const OPEN: u8 = 1;
 const HALF_OPEN: u8 = 2;
 
 /// The length of a breaker in bytes.
-pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 // layout, state, until, ...
+pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, state, until, ...
     + 4 + 4 + TALLY_LEN + 8 // row
     + TALLY_LEN + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
     + 8 + 8 + BUCKETS * 20 // window
@@ -37,7 +39,8 @@ impl Breaker {
         out.u64(until.as_nanos());
         out.u32(self.generation);
         out.u64(self.since.as_nanos());
-        out.u32(self.failed_recoveries);
+        out.u32(self.openings.reached);
+        out.u32(self.openings.unreachable);
         out.row(&self.row);
         out.callers(&self.callers);
         let window = self.window.parts();
@@ -79,7 +82,10 @@ impl Breaker {
         };
         let generation = input.u32()?;
         let since = Instant::from_nanos(input.u64()?);
-        let failed_recoveries = input.u32()?;
+        let openings = Openings {
+            reached: input.u32()?,
+            unreachable: input.u32()?,
+        };
         let (row, callers) = (input.row()?, input.callers()?);
         let (width, newest) = (input.u64()?, input.u64()?);
         let mut buckets = [Counts::default(); BUCKETS];
@@ -104,7 +110,7 @@ impl Breaker {
             state,
             generation: generation.max(1),
             since,
-            failed_recoveries,
+            openings,
             row,
             callers,
             window: Window::from_parts(Parts {

@@ -25,8 +25,13 @@ fn exact() -> BreakerSettings {
         jitter: Jitter::NONE,
         ..BreakerSettings::default().open
     };
+    let open_unreachable = Backoff {
+        jitter: Jitter::NONE,
+        ..BreakerSettings::default().open_unreachable
+    };
     BreakerSettings {
         open,
+        open_unreachable,
         ..BreakerSettings::default()
     }
 }
@@ -310,6 +315,49 @@ fn each_reopening_in_a_row_lasts_twice_as_long_up_to_the_maximum() {
     assert_eq!(bench.breaker.phase(), Phase::Closed);
     bench.open();
     assert_eq!(bench.retry_after(), Some(seconds(30)), "it starts over");
+}
+
+#[test]
+fn a_service_that_can_not_be_reached_is_asked_again_soon() {
+    let mut bench = Bench::new(exact());
+    for _ in 0..5 {
+        bench.call(Outcome::UNREACHABLE);
+    }
+    for expected in [1, 2, 4, 5, 5] {
+        assert_eq!(bench.retry_after(), Some(seconds(expected)));
+        bench.pass(seconds(expected));
+        bench.call(Outcome::UNREACHABLE);
+    }
+    // It is there, and fails: from now on asking costs it something.
+    bench.pass(seconds(5));
+    bench.call(Outcome::FAILURE);
+    for expected in [30, 60] {
+        assert_eq!(bench.retry_after(), Some(seconds(expected)));
+        bench.pass(seconds(expected));
+        bench.call(Outcome::FAILURE);
+    }
+    // Gone again.
+    bench.pass(seconds(120));
+    bench.call(Outcome::UNREACHABLE);
+    assert_eq!(bench.retry_after(), Some(seconds(5)));
+}
+
+#[test]
+fn the_last_failure_says_whether_a_service_can_be_reached() {
+    for (last, expected) in [(Outcome::UNREACHABLE, 1), (Outcome::FAILURE, 30)] {
+        let mut bench = Bench::new(exact());
+        // It breaks off what was in flight, then takes no connections.
+        for outcome in [
+            Outcome::FAILURE,
+            Outcome::UNREACHABLE,
+            Outcome::FAILURE,
+            Outcome::UNREACHABLE,
+            last,
+        ] {
+            bench.call(outcome);
+        }
+        assert_eq!(bench.retry_after(), Some(seconds(expected)), "{last:?}");
+    }
 }
 
 #[test]
