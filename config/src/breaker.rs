@@ -30,6 +30,7 @@ pub fn read_breaker_with_callers(
 ) -> BreakerSettings {
     let mut settings = read_keys(section, base);
     read_evidence(section, &mut settings);
+    read_open_times_unreachable(section, &mut settings);
     refuse_no_rule(section, &settings, settings.silence);
     settings
 }
@@ -137,6 +138,32 @@ fn read_evidence(section: &mut Section<'_>, settings: &mut BreakerSettings) {
     });
 }
 
+/// Reads how long it stays open while the service can't be reached: never longer than otherwise,
+/// unless a key says so.
+fn read_open_times_unreachable(section: &mut Section<'_>, settings: &mut BreakerSettings) {
+    const FIRST: &str = "open_for_unreachable";
+    let most = settings.open;
+    let open = &mut settings.open_unreachable;
+    open.base = open.base.min(most.base);
+    open.max = open.max.min(most.max);
+    if let Some(base) = section.duration(FIRST, SHORTEST_OPEN..=LONGEST) {
+        open.base = base;
+        open.max = open.max.max(base);
+    }
+    if let Some(max) = section.duration("open_for_unreachable_max", SHORTEST_OPEN..=LONGEST) {
+        if max < open.base {
+            let message = less_than(FIRST, open.base);
+            section.error("open_for_unreachable_max", &message);
+        }
+        open.max = max;
+    }
+}
+
+fn less_than(key: &str, least: Duration) -> String {
+    let least = humantime::format_duration(least);
+    format!("is less than {key} ({least}); it must be as long or longer")
+}
+
 fn read_open_times(section: &mut Section<'_>, settings: &mut BreakerSettings) {
     if let Some(base) = section.duration("open_for", SHORTEST_OPEN..=LONGEST) {
         settings.open.base = base;
@@ -144,13 +171,8 @@ fn read_open_times(section: &mut Section<'_>, settings: &mut BreakerSettings) {
     }
     if let Some(max) = section.duration("open_for_max", SHORTEST_OPEN..=LONGEST) {
         if max < settings.open.base {
-            section.error(
-                "open_for_max",
-                &format!(
-                    "is less than open_for ({}); it must be as long or longer",
-                    humantime::format_duration(settings.open.base)
-                ),
-            );
+            let message = less_than("open_for", settings.open.base);
+            section.error("open_for_max", &message);
         }
         settings.open.max = max;
     }

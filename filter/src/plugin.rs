@@ -557,7 +557,7 @@ impl<H: Host> Plugin<H> {
         let caller = match outcome {
             // Whoever called: it decides.
             Outcome::Failure {
-                weight: Weight::Strong,
+                weight: Weight::Unreachable | Weight::Strong,
                 ..
             } => Caller::UNKNOWN,
             _ => caller::of_current_request(&self.host),

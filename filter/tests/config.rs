@@ -26,6 +26,7 @@ fn every_key_is_read() {
                      "failure_rate": {"ratio": 0.4, "minimum_requests": 30, "window": "20s"},
                      "slow_calls": {"longer_than": "2s", "ratio": 0.9, "minimum_requests": 5},
                      "open_for": "10s", "open_for_max": "1m",
+                     "open_for_unreachable": "2s", "open_for_unreachable_max": "3s",
                      "half_open": {"max_in_flight": 2, "successes_to_close": 4, "lease": "5s"},
                      "mode": "shadow"},
         "timeouts": {"class": "medium", "response_header": "3s",
@@ -53,6 +54,8 @@ fn every_key_is_read() {
     assert_eq!(general.window, Duration::from_secs(20));
     assert_eq!(general.open.base, Duration::from_secs(10));
     assert_eq!(general.open.max, Duration::from_mins(1));
+    assert_eq!(general.open_unreachable.base, Duration::from_secs(2));
+    assert_eq!(general.open_unreachable.max, Duration::from_secs(3));
     assert_eq!(general.half_open.max_in_flight, 2);
     assert_eq!(general.half_open.successes_to_close, 4);
     assert_eq!(general.half_open.lease, Duration::from_secs(5));
@@ -125,6 +128,10 @@ fn each_of_these_is_a_mistake() {
         (
             r#"{"breaker": {"open_for": "1m", "open_for_max": "30s"}}"#,
             "breaker.open_for_max",
+        ),
+        (
+            r#"{"breaker": {"open_for_unreachable": "2s", "open_for_unreachable_max": "1s"}}"#,
+            "breaker.open_for_unreachable_max",
         ),
         (
             r#"{"breaker": {"consecutive_failures": 2.5}}"#,
@@ -237,6 +244,28 @@ fn a_fraction_may_be_a_text_because_envoys_yaml_turns_it_into_one() {
     for bad in ["half", "1.5", "-0.1", "NaN", "inf", ""] {
         let json = format!(r#"{{"breaker": {{"failure_rate": {{"ratio": "{bad}"}}}}}}"#);
         assert_eq!(errors(&json).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn a_breaker_stays_open_no_longer_for_a_service_that_can_not_be_reached() {
+    let parse = |json: &str| Config::parse(json.as_bytes()).unwrap().general.breaker;
+    let seconds = |breaker: BreakerSettings| {
+        let open = breaker.open_unreachable;
+        [open.base, open.max].map(|time| time.as_secs_f64())
+    };
+    for (json, expected) in [
+        ("{}", [1.0, 5.0]),
+        (
+            r#"{"breaker": {"open_for": "500ms", "open_for_max": "2s"}}"#,
+            [0.5, 2.0],
+        ),
+        (
+            r#"{"breaker": {"open_for_unreachable": "10s"}}"#,
+            [10.0, 10.0],
+        ),
+    ] {
+        assert_eq!(seconds(parse(json)), expected, "{json}");
     }
 }
 

@@ -328,13 +328,15 @@ fn failed(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) ->
         Outcome::Neutral
     } else if first.code == Some(OK) && facts.is_tunnel() {
         Outcome::SUCCESS
+    } else if !facts.had_connection() {
+        Outcome::UNREACHABLE
     } else if is_over_for_caller(facts) {
         if says(first.details, b"after_response_started") {
             Outcome::Neutral
         } else {
             unanswered(facts, circumstances)
         }
-    } else if matches!(circumstances.arrival, Arrival::Whole(_)) || !facts.had_connection() {
+    } else if matches!(circumstances.arrival, Arrival::Whole(_)) {
         Outcome::FAILURE
     } else {
         // Services close connections on which a request does not arrive. A call that streams is no

@@ -201,11 +201,27 @@ fn what_the_gateway_or_another_filter_answers_is_neutral() {
 }
 
 #[test]
+fn without_a_connection_the_service_was_unreachable_whatever_the_callers_deadline() {
+    let unconnected = |deadline| Known {
+        had_connection: false,
+        deadline,
+        ..PLAIN
+    };
+    for (flags, details) in [
+        (UPSTREAM_CONNECTION_FAILURE, REFUSED),
+        (NO_HEALTHY_UPSTREAM, "no_healthy_upstream"),
+        (DNS_FAILURE, "dns_resolution_failure"),
+    ] {
+        for deadline in [None, Some(Duration::ZERO)] {
+            let outcome = outcome(503, flags, details, &unconnected(deadline));
+            assert_eq!(outcome, Outcome::UNREACHABLE, "{details}");
+        }
+    }
+}
+
+#[test]
 fn what_no_caller_can_bring_about_is_a_strong_failure() {
     for (code, flags, details) in [
-        (503, UPSTREAM_CONNECTION_FAILURE, REFUSED),
-        (503, NO_HEALTHY_UPSTREAM, "no_healthy_upstream"),
-        (503, DNS_FAILURE, "dns_resolution_failure"),
         (503, UPSTREAM_CONNECTION_TERMINATION, CLOSED),
         (200, UPSTREAM_CONNECTION_TERMINATION, CLOSED_LATE),
         (200, UPSTREAM_REMOTE_RESET, RESET),
@@ -468,7 +484,7 @@ fn a_connection_that_ends_while_the_request_arrives_is_weak_evidence() {
             UPSTREAM_CONNECTION_FAILURE,
             REFUSED,
             false,
-            Outcome::FAILURE,
+            Outcome::UNREACHABLE,
         ),
     ] {
         let first = First {
