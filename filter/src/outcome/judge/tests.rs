@@ -760,7 +760,7 @@ fn no_more_is_asked_than_needed() {
         (200, 0, ANSWERED, 1),
         (401, UNAUTHORIZED, "", 0),
         (503, 0, ANSWERED, 1),
-        (503, UPSTREAM_CONNECTION_FAILURE, REFUSED, 2),
+        (503, UPSTREAM_CONNECTION_FAILURE, REFUSED, 3),
         (504, UPSTREAM_REQUEST_TIMEOUT, "response_timeout", 4),
         (0, DOWNSTREAM_RESET, "http2.remote_reset", 3),
     ] {
