@@ -40,8 +40,11 @@ impl<'a> At<'a> {
             .try_fold(self.clone(), |at, key| at.get(key))
     }
 
-    /// All items of a list; none if it is not a list.
+    /// All items of a list. Where a list belongs, Envoy takes a single value for a list of one.
     pub fn items(&self) -> Vec<Self> {
+        if !self.node.is_list() {
+            return vec![self.clone()];
+        }
         let items = self.node.items().iter().enumerate();
         items
             .map(|(place, node)| Self {
@@ -98,6 +101,10 @@ impl<'a> At<'a> {
     /// The line of the value at `path` within it, or of its closest ancestor that exists.
     pub fn line_of(&self, path: &str) -> usize {
         self.node.line_from(self.line, path)
+    }
+
+    pub const fn is_object(&self) -> bool {
+        self.node.is_object()
     }
 
     pub const fn node(&self) -> &'a Node {

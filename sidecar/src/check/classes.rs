@@ -1,13 +1,14 @@
 //! Which time limits the filter may give to requests.
 
 use super::at::At;
-use super::envoy::{Envoy, Filter, Manager, clusters_of};
+use super::envoy::{Envoy, Manager, Route, clusters_of};
+use super::levee_filter::LeveeFilter;
 use levee_filter::config::{Rule, Timeouts};
 use levee_policy::timeout::Class;
 use std::time::Duration;
 
 /// The longest limit of any request.
-pub fn longest(filter: &Filter<'_>) -> Option<Duration> {
+pub fn longest(filter: &LeveeFilter<'_>) -> Option<Duration> {
     let config = filter.config.as_ref()?;
     let services = config.services.values().chain([&config.general]);
     services
@@ -37,15 +38,34 @@ pub fn shortest_to(envoy: &Envoy<'_>, cluster: &str) -> Option<Duration> {
 
 /// The classes of requests to `cluster`; of any request where routes come from elsewhere.
 fn classes_to(manager: &Manager<'_>, timeouts: &Timeouts, cluster: &str) -> Vec<Class> {
-    if manager.at.get("route_config").is_none() {
+    if !manager.has_all_routes() {
         let ruled = timeouts.rules.iter().map(|rule| rule.class);
         return ruled.chain([timeouts.class]).collect();
     }
-    let routes = manager.routes().map(|(_, route)| route);
+    let routes = manager.routes().into_iter();
     routes
-        .filter(|route| clusters_of(route).contains(&cluster))
-        .flat_map(|route| classes_of(timeouts, &route))
+        .filter(|route| manager.sees(route) && clusters_of(&route.at).contains(&cluster))
+        .flat_map(|route| classes_of(timeouts, &route.at))
         .collect()
+}
+
+/// The longest limit of a route's requests.
+pub fn longest_of(filter: &LeveeFilter<'_>, route: &Route<'_>) -> Option<Duration> {
+    let config = filter.config.as_ref()?;
+    let clusters = clusters_of(&route.at);
+    let services = clusters
+        .iter()
+        .map(|cluster| config.of_service(config.service_of(cluster)));
+    let of_service = |timeouts: &Timeouts| {
+        let classes = classes_of(timeouts, &route.at).into_iter();
+        classes.map(|class| timeouts.classes.limit(class)).max()
+    };
+    if clusters.is_empty() {
+        return of_service(&config.general.timeouts);
+    }
+    services
+        .filter_map(|service| of_service(&service.timeouts))
+        .max()
 }
 
 /// The classes that requests of a route may get.

@@ -1,32 +1,29 @@
-//! The parts of an Envoy configuration that concern Levee: HTTP connection managers with their filters and routes,
-//! clusters, and the configuration of Levee's own filter.
-//!
-//! They are read from a bootstrap's `static_resources`, and from the `resources` of a file that Envoy watches.
+//! The parts of an Envoy configuration that concern Levee: HTTP connection managers with their filters and routes, and
+//! clusters.
 
 use super::at::At;
-use crate::yaml::{self, Document};
-use levee_config::ConfigError;
-use levee_filter::config::Config;
+use super::http_filter::{HttpFilter, config_of};
+use super::levee_filter::{LeveeFilter, Order};
+use super::message::{is_a, message};
+use super::resources::{Form, Resources, named};
 
-const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
-const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const LISTENER: &str = "envoy.config.listener.v3.Listener";
-const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
-const STRUCT: &str = "google.protobuf.Struct";
-const STRING: &str = "google.protobuf.StringValue";
-const BYTES: &str = "google.protobuf.BytesValue";
 
 /// An Envoy configuration.
 #[derive(Debug)]
 pub struct Envoy<'a> {
-    /// All of it.
-    pub root: At<'a>,
+    form: Form,
+    /// `None`: the file has only resources.
+    pub bootstrap: Option<At<'a>>,
     /// Its HTTP connection managers.
     pub managers: Vec<Manager<'a>>,
+    /// Levee's filter where it comes by ECDS and no manager of the file has it.
+    pub loose_filters: Vec<LeveeFilter<'a>>,
     /// Its clusters.
     pub clusters: Vec<At<'a>>,
+    /// Virtual hosts that no manager of the file has.
+    loose_hosts: Vec<At<'a>>,
 }
 
 /// An HTTP connection manager.
@@ -37,32 +34,18 @@ pub struct Manager<'a> {
     /// The manager itself.
     pub at: At<'a>,
     /// Levee's filter, if it has it.
-    pub filter: Option<Filter<'a>>,
-    /// Its virtual hosts, if they are inline.
-    pub hosts: Vec<At<'a>>,
+    pub levee: Option<LeveeFilter<'a>>,
+    filters: Vec<HttpFilter<'a>>,
+    /// Its routes, if they are in the file.
+    route_config: Option<At<'a>>,
+    hosts: Vec<At<'a>>,
 }
 
-/// Levee's filter in a connection manager.
-#[derive(Debug)]
-pub struct Filter<'a> {
-    /// Its entry in the list of filters.
-    pub entry: At<'a>,
-    /// Its `PluginConfig`: virtual machine, failure policy, configuration.
-    pub plugin: At<'a>,
-    pub order: Order,
-    /// Its own configuration, if it is valid.
-    pub config: Option<Config>,
-    /// What is wrong with its configuration.
-    pub errors: Vec<Wrong>,
-    text: Text<'a>,
-}
-
-/// Where the filter is among the filters of its connection manager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Also if there is no router.
-    BeforeRouter,
-    AfterRouter,
+/// A route, and the virtual host that has it.
+#[derive(Clone, Debug)]
+pub struct Route<'a> {
+    pub host: At<'a>,
+    pub at: At<'a>,
 }
 
 /// Where another filter is.
@@ -72,144 +55,219 @@ pub enum Side {
     AfterLevee,
 }
 
-/// Something wrong in the filter's own configuration.
-#[derive(Clone, Debug)]
-pub struct Wrong {
-    pub place: Place,
-    pub message: String,
-}
-
-/// A line of the file, and the path to what is written there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    pub line: usize,
-    pub path: String,
-}
-
-/// Where the filter's own configuration is.
-#[derive(Debug)]
-enum Text<'a> {
-    /// Absent, or in a form without lines.
-    None(At<'a>),
-    /// A `Struct`, in the file's own YAML.
-    Struct(At<'a>),
-    /// A string, with its lines if it is valid YAML.
-    String(At<'a>, Option<Document>),
-}
-
 impl<'a> Envoy<'a> {
     /// Finds the parts.
-    pub fn new(root: At<'a>) -> Self {
-        let of_type = |path: &str, kind: &str| {
-            let mut all = root.list(&format!("static_resources.{path}"));
-            let watched = root.list("resources").into_iter();
-            all.extend(watched.filter(|resource| is_a(resource, kind)));
-            all
+    pub fn new(resources: Resources<'a>) -> Self {
+        let listeners = resources.listeners.iter();
+        let managers: Vec<_> = listeners
+            .flat_map(|listener| managers_of(listener, &resources))
+            .collect();
+        let is_used = |hosts: &At<'_>| {
+            let mut known = managers
+                .iter()
+                .filter_map(|manager| manager.route_config.as_ref());
+            known.any(|used| used.path == hosts.path)
         };
-        let managers = of_type("listeners", LISTENER)
-            .iter()
-            .flat_map(managers_of)
+        let unused = resources.routes.iter().filter(|routes| !is_used(routes));
+        let mut loose_hosts: Vec<_> = unused
+            .flat_map(|routes| routes.list("virtual_hosts"))
+            .collect();
+        loose_hosts.extend(resources.hosts);
+        let is_found = |filter: &LeveeFilter<'_>| {
+            let mut known = managers.iter().filter_map(|manager| manager.levee.as_ref());
+            known.any(|used| {
+                used.plugin.as_ref().map(|at| &at.path) == filter.plugin.as_ref().map(|at| &at.path)
+            })
+        };
+        let extensions = resources.extensions.iter().map(|entry| HttpFilter {
+            entry: entry.clone(),
+            config: entry.get("typed_config").and_then(|any| message(&any)),
+        });
+        let loose_filters = extensions
+            .filter(HttpFilter::is_levee)
+            .map(|filter| LeveeFilter::new(&filter, Order::BeforeRouter))
+            .filter(|filter| !is_found(filter))
             .collect();
         Self {
+            form: resources.form,
+            bootstrap: resources.bootstrap,
             managers,
-            clusters: of_type("clusters", CLUSTER),
-            root,
+            loose_filters,
+            clusters: resources.clusters,
+            loose_hosts,
         }
     }
 
+    pub fn is_dump(&self) -> bool {
+        self.form == Form::Dump
+    }
+
+    /// A setting of the bootstrap.
+    pub fn find(&self, path: &str) -> Option<At<'a>> {
+        self.bootstrap.as_ref()?.find(path)
+    }
+
+    /// All items of a list of the bootstrap.
+    pub fn list(&self, path: &str) -> Vec<At<'a>> {
+        self.find(path).map_or_else(Vec::new, |at| at.items())
+    }
+
     /// The connection managers that have Levee's filter.
-    pub fn guarded(&self) -> impl Iterator<Item = (&Manager<'a>, &Filter<'a>)> {
-        let guarded = |manager| Manager::filter(manager).map(|filter| (manager, filter));
+    pub fn guarded(&self) -> impl Iterator<Item = (&Manager<'a>, &LeveeFilter<'a>)> {
+        let guarded = |manager| Manager::levee(manager).map(|filter| (manager, filter));
         self.managers.iter().filter_map(guarded)
+    }
+
+    /// Levee's filter wherever it is configured.
+    pub fn filters(&self) -> impl Iterator<Item = &LeveeFilter<'a>> {
+        let guarded = self.guarded().map(|(_, filter)| filter);
+        guarded.chain(&self.loose_filters)
+    }
+
+    /// All routes of the file.
+    pub fn routes(&self) -> impl Iterator<Item = Route<'a>> {
+        let of_managers = self.managers.iter().flat_map(Manager::routes);
+        of_managers.chain(self.loose_hosts.iter().flat_map(routes_of))
     }
 
     /// The cluster of this name, if it is in the file.
     pub fn cluster(&self, name: &str) -> Option<&At<'a>> {
-        let is_it = |cluster: &&At<'_>| cluster.text_at("name") == Some(name);
-        self.clusters.iter().find(is_it)
+        named(&self.clusters, name)
     }
 
-    /// Whether the file has all clusters: none come from a discovery service.
+    /// Whether the file has all clusters.
     pub fn has_all_clusters(&self) -> bool {
-        self.root.get("static_resources").is_some()
-            && self.root.find("dynamic_resources.cds_config").is_none()
-            && self.root.find("dynamic_resources.ads_config").is_none()
+        match self.form {
+            Form::Bootstrap => {
+                self.find("static_resources").is_some()
+                    && self.find("dynamic_resources.cds_config").is_none()
+                    && self.find("dynamic_resources.ads_config").is_none()
+            }
+            Form::Watched => false,
+            Form::Dump => !self.clusters.is_empty(),
+        }
     }
 }
 
 impl<'a> Manager<'a> {
-    fn new(listener: At<'a>, at: At<'a>) -> Self {
-        let filters = at.list("http_filters");
-        let router = filters.iter().position(is_router);
-        let found = filters.iter().enumerate().find(|(_, at)| is_levee(at));
-        let filter = found.map(|(place, at)| {
+    fn new(listener: At<'a>, at: At<'a>, resources: &Resources<'a>) -> Self {
+        let entries = at.list("http_filters").into_iter();
+        let filters: Vec<_> = entries
+            .map(|entry| HttpFilter::new(entry, resources))
+            .collect();
+        let router = filters.iter().position(HttpFilter::is_router);
+        let found = filters
+            .iter()
+            .enumerate()
+            .find(|(_, filter)| filter.is_levee());
+        let levee = found.map(|(place, filter)| {
             let order = if router.is_some_and(|router| router < place) {
                 Order::AfterRouter
             } else {
                 Order::BeforeRouter
             };
-            Filter::new(at.clone(), order)
+            LeveeFilter::new(filter, order)
         });
+        let by_name = || named(&resources.routes, at.text_at("rds.route_config_name")?).cloned();
+        let route_config = at.get("route_config").or_else(by_name);
+        let hosts = route_config.as_ref();
         Self {
+            hosts: hosts.map_or_else(Vec::new, |routes| routes.list("virtual_hosts")),
             listener,
-            filter,
-            hosts: at.list("route_config.virtual_hosts"),
+            levee,
+            filters,
+            route_config,
             at,
         }
     }
 
-    const fn filter(&self) -> Option<&Filter<'a>> {
-        self.filter.as_ref()
+    const fn levee(&self) -> Option<&LeveeFilter<'a>> {
+        self.levee.as_ref()
     }
 
-    /// All inline routes, each with its virtual host.
-    pub fn routes(&self) -> impl Iterator<Item = (&At<'a>, At<'a>)> {
-        self.hosts.iter().flat_map(|host| {
-            host.list("routes")
-                .into_iter()
-                .map(move |route| (host, route))
-        })
+    /// Where routes come from that are not in the file.
+    pub fn missing_routes(&self) -> Option<At<'a>> {
+        let Some(routes) = &self.route_config else {
+            return ["rds", "scoped_routes"]
+                .iter()
+                .find_map(|key| self.at.get(key));
+        };
+        routes.get("vhds")
+    }
+
+    /// Whether all its routes are in the file.
+    pub fn has_all_routes(&self) -> bool {
+        self.route_config.is_some() && self.missing_routes().is_none()
+    }
+
+    /// The routes that are in the file.
+    pub fn routes(&self) -> Vec<Route<'a>> {
+        self.hosts.iter().flat_map(routes_of).collect()
+    }
+
+    /// The filters that come by discovery and whose configuration is not in the file.
+    pub fn unknown_filters(&self) -> impl Iterator<Item = &HttpFilter<'a>> {
+        self.filters.iter().filter(|filter| filter.is_unknown())
     }
 
     /// The other filters on one side of Levee's that may run; none if Levee's is missing.
-    pub fn others(&self, side: Side) -> Vec<At<'a>> {
-        let filters = self.at.list("http_filters");
-        let Some(place) = filters.iter().position(is_levee) else {
+    pub fn others(&self, side: Side) -> Vec<&HttpFilter<'a>> {
+        let Some(place) = self.filters.iter().position(HttpFilter::is_levee) else {
             return Vec::new();
         };
-        let others = filters.into_iter().enumerate().filter(|(other, at)| {
+        let others = self.filters.iter().enumerate().filter(|(other, filter)| {
             let is_on_side = match side {
                 Side::BeforeLevee => *other < place,
                 Side::AfterLevee => *other > place,
             };
-            is_on_side && !is_levee(at) && self.may_run(at)
+            is_on_side && !filter.is_levee() && self.may_run(&filter.entry)
         });
-        others.map(|(_, at)| at).collect()
+        others.map(|(_, filter)| filter).collect()
     }
 
-    /// Whether a filter is on, or a route may have switched it on.
+    /// Whether a filter is on, or something has switched it on.
     fn may_run(&self, filter: &At<'a>) -> bool {
         let name = filter.text_at("name").unwrap_or_default();
-        let names_it = |at: &At<'a>| {
-            let overrides = at.get("typed_per_filter_config");
-            let entries = overrides.map_or_else(Vec::new, |at| at.entries());
-            entries.iter().any(|(key, _)| *key == name)
-        };
+        let names_it = |holder: &At<'a>| matches!(switch(holder, name), Some((_, Switch::On)));
         !filter.is_true("disabled")
-            || self.at.get("route_config").is_some_and(|at| names_it(&at))
+            || self.route_config.iter().any(names_it)
             || self.hosts.iter().any(names_it)
-            || self.routes().any(|(_, route)| names_it(&route))
+            || self.routes().iter().any(|route| names_it(&route.at))
+    }
+
+    /// Whether Levee's filter sees the requests of a route.
+    pub fn sees(&self, route: &Route<'a>) -> bool {
+        self.levee.is_some() && self.off_switch(route).is_none()
+    }
+
+    /// What switches Levee's filter off for a route: the switch that is closest to the route decides.
+    pub fn off_switch(&self, route: &Route<'a>) -> Option<At<'a>> {
+        let levee = self.levee.as_ref()?;
+        let name = levee.entry.text_at("name").unwrap_or_default();
+        let holders = [
+            Some(&route.at),
+            Some(&route.host),
+            self.route_config.as_ref(),
+        ];
+        let mut switches = holders
+            .into_iter()
+            .flatten()
+            .filter_map(|holder| switch(holder, name));
+        match switches.next() {
+            Some((at, Switch::Off)) => Some(at),
+            Some((_, Switch::On)) => None,
+            None => levee.disabled(),
+        }
     }
 
     /// The router's entry in the list of filters.
-    pub fn router(&self) -> Option<At<'a>> {
-        self.at.list("http_filters").into_iter().find(is_router)
+    pub fn router(&self) -> Option<&HttpFilter<'a>> {
+        self.filters.iter().find(|filter| filter.is_router())
     }
 
-    /// Whether its routes are inline, and none leads to a service.
+    /// Whether all its routes are in the file, and none leads to a service.
     pub fn leads_nowhere(&self) -> bool {
-        self.at.get("route_config").is_some()
-            && !self.routes().any(|(_, route)| route.get("route").is_some())
+        self.has_all_routes() && !self.routes().iter().any(Route::leads_on)
     }
 
     /// Whether it removes the header `name` (or all with that prefix) from requests before it chooses a route.
@@ -228,114 +286,72 @@ impl<'a> Manager<'a> {
     }
 }
 
-impl<'a> Filter<'a> {
-    fn new(entry: At<'a>, order: Order) -> Self {
-        let plugin = entry.find("typed_config.config");
-        let plugin = plugin.unwrap_or_else(|| entry.clone());
-        let mut filter = Self {
-            entry,
-            order,
-            config: None,
-            errors: Vec::new(),
-            text: Text::None(plugin.clone()),
-            plugin,
-        };
-        filter.read();
-        filter
-    }
-
-    /// Reads the filter's configuration by the filter's own reader.
-    fn read(&mut self) {
-        let Some(any) = self.plugin.get("configuration") else {
-            self.config = Some(Config::default());
-            return;
-        };
-        self.text = Text::None(any.clone());
-        if is_a(&any, BYTES) {
-            return;
-        }
-        let value = any.get("value");
-        let written = match value {
-            _ if !is_a(&any, STRUCT) && !is_a(&any, STRING) => {
-                let message = format!(
-                    "must have \"@type\": type.googleapis.com/{STRUCT} (or {STRING}), and the configuration in `value`"
-                );
-                let place = Place {
-                    line: any.line,
-                    path: any.path,
-                };
-                self.errors.push(Wrong { place, message });
-                return;
-            }
-            None => String::new(),
-            Some(value) if is_a(&any, STRUCT) => {
-                let written = value.node().value().to_string();
-                self.text = Text::Struct(value);
-                written
-            }
-            Some(value) => {
-                let text = value.text().unwrap_or_default();
-                self.text = Text::String(value, yaml::parse(text).ok());
-                text.to_owned()
-            }
-        };
-        match Config::parse(written.as_bytes()) {
-            Ok(config) => self.config = Some(config),
-            Err(errors) => {
-                let wrong = |error: ConfigError| Wrong {
-                    place: self.locate(&error.path),
-                    message: error.message,
-                };
-                self.errors = errors.into_iter().map(wrong).collect();
-            }
-        }
-    }
-
-    /// The line and the full path of a value of the filter's own configuration.
-    pub fn locate(&self, path: &str) -> Place {
-        let (at, line) = match &self.text {
-            Text::Struct(at) => (at, at.line_of(path)),
-            Text::String(at, Some(document)) if at.node().is_literal() => {
-                (at, at.line + document.root.line_of(path))
-            }
-            Text::None(at) | Text::String(at, _) => (at, at.line),
-        };
-        let separator = if path.is_empty() { "" } else { "." };
-        Place {
-            line,
-            path: format!("{}{separator}{path}", at.path),
-        }
+impl Route<'_> {
+    /// Whether it leads to a service.
+    pub fn leads_on(&self) -> bool {
+        self.at.get("route").is_some()
     }
 }
 
-/// Whether an Any is of this type.
-fn is_a(any: &At<'_>, kind: &str) -> bool {
-    let kind_of = any.text_at("@type").and_then(|url| url.rsplit('/').next());
-    kind_of == Some(kind)
+/// Whether a filter runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switch {
+    On,
+    Off,
 }
 
-/// The name of a filter's extension, such as `lua`, and its configuration.
-pub fn extension<'a>(filter: &At<'a>) -> Option<(&'a str, At<'a>)> {
-    const FILTERS: &str = "envoy.extensions.filters.http.";
-    let config = filter.get("typed_config")?;
-    // A filter with conditions has the real one inside.
-    let config = config
-        .find("extension_config.typed_config")
-        .unwrap_or(config);
-    let kind = config.text_at("@type")?.rsplit('/').next()?;
-    let name = kind.strip_prefix(FILTERS)?.split('.').next()?;
-    Some((name, config))
+/// Where a route, or what holds routes, switches a filter on or off.
+fn switch<'a>(holder: &At<'a>, filter: &str) -> Option<(At<'a>, Switch)> {
+    const SWITCH: &str = "envoy.config.route.v3.FilterConfig";
+    let entries = holder.get("typed_per_filter_config")?.entries();
+    let (_, at) = entries.into_iter().find(|(name, _)| *name == filter)?;
+    let is_off = is_a(&at, SWITCH) && at.is_true("disabled");
+    Some((at, if is_off { Switch::Off } else { Switch::On }))
 }
 
-fn managers_of<'a>(listener: &At<'a>) -> Vec<Manager<'a>> {
-    let filters = filter_chains(listener)
-        .into_iter()
-        .flat_map(|chain| chain.list("filters"));
-    filters
-        .filter_map(|filter| filter.get("typed_config"))
-        .filter(|config| is_a(config, MANAGER))
-        .map(|config| Manager::new(listener.clone(), config))
+fn managers_of<'a>(listener: &At<'a>, resources: &Resources<'a>) -> Vec<Manager<'a>> {
+    let mut chains = listener.list("filter_chains");
+    chains.extend(listener.get("default_filter_chain"));
+    let filters = chains.into_iter().flat_map(|chain| chain.list("filters"));
+    let of_chains = filters.filter_map(|filter| config_of(&filter, resources));
+    let of_api = listener.find("api_listener.api_listener");
+    let of_api = of_api.and_then(|any| message(&any));
+    of_chains
+        .chain(of_api)
+        .filter(|config| config.kind == MANAGER)
+        .map(|config| Manager::new(listener.clone(), config.at, resources))
         .collect()
+}
+
+/// The routes of a virtual host.
+fn routes_of<'a>(host: &At<'a>) -> Vec<Route<'a>> {
+    let mut routes = host.list("routes");
+    if let Some(matcher) = host.get("matcher") {
+        matched_routes(&matcher, &mut routes);
+    }
+    let route = |at| Route {
+        host: host.clone(),
+        at,
+    };
+    routes.into_iter().map(route).collect()
+}
+
+/// The routes that a matcher chooses from, wherever in its tree.
+fn matched_routes<'a>(at: &At<'a>, routes: &mut Vec<At<'a>>) {
+    const ROUTE: &str = "envoy.config.route.v3.Route";
+    const ROUTES: &str = "envoy.config.route.v3.RouteList";
+    match message(at) {
+        Some(message) if message.kind == ROUTE => routes.push(message.at),
+        Some(message) if message.kind == ROUTES => routes.extend(message.at.list("routes")),
+        _ => {
+            for (_, value) in at.entries() {
+                let items = value.items();
+                for item in &items {
+                    matched_routes(item, routes);
+                }
+            }
+        }
+    }
 }
 
 /// The clusters that a route names.
@@ -345,37 +361,4 @@ pub fn clusters_of<'a>(route: &At<'a>) -> Vec<&'a str> {
         .iter()
         .filter_map(|cluster| cluster.text_at("name"));
     weighted.chain(route.text_at("route.cluster")).collect()
-}
-
-fn filter_chains<'a>(listener: &At<'a>) -> Vec<At<'a>> {
-    let mut chains = listener.list("filter_chains");
-    chains.extend(listener.get("default_filter_chain"));
-    chains
-}
-
-fn is_router(filter: &At<'_>) -> bool {
-    filter
-        .get("typed_config")
-        .is_some_and(|config| is_a(&config, ROUTER))
-        || filter.text_at("name") == Some("envoy.filters.http.router")
-}
-
-/// Whether a filter is Levee's: a WebAssembly filter whose name, or whose code's name, contains `levee`.
-fn is_levee(filter: &At<'_>) -> bool {
-    const NAMES: [&str; 6] = [
-        "name",
-        "typed_config.config.name",
-        "typed_config.config.root_id",
-        "typed_config.config.vm_config.vm_id",
-        "typed_config.config.vm_config.code.local.filename",
-        "typed_config.config.vm_config.code.remote.http_uri.uri",
-    ];
-    let is_wasm = filter
-        .get("typed_config")
-        .is_some_and(|config| is_a(&config, WASM));
-    let is_named = |path: &str| {
-        let name = filter.text_at(path).unwrap_or_default();
-        name.to_ascii_lowercase().contains("levee")
-    };
-    is_wasm && NAMES.iter().any(|path| is_named(path))
 }

@@ -1,5 +1,6 @@
 //! Something that is wrong in a file.
 
+use super::at::At;
 use crate::yaml::Mistake;
 use std::path::Path;
 
@@ -10,6 +11,8 @@ pub enum Severity {
     Error,
     /// It will work, and one day it will not.
     Warning,
+    /// It works; good to know.
+    Remark,
 }
 
 /// Something that is wrong in a file.
@@ -37,22 +40,34 @@ impl Finding {
         }
     }
 
-    /// `FILE:LINE: path: message`; a warning says that it is one, a trap its name. Control characters, which a key may
+    /// What can't be read, or Envoy would refuse.
+    pub fn of_reading(at: &At<'_>, message: &str) -> Self {
+        Self {
+            line: at.line,
+            path: at.path.clone(),
+            message: message.to_owned(),
+            severity: Severity::Error,
+            trap: None,
+        }
+    }
+
+    /// `FILE:LINE: path: message`; a warning or a remark says that it is one, a trap its name. Control characters, which a key may
     /// have, are escaped: a terminal would obey them.
     pub fn show(&self, file: &Path) -> String {
         let path = match self.path.as_str() {
             "" => String::new(),
             path => format!("{path}: "),
         };
-        let warning = match self.severity {
+        let severity = match self.severity {
             Severity::Error => "",
             Severity::Warning => "warning: ",
+            Severity::Remark => "remark: ",
         };
         let trap = self
             .trap
             .map_or_else(String::new, |trap| format!(" [{trap}]"));
         let (file, line, message) = (file.display(), self.line, &self.message);
-        let text = format!("{path}{warning}{message}{trap}");
+        let text = format!("{path}{severity}{message}{trap}");
         format!("{file}:{line}: {}", escape_controls(&text))
     }
 }
@@ -76,25 +91,57 @@ pub struct Checked {
     pub findings: Vec<Finding>,
     /// What the file does not have, and so was not checked.
     pub absent: Option<&'static str>,
+    /// Why Envoy itself did not validate a file that is for Envoy. Such a file is not called valid.
+    pub unvalidated: Option<String>,
 }
 
 impl Checked {
-    /// Whether there is a finding of this severity.
-    pub fn has(&self, severity: Severity) -> bool {
-        let mut findings = self.findings.iter();
-        findings.any(|finding| finding.severity == severity)
+    /// A file in which nothing else could be looked for.
+    pub fn of(finding: Finding) -> Self {
+        Self {
+            findings: vec![finding],
+            ..Self::default()
+        }
     }
 
-    /// `valid, with 2 warnings`
+    /// Whether there is a finding of this severity.
+    pub fn has(&self, severity: Severity) -> bool {
+        self.count(severity) > 0
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        let findings = self.findings.iter();
+        findings
+            .filter(|finding| finding.severity == severity)
+            .count()
+    }
+
+    /// What to say of a file without errors: `valid, with 2 warnings and a remark`
     pub fn verdict(&self) -> String {
-        let mut verdict = match self.findings.len() {
-            0 => "valid".to_owned(),
-            1 => "valid, with a warning".to_owned(),
-            more => format!("valid, with {more} warnings"),
-        };
+        let mut verdict = match self.unvalidated {
+            None => "valid",
+            Some(_) => "no error found",
+        }
+        .to_owned();
+        let counts: Vec<String> = [(Severity::Warning, "warning"), (Severity::Remark, "remark")]
+            .into_iter()
+            .filter_map(|(severity, name)| match self.count(severity) {
+                0 => None,
+                1 => Some(format!("a {name}")),
+                more => Some(format!("{more} {name}s")),
+            })
+            .collect();
+        if !counts.is_empty() {
+            verdict.push_str(", with ");
+            verdict.push_str(&counts.join(" and "));
+        }
         if let Some(absent) = self.absent {
             verdict.push_str(", but has no ");
             verdict.push_str(absent);
+        }
+        if let Some(reason) = &self.unvalidated {
+            verdict.push_str("; Envoy did not validate it: ");
+            verdict.push_str(reason);
         }
         verdict
     }

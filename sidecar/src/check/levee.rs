@@ -80,6 +80,6 @@ fn open_listeners(document: &Document, config: &Config) -> Vec<Finding> {
 pub fn of_levee(text: &str) -> Checked {
     Checked {
         findings: read(text).map_or_else(|findings| findings, |valid| valid.warnings),
-        absent: None,
+        ..Checked::default()
     }
 }

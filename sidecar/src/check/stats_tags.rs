@@ -53,7 +53,7 @@ fn is_for_cluster(tag: &At<'_>) -> bool {
 
 /// The tags that give all clusters the same fixed name.
 pub(super) fn fixed_cluster_names<'a>(envoy: &Envoy<'a>) -> Vec<At<'a>> {
-    let tags = envoy.root.list("stats_config.stats_tags").into_iter();
+    let tags = envoy.list("stats_config.stats_tags").into_iter();
     tags.filter(is_for_cluster)
         .filter_map(|tag| tag.get("fixed_value"))
         .collect()
@@ -61,7 +61,7 @@ pub(super) fn fixed_cluster_names<'a>(envoy: &Envoy<'a>) -> Vec<At<'a>> {
 
 /// The rules of other tags. Expressions that this dialect can't read count as harmless: Envoy has another one.
 pub(super) fn other_rules<'a>(envoy: &Envoy<'a>) -> Vec<Rule<'a>> {
-    let tags = envoy.root.list("stats_config.stats_tags").into_iter();
+    let tags = envoy.list("stats_config.stats_tags").into_iter();
     tags.filter(|tag| !is_for_cluster(tag) && tag.get("fixed_value").is_none())
         .filter_map(|tag| expression(&tag)?.ok())
         .collect()
@@ -70,13 +70,13 @@ pub(super) fn other_rules<'a>(envoy: &Envoy<'a>) -> Vec<Rule<'a>> {
 impl<'a> ClusterLabel<'a> {
     /// Fails if Envoy's dialect of regular expressions has something that this one lacks.
     pub(super) fn read(envoy: &Envoy<'a>) -> Result<Self, regex::Error> {
-        let tags = envoy.root.list("stats_config.stats_tags").into_iter();
+        let tags = envoy.list("stats_config.stats_tags").into_iter();
         let own = tags.filter(|tag| is_for_cluster(tag) && tag.get("fixed_value").is_none());
         // `None`: Envoy's default rule for the tag, which goes before others of it.
         let expressions: Vec<Option<Rule<'a>>> = own
             .map(|tag| expression(&tag).transpose())
             .collect::<Result<_, _>>()?;
-        let switch = envoy.root.find("stats_config.use_all_default_tags");
+        let switch = envoy.find("stats_config.use_all_default_tags");
         let Some(switch) = switch.filter(|at| at.text() == Some("false")) else {
             return Ok(Self::Default);
         };

@@ -30,10 +30,9 @@ pub fn check(arguments: &cli::Check) -> Exit {
         };
         let found = match yaml::read_file(&file) {
             Ok(text) => look(&text),
-            Err(NoText::Wrong(mistake)) => Ok(Checked {
-                findings: vec![Finding::of_text(mistake, Severity::Error)],
-                absent: None,
-            }),
+            Err(NoText::Wrong(mistake)) => {
+                Ok(Checked::of(Finding::of_text(mistake, Severity::Error)))
+            }
             Err(unreadable) => Err(unreadable.to_string()),
         };
         match found {
@@ -74,14 +73,14 @@ fn of_levee_and_database(text: &str) -> Result<Checked, String> {
     };
     Ok(Checked {
         findings,
-        absent: None,
+        ..Checked::default()
     })
 }
 
 /// All findings, errors first, then a verdict for each file without errors.
 fn report(checked: &[(PathBuf, Checked)]) -> String {
     let mut lines = Vec::new();
-    for severity in [Severity::Error, Severity::Warning] {
+    for severity in [Severity::Error, Severity::Warning, Severity::Remark] {
         for (file, checked) in checked {
             let findings = checked.findings.iter();
             let findings = findings.filter(|finding| finding.severity == severity);

@@ -22,6 +22,8 @@ pub struct Document {
     pub repeated: Vec<Mistake>,
     /// Tags that YAML itself does not define. They are ignored.
     pub tags: Vec<Mistake>,
+    /// The line of a second document, which is not read.
+    pub second: Option<usize>,
 }
 
 /// Reads one document. An empty text is null.
@@ -29,17 +31,34 @@ pub struct Document {
 /// # Errors
 /// The text is not YAML, has more than one document, or exceeds the limits of this module.
 pub fn parse(text: &str) -> Result<Document, Mistake> {
+    let document = parse_first(text)?;
+    match document.second {
+        Some(line) => Err(wrong(line, "a second document; there must be one")),
+        None => Ok(document),
+    }
+}
+
+/// Reads the first document and ignores the rest, as Envoy does.
+///
+/// # Errors
+/// The first document is not YAML, or exceeds the limits of this module.
+pub fn parse_first(text: &str) -> Result<Document, Mistake> {
     if let Some(place) = text.find('\0') {
         // The parser would take it for the end of the text.
         let line = line_at(text.as_bytes(), place);
         return Err(wrong(line, "not valid YAML: a NUL character"));
     }
     let mut builder = Builder::default();
+    let mut second = None;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| Mistake {
             line: error.marker().line(),
             message: format!("not valid YAML: {}", error.info()),
         })?;
+        if matches!(event, Event::DocumentStart(_)) && builder.root.is_some() {
+            second = Some(span.start.line());
+            break;
+        }
         builder.take(event, span)?;
     }
     Ok(Document {
@@ -48,6 +67,7 @@ pub fn parse(text: &str) -> Result<Document, Mistake> {
             .unwrap_or_else(|| scalar(1, String::new(), Style::Plain)),
         repeated: builder.repeated,
         tags: builder.tags,
+        second,
     })
 }
 
@@ -114,9 +134,6 @@ impl Builder {
                 };
                 let node = Rc::new(Node::new(open.line, content));
                 self.place(node, open.line, open.anchor)
-            }
-            Event::DocumentStart(_) if self.root.is_some() => {
-                Err(wrong(line, "a second document; there must be one"))
             }
             _ => Ok(()),
         }
@@ -288,6 +305,16 @@ mod tests {
             let mistake = parse(text).expect_err(text);
             assert_eq!(mistake.line, line, "{text:?}: {mistake:?}");
         }
+    }
+
+    #[test]
+    fn the_first_of_several_documents_can_be_read_alone() {
+        let document = parse_first("---\na: 1\n---\nb: [\n").unwrap();
+        assert_eq!(document.root.value(), json!({"a": 1}));
+        assert_eq!(document.second, Some(3));
+        let empty = parse_first("---\n---\na: 1\n").unwrap();
+        assert!(empty.root.is_null());
+        assert_eq!(parse_first("a: 1\n").unwrap().second, None);
     }
 
     #[test]

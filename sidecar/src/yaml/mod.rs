@@ -23,7 +23,7 @@ mod mistake;
 pub mod node;
 mod scalar;
 
-pub use document::{Document, parse};
+pub use document::{Document, parse, parse_first};
 pub use file::{NoText, read as read_file};
 pub use mistake::Mistake;
 pub use node::Node;

@@ -152,6 +152,16 @@ impl Node {
         }
     }
 
+    /// Whether it is an object, which may be empty.
+    pub const fn is_object(&self) -> bool {
+        matches!(self.content, Content::Object(_))
+    }
+
+    /// Whether it is a list, which may be empty.
+    pub const fn is_list(&self) -> bool {
+        matches!(self.content, Content::List(_))
+    }
+
     /// The value without lines.
     pub fn value(&self) -> Value {
         match &self.content {

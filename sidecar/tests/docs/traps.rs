@@ -14,6 +14,7 @@ fn the_table_of_traps_is_complete() {
         let severity = match trap.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Remark => "remark",
         };
         (trap.name.to_owned(), severity.to_owned())
     });

@@ -56,7 +56,7 @@ fn fallback_route(envoy: &Envoy<'_>, caught: &mut Caught) {
                 format!("does not remove {HEADER} from clients' requests, which get 400 if they send it; remove x-levee- by early_header_mutation_extensions as envoy/gateway.yaml does"),
             );
         }
-        if manager.at.get("route_config").is_none() {
+        if !manager.has_all_routes() {
             continue;
         }
         let of_services = config
@@ -72,7 +72,8 @@ fn fallback_route(envoy: &Envoy<'_>, caught: &mut Caught) {
             };
             let is_there = manager
                 .routes()
-                .flat_map(|(_, route)| route.list("match.headers"))
+                .iter()
+                .flat_map(|route| route.at.list("match.headers"))
                 .any(|header| header.text_at("name") == Some(HEADER) && may_match(&header, value));
             if !is_there && !is_inherited {
                 caught.there(

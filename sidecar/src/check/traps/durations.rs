@@ -25,7 +25,7 @@ fn durations_hidden(envoy: &Envoy<'_>, caught: &mut Caught) {
 fn switched_off(envoy: &Envoy<'_>, caught: &mut Caught) {
     for (manager, _) in envoy.guarded() {
         let router = manager.router();
-        let dynamic = router.and_then(|router| router.find("typed_config.dynamic_stats"));
+        let dynamic = router.and_then(|router| router.config.as_ref()?.at.get("dynamic_stats"));
         if let Some(at) = dynamic.filter(|at| at.text() == Some("false")) {
             caught.at(
                 &at,
@@ -38,7 +38,7 @@ fn switched_off(envoy: &Envoy<'_>, caught: &mut Caught) {
 /// A `stats_matcher` that drops times.
 fn not_in_stats(envoy: &Envoy<'_>, clusters: &[&str], caught: &mut Caught) {
     let times: Vec<String> = clusters.iter().map(|cluster| time_of(cluster)).collect();
-    if let Some(matcher) = envoy.root.find("stats_config.stats_matcher") {
+    if let Some(matcher) = envoy.find("stats_config.stats_matcher") {
         for (at, name) in left_out(&matcher, &times) {
             caught.at(
                 &at,
@@ -108,7 +108,7 @@ fn changed_by_other_tags(
 fn guarded_clusters<'a>(envoy: &Envoy<'a>) -> Vec<&'a str> {
     let routes = envoy.guarded().flat_map(|(manager, _)| manager.routes());
     routes
-        .flat_map(|(_, route)| clusters_of(&route))
+        .flat_map(|route| clusters_of(&route.at))
         .map(|name| {
             let cluster = envoy.cluster(name);
             let other = cluster.and_then(|cluster| cluster.text_at("alt_stat_name"));

@@ -1,7 +1,10 @@
 //! Traps in how the filter is set up in Envoy.
 
 use super::trap::{Caught, Trap};
-use crate::check::envoy::{Envoy, Order};
+use crate::check::at::At;
+use crate::check::envoy::{Envoy, Route};
+use crate::check::http_filter::HttpFilter;
+use crate::check::levee_filter::Order;
 use std::collections::BTreeSet;
 
 pub(super) const TRAPS: &[Trap] = &[
@@ -9,12 +12,13 @@ pub(super) const TRAPS: &[Trap] = &[
     Trap::error("filter-order", filter_order),
     Trap::error("capabilities", capabilities),
     Trap::warning("filter-missing", filter_missing),
+    Trap::warning("filter-off", filter_off),
     Trap::warning("failure-policy", failure_policy),
 ];
 
 /// The filter refuses its own configuration, and Envoy the listener with it.
 fn configuration(envoy: &Envoy<'_>, caught: &mut Caught) {
-    for (_, filter) in envoy.guarded() {
+    for filter in envoy.filters() {
         for wrong in &filter.errors {
             caught.there(wrong.place.clone(), &wrong.message);
         }
@@ -75,8 +79,8 @@ fn capabilities(envoy: &Envoy<'_>, caught: &mut Caught) {
         "capability_restriction_config.allowed_capabilities",
         "vm_config.capability_restriction_config.allowed_capabilities",
     ];
-    for (_, filter) in envoy.guarded() {
-        let Some(list) = PATHS.iter().find_map(|path| filter.plugin.find(path)) else {
+    for plugin in envoy.filters().filter_map(|filter| filter.plugin.as_ref()) {
+        let Some(list) = PATHS.iter().find_map(|path| plugin.find(path)) else {
             continue;
         };
         let allowed: BTreeSet<&str> = list.entries().into_iter().map(|(name, _)| name).collect();
@@ -97,7 +101,8 @@ fn capabilities(envoy: &Envoy<'_>, caught: &mut Caught) {
 /// A listener whose services are unprotected.
 fn filter_missing(envoy: &Envoy<'_>, caught: &mut Caught) {
     for manager in &envoy.managers {
-        if manager.filter.is_none() && !manager.leads_nowhere() {
+        let may_come = manager.unknown_filters().any(HttpFilter::may_be_wasm);
+        if manager.levee.is_none() && !may_come && !manager.leads_nowhere() {
             let at = manager.at.get("http_filters");
             caught.at(
                 at.as_ref().unwrap_or(&manager.at),
@@ -107,18 +112,39 @@ fn filter_missing(envoy: &Envoy<'_>, caught: &mut Caught) {
     }
 }
 
+/// Requests that do not pass the filter though it is there.
+fn filter_off(envoy: &Envoy<'_>, caught: &mut Caught) {
+    for (manager, filter) in envoy.guarded() {
+        let mut routes = manager.routes();
+        routes.retain(Route::leads_on);
+        let mut switches: Vec<At<'_>> = routes
+            .iter()
+            .filter_map(|route| manager.off_switch(route))
+            .collect();
+        if routes.is_empty() && !manager.has_all_routes() {
+            switches.extend(filter.disabled());
+        }
+        for at in switches {
+            caught.at(
+                &at,
+                "switches Levee's filter off, and no route switches it on again: no breaker, no time limit by class; leave this out",
+            );
+        }
+    }
+}
+
 /// Without `FAIL_RELOAD`, a virtual machine that failed stays so.
 fn failure_policy(envoy: &Envoy<'_>, caught: &mut Caught) {
     const RIGHT: &str = "set failure_policy: FAIL_RELOAD, and Envoy restarts it";
-    for (_, filter) in envoy.guarded() {
-        let Some(policy) = filter.plugin.get("failure_policy") else {
-            let what = if filter.plugin.is_true("fail_open") {
+    for plugin in envoy.filters().filter_map(|filter| filter.plugin.as_ref()) {
+        let Some(policy) = plugin.get("failure_policy") else {
+            let what = if plugin.is_true("fail_open") {
                 "pass unguarded"
             } else {
                 "get 503"
             };
             caught.at(
-                &filter.plugin,
+                plugin,
                 format!("has no failure_policy: once the filter's virtual machine fails, requests {what} until Envoy restarts; {RIGHT}"),
             );
             continue;

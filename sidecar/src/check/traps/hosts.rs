@@ -2,7 +2,7 @@
 
 use super::trap::{Caught, Trap};
 use crate::check::at::At;
-use crate::check::envoy::{Envoy, Manager, clusters_of};
+use crate::check::envoy::{Envoy, clusters_of};
 
 pub(super) const TRAPS: &[Trap] = &[
     Trap::warning("retry-budget", retry_budget),
@@ -12,9 +12,9 @@ pub(super) const TRAPS: &[Trap] = &[
 
 /// Retries multiply the load on a service that is failing.
 fn retry_budget(envoy: &Envoy<'_>, caught: &mut Caught) {
-    for (host, route) in envoy.managers.iter().flat_map(Manager::routes) {
-        let policy = route.find("route.retry_policy");
-        let Some(policy) = policy.or_else(|| host.get("retry_policy")) else {
+    for route in envoy.routes() {
+        let policy = route.at.find("route.retry_policy");
+        let Some(policy) = policy.or_else(|| route.host.get("retry_policy")) else {
             continue;
         };
         let is_off = policy.text_at("retry_on").is_none_or(str::is_empty)
@@ -22,7 +22,7 @@ fn retry_budget(envoy: &Envoy<'_>, caught: &mut Caught) {
         if is_off {
             continue;
         }
-        for name in clusters_of(&route) {
+        for name in clusters_of(&route.at) {
             let Some(cluster) = envoy.cluster(name) else {
                 continue;
             };

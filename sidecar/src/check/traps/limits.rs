@@ -3,11 +3,13 @@
 use super::trap::{Caught, Trap};
 use crate::check::at::At;
 use crate::check::classes;
-use crate::check::envoy::{Envoy, Manager};
+use crate::check::envoy::Envoy;
+use levee_filter::config::Config;
 use std::time::Duration;
 
 pub(super) const TRAPS: &[Trap] = &[
     Trap::warning("no-limit", no_limit),
+    Trap::remark("route-limits", route_limits),
     Trap::warning("idle-limit", idle_limit),
     Trap::warning("slow-clients", slow_clients),
     Trap::warning("upload-limit", upload_limit),
@@ -16,12 +18,46 @@ pub(super) const TRAPS: &[Trap] = &[
 
 /// The filter's class overrides the route's timeout, but where the filter is absent or off nothing ends a request.
 fn no_limit(envoy: &Envoy<'_>, caught: &mut Caught) {
-    for (_, route) in envoy.managers.iter().flat_map(Manager::routes) {
-        if let Some(timeout) = route.find("route.timeout").filter(At::is_zero) {
+    for route in envoy.routes() {
+        if let Some(timeout) = route.at.find("route.timeout").filter(At::is_zero) {
             caught.at(
                 &timeout,
                 "is 0s, which is no limit: where the filter is absent or fails, a request may hang for ever; give it one, such as 30s",
             );
+        }
+    }
+}
+
+/// The filter overrides a route's `timeout` by the class, but `max_stream_duration` stays in force. A `timeout` that is longer
+/// than a class that somebody chose is for times when the filter is absent.
+fn route_limits(envoy: &Envoy<'_>, caught: &mut Caught) {
+    let default = Config::default().general.timeouts;
+    let default = default.classes.limit(default.class);
+    for (manager, filter) in envoy.guarded() {
+        for route in manager.routes().iter().filter(|route| manager.sees(route)) {
+            let Some(longest) = classes::longest_of(filter, route) else {
+                continue;
+            };
+            let limit = |path: &str| {
+                let at = route.at.find(path)?;
+                let limit = at.duration().filter(|limit| !limit.is_zero())?;
+                Some((at, limit))
+            };
+            let is_lost =
+                |limit: Duration| limit < longest || (limit > longest && longest == default);
+            if let Some((at, _)) = limit("route.timeout").filter(|(_, limit)| is_lost(*limit)) {
+                caught.at(
+                    &at,
+                    format!("does not apply: the filter sets {longest:?}, by the class of the request; give the route another class by timeouts.rules if that is not what it needs"),
+                );
+            }
+            let stream = limit("route.max_stream_duration.max_stream_duration");
+            if let Some((at, _)) = stream.filter(|(_, limit)| *limit < longest) {
+                caught.at(
+                    &at,
+                    format!("ends requests before their class does ({longest:?}), and proxy_request_timeout_total does not count them; make it longer, or the class shorter"),
+                );
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ fn http3(envoy: &Envoy<'_>, caught: &mut Caught) {
 
 /// The admin interface can stop Envoy.
 fn admin_address(envoy: &Envoy<'_>, caught: &mut Caught) {
-    let Some(at) = envoy.root.find("admin.address.socket_address.address") else {
+    let Some(at) = envoy.find("admin.address.socket_address.address") else {
         return;
     };
     let address = at.text().and_then(|text| text.parse::<IpAddr>().ok());

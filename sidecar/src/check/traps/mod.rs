@@ -4,6 +4,7 @@
 
 mod clients;
 mod durations;
+mod elsewhere;
 mod filter;
 mod hosts;
 mod limits;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Trap> {
         hosts::TRAPS,
         names::TRAPS,
         listeners::TRAPS,
+        elsewhere::TRAPS,
     ]
     .into_iter()
     .flatten()

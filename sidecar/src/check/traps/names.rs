@@ -2,7 +2,8 @@
 
 use super::trap::{Caught, Trap};
 use crate::check::at::At;
-use crate::check::envoy::{Envoy, Filter};
+use crate::check::envoy::Envoy;
+use crate::check::levee_filter::LeveeFilter;
 use std::collections::BTreeSet;
 
 pub(super) const TRAPS: &[Trap] = &[
@@ -38,12 +39,13 @@ fn unknown_name(envoy: &Envoy<'_>, caught: &mut Caught) {
                 caught.there(filter.locate(&format!("services.{service}")), message);
             }
         }
-        if manager.at.get("route_config").is_none() {
+        if !manager.has_all_routes() {
             continue;
         }
-        let names: BTreeSet<&str> = manager
-            .routes()
-            .filter_map(|(_, route)| route.text_at("name"))
+        let routes = manager.routes();
+        let names: BTreeSet<&str> = routes
+            .iter()
+            .filter_map(|route| route.at.text_at("name"))
             .collect();
         let rules = rules_by_path(filter);
         for (path, route) in rules
@@ -59,7 +61,7 @@ fn unknown_name(envoy: &Envoy<'_>, caught: &mut Caught) {
 }
 
 /// The names of routes in the filter's rules, with their paths.
-fn rules_by_path(filter: &Filter<'_>) -> Vec<(String, String)> {
+fn rules_by_path(filter: &LeveeFilter<'_>) -> Vec<(String, String)> {
     let Some(config) = &filter.config else {
         return Vec::new();
     };
@@ -89,15 +91,22 @@ fn rules_by_path(filter: &Filter<'_>) -> Vec<(String, String)> {
 
 /// Filters with the same `vm_id` share their breakers, and with them the window.
 fn shared_vm(envoy: &Envoy<'_>, caught: &mut Caught) {
-    let filters: Vec<&Filter<'_>> = envoy.guarded().map(|(_, filter)| filter).collect();
+    let filters: Vec<&LeveeFilter<'_>> = envoy.guarded().map(|(_, filter)| filter).collect();
     for (place, filter) in filters.iter().enumerate() {
-        let id = filter.plugin.find("vm_config.vm_id");
+        let Some(plugin) = &filter.plugin else {
+            continue;
+        };
+        let id = plugin.find("vm_config.vm_id");
         let text = id.as_ref().and_then(At::text);
         let Some(config) = &filter.config else {
             continue;
         };
-        let differs = |other: &&&Filter<'_>| {
-            let is_shared = other.plugin.text_at("vm_config.vm_id") == text;
+        let differs = |other: &&&LeveeFilter<'_>| {
+            let other_id = other
+                .plugin
+                .as_ref()
+                .map(|plugin| plugin.text_at("vm_config.vm_id"));
+            let is_shared = other_id == Some(text);
             let windows = other.config.as_ref().is_some_and(|other| {
                 let names = other.services.keys().chain(config.services.keys());
                 let window = |config: &levee_filter::config::Config, name: &str| {
@@ -111,7 +120,7 @@ fn shared_vm(envoy: &Envoy<'_>, caught: &mut Caught) {
             is_shared && windows
         };
         if let Some(other) = filters.iter().take(place).find(differs) {
-            let at = id.as_ref().unwrap_or(&filter.plugin);
+            let at = id.as_ref().unwrap_or(plugin);
             caught.at(
                 at,
                 format!("the filter in line {} has the same vm_id, and so the same breakers, but another failure_rate.window; give both the same window, or each its own vm_id", other.entry.line),

@@ -3,7 +3,8 @@
 
 use super::trap::{Caught, Trap};
 use crate::check::at::At;
-use crate::check::envoy::{Envoy, Manager, Side, clusters_of, extension};
+use crate::check::envoy::{Envoy, Manager, Route, Side, clusters_of};
+use crate::check::http_filter::HttpFilter;
 use std::collections::BTreeSet;
 
 pub(super) const TRAPS: &[Trap] = &[
@@ -13,8 +14,10 @@ pub(super) const TRAPS: &[Trap] = &[
 ];
 
 /// Whether a filter calls services by itself: what it sends does not pass the filters between it and the router.
-fn is_cache(filter: &At<'_>) -> bool {
-    extension(filter).is_some_and(|(name, _)| matches!(name, "cache" | "cache_v2"))
+fn is_cache(filter: &HttpFilter<'_>) -> bool {
+    filter
+        .extension()
+        .is_some_and(|(name, _)| matches!(name, "cache" | "cache_v2"))
 }
 
 /// A cache in front: Levee sees neither the requests that it answers nor those that it sends.
@@ -26,7 +29,7 @@ fn filter_bypassed(envoy: &Envoy<'_>, caught: &mut Caught) {
             .filter(|at| is_cache(at))
         {
             caught.at(
-                filter,
+                &filter.entry,
                 "calls services by itself, past Levee's filter: such requests have no breaker and no time limit by class, and only circuit_breaker_unseen_requests_total counts them; put it after Levee's filter",
             );
         }
@@ -42,7 +45,7 @@ fn cache_timeouts(envoy: &Envoy<'_>, caught: &mut Caught) {
             .filter(|at| is_cache(at))
         {
             caught.at(
-                filter,
+                &filter.entry,
                 "turns a time limit that it runs into to a 504 of the service: breakers count that as a failure, but proxy_request_timeout_total may not count it; watch circuit_breaker_failures_total instead",
             );
         }
@@ -56,7 +59,7 @@ fn route_changes(envoy: &Envoy<'_>, caught: &mut Caught) {
             continue;
         }
         for filter in manager.others(Side::AfterLevee) {
-            if let Some((at, right)) = may_change_route(&filter) {
+            if let Some((at, right)) = may_change_route(filter) {
                 caught.at(
                     &at,
                     format!("may change the route after Levee's filter: failures count for the service that is called in the end, but breaker and time limits are those of the first; {right}"),
@@ -68,42 +71,42 @@ fn route_changes(envoy: &Envoy<'_>, caught: &mut Caught) {
 
 /// Whether all routes are known, and name the same cluster.
 fn leads_to_one_service(manager: &Manager<'_>) -> bool {
-    let routes: Vec<At<'_>> = manager
-        .routes()
-        .map(|(_, route)| route)
-        .filter(|route| route.get("route").is_some())
+    let mut routes = manager.routes();
+    routes.retain(Route::leads_on);
+    let names: BTreeSet<&str> = routes
+        .iter()
+        .flat_map(|route| clusters_of(&route.at))
         .collect();
-    let names: BTreeSet<&str> = routes.iter().flat_map(clusters_of).collect();
-    let is_named = |route: &At<'_>| !clusters_of(route).is_empty();
-    manager.at.get("route_config").is_some() && routes.iter().all(is_named) && names.len() < 2
+    let is_named = |route: &Route<'_>| !clusters_of(&route.at).is_empty();
+    manager.has_all_routes() && routes.iter().all(is_named) && names.len() < 2
 }
 
 /// Where a filter's configuration lets it change the route, and what would prevent it.
-fn may_change_route<'a>(filter: &At<'a>) -> Option<(At<'a>, &'static str)> {
+fn may_change_route<'a>(filter: &HttpFilter<'a>) -> Option<(At<'a>, &'static str)> {
     const BEFORE: &str = "put it before Levee's filter";
     const LEAVE_OUT: &str = "leave this out, or put the filter before Levee's";
-    let (name, config) = extension(filter)?;
+    let (name, config) = filter.extension()?;
     let switch = |at: &At<'a>| {
         at.get("clear_route_cache")
             .filter(|at| at.text() == Some("true"))
     };
     match name {
         "wasm" | "golang" | "dynamic_modules" | "ip_tagging" | "grpc_http1_reverse_bridge" => {
-            Some((filter.clone(), BEFORE))
+            Some((filter.entry.clone(), BEFORE))
         }
-        "lua" => lua_may(&config).then(|| {
+        "lua" => lua_may(config).then(|| {
             (
-                filter.clone(),
+                filter.entry.clone(),
                 "put it before Levee's filter, or set clear_route_cache: false and do not call clearRouteCache",
             )
         }),
-        "ext_proc" => processor_may(&config).then(|| {
+        "ext_proc" => processor_may(config).then(|| {
             (
-                filter.clone(),
+                filter.entry.clone(),
                 "put it before Levee's filter, or set route_cache_action: RETAIN",
             )
         }),
-        "ext_authz" => switch(&config)
+        "ext_authz" => switch(config)
             .or_else(|| config.get("clear_route_cache_headers"))
             .map(|at| (at, LEAVE_OUT)),
         "jwt_authn" => {
@@ -111,16 +114,16 @@ fn may_change_route<'a>(filter: &At<'a>) -> Option<(At<'a>, &'static str)> {
             let found = providers.iter().find_map(|(_, provider)| switch(provider));
             found.map(|at| (at, LEAVE_OUT))
         }
-        "set_filter_state" | "transform" | "mcp" => switch(&config).map(|at| (at, LEAVE_OUT)),
+        "set_filter_state" | "transform" | "mcp" => switch(config).map(|at| (at, LEAVE_OUT)),
         "mcp_json_rest_bridge" => (!config.is_true("disable_clear_route_cache")).then(|| {
             (
-                filter.clone(),
+                filter.entry.clone(),
                 "put it before Levee's filter, or set disable_clear_route_cache: true",
             )
         }),
         "grpc_json_transcoder" => (!config.is_true("match_incoming_request_route")).then(|| {
             (
-                filter.clone(),
+                filter.entry.clone(),
                 "put it before Levee's filter, or set match_incoming_request_route: true",
             )
         }),

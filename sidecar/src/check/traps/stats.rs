@@ -50,14 +50,17 @@ fn metric(name: &str, service: &str) -> Metric {
 
 /// Without these rules the metrics have no labels, and each service's have names of their own.
 fn stats_tags(envoy: &Envoy<'_>, caught: &mut Caught) {
-    if envoy.guarded().next().is_none() || envoy.root.get("static_resources").is_none() {
+    let Some(bootstrap) = &envoy.bootstrap else {
+        return;
+    };
+    if envoy.guarded().next().is_none() {
         return;
     }
-    let tags = envoy.root.list("stats_config.stats_tags");
+    let tags = envoy.list("stats_config.stats_tags");
     let around = ["stats_config.stats_tags", "stats_config"]
         .iter()
-        .find_map(|path| envoy.root.find(path))
-        .unwrap_or_else(|| envoy.root.clone());
+        .find_map(|path| envoy.find(path))
+        .unwrap_or_else(|| bootstrap.clone());
     let metrics = metrics();
     let rules_for = |name| -> Vec<&At<'_>> {
         let is_for = |tag: &&At<'_>| tag.text_at("tag_name") == Some(name);
@@ -116,7 +119,7 @@ fn takes(rule: &Regex, metric: &Metric, label: &Label) -> bool {
 /// `stats_matcher` can drop metrics.
 fn stats_hidden(envoy: &Envoy<'_>, caught: &mut Caught) {
     const RIGHT: &str = "let those pass that begin with wasmcustom.";
-    let Some(matcher) = envoy.root.find("stats_config.stats_matcher") else {
+    let Some(matcher) = envoy.find("stats_config.stats_matcher") else {
         return;
     };
     if envoy.guarded().next().is_none() {

@@ -1,8 +1,9 @@
 //! What a trap is, and where one was found.
 
 use crate::check::at::At;
-use crate::check::envoy::{Envoy, Place};
+use crate::check::envoy::Envoy;
 use crate::check::finding::{Finding, Severity};
+use crate::check::levee_filter::Place;
 use std::collections::BTreeMap;
 
 /// A setting that Envoy accepts, and that makes Levee work less or not at all.
@@ -28,6 +29,15 @@ impl Trap {
         Self {
             name,
             severity: Severity::Warning,
+            find,
+        }
+    }
+
+    /// Levee works in it, though perhaps not as one expects.
+    pub(super) const fn remark(name: &'static str, find: fn(&Envoy<'_>, &mut Caught)) -> Self {
+        Self {
+            name,
+            severity: Severity::Remark,
             find,
         }
     }
