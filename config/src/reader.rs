@@ -226,6 +226,25 @@ impl Section<'_> {
         items.iter().enumerate().filter_map(check).collect()
     }
 
+    /// Passes the items of a list, strings and numbers, to `take`, which returns what is wrong with one.
+    /// Envoy turns every number into floating point, so 5.0 is passed as 5.
+    pub fn each(&mut self, field: &'static str, mut take: impl FnMut(&str) -> Result<(), String>) {
+        for (place, item) in self.items(field).iter().enumerate() {
+            let path = format!("{field}[{place}]");
+            let text = match item {
+                Value::Number(number) => Some(
+                    number
+                        .as_f64()
+                        .map_or_else(|| number.to_string(), |number| number.to_string()),
+                ),
+                other => self.check_text(&path, other),
+            };
+            if let Some(Err(message)) = text.map(|text| take(&text)) {
+                self.error(&path, &message);
+            }
+        }
+    }
+
     /// A string that is not empty.
     pub fn text(&mut self, field: &'static str) -> Option<String> {
         let value = self.get(field)?;

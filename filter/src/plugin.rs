@@ -9,7 +9,7 @@ use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::{Deadlines, LimitedBy};
 use crate::host::{Host, LocalReply, MetricId, property};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT, UNSEEN};
-use crate::outcome::{self, AnsweredWell, Arrival, Circumstances, Ended};
+use crate::outcome::{self, Arrival, Circumstances, Ended, Expressions};
 use crate::probes::{Probe, Probes, Sight};
 use crate::service::Service;
 use crate::services::{ServiceIndex, Services};
@@ -126,7 +126,8 @@ pub struct Plugin<H> {
     client_deadline: Option<ClientDeadline>,
     has_fallback_routes: bool,
     config: Config,
-    answered_well: Option<AnsweredWell>,
+    /// `None` where Envoy was built without CEL.
+    expressions: Option<Expressions>,
     /// The time of the last tick.
     now: Instant,
     /// When a tick came too late for the last time.
@@ -153,8 +154,9 @@ impl<H: Host> Plugin<H> {
         let config = Config::parse(configuration)?;
         shared::create_list(&host);
         workers::create_list(&host);
-        let answered_well = AnsweredWell::compile(&host);
-        if answered_well.is_none() {
+        let rules = config.all_services().map(|service| &service.failures);
+        let expressions = Expressions::compile(&host, rules);
+        if expressions.is_none() {
             log::warn!(
                 "this Envoy was built without CEL expressions: each request costs four more host calls"
             );
@@ -165,7 +167,7 @@ impl<H: Host> Plugin<H> {
             client_deadline: config.client_deadline.clone(),
             has_fallback_routes: config.has_fallback_routes(),
             config,
-            answered_well,
+            expressions,
             now: host.now(),
             stood_still: None,
             sees_bodies: false,
@@ -329,7 +331,7 @@ impl<H: Host> Plugin<H> {
             return;
         };
         let service = self.services.touch(index);
-        if outcome::is_good(&self.host, self.answered_well, service.protocol) {
+        if outcome::is_good(&self.host, service.answered_well, service.protocol) {
             let mut outcome = Outcome::SUCCESS;
             outcome::mark_slow(&self.host, &mut outcome, service.settings.slow_calls);
             service.usual.add(in_flight.waited(self.now));
@@ -346,6 +348,7 @@ impl<H: Host> Plugin<H> {
         } = outcome::look_closer(
             &self.host,
             &mut service.protocol,
+            &service.failures,
             self.client_deadline.as_ref(),
             circumstances,
             || stood_still_since(in_flight.since, self.host.now(), last_tick, stood_still),
@@ -618,7 +621,14 @@ impl<H: Host> Plugin<H> {
         let name = self.config.service_of(&name);
         let target = match self.services.named(name) {
             Some(index) => Target::Service(index),
-            None => Self::add_service(&self.host, &self.config, name, &mut self.services, now),
+            None => Self::add_service(
+                &self.host,
+                &self.config,
+                self.expressions.as_ref(),
+                name,
+                &mut self.services,
+                now,
+            ),
         };
         if self.by_cluster.len() >= self.config.max_services * CLUSTERS_PER_SERVICE {
             return target;
@@ -642,6 +652,7 @@ impl<H: Host> Plugin<H> {
     fn add_service(
         host: &H,
         config: &Config,
+        expressions: Option<&Expressions>,
         name: &str,
         services: &mut Services,
         now: Instant,
@@ -652,7 +663,9 @@ impl<H: Host> Plugin<H> {
             return Target::OverLimit;
         };
         let breaker = shared::read(host, id, &own.breaker, now);
-        Target::Service(services.add(Service::new(host, name, own, id, &breaker, now)))
+        let mut service = Service::new(host, name, own, id, &breaker, now);
+        service.answered_well = expressions.and_then(|all| all.of(&own.failures));
+        Target::Service(services.add(service))
     }
 }
 

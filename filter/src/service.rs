@@ -1,11 +1,11 @@
 //! A service, as one worker knows it.
 
-use crate::config::{Fallback, ServiceConfig};
+use crate::config::{Failures, Fallback, ServiceConfig};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId};
 use crate::label::label;
 use crate::metrics::{Counter, RequestLabel, mode_name, state_name};
-use crate::outcome::Protocol;
+use crate::outcome::{AnsweredWell, Protocol};
 use crate::shared::BreakerId;
 use levee_policy::breaker::{Breaker, BreakerSettings, Mode, Outcome, Phase, Verdict};
 use levee_policy::replica::{Admission, Replica};
@@ -31,6 +31,10 @@ pub struct Service {
     pub replica: Replica,
     pub deadlines: Deadlines,
     pub fallback: Fallback,
+    /// Which of its answers are failures.
+    pub failures: Failures,
+    /// Knows most of the others.
+    pub answered_well: Option<AnsweredWell>,
     /// The protocol of the last good answer whose properties were read one by one.
     pub protocol: Protocol,
     /// How long its answers take, as this worker has seen it.
@@ -64,6 +68,8 @@ impl Service {
             replica: Replica::new(&config.breaker, breaker, now),
             deadlines: Deadlines::new(&config.timeouts),
             fallback: config.fallback.clone(),
+            failures: config.failures,
+            answered_well: None,
             protocol: Protocol::default(),
             usual: Usual::default(),
             is_touched: false,

@@ -36,6 +36,36 @@ fn the_sixth_request_after_five_failures_is_refused_and_says_why() {
 }
 
 #[test]
+fn each_service_has_its_own_failures() {
+    let configuration = r#"{"breaker": {"witnesses": 1}, "failures": {"http": ["503"]},
+        "services": {"search": {"failures": {"http": ["404"], "grpc": ["NOT_FOUND"]}}}}"#;
+    for has_cel in [true, false] {
+        let mut gateway = Gateway::with_cel(1, configuration, has_cel);
+        for (service, code, is_open) in [
+            ("auth", 500, false),
+            ("auth", 404, false),
+            ("auth", 503, true),
+            ("search", 503, false),
+            ("search", 410, false),
+            ("search", 404, true),
+        ] {
+            for _ in 0..5 {
+                assert!(
+                    gateway.request(0, service, End::Status(code)),
+                    "{service} {code}"
+                );
+            }
+            assert_eq!(
+                gateway.state(service),
+                u64::from(is_open),
+                "{service} {code}"
+            );
+        }
+        assert_eq!(gateway.outcome("search", "success"), 10);
+    }
+}
+
+#[test]
 fn refused_clients_get_different_retry_times() {
     let mut gateway = Gateway::new(1, "");
     open(&mut gateway);

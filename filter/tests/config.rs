@@ -1,6 +1,6 @@
 //! The plugin's configuration.
 
-use levee_filter::config::{ClientDeadline, Config, Fallback};
+use levee_filter::config::{ClientDeadline, Config, Failures, Fallback};
 use levee_policy::breaker::{BreakerSettings, Mode};
 use levee_policy::timeout::Class;
 use std::time::Duration;
@@ -34,7 +34,9 @@ fn every_key_is_read() {
                                  "very_long": "5s"},
                      "client_deadline_header": "x-deadline-ms",
                      "rules": [{"path_prefix": "/v1/storage", "class": "long"}]},
+        "failures": {"http": ["500-599"], "grpc": ["UNAVAILABLE"]},
         "services": {"auth": {"breaker": {"open_for": "20s", "mode": "enforce"},
+                              "failures": {"http": [503, "429"]},
                               "timeouts": {"class": "short"},
                               "fallback": {"status": 200, "body": "{}"}},
                      "chat": {}},
@@ -69,6 +71,10 @@ fn every_key_is_read() {
     assert_eq!(auth.breaker.consecutive_failures, Some(7));
     assert_eq!(auth.breaker.open.base, Duration::from_secs(20));
     assert_eq!(auth.breaker.mode, Mode::Enforce);
+    assert_eq!(
+        auth.failures,
+        failures(r#"{"http": [429, 503], "grpc": [14]}"#)
+    );
     assert_eq!(auth.timeouts.class, Class::Short);
     assert_eq!(auth.timeouts.classes.short, Duration::from_secs(1));
     assert_eq!(auth.timeouts.rules.len(), 1);
@@ -84,6 +90,95 @@ fn every_key_is_read() {
     assert_eq!(config.service_of(cluster), "auth");
     assert_eq!(config.service_of("video"), "video");
     assert_eq!(config.max_services, 50);
+}
+
+fn failures(json: &str) -> Failures {
+    let json = format!(r#"{{"failures": {json}}}"#);
+    let config = Config::parse(json.as_bytes()).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    config.of_service("any").failures
+}
+
+#[test]
+fn entries_of_failures_are_codes_ranges_and_exclusions_and_the_last_that_names_a_code_wins() {
+    let http = |json: &str| -> Vec<u64> {
+        let failures = failures(&format!(r#"{{"http": {json}}}"#));
+        (0..600).filter(|code| failures.has_http(*code)).collect()
+    };
+    let range = |codes: std::ops::RangeInclusive<u64>| codes.collect::<Vec<_>>();
+    assert_eq!(http(r#"["500-599"]"#), range(500..=599));
+    assert_eq!(http(r#"["500-503", "!501"]"#), [500, 502, 503]);
+    assert_eq!(http(r#"["500-503", "!501-502"]"#), [500, 503]);
+    assert_eq!(http(r#"["500-503", "!500-503", "502"]"#), [502]);
+    assert_eq!(http(r#"[404, "429", 503.0]"#), [404, 429, 503]);
+    assert!(http("[]").is_empty());
+    let grpc = |json: &str| -> Vec<u64> {
+        let failures = failures(&format!(r#"{{"grpc": {json}}}"#));
+        (0..20).filter(|code| failures.has_grpc(*code)).collect()
+    };
+    assert_eq!(grpc(r#"["UNAVAILABLE", 2, "8"]"#), [2, 8, 14]);
+    assert_eq!(grpc(r#"["1-16", "!NOT_FOUND"]"#).len(), 15);
+    assert_eq!(grpc(r#"["INTERNAL-DATA_LOSS", "!14"]"#), [13, 15]);
+    assert!(grpc("[]").is_empty());
+}
+
+#[test]
+fn a_key_of_failures_that_is_left_out_keeps_its_default() {
+    let default = Failures::default();
+    assert_eq!(failures("{}"), default);
+    assert_eq!(failures(r#"{"http": null}"#), default);
+    assert_eq!(
+        failures(r#"{"http": ["500-599", "!501", "!505"]}"#),
+        default
+    );
+    let grpc = r#"["UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"]"#;
+    assert_eq!(failures(&format!(r#"{{"grpc": {grpc}}}"#)), default);
+    let only_http = failures(r#"{"http": [503]}"#);
+    assert!(only_http.has_grpc(2) && only_http.has_http(503) && !only_http.has_http(500));
+    let status_that_is_none = [600, 999, u64::MAX];
+    assert!(
+        status_that_is_none
+            .iter()
+            .all(|code| default.has_http(*code))
+    );
+    assert!(
+        status_that_is_none
+            .iter()
+            .all(|code| !only_http.has_http(*code))
+    );
+}
+
+#[test]
+fn all_wrong_entries_of_failures_are_reported_at_once_with_their_paths() {
+    let errors = errors(
+        r#"{
+        "failures": {"http": ["5xx", 302, "599-500", "500-600", "!501", 503.5, true, "", "+500", "503"],
+                     "grpc": ["OK", 17, "Unavailable", "UNAVAILABLE", "!14", "!14"]},
+        "services": {"auth": {"failures": {"http": "503", "grcp": []}}}
+    }"#,
+    );
+    let not_http = "is not an HTTP status from 400 to 599; write 503, \"500-599\" or \"!501\"";
+    let not_grpc = "is not a gRPC status from 1 to 16; write 14, \"UNAVAILABLE\",";
+    let expected = [
+        format!("failures.http[0]: \"5xx\" {not_http}"),
+        format!("failures.http[1]: \"302\" {not_http}"),
+        "failures.http[2]: \"599-500\" is no range; begin with its lower end".to_owned(),
+        format!("failures.http[3]: \"500-600\" {not_http}"),
+        "failures.http[4]: \"!501\" excludes nothing; the list replaces the default,".to_owned(),
+        format!("failures.http[5]: \"503.5\" {not_http}"),
+        "failures.http[6]: is true; it must be a string".to_owned(),
+        "failures.http[7]: is empty".to_owned(),
+        format!("failures.http[8]: \"+500\" {not_http}"),
+        format!("failures.grpc[0]: \"OK\" {not_grpc}"),
+        format!("failures.grpc[1]: \"17\" {not_grpc}"),
+        format!("failures.grpc[2]: \"Unavailable\" {not_grpc}"),
+        "failures.grpc[5]: \"!14\" excludes nothing".to_owned(),
+        "services.auth.failures.http: is \"503\"; it must be a list".to_owned(),
+        "services.auth.failures.grcp: is not known here; known are: grpc, http".to_owned(),
+    ];
+    for (error, part) in errors.iter().zip(&expected) {
+        assert!(error.starts_with(part), "{part}\nnot in {errors:#?}");
+    }
+    assert_eq!(errors.len(), expected.len(), "{errors:#?}");
 }
 
 #[test]
@@ -107,7 +202,7 @@ fn all_mistakes_are_reported_at_once_with_their_paths() {
         "services.auth.breaker.half_open.max_in_flight: is 17; it must be a whole number from 1 to 16",
         "services.chat: is 5; it must be an object",
         "aliases.x: is empty",
-        "color: is not known here; known are: aliases, breaker, fallback,",
+        "color: is not known here; known are: aliases, breaker, failures, fallback,",
     ];
     for part in expected {
         assert!(
@@ -217,11 +312,23 @@ fn a_struct_is_read_as_envoy_encodes_it() {
         }],
     };
     let timeouts = Kind::StructValue(object(vec![("rules", Kind::ListValue(rules))]));
-    let encoded = object(vec![("breaker", breaker("10s")), ("timeouts", timeouts)]).encode_to_vec();
+    let codes = ListValue {
+        values: [Kind::NumberValue(404.0), text("500-599")]
+            .map(|kind| Value { kind: Some(kind) })
+            .into(),
+    };
+    let failures = Kind::StructValue(object(vec![("http", Kind::ListValue(codes))]));
+    let encoded = object(vec![
+        ("breaker", breaker("10s")),
+        ("failures", failures),
+        ("timeouts", timeouts),
+    ])
+    .encode_to_vec();
     let config = Config::parse(&encoded).unwrap();
     assert_eq!(config.general.breaker.consecutive_failures, Some(7));
     assert_eq!(config.general.breaker.open.base, Duration::from_secs(10));
     assert_eq!(config.general.timeouts.rules[0].class, Class::Long);
+    assert!(config.general.failures.has_http(404));
 
     let encoded = object(vec![("breaker", breaker("ten"))]).encode_to_vec();
     assert_eq!(
@@ -250,22 +357,22 @@ fn a_fraction_may_be_a_text_because_envoys_yaml_turns_it_into_one() {
 #[test]
 fn a_breaker_stays_open_no_longer_for_a_service_that_can_not_be_reached() {
     let parse = |json: &str| Config::parse(json.as_bytes()).unwrap().general.breaker;
-    let seconds = |breaker: BreakerSettings| {
+    let millis = |breaker: BreakerSettings| {
         let open = breaker.open_unreachable;
-        [open.base, open.max].map(|time| time.as_secs_f64())
+        [open.base, open.max].map(|time| time.as_millis())
     };
     for (json, expected) in [
-        ("{}", [1.0, 5.0]),
+        ("{}", [1000, 5000]),
         (
             r#"{"breaker": {"open_for": "500ms", "open_for_max": "2s"}}"#,
-            [0.5, 2.0],
+            [500, 2000],
         ),
         (
             r#"{"breaker": {"open_for_unreachable": "10s"}}"#,
-            [10.0, 10.0],
+            [10_000, 10_000],
         ),
     ] {
-        assert_eq!(seconds(parse(json)), expected, "{json}");
+        assert_eq!(millis(parse(json)), expected, "{json}");
     }
 }
 

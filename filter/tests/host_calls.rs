@@ -91,6 +91,21 @@ fn a_good_grpc_request_costs_four_host_calls() {
 }
 
 #[test]
+fn rules_of_failures_cost_a_good_request_nothing() {
+    let configuration = r#"{"failures": {"http": ["500-599"]},
+        "services": {"auth": {"failures": {"http": ["404", "500-599"], "grpc": ["NOT_FOUND"]}},
+                     "chat": {"failures": {"http": ["404", "503"]}},
+                     "video": {"failures": {"http": []}}}}"#;
+    for grpc_status in [None, Some(0)] {
+        let calls = calls_of_a_good_answer(configuration, &auth(), grpc_status);
+        assert_eq!(calls.len(), 4, "{calls:?}");
+    }
+    let gateway = Gateway::new(1, configuration);
+    // HTTP and gRPC, below 404 and below 429.
+    assert_eq!(gateway.workers[0].host.compiled(), 4);
+}
+
+#[test]
 fn pieces_of_a_request_cost_no_host_call() {
     let mut gateway = Gateway::new(1, "");
     gateway.request(0, "auth", End::Status(200));

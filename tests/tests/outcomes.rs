@@ -70,7 +70,8 @@ async fn each_end_of_a_request_is_counted_as_what_it_is() {
         ("404", Behaviour::status(404), SUCCESS),
         ("429", Behaviour::status(429), NEUTRAL),
         ("500", Behaviour::status(500), FAILURE),
-        ("501", Behaviour::status(501), FAILURE),
+        ("501", Behaviour::status(501), SUCCESS),
+        ("505", Behaviour::status(505), SUCCESS),
         ("502", Behaviour::status(502), FAILURE),
         ("503", Behaviour::status(503), FAILURE),
         ("504", Behaviour::status(504), FAILURE),
@@ -254,6 +255,56 @@ async fn grpc_statuses_are_counted_as_what_they_are() {
         // A cut stream may end in an error; only its count matters here.
         let _ = grpc::send(&call, envoy.address()).await;
         counts(&envoy, "auth", before, change, &format!("{behaviour:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn each_service_has_its_own_rules_of_what_is_a_failure() {
+    let (video, auth) = (Backend::start().unwrap(), GrpcBackend::start().unwrap());
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .upstream("auth", auth.address())
+        .upstream_http2("auth")
+        .plugin(&counting())
+        .plugin(&json!({
+            "failures": {"http": ["500-599", "!503"]},
+            "services": {
+                "video": {"failures": {"http": [404, "429", "500-599", "!500"]}},
+                "auth": {"failures": {"grpc": ["NOT_FOUND", 8]}},
+            },
+        }));
+    let envoy = Envoy::start(config).await.unwrap();
+    for (code, change) in [
+        (200, SUCCESS),
+        (403, SUCCESS),
+        (404, FAILURE),
+        (410, SUCCESS),
+        (429, FAILURE),
+        (500, SUCCESS),
+        (501, FAILURE),
+        (503, FAILURE),
+    ] {
+        let before = counted(&envoy, "video").await;
+        video.always(Behaviour::status(code));
+        assert_eq!(envoy.get("/v1/video/x").await.unwrap().status, code);
+        counts(&envoy, "video", before, change, &code.to_string()).await;
+    }
+    let call = grpc::call("/v1/auth/levee.Demo/Call");
+    for (status, change) in [
+        (status::OK, SUCCESS),
+        (status::NOT_FOUND, FAILURE),
+        (status::RESOURCE_EXHAUSTED, FAILURE),
+        (status::UNAVAILABLE, SUCCESS),
+    ] {
+        for behaviour in [
+            GrpcBehaviour::Trailers(status),
+            GrpcBehaviour::TrailersOnly(status),
+        ] {
+            let before = counted(&envoy, "auth").await;
+            auth.always(behaviour);
+            grpc::send(&call, envoy.address()).await.expect("an answer");
+            counts(&envoy, "auth", before, change, &format!("{behaviour:?}")).await;
+        }
     }
 }
 

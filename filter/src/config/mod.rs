@@ -3,8 +3,10 @@
 //! Every field has a default; an empty configuration is valid. A service's own section overrides
 //! the general one, key by key.
 
+mod failures;
 mod protobuf;
 
+pub use failures::Failures;
 pub use levee_config::ConfigError;
 use levee_config::LONGEST;
 use levee_config::breaker::read_breaker_with_callers;
@@ -33,6 +35,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
     pub breaker: BreakerSettings,
+    pub failures: Failures,
     pub timeouts: Timeouts,
     pub fallback: Fallback,
 }
@@ -109,6 +112,7 @@ impl Default for ServiceConfig {
     fn default() -> Self {
         Self {
             breaker: BreakerSettings::default(),
+            failures: Failures::default(),
             timeouts: Timeouts {
                 class: Class::Default,
                 response_header: Duration::from_secs(10),
@@ -154,10 +158,13 @@ impl Config {
 
     /// Whether any service's fallback is another route.
     pub fn has_fallback_routes(&self) -> bool {
-        self.services
-            .values()
-            .chain([&self.general])
+        self.all_services()
             .any(|service| matches!(service.fallback, Fallback::Route(_)))
+    }
+
+    /// All settings of services, the general ones among them.
+    pub fn all_services(&self) -> impl Iterator<Item = &ServiceConfig> {
+        self.services.values().chain([&self.general])
     }
 
     fn read(root: &mut Section<'_>) -> Self {
@@ -166,6 +173,7 @@ impl Config {
             breaker: root.section("breaker", |s| {
                 read_breaker_with_callers(s, default.general.breaker)
             }),
+            failures: root.section("failures", |s| Failures::read(s, default.general.failures)),
             timeouts: Timeouts::clone(&default.general.timeouts),
             fallback: root.section("fallback", |s| read_fallback(s, &Fallback::Refusal)),
         };
@@ -186,6 +194,7 @@ impl Config {
         };
         let services = root.entries("services", |s| ServiceConfig {
             breaker: s.section("breaker", |s| read_breaker_with_callers(s, general.breaker)),
+            failures: s.section("failures", |s| Failures::read(s, general.failures)),
             timeouts: s.section("timeouts", |s| read_timeouts(s, &general.timeouts)),
             fallback: s.section("fallback", |s| read_fallback(s, &general.fallback)),
         });

@@ -5,6 +5,7 @@
 //! who answered; flags add to them where they don't. `docs/reference/outcomes.md` has the table.
 
 use super::flag;
+use crate::config::Failures;
 use levee_policy::breaker::Outcome;
 use std::time::Duration;
 
@@ -14,9 +15,13 @@ const NOT_UPGRADED: &[u8] = b"websocket_handshake_unsuccessful";
 
 const SWITCHING_PROTOCOLS: u64 = 101;
 const OK: u64 = 200;
+const BAD_REQUEST: u64 = 400;
 const REQUEST_TIMEOUT: u64 = 408;
 const TOO_MANY_REQUESTS: u64 = 429;
 const GATEWAY_TIMEOUT: u64 = 504;
+/// Statuses of gRPC.
+const RESOURCE_EXHAUSTED: u64 = 8;
+const UNAVAILABLE: u64 = 14;
 
 /// Where an answer that is cut off has this many bytes already, Envoy may have been the one that
 /// could not send on. It buffers at least as much before it stops to read from the service.
@@ -162,13 +167,18 @@ enum Limit {
 }
 
 /// What the end of a request says about its service.
-pub fn judge(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> Ended {
+pub fn judge(
+    first: First<'_>,
+    failures: &Failures,
+    facts: &impl Facts,
+    circumstances: Circumstances,
+) -> Ended {
     match ending(first) {
         Ending::Good => Ended::by(Outcome::SUCCESS),
         Ending::Gateway => Ended::by(Outcome::Neutral),
-        Ending::Answered => Ended::by(answered(first, facts)),
-        Ending::Left => Ended::by(left(first, facts, circumstances)),
-        Ending::CutOff(limit) => cut_off(limit, first, facts, circumstances),
+        Ending::Answered => Ended::by(answered(first, failures, facts)),
+        Ending::Left => Ended::by(left(first, failures, facts, circumstances)),
+        Ending::CutOff(limit) => cut_off(limit, first, failures, facts, circumstances),
         Ending::Failed => failed(first, facts, circumstances),
     }
 }
@@ -215,38 +225,46 @@ fn ending(first: First<'_>) -> Ending {
 }
 
 /// By its HTTP status, and by its gRPC status if that is good.
-fn answered(first: First<'_>, facts: &impl Facts) -> Outcome {
-    let outcome = match first.code.unwrap_or(0) {
-        0 | TOO_MANY_REQUESTS => return Outcome::Neutral,
-        400..=499 => return Outcome::SUCCESS,
-        502..=504 => Outcome::FAILURE,
-        500.. => Outcome::WEAK_FAILURE,
-        _ => match facts.grpc_status().map(grpc_outcome) {
-            None | Some(Outcome::Success { .. }) => return Outcome::SUCCESS,
-            Some(outcome) => outcome,
+fn answered(first: First<'_>, failures: &Failures, facts: &impl Facts) -> Outcome {
+    let outcome = match first.code {
+        None | Some(0) => return Outcome::Neutral,
+        Some(status) if failures.has_http(status) => http_failure(status),
+        Some(TOO_MANY_REQUESTS) => return Outcome::Neutral,
+        Some(BAD_REQUEST..) => return Outcome::SUCCESS,
+        Some(_) => match facts.grpc_status() {
+            Some(status) if failures.has_grpc(status) => grpc_failure(status),
+            Some(RESOURCE_EXHAUSTED) => return Outcome::Neutral,
+            Some(_) | None => return Outcome::SUCCESS,
         },
     };
-    if outcome != Outcome::Neutral && is_over_for_caller(facts) {
+    if is_over_for_caller(facts) {
         return Outcome::Neutral;
     }
     outcome
 }
 
-/// <https://grpc.io/docs/guides/status-codes/>
-const fn grpc_outcome(status: u64) -> Outcome {
+/// How much it says depends on who can provoke it, not on who has listed it.
+const fn http_failure(status: u64) -> Outcome {
     match status {
-        // RESOURCE_EXHAUSTED
-        8 => Outcome::Neutral,
-        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, DATA_LOSS
-        2 | 4 | 13 | 15 => Outcome::WEAK_FAILURE,
-        // UNAVAILABLE
-        14 => Outcome::FAILURE,
-        _ => Outcome::SUCCESS,
+        502..=504 => Outcome::FAILURE,
+        _ => Outcome::WEAK_FAILURE,
+    }
+}
+
+const fn grpc_failure(status: u64) -> Outcome {
+    match status {
+        UNAVAILABLE => Outcome::FAILURE,
+        _ => Outcome::WEAK_FAILURE,
     }
 }
 
 /// The client left. That says something if it had waited for long, or had its answer already.
-fn left(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> Outcome {
+fn left(
+    first: First<'_>,
+    failures: &Failures,
+    facts: &impl Facts,
+    circumstances: Circumstances,
+) -> Outcome {
     if first.code.is_none() {
         return unanswered(facts, circumstances);
     }
@@ -254,7 +272,7 @@ fn left(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> O
         return Outcome::SUCCESS;
     }
     if facts.answer_was_complete() {
-        return answered(first, facts);
+        return answered(first, failures, facts);
     }
     Outcome::Neutral
 }
@@ -262,6 +280,7 @@ fn left(first: First<'_>, facts: &impl Facts, circumstances: Circumstances) -> O
 fn cut_off(
     limit: Limit,
     first: First<'_>,
+    failures: &Failures,
     facts: &impl Facts,
     circumstances: Circumstances,
 ) -> Ended {
@@ -279,7 +298,7 @@ fn cut_off(
     let is_complete = facts.answer_was_complete();
     if is_complete || !is_envoys_own(first, facts) {
         let outcome = if is_complete {
-            answered(first, facts)
+            answered(first, failures, facts)
         } else if timeout.is_none()
             || facts.passed_on() >= MAY_BE_BLOCKED
             || circumstances.limited_by_caller

@@ -8,11 +8,12 @@ mod judge;
 
 pub use judge::{Arrival, Circumstances, Ended, Facts, First, TimeoutKind, judge};
 
-use crate::config::ClientDeadline;
+use crate::config::{ClientDeadline, Failures};
 use crate::deadline::{parse_grpc_timeout, read_deadline};
 use crate::host::{Host, property};
 use levee_policy::breaker::{Outcome, SlowCalls};
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The protocol of an answer. The one of the service's last good answer is tried first; a wrong
@@ -29,12 +30,15 @@ pub enum Protocol {
     Grpc,
 }
 
+/// A status from this on is looked at closely: 429 is neutral.
+const CLOSER_LOOK: u64 = 429;
+
 /// Compiled CEL expressions that say in one host call whether the upstream has answered well
 /// (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>).
 ///
 /// Each is true only if [`judge`] returns success, and for nearly all successes of its protocol.
 /// If it is false or has no value, the properties are read one by one. The cost of an expression
-/// grows with each mention of `response`.
+/// grows with each mention of `response`, so it asks for the lowest failure, not for each.
 #[derive(Clone, Copy, Debug)]
 pub struct AnsweredWell {
     http: u32,
@@ -42,17 +46,16 @@ pub struct AnsweredWell {
 }
 
 impl AnsweredWell {
-    /// `None` where Envoy was built without CEL.
-    pub fn compile<H: Host>(host: &H) -> Option<Self> {
+    /// For answers with a status `below` this. `None` where Envoy was built without CEL.
+    fn compile<H: Host>(host: &H, below: u64) -> Option<Self> {
+        let answered =
+            "response.code_details == 'via_upstream' && response.flags == 0 && response.code <";
         Some(Self {
-            http: host.compile(
-                "response.code_details == 'via_upstream' && response.flags == 0 && response.code < 429 \
-                 && !('grpc-status' in response.trailers) && !('grpc-status' in response.headers)",
-            )?,
-            grpc: host.compile(
-                "response.code_details == 'via_upstream' && response.flags == 0 && response.grpc_status == 0 \
-                 && response.code < 429",
-            )?,
+            http: host.compile(&format!(
+                "{answered} {below} && !('grpc-status' in response.trailers) \
+                 && !('grpc-status' in response.headers)"
+            ))?,
+            grpc: host.compile(&format!("{answered} {below} && response.grpc_status == 0"))?,
         })
     }
 
@@ -66,6 +69,39 @@ impl AnsweredWell {
     }
 }
 
+/// The expressions for all services.
+#[derive(Debug)]
+pub struct Expressions {
+    /// By the status that they ask for.
+    all: Vec<(u64, AnsweredWell)>,
+}
+
+impl Expressions {
+    /// `None` where Envoy was built without CEL.
+    pub fn compile<'a, H: Host>(
+        host: &H,
+        rules: impl Iterator<Item = &'a Failures>,
+    ) -> Option<Self> {
+        let statuses: BTreeSet<u64> = rules.map(first_to_look_at).collect();
+        let compile = |status| Some((status, AnsweredWell::compile(host, status)?));
+        let all = statuses.into_iter().map(compile).collect::<Option<_>>()?;
+        Some(Self { all })
+    }
+
+    /// The one for a service with these rules.
+    pub fn of(&self, failures: &Failures) -> Option<AnsweredWell> {
+        let wanted = first_to_look_at(failures);
+        let found = self.all.iter().find(|(status, _)| *status == wanted);
+        found.map(|(_, expression)| *expression)
+    }
+}
+
+fn first_to_look_at(failures: &Failures) -> u64 {
+    failures
+        .lowest_http()
+        .map_or(CLOSER_LOOK, |lowest| lowest.min(CLOSER_LOOK))
+}
+
 /// Whether the current request was plainly answered well: success, without a closer look.
 #[inline]
 pub fn is_good<H: Host>(host: &H, answered_well: Option<AnsweredWell>, protocol: Protocol) -> bool {
@@ -77,6 +113,7 @@ pub fn is_good<H: Host>(host: &H, answered_well: Option<AnsweredWell>, protocol:
 pub fn look_closer<H: Host>(
     host: &H,
     protocol: &mut Protocol,
+    failures: &Failures,
     client_deadline: Option<&ClientDeadline>,
     circumstances: Circumstances,
     stood_still: impl Fn() -> bool,
@@ -95,7 +132,7 @@ pub fn look_closer<H: Host>(
         stood_still,
         grpc_status: OnceCell::new(),
     };
-    let ended = judge(first, &facts, circumstances);
+    let ended = judge(first, failures, &facts, circumstances);
     if ended.outcome == Outcome::SUCCESS && details == judge::VIA_UPSTREAM {
         *protocol = match facts.grpc_status() {
             Some(_) => Protocol::Grpc,

@@ -34,6 +34,7 @@ pub struct FakeHost {
 #[derive(Default)]
 struct State {
     calls: Vec<&'static str>,
+    compiled: Vec<String>,
     streams: HashMap<u32, Stream>,
     current: u32,
     queue: Option<u32>,
@@ -111,6 +112,11 @@ impl FakeHost {
     /// Runs `what`, as another worker, just before this one next writes `key`.
     pub fn interrupt_before_writing(&self, key: &'static str, what: impl FnOnce() + 'static) {
         self.state.borrow_mut().interruption = Some((key, Box::new(what)));
+    }
+
+    /// How many expressions were compiled.
+    pub fn compiled(&self) -> usize {
+        self.state.borrow().compiled.len()
     }
 
     pub fn shared_keys(&self) -> Vec<String> {
@@ -226,21 +232,24 @@ impl Host for FakeHost {
 
     fn compile(&self, expression: &str) -> Option<u32> {
         let asks_for_grpc = expression.contains("grpc_status == 0");
+        let (_, below) = expression.split_once("response.code < ").unwrap();
+        let below: u32 = below.split(' ').next().unwrap().parse().unwrap();
+        self.state.borrow_mut().compiled.push(expression.to_owned());
         self.process
             .borrow()
             .has_cel
-            .then_some(u32::from(asks_for_grpc))
+            .then_some(2 * below + u32::from(asks_for_grpc))
     }
 
     /// The fake has no CEL, so this repeats what the expressions say. The end-to-end tests check that
     /// both agree.
     fn holds(&self, expression: u32) -> bool {
-        let grpc_status = if expression == 1 { Some(0) } else { None };
+        let grpc_status = (expression % 2 == 1).then_some(0);
         self.call("holds");
         self.stream(|stream| {
             stream.code.map(|code| {
                 stream.flags == 0
-                    && code < 429
+                    && code < u64::from(expression / 2)
                     && stream.details == b"via_upstream"
                     && stream.grpc_status == grpc_status
             })

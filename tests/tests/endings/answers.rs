@@ -9,20 +9,23 @@ use serde_json::{Value, json};
 use crate::case::{Case, Service, compare_with_the_table, gateway};
 
 const WELL: &str = "1xx, 2xx or 3xx";
-const REFUSED: &str = "4xx other than 429, whatever `grpc-status` comes along";
+const REFUSED: &str = "4xx other than 429, 501 or 505, whatever `grpc-status` comes along";
 const TOO_MANY: &str = "429, or gRPC 8";
-const ERROR: &str = "500, 501, 505 or above";
+const ERROR: &str = "500, or 506 and above";
 const UNAVAILABLE: &str = "502, 503 or 504";
 const GRPC_ERROR: &str = "gRPC 2, 13 or 15";
 const GRPC_TOO_LATE: &str = "gRPC 4 before the caller's deadline";
 const AT_THE_DEADLINE: &str = "gRPC 4, or another failure, at the caller's deadline or later";
 const GRPC_UNAVAILABLE: &str = "gRPC 14";
 const GRPC_OTHER: &str = "any other gRPC status";
+const LISTED: &str = "an answer that `failures` lists, such as 404, 429 or gRPC 5";
+const LEFT_OUT: &str = "one that `failures` leaves out, such as 500, 503 or gRPC 14";
 const NOT_RETRIED: &str = "a 503 that Envoy may not retry, or not any more (UO, URX)";
 
 pub fn cases() -> Vec<Case> {
     let mut cases = of_http();
     cases.extend(of_grpc());
+    cases.extend(by_rules());
     cases.extend(that_are_not_retried());
     cases
 }
@@ -37,8 +40,9 @@ fn of_http() -> Vec<Case> {
         (REFUSED, "404", 404),
         (TOO_MANY, "429", 429),
         (ERROR, "500", 500),
-        (ERROR, "501", 501),
-        (ERROR, "505", 505),
+        (REFUSED, "501", 501),
+        (REFUSED, "505", 505),
+        (ERROR, "506", 506),
         (ERROR, "599", 599),
         (UNAVAILABLE, "502", 502),
         (UNAVAILABLE, "503", 503),
@@ -86,6 +90,29 @@ fn of_grpc() -> Vec<Case> {
         cases.push(Case::new(row, what, Service::Grpc(late), call));
     }
     cases
+}
+
+fn by_rules() -> Vec<Case> {
+    let rules = json!({"failures": {"http": ["404", "429", "501"], "grpc": ["NOT_FOUND", 8]}});
+    let http = [
+        (LISTED, "404", 404),
+        (LISTED, "429", 429),
+        (LISTED, "501", 501),
+        (LEFT_OUT, "500", 500),
+        (LEFT_OUT, "503", 503),
+    ];
+    let grpc = [
+        (LISTED, "NOT_FOUND", status::NOT_FOUND),
+        (LISTED, "RESOURCE_EXHAUSTED", status::RESOURCE_EXHAUSTED),
+        (LEFT_OUT, "UNKNOWN", status::UNKNOWN),
+        (LEFT_OUT, "UNAVAILABLE", status::UNAVAILABLE),
+    ];
+    let http = http.map(|(row, what, code)| Case::get(row, what, Behaviour::status(code)));
+    let grpc =
+        grpc.map(|(row, what, status)| Case::call(row, what, GrpcBehaviour::Trailers(status)));
+    (http.into_iter().chain(grpc))
+        .map(|case| case.settings(rules.clone()))
+        .collect()
 }
 
 /// A route that retries.

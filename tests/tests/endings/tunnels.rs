@@ -13,8 +13,8 @@ use crate::case::{Case, Service, Target, compare_with_the_table, gateway};
 const CONNECT: &str = "a CONNECT tunnel that was opened";
 const UPGRADE: &str = "an upgrade (WebSocket)";
 const NOT_UPGRADED: &str = "an answer to an upgrade that is neither 101 nor an error";
-const REFUSED: &str = "4xx other than 429, whatever `grpc-status` comes along";
-const ERROR: &str = "500, 501, 505 or above";
+const REFUSED: &str = "4xx other than 429, 501 or 505, whatever `grpc-status` comes along";
+const ERROR: &str = "500, or 506 and above";
 const UNAVAILABLE: &str = "502, 503 or 504";
 
 pub fn cases() -> Vec<Case> {

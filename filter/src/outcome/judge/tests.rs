@@ -79,7 +79,7 @@ fn end(code: u64, flags: u64, details: &str, known: &Known) -> Ended {
         flags,
         details: details.as_bytes(),
     };
-    judge(first, known, ARRIVED_AT_ONCE)
+    judge(first, &Failures::default(), known, ARRIVED_AT_ONCE)
 }
 
 fn outcome(code: u64, flags: u64, details: &str, known: &Known) -> Outcome {
@@ -100,6 +100,7 @@ fn an_answer_is_judged_by_its_status_whatever_the_flags_say() {
             let expected = match code {
                 429 => Outcome::Neutral,
                 502..=504 => Outcome::FAILURE,
+                501 | 505 => Outcome::SUCCESS,
                 500.. => WEAK,
                 _ => Outcome::SUCCESS,
             };
@@ -111,6 +112,96 @@ fn an_answer_is_judged_by_its_status_whatever_the_flags_say() {
         }
     }
     assert_eq!(outcome(0, 0, ANSWERED, &PLAIN), Outcome::Neutral);
+}
+
+/// The rules as a configuration says them.
+fn rules(json: &str) -> Failures {
+    let json = format!(r#"{{"failures": {json}}}"#);
+    let config = crate::config::Config::parse(json.as_bytes());
+    config.expect("valid rules").general.failures
+}
+
+#[test]
+fn the_rules_say_which_statuses_are_failures_and_who_can_provoke_them_how_much_they_say() {
+    let grpc = |status| Known {
+        grpc_in_trailers: Some(status),
+        ..PLAIN
+    };
+    let listed = rules(r#"{"http": ["404", "429", "500-504"], "grpc": [5, 8, 14]}"#);
+    let left_out = rules(r#"{"http": [], "grpc": []}"#);
+    for (code, known, with, without) in [
+        (404, PLAIN, WEAK, Outcome::SUCCESS),
+        (405, PLAIN, Outcome::SUCCESS, Outcome::SUCCESS),
+        (429, PLAIN, WEAK, Outcome::Neutral),
+        (500, PLAIN, WEAK, Outcome::SUCCESS),
+        (501, PLAIN, WEAK, Outcome::SUCCESS),
+        (502, PLAIN, Outcome::FAILURE, Outcome::SUCCESS),
+        (503, PLAIN, Outcome::FAILURE, Outcome::SUCCESS),
+        (504, PLAIN, Outcome::FAILURE, Outcome::SUCCESS),
+        (505, PLAIN, Outcome::SUCCESS, Outcome::SUCCESS),
+        (600, PLAIN, WEAK, Outcome::SUCCESS),
+        (200, grpc(0), Outcome::SUCCESS, Outcome::SUCCESS),
+        (200, grpc(2), Outcome::SUCCESS, Outcome::SUCCESS),
+        (200, grpc(5), WEAK, Outcome::SUCCESS),
+        (200, grpc(8), WEAK, Outcome::Neutral),
+        (200, grpc(14), Outcome::FAILURE, Outcome::SUCCESS),
+        (200, grpc(99), Outcome::SUCCESS, Outcome::SUCCESS),
+        (403, grpc(14), Outcome::SUCCESS, Outcome::SUCCESS),
+        (404, grpc(0), WEAK, Outcome::SUCCESS),
+    ] {
+        let first = First {
+            code: Some(code),
+            flags: 0,
+            details: ANSWERED.as_bytes(),
+        };
+        for (rules, expected) in [(listed, with), (left_out, without)] {
+            let ended = judge(first, &rules, &known, ARRIVED_AT_ONCE);
+            assert_eq!(ended.outcome, expected, "{code} {known:?}");
+        }
+    }
+}
+
+#[test]
+fn a_status_that_was_listed_says_nothing_after_the_callers_deadline() {
+    let listed = rules(r#"{"http": ["404", "429"]}"#);
+    let late = Known {
+        deadline: Some(Duration::from_millis(1)),
+        ..PLAIN
+    };
+    for code in [404, 429] {
+        let first = First {
+            code: Some(code),
+            flags: 0,
+            details: ANSWERED.as_bytes(),
+        };
+        let ended = judge(first, &listed, &late, ARRIVED_AT_ONCE);
+        assert_eq!(ended.outcome, Outcome::Neutral, "{code}");
+    }
+}
+
+#[test]
+fn rules_concern_only_what_the_service_has_answered() {
+    let none = rules(r#"{"http": [], "grpc": []}"#);
+    for (code, flags, details) in [
+        (503, UPSTREAM_CONNECTION_TERMINATION, CLOSED),
+        (504, UPSTREAM_REQUEST_TIMEOUT, "response_timeout"),
+    ] {
+        let first = First {
+            code: Some(code),
+            flags,
+            details: details.as_bytes(),
+        };
+        let ended = judge(first, &none, &PLAIN, ARRIVED_AT_ONCE);
+        assert_eq!(ended.outcome, Outcome::FAILURE, "{details}");
+    }
+    let all = rules(r#"{"http": ["400-599"]}"#);
+    let limited = First {
+        code: Some(429),
+        flags: RATE_LIMITED,
+        details: b"local_rate_limited",
+    };
+    let ended = judge(limited, &all, &PLAIN, ARRIVED_AT_ONCE);
+    assert_eq!(ended.outcome, Outcome::Neutral);
 }
 
 #[test]
@@ -324,7 +415,7 @@ fn a_limit_that_was_the_callers_is_no_failure() {
             flags: UPSTREAM_REQUEST_TIMEOUT,
             details: b"response_timeout",
         };
-        let ended = judge(first, &PLAIN, circumstances);
+        let ended = judge(first, &Failures::default(), &PLAIN, circumstances);
         assert_eq!(ended.outcome, expected);
         assert_eq!(
             ended.timeout,
@@ -364,7 +455,7 @@ fn a_client_that_leaves_says_something_only_after_a_long_wait() {
                 limited_by_caller: false,
                 longer_than_usual: Duration::from_secs(longer_than_usual),
             };
-            let outcome = judge(first, &PLAIN, circumstances).outcome;
+            let outcome = judge(first, &Failures::default(), &PLAIN, circumstances).outcome;
             assert_eq!(outcome, expected, "{longer_than_usual} {arrival:?}");
         }
         for known in [
@@ -377,7 +468,7 @@ fn a_client_that_leaves_says_something_only_after_a_long_wait() {
                 ..PLAIN
             },
         ] {
-            let outcome = judge(first, &known, ARRIVED_AT_ONCE).outcome;
+            let outcome = judge(first, &Failures::default(), &known, ARRIVED_AT_ONCE).outcome;
             assert_eq!(outcome, Outcome::Neutral);
         }
     }
@@ -465,7 +556,7 @@ fn an_upload_that_ends_by_a_limit_says_nothing() {
             details: details.as_bytes(),
         };
         assert_eq!(
-            judge(first, &PLAIN, uploading).outcome,
+            judge(first, &Failures::default(), &PLAIN, uploading).outcome,
             Outcome::Neutral,
             "{details}"
         );
@@ -497,7 +588,7 @@ fn a_connection_that_ends_while_the_request_arrives_is_weak_evidence() {
             ..PLAIN
         };
         assert_eq!(
-            judge(first, &known, uploading).outcome,
+            judge(first, &Failures::default(), &known, uploading).outcome,
             expected,
             "{details}"
         );
@@ -516,7 +607,10 @@ fn a_streams_age_is_a_failure_only_if_the_service_had_time() {
             flags: 0,
             details: b"max_duration_timeout",
         };
-        assert_eq!(judge(first, &PLAIN, circumstances).outcome, expected);
+        assert_eq!(
+            judge(first, &Failures::default(), &PLAIN, circumstances).outcome,
+            expected
+        );
     }
 }
 
@@ -572,7 +666,8 @@ fn a_grpc_call_that_streams_is_unanswered_if_its_last_message_is_long_ago() {
                 flags,
                 details: details.as_bytes(),
             };
-            let outcome = |known: &Known| judge(first, known, circumstances).outcome;
+            let outcome =
+                |known: &Known| judge(first, &Failures::default(), known, circumstances).outcome;
             assert_eq!(outcome(known), grpc, "{details} {arrival:?}");
             let upload = Known {
                 is_grpc_call: false,
@@ -586,7 +681,10 @@ fn a_grpc_call_that_streams_is_unanswered_if_its_last_message_is_long_ago() {
             flags: UPSTREAM_CONNECTION_TERMINATION,
             details: CLOSED.as_bytes(),
         };
-        assert_eq!(judge(closed, &call, circumstances).outcome, WEAK);
+        assert_eq!(
+            judge(closed, &Failures::default(), &call, circumstances).outcome,
+            WEAK
+        );
     }
 }
 
@@ -770,7 +868,7 @@ fn no_more_is_asked_than_needed() {
             flags,
             details: details.as_bytes(),
         };
-        judge(first, &facts, ARRIVED_AT_ONCE);
+        judge(first, &Failures::default(), &facts, ARRIVED_AT_ONCE);
         assert!(facts.0.get() <= most, "{details}: {}", facts.0.get());
     }
 }
