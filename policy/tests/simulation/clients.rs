@@ -1,6 +1,7 @@
 //! Those who call: honest clients, attackers, and what they get from a service.
 
-use crate::world::{Arrivals, Clients, Connections, End, Ends, Random};
+use crate::random::Random;
+use crate::world::{Arrivals, Clients, Connections, End, Ends};
 use levee_policy::breaker::Outcome;
 use std::fmt;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! One service behind one breaker, and those who call it, in simulated time.
 
+use crate::random::Random;
 use levee_policy::breaker::{
     Breaker, BreakerSettings, Outcome, Phase, Report, Transition, Verdict,
 };
 use levee_policy::callers::Caller;
-use levee_policy::random::SplitMix64;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::Instant;
 use std::cmp::Reverse;
@@ -18,46 +18,6 @@ const TICK: Duration = Duration::from_millis(100);
 const NEWS: Duration = Duration::from_millis(1);
 /// A probe whose request takes longer to arrive gives its place back.
 const UPLOADED_WITHIN: Duration = Duration::from_secs(1);
-
-/// Numbers that are the same on every machine.
-pub struct Random(SplitMix64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(SplitMix64::new(seed))
-    }
-
-    /// From 0 up to but not including `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        let wide = u128::from(self.0.next_u64()) * u128::from(limit);
-        u64::try_from(wide >> 64).expect("below the limit")
-    }
-
-    /// Exponentially distributed, mean 1, by comparisons only, since logarithms are not the same
-    /// everywhere (von Neumann: "Various techniques used in connection with random digits", 1951).
-    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
-    fn exponential(&mut self) -> f64 {
-        let mut uniform = || (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        let mut whole = 0.0;
-        loop {
-            let first = uniform();
-            let mut last = first;
-            let mut falling = 1;
-            loop {
-                let next = uniform();
-                if next >= last {
-                    break;
-                }
-                last = next;
-                falling += 1;
-            }
-            if falling % 2 == 1 {
-                return whole + first;
-            }
-            whole += 1.0;
-        }
-    }
-}
 
 /// How a call ends.
 #[derive(Clone, Copy, Debug)]
@@ -389,14 +349,14 @@ impl World {
                 self.report(self.calls[place]);
             }
             Event::Tick => {
-                let random = self.random.0.next_u64();
+                let random = self.random.bits();
                 let transition = self.gate.sync(true, self.now, random);
                 self.note(transition);
                 self.at(TICK, Event::Tick);
             }
             Event::News => {
                 self.news_due = false;
-                let random = self.random.0.next_u64();
+                let random = self.random.bits();
                 let transition = self.gate.sync(false, self.now, random);
                 self.note(transition);
             }
@@ -408,7 +368,7 @@ impl World {
     }
 
     fn report(&mut self, Call { worker, report }: Call) {
-        let random = self.random.0.next_u64();
+        let random = self.random.bits();
         let transition = self.gate.report(worker, report, self.now, random);
         self.note(transition);
     }

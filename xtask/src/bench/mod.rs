@@ -1,6 +1,8 @@
-//! Side-by-side measurements in one run: ratios hold on other machines, absolute figures don't.
+//! Side-by-side measurements in one run: ratios hold on other machines, absolute figures don't (but those of
+//! `decisions` do, which measure no time).
 
 mod database;
+mod decisions;
 mod gateway;
 mod lines;
 mod measurement;
@@ -23,7 +25,9 @@ pub enum Bench {
     Database(database::Options),
     /// CPU and latency of requests through the filter in Envoy, beside its alternatives
     Gateway(gateway::Options),
-    /// Draw the output of `gateway --json`, `policy --json` and `database --json`
+    /// When breakers open and close, beside other circuit breakers, by calculation and simulation
+    Decisions(decisions::Options),
+    /// Draw the output of `gateway --json`, `policy --json`, `database --json` and `decisions --json`
     Plot(plot::Options),
     /// Nanoseconds and instructions of the decisions, beside other circuit breakers in four languages
     Policy(policy::Options),
@@ -33,6 +37,7 @@ pub fn bench(project: &Project, bench: &Bench) -> Result<(), Failure> {
     match bench {
         Bench::Redis(options) => redis::redis(project, options),
         Bench::Database(options) => database::database(project, options),
+        Bench::Decisions(options) => decisions::decisions(project, options),
         Bench::Plot(options) => plot::plot(options),
         Bench::Gateway(options) => gateway::gateway(project, options),
         Bench::Policy(options) => policy::policy(project, options),
