@@ -75,6 +75,9 @@ pub struct Check {
     /// Envoy's static configuration, in YAML or JSON: checks how Levee's filter is set up in it
     #[arg(long)]
     pub envoy: Option<PathBuf>,
+    /// The Envoy that validates its configuration [default: the one on PATH, or in .tools/]
+    #[arg(long, value_name = "PATH", requires = "envoy")]
+    pub envoy_binary: Option<PathBuf>,
     /// Also ask the database, whether each job can run there as it is configured; changes nothing
     #[arg(long)]
     pub database: bool,

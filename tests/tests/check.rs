@@ -1,22 +1,20 @@
 //! `levee check` compared with Envoy's own validation.
 #![allow(missing_docs)]
 
-use levee::check::of_envoy;
-use levee_harness::process::last_lines;
-use levee_harness::process::{Process, Signal};
-use levee_harness::wait;
+use levee::check::validation::{LIMIT, Verdict, ask};
+use levee::check::{Severity, of_envoy, of_envoy_file};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, fs};
 
 /// Traps that Envoy itself rejects. It accepts all others silently, which makes them traps.
 const REFUSED: [&str; 2] = ["configuration", "filter-order"];
 
-#[tokio::test]
-async fn the_broken_configurations_are_ones_that_envoy_takes_unless_the_filter_or_the_order_is_wrong()
- {
+const MINIMAL: &str = include_str!("../../envoy/minimal.yaml");
+
+#[test]
+fn the_broken_configurations_are_ones_that_envoy_takes_unless_the_filter_or_the_order_is_wrong() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/broken");
-    let files = tempfile::tempdir().unwrap();
+    let files = Files::new();
     for file in fs::read_dir(folder).unwrap() {
         let file = file.unwrap();
         let text = fs::read_to_string(file.path()).unwrap();
@@ -25,34 +23,157 @@ async fn the_broken_configurations_are_ones_that_envoy_takes_unless_the_filter_o
         let wanted = !findings
             .iter()
             .any(|finding| finding.trap.is_some_and(is_refused));
+        let verdict = files.ask(&text);
+        assert_eq!(
+            verdict == Verdict::Accepts,
+            wanted,
+            "{}: {verdict:?}",
+            file.path().display()
+        );
+        assert!(!matches!(verdict, Verdict::Unknown(_)), "{verdict:?}");
+    }
+}
 
+/// `envoy/minimal.yaml` with a change.
+fn changed(from: &str, to: &str) -> String {
+    assert!(MINIMAL.contains(from), "{from}");
+    MINIMAL.replacen(from, to, 1)
+}
+
+#[test]
+fn levee_takes_the_forms_that_envoy_takes() {
+    let files = Files::new();
+    let route = "route: {cluster: auth, timeout: 30s}";
+    let single = changed(
+        "        - filters:\n            - name: envoy.filters.network",
+        "          filters:\n            - name: envoy.filters.network",
+    );
+    let single = single.replace("domains: [\"*\"]", "domains: \"*\"");
+    let typed_struct = changed(
+        "envoy.extensions.filters.http.wasm.v3.Wasm\n",
+        "xds.type.v3.TypedStruct\n                      type_url: type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm\n                      value:\n",
+    );
+    let (before, after) = typed_struct.split_once("value:\n").unwrap();
+    let (config, rest) = after
+        .split_once("                  - name: envoy.filters.http.router")
+        .unwrap();
+    let config = config.replace("\n                  ", "\n                    ");
+    let config = format!("  {config}");
+    let typed_struct = format!(
+        "{before}value:\n{config}                  - name: envoy.filters.http.router{rest}"
+    );
+    let route_of_its_own = "{'@type': type.googleapis.com/envoy.config.route.v3.Route, match: {prefix: /}, route: {cluster: auth, timeout: 30s}}";
+    let input = "{name: path, typed_config: {'@type': type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: ':path'}}";
+    let matcher = changed(
+        &format!(
+            "routes:\n                        - match: {{prefix: /}}\n                          {route}\n"
+        ),
+        &format!(
+            "matcher: {{matcher_tree: {{input: {input}, prefix_match_map: {{map: {{/: {{action: {{name: route, typed_config: {route_of_its_own}}}}}}}}}}}}}\n"
+        ),
+    );
+    let discovery = format!(
+        "node: {{id: a, cluster: a}}\n{}",
+        changed(
+            "                  - name: envoy.filters.http.router\n",
+            "                  - name: another\n                    config_discovery: {config_source: {path_config_source: {path: /dev/null}}, type_urls: [type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm]}\n                  - name: envoy.filters.http.router\n",
+        )
+    );
+    for text in [
+        MINIMAL.to_owned(),
+        single,
+        typed_struct,
+        matcher,
+        discovery,
+        format!("{MINIMAL}---\nnonsense: [\n"),
+    ] {
+        let found = files.check(&text);
+        assert_eq!(found.unvalidated, None, "{text}");
+        assert!(!found.has(Severity::Error), "{found:?}\n{text}");
+        assert_eq!(found.absent, None, "{text}");
+        let broken = text.replace("FAIL_RELOAD", "FAIL_OPEN");
+        let found = of_envoy(&broken).findings;
+        let mut traps = found.iter().filter_map(|finding| finding.trap);
+        assert!(
+            traps.any(|trap| trap == "failure-policy"),
+            "{found:?}\n{text}"
+        );
+    }
+}
+
+#[test]
+fn what_envoy_refuses_is_an_error() {
+    let files = Files::new();
+    let v3 = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let v2 = "envoy.config.filter.network.http_connection_manager.v2.HttpConnectionManager";
+    for (text, is_seen_without_envoy) in [
+        (String::new(), true),
+        ("5\n".to_owned(), true),
+        ("- a\n".to_owned(), true),
+        (format!("nonsense: 1\n{MINIMAL}"), true),
+        ("static_resource: {}\n".to_owned(), true),
+        ("static_resources: 5\n".to_owned(), true),
+        ("static_resources: {listeners: 5}\n".to_owned(), true),
+        (changed(v3, v2), true),
+        (
+            "static_resources: {clusters: [{name: a, hosts: []}]}\n".to_owned(),
+            true,
+        ),
+        (changed(v3, &format!("{v3}s")), false),
+        (changed("port_value: 8080", "port_value: X"), false),
+        (
+            changed(
+                "      connect_timeout: 3s\n",
+                "      connect_timeouts: 3s\n",
+            ),
+            false,
+        ),
+    ] {
+        let own = of_envoy(&text);
+        assert_eq!(
+            own.has(Severity::Error),
+            is_seen_without_envoy,
+            "{own:?}\n{text}"
+        );
+        assert!(matches!(files.ask(&text), Verdict::Refuses(_)), "{text}");
+        assert!(files.check(&text).has(Severity::Error), "{text}");
+    }
+    let text = changed(v3, &format!("{v3}s"));
+    let line = text
+        .lines()
+        .position(|line| line.contains("HttpConnectionManagers"));
+    assert_eq!(files.check(&text).findings[0].line, line.unwrap() + 1);
+}
+
+/// Files for Envoy.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, text: &str) -> (PathBuf, String) {
         let wasm = path_from("LEVEE_FILTER_WASM");
         let text = text.replace(
             "target/wasm32-wasip1/release/levee_filter.wasm",
             wasm.to_str().unwrap(),
         );
-        let (config, log) = (files.path().join("envoy.yaml"), files.path().join("log"));
-        fs::write(&config, text).unwrap();
-        let mut command = Command::new(path_from("ENVOY_PATH"));
-        command
-            .args(["--mode", "validate", "--disable-hot-restart", "-c"])
-            .arg(&config)
-            .stdout(fs::File::create(&log).unwrap())
-            .stderr(fs::File::options().append(true).open(&log).unwrap());
-        let mut process = Process::spawn(command, Signal::Kill).unwrap();
-        let said = || last_lines(&fs::read_to_string(&log).unwrap(), 10);
-        let exit = wait::until_now("Envoy to end", wait::GENEROUS, || {
-            process.exit_status().ok_or_else(said)
-        })
-        .await
-        .unwrap();
-        assert_eq!(
-            exit.success(),
-            wanted,
-            "{}:\n{}",
-            file.path().display(),
-            said()
-        );
+        let file = self.0.path().join("envoy.yaml");
+        fs::write(&file, &text).unwrap();
+        (file, text)
+    }
+
+    /// What Envoy says.
+    fn ask(&self, text: &str) -> Verdict {
+        let (file, _) = self.write(text);
+        ask(&path_from("ENVOY_PATH"), &file, LIMIT)
+    }
+
+    /// What `levee check` says.
+    fn check(&self, text: &str) -> levee::check::Checked {
+        let (file, text) = self.write(text);
+        of_envoy_file(&file, &text, Some(&path_from("ENVOY_PATH")))
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`http_filter`] | a filter of a connection manager, wherever its configuration is |
 //! | [`levee_filter`] | Levee's filter, and its own configuration |
 //! | [`traps`] | settings that Envoy accepts and that make Levee work less or not at all |
+//! | [`validation`] | what an Envoy says of a file |
 //! | `classes` | which time limits the filter may give to requests |
 //! | `matcher` | what a `stats_matcher` leaves out |
 //! | `stats_tags` | what `stats_tags` take out of the names of times |
@@ -41,31 +42,66 @@ mod old_api;
 mod resources;
 mod stats_tags;
 pub mod traps;
+pub mod validation;
 
 pub use finding::{Checked, Finding, Severity};
 pub use levee::of_levee;
 
-use crate::yaml::{self, Mistake};
+use crate::yaml::{self, Document, Mistake};
 use at::At;
 use envoy::Envoy;
-use resources::Resources;
+use resources::{Form, Resources};
+use std::path::Path;
+use validation::Verdict;
 
-/// What is wrong with an Envoy configuration.
+/// What is wrong with an Envoy configuration, as far as Levee can tell.
 pub fn of_envoy(text: &str) -> Checked {
-    let document = match yaml::parse_first(text) {
-        Ok(document) => document,
-        Err(mistake) => return Checked::of(Finding::of_text(mistake, Severity::Error)),
+    match yaml::parse_first(text) {
+        Ok(document) => of_document(&document).0,
+        Err(mistake) => Checked::of(Finding::of_text(mistake, Severity::Error)),
+    }
+}
+
+/// What is wrong with an Envoy configuration. `envoy`: a program to validate it with, unless it has errors anyway.
+pub fn of_envoy_file(file: &Path, text: &str, envoy: Option<&Path>) -> Checked {
+    let Ok(document) = yaml::parse_first(text) else {
+        return of_envoy(text);
     };
+    let (mut checked, form) = of_document(&document);
+    if checked.has(Severity::Error) {
+        return checked;
+    }
+    let verdict = match (form, envoy) {
+        (Some(Form::Bootstrap), Some(envoy)) => validation::ask(envoy, file, validation::LIMIT),
+        (Some(Form::Bootstrap), None) => Verdict::Unknown(
+            "there is none on PATH, nor in .tools/; name it by --envoy-binary".to_owned(),
+        ),
+        _ => Verdict::Unknown("it validates bootstraps only".to_owned()),
+    };
+    match verdict {
+        Verdict::Accepts => {}
+        Verdict::Refuses(message) => {
+            let finding = validation::refusal(&message, text, &document.root);
+            checked.findings.push(finding);
+        }
+        Verdict::Unknown(reason) => checked.unvalidated = Some(reason),
+    }
+    checked
+}
+
+/// What is wrong, and the form of the file if it has one.
+fn of_document(document: &Document) -> (Checked, Option<Form>) {
     let root = At::root(&document.root);
     let mut resources = match Resources::read(&root) {
         Ok(resources) => resources,
-        Err(finding) => return Checked::of(finding),
+        Err(finding) => return (Checked::of(finding), None),
     };
+    let form = resources.form;
     let mut findings = std::mem::take(&mut resources.errors);
     findings.extend(old_api::find(&root, &resources));
     let envoy = Envoy::new(resources);
     findings.extend(traps::look(&envoy));
-    let repeated = document.repeated.into_iter();
+    let repeated = document.repeated.iter().cloned();
     let second = document.second.map(|line| Mistake {
         line,
         message:
@@ -75,9 +111,10 @@ pub fn of_envoy(text: &str) -> Checked {
     let warnings = repeated.chain(second);
     findings.extend(warnings.map(|mistake| Finding::of_text(mistake, Severity::Warning)));
     findings.sort_by_key(|finding| finding.line);
-    Checked {
+    let checked = Checked {
         findings,
         absent: envoy.managers.is_empty().then_some("HTTP listener"),
         unvalidated: None,
-    }
+    };
+    (checked, Some(form))
 }

@@ -1,11 +1,12 @@
 //! `levee check`
 
 use super::{Exit, block_on, failed, print_all};
-use crate::check::{Checked, Finding, Severity, database, levee, of_envoy, of_levee};
+use crate::check::validation;
+use crate::check::{Checked, Finding, Severity, database, levee, of_envoy_file, of_levee};
 use crate::cli;
 use crate::logging;
 use crate::yaml::{self, NoText};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub fn check(arguments: &cli::Check) -> Exit {
     let default = arguments
@@ -13,32 +14,35 @@ pub fn check(arguments: &cli::Check) -> Exit {
         .is_none()
         .then(|| PathBuf::from("levee.yaml"));
     let config = arguments.config.clone().or(default);
-    let look_at_levee: fn(&str) -> Result<Checked, String> = if arguments.database {
-        of_levee_and_database
-    } else {
-        |text| Ok(of_levee(text))
+    let envoy = match envoy_program(arguments) {
+        Ok(envoy) => envoy,
+        Err(error) => {
+            logging::print(format!("error: {error}"));
+            return Exit::Failed;
+        }
     };
-    let files = [
-        (config, look_at_levee),
-        (arguments.envoy.clone(), |text| Ok(of_envoy(text))),
+    let look_at_levee = |text: &str| {
+        if arguments.database {
+            of_levee_and_database(text)
+        } else {
+            Ok(of_levee(text))
+        }
+    };
+    let look_at_envoy = |file: &Path, text: &str| Ok(of_envoy_file(file, text, envoy.as_deref()));
+    let looked = [
+        config.map(|file| read(&file, look_at_levee)),
+        arguments
+            .envoy
+            .as_ref()
+            .map(|file| read(file, |text| look_at_envoy(file, text))),
     ];
     let mut checked = Vec::new();
     let mut is_unread = false;
-    for (file, look) in files {
-        let Some(file) = file else {
-            continue;
-        };
-        let found = match yaml::read_file(&file) {
-            Ok(text) => look(&text),
-            Err(NoText::Wrong(mistake)) => {
-                Ok(Checked::of(Finding::of_text(mistake, Severity::Error)))
-            }
-            Err(unreadable) => Err(unreadable.to_string()),
-        };
+    for found in looked.into_iter().flatten() {
         match found {
-            Ok(found) => checked.push((file, found)),
+            Ok(found) => checked.push(found),
             Err(error) => {
-                logging::print(format!("error: {} {error}", file.display()));
+                logging::print(format!("error: {error}"));
                 is_unread = true;
             }
         }
@@ -55,6 +59,34 @@ pub fn check(arguments: &cli::Check) -> Exit {
         Exit::Failed
     } else {
         Exit::Done
+    }
+}
+
+/// The Envoy to ask, if there is one.
+fn envoy_program(arguments: &cli::Check) -> Result<Option<PathBuf>, String> {
+    match &arguments.envoy_binary {
+        Some(binary) if !validation::is_program(binary) => Err(format!(
+            "{} is no program; give --envoy-binary an Envoy",
+            binary.display()
+        )),
+        Some(binary) => Ok(Some(binary.clone())),
+        None => Ok(validation::find()),
+    }
+}
+
+/// Reads and checks a file.
+fn read(
+    file: &Path,
+    look: impl FnOnce(&str) -> Result<Checked, String>,
+) -> Result<(PathBuf, Checked), String> {
+    let found = match yaml::read_file(file) {
+        Ok(text) => look(&text),
+        Err(NoText::Wrong(mistake)) => Ok(Checked::of(Finding::of_text(mistake, Severity::Error))),
+        Err(unreadable) => Err(unreadable.to_string()),
+    };
+    match found {
+        Ok(checked) => Ok((file.to_owned(), checked)),
+        Err(error) => Err(format!("{} {error}", file.display())),
     }
 }
 

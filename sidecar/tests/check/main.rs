@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod formats;
+mod validation;
 
 use levee::check::traps;
 use levee::check::{Severity, of_envoy, of_levee};
@@ -32,11 +33,24 @@ fn yaml_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Exit code, standard output and standard error of `levee check`.
+/// Exit code, standard output and standard error of `levee check` where there is no Envoy.
 fn check(arguments: &[&str]) -> (i32, String, String) {
+    let nowhere = Path::new("/nowhere");
+    check_in(nowhere, nowhere, arguments)
+}
+
+/// The same with another `PATH`, in another folder.
+fn check_in(path: &Path, folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let folder = if folder.is_dir() {
+        folder
+    } else {
+        Path::new(".")
+    };
     let output = Command::new(env!("CARGO_BIN_EXE_levee"))
         .arg("check")
         .args(arguments)
+        .env("PATH", path)
+        .current_dir(folder)
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -122,7 +136,9 @@ fn the_configurations_that_levee_comes_with_are_silent() {
             assert_eq!(code, 2, "{said}");
             continue;
         }
-        let verdict = format!("{file}: valid\n");
+        let verdict = format!(
+            "{file}: no error found; Envoy did not validate it: there is none on PATH, nor in .tools/; name it by --envoy-binary\n"
+        );
         assert_eq!((code, said, error), (0, verdict, String::new()));
     }
 }
