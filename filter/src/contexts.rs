@@ -1,12 +1,13 @@
 //! Which of Envoy's contexts are filters, and which are requests.
 //!
 //! Envoy numbers its contexts. It creates one for each configuration of the filter in this virtual
-//! machine (two for a while when a listener is replaced), and one for each request, as a child of
-//! its filter's. Unknown numbers are no error: the request passes.
+//! machine (two for a while when a listener is replaced: see [`crate::succession`]), and one for
+//! each request, as a child of its filter's. Unknown numbers are no error: the request passes.
 
 use crate::config::ConfigError;
 use crate::host::Host;
 use crate::plugin::{Body, InFlight, Next, Piece, Plugin};
+use crate::succession::Filters;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -21,7 +22,7 @@ pub enum Action {
 /// The contexts of one virtual machine.
 #[derive(Debug)]
 pub struct Contexts<H> {
-    filters: Vec<(u32, Plugin<H>)>,
+    filters: Filters<H>,
     requests: HashMap<u32, Request, BuildHasherDefault<Spread>>,
 }
 
@@ -44,7 +45,7 @@ enum State {
 impl<H> Default for Contexts<H> {
     fn default() -> Self {
         Self {
-            filters: Vec::new(),
+            filters: Filters::default(),
             requests: HashMap::default(),
         }
     }
@@ -75,15 +76,13 @@ impl<H: Host> Contexts<H> {
         configuration: &[u8],
     ) -> Result<(), Vec<ConfigError>> {
         let plugin = Plugin::new(host, configuration)?;
-        if let Some(known) = find(&mut self.filters, id) {
-            std::mem::replace(known, plugin).flush();
+        if let Some(mut earlier) = self.filters.configure(id, plugin, configuration) {
+            earlier.flush();
             for request in self.requests.values_mut() {
                 if request.filter == id {
                     request.state = State::Ignored;
                 }
             }
-        } else {
-            self.filters.push((id, plugin));
         }
         Ok(())
     }
@@ -95,7 +94,7 @@ impl<H: Host> Contexts<H> {
             return Action::Continue;
         };
         request.state = State::Ignored;
-        let Some(filter) = find(&mut self.filters, request.filter) else {
+        let Some(filter) = self.filters.for_request(request.filter) else {
             return Action::Continue;
         };
         match filter.on_request(id, body) {
@@ -112,7 +111,7 @@ impl<H: Host> Contexts<H> {
     pub fn on_request_body(&mut self, id: u32, piece: Piece) {
         if let Some(request) = self.requests.get_mut(&id)
             && let State::InFlight(in_flight) = &mut request.state
-            && let Some(filter) = find(&mut self.filters, request.filter)
+            && let Some(filter) = self.filters.find(request.filter)
         {
             filter.on_body(id, in_flight, piece);
         }
@@ -124,7 +123,7 @@ impl<H: Host> Contexts<H> {
         let Some(request) = self.requests.remove(&id) else {
             return;
         };
-        let Some(filter) = find(&mut self.filters, request.filter) else {
+        let Some(filter) = self.filters.find(request.filter) else {
             return;
         };
         match request.state {
@@ -139,36 +138,28 @@ impl<H: Host> Contexts<H> {
     pub fn on_delete(&mut self, id: u32) {
         if let Some(request) = self.requests.remove(&id) {
             if let State::InFlight(in_flight) = request.state
-                && let Some(filter) = find(&mut self.filters, request.filter)
+                && let Some(filter) = self.filters.find(request.filter)
             {
                 filter.on_end(id, in_flight);
             }
-        } else if let Some(place) = self.filters.iter().position(|(known, _)| *known == id) {
-            self.filters.swap_remove(place).1.finish();
+        } else if let Some(mut filter) = self.filters.remove(id) {
+            filter.finish();
         }
     }
 
     /// The timer of the filter `id` has fired.
     pub fn on_tick(&mut self, id: u32) {
-        if let Some(filter) = find(&mut self.filters, id) {
+        if let Some(filter) = self.filters.for_tick(id) {
             filter.on_tick();
         }
     }
 
     /// The queue of the filter `id` has messages.
     pub fn on_news(&mut self, id: u32) {
-        if let Some(filter) = find(&mut self.filters, id) {
+        if let Some(filter) = self.filters.find(id) {
             filter.on_news();
         }
     }
-}
-
-#[inline]
-fn find<H>(filters: &mut [(u32, Plugin<H>)], id: u32) -> Option<&mut Plugin<H>> {
-    filters
-        .iter_mut()
-        .find(|(known, _)| *known == id)
-        .map(|(_, filter)| filter)
 }
 
 /// Hashes Envoy's numbers, which are consecutive and cannot be chosen by an attacker.

@@ -34,6 +34,11 @@ pub mod property {
     pub const UPSTREAM_LOCAL_ADDRESS: &str = "upstream\0local_address";
     /// The client, as Envoy trusts it (`use_remote_address`, `xff_num_trusted_hops`), with port.
     pub const SOURCE_ADDRESS: &str = "source\0address";
+    /// The number of the client's connection, 64 bits little-endian. Envoy counts all connections,
+    /// so a later one has a greater number (HTTP/3: a hash).
+    pub const CONNECTION_ID: &str = "connection\0id";
+    /// The filter's `config.name`. Needs no request.
+    pub const PLUGIN_NAME: &str = "plugin_name";
 }
 
 /// A response that the filter gives itself.

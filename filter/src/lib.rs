@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`config`] | the plugin's configuration: read and checked, with every error reported at once |
 //! | [`contexts`] | which of Envoy's contexts are filters, and which are requests |
+//! | [`succession`] | which configuration's breaker settings are in force when one replaces another |
 //! | [`plugin`] | the state of a worker, and what happens at each of Envoy's callbacks |
 //! | [`services`] | the services that a worker has met |
 //! | [`service`] | a service: breaker, limits, counts, refusal |
@@ -45,6 +46,7 @@ pub mod probes;
 pub mod service;
 pub mod services;
 pub mod shared;
+pub mod succession;
 pub mod workers;
 
 #[cfg(target_os = "wasi")]

@@ -13,7 +13,7 @@ use crate::outcome::{self, Arrival, Circumstances, Ended, Expressions};
 use crate::probes::{Probe, Probes, Sight};
 use crate::service::Service;
 use crate::services::{ServiceIndex, Services};
-use crate::shared;
+use crate::shared::{self, BreakerId};
 use crate::workers::{self, Renewal, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
@@ -24,6 +24,7 @@ use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Visit, Visited};
 use levee_policy::time::Instant;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How often counts are handed to Envoy, open probes are checked, and rates are judged. It is also
@@ -125,7 +126,9 @@ pub struct Plugin<H> {
     general: Deadlines,
     client_deadline: Option<ClientDeadline>,
     has_fallback_routes: bool,
-    config: Config,
+    config: Rc<Config>,
+    /// Whose settings of breakers are in force: its own, or a newer one's.
+    rules: Rc<Config>,
     /// `None` where Envoy was built without CEL.
     expressions: Option<Expressions>,
     /// The time of the last tick.
@@ -151,7 +154,7 @@ impl<H: Host> Plugin<H> {
     /// # Errors
     /// Every mistake in the configuration.
     pub fn new(host: H, configuration: &[u8]) -> Result<Self, Vec<ConfigError>> {
-        let config = Config::parse(configuration)?;
+        let config = Rc::new(Config::parse(configuration)?);
         shared::create_list(&host);
         workers::create_list(&host);
         let rules = config.all_services().map(|service| &service.failures);
@@ -166,6 +169,7 @@ impl<H: Host> Plugin<H> {
             general: Deadlines::new(&config.general.timeouts),
             client_deadline: config.client_deadline.clone(),
             has_fallback_routes: config.has_fallback_routes(),
+            rules: Rc::clone(&config),
             config,
             expressions,
             now: host.now(),
@@ -617,18 +621,12 @@ impl<H: Host> Plugin<H> {
         if self.worker.is_none() {
             self.worker = Worker::join(&self.host, now);
         }
+        let config = Rc::clone(&self.config);
         let name = String::from_utf8_lossy(&cluster);
-        let name = self.config.service_of(&name);
+        let name = config.service_of(&name);
         let target = match self.services.named(name) {
             Some(index) => Target::Service(index),
-            None => Self::add_service(
-                &self.host,
-                &self.config,
-                self.expressions.as_ref(),
-                name,
-                &mut self.services,
-                now,
-            ),
+            None => self.add_service(name, now),
         };
         if self.by_cluster.len() >= self.config.max_services * CLUSTERS_PER_SERVICE {
             return target;
@@ -649,23 +647,65 @@ impl<H: Host> Plugin<H> {
         target
     }
 
-    fn add_service(
-        host: &H,
-        config: &Config,
-        expressions: Option<&Expressions>,
-        name: &str,
-        services: &mut Services,
-        now: Instant,
-    ) -> Target {
-        let own = config.of_service(name);
-        let Some(id) = shared::find_or_create(host, name, &own.breaker, config.max_services, now)
-        else {
-            return Target::OverLimit;
-        };
-        let breaker = shared::read(host, id, &own.breaker, now);
-        let mut service = Service::new(host, name, own, id, &breaker, now);
+    fn add_service(&mut self, name: &str, now: Instant) -> Target {
+        let settings = self.rules.of_service(name).breaker;
+        let limit = self.config.max_services;
+        match shared::find_or_create(&self.host, name, &settings, limit, now) {
+            Some(id) => Target::Service(self.add_known(name, id, now)),
+            None => Target::OverLimit,
+        }
+    }
+
+    fn add_known(&mut self, name: &str, id: BreakerId, now: Instant) -> ServiceIndex {
+        let mut own = self.config.of_service(name).clone();
+        own.breaker = self.rules.of_service(name).breaker;
+        let breaker = shared::read(&self.host, id, &own.breaker, now);
+        let mut service = Service::new(&self.host, name, &own, id, &breaker, now);
+        let expressions = self.expressions.as_ref();
         service.answered_well = expressions.and_then(|all| all.of(&own.failures));
-        Target::Service(services.add(service))
+        self.services.add(service)
+    }
+
+    /// Meets the services that are known already, so that their gauges show this configuration
+    /// though no request has come.
+    pub fn meet_known_services(&mut self) {
+        let now = self.host.now();
+        let known = shared::services(&self.host);
+        for (name, id) in known.into_iter().take(self.config.max_services) {
+            if self.services.with_breaker(id).is_none() {
+                self.add_known(&name, id, now);
+            }
+        }
+    }
+
+    /// Applies the settings of breakers that `rules` has, and shows them.
+    pub fn follow(&mut self, rules: &Rc<Config>) {
+        self.rules = Rc::clone(rules);
+        let now = self.host.now();
+        for index in self.services.indices() {
+            let settings = self.rules.of_service(&self.services[index].name).breaker;
+            if self.services[index].settings != settings {
+                // Hands over what was counted by the settings that end.
+                self.visit(index, Visit::Sync);
+                let service = &mut self.services[index];
+                let breaker = shared::read(&self.host, service.breaker_id, &settings, now);
+                service.change_settings(settings, &breaker, now);
+            }
+            self.services[index].show_again(&self.host);
+        }
+    }
+
+    pub const fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// The time of the last tick.
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub const fn config(&self) -> &Rc<Config> {
+        &self.config
     }
 }
 

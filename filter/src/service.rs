@@ -138,9 +138,20 @@ impl Service {
         }
     }
 
+    /// Replaces the settings of the breaker. `breaker` has all that was counted.
+    pub fn change_settings(&mut self, settings: BreakerSettings, breaker: &Breaker, now: Instant) {
+        self.settings = settings;
+        self.replica = Replica::new(&settings, breaker, now);
+    }
+
+    /// Sets the gauges, though another configuration may have set them since.
+    pub fn show_again<H: Host>(&mut self, host: &H) {
+        self.shown = None;
+        self.show_phase(host);
+    }
+
     /// Sets the gauges if the phase has changed. The last worker that hears of a change sets them
-    /// last, to the newest state. The mode is set along with the state: a worker with an outgoing
-    /// configuration may have met the service later than this one, and set the old mode.
+    /// last, to the newest state.
     pub fn show_phase<H: Host>(&mut self, host: &H) {
         let phase = self
             .settings

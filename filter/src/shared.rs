@@ -87,6 +87,14 @@ pub fn find_or_create<H: Host>(
     None
 }
 
+/// All services that have a breaker.
+pub fn services<H: Host>(host: &H) -> Vec<(String, BreakerId)> {
+    let list = host.shared(SERVICES).unwrap_or_default().value;
+    entries(&list)
+        .map(|(name, id)| (String::from_utf8_lossy(name).into_owned(), id))
+        .collect()
+}
+
 fn entries(mut list: &[u8]) -> impl Iterator<Item = (&[u8], BreakerId)> {
     std::iter::from_fn(move || {
         let (length, rest) = list.split_first_chunk::<2>()?;

@@ -5,11 +5,11 @@ mod fake;
 use fake::{End, FILTER, Gateway, Stream};
 use levee_filter::contexts::Action;
 use levee_filter::plugin::Body;
+use serde_json::json;
 use std::time::Duration;
 
 const OTHER: u32 = 1000;
 const REFUSES_AUTH: &str = r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#;
-const SHADOW: &str = r#"{"breaker": {"mode": "shadow"}}"#;
 
 fn to_auth() -> Stream {
     Stream {
@@ -20,16 +20,41 @@ fn to_auth() -> Stream {
 
 /// Whether a request to the filter `id` is let through.
 fn passes(gateway: &mut Gateway, id: u32) -> bool {
+    passes_on(gateway, id, 1)
+}
+
+/// The same, on the client's connection of this number.
+fn passes_on(gateway: &mut Gateway, id: u32, connection: u64) -> bool {
+    let stream = Stream {
+        connection,
+        ..to_auth()
+    };
     let worker = &mut gateway.workers[0];
-    let (context, action) = worker.begin(id, to_auth());
+    let (context, action) = worker.begin(id, stream);
     worker.finish(context);
     action == Action::Continue
+}
+
+/// Ticks of the filter `id`.
+fn pass(gateway: &mut Gateway, id: u32, millis: u64) {
+    for _ in 0..millis / 100 {
+        gateway.pass_without_ticks(Duration::from_millis(100));
+        for worker in &mut gateway.workers {
+            worker.contexts.on_tick(FILTER);
+            worker.contexts.on_tick(id);
+        }
+        gateway.deliver();
+    }
+}
+
+fn mode(gateway: &Gateway) -> u64 {
+    gateway.metric("circuit_breaker_mode.service.auth")
 }
 
 #[test]
 fn each_request_follows_the_configuration_of_its_own_filter() {
     let mut gateway = Gateway::new(1, "");
-    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    gateway.workers[0].configure_named(OTHER, "other", REFUSES_AUTH);
     for _ in 0..2 {
         assert!(passes(&mut gateway, FILTER));
         assert!(!passes(&mut gateway, OTHER));
@@ -70,27 +95,117 @@ fn a_reconfigured_filter_follows_the_new_configuration() {
 }
 
 #[test]
-fn a_mode_set_last_by_an_old_configuration_is_corrected_at_the_next_change() {
+fn listeners_of_one_name_that_are_both_in_use_follow_their_own_configurations() {
     let mut gateway = Gateway::new(1, "");
-    gateway.workers[0].configure(OTHER, SHADOW);
-    let mode = |gateway: &Gateway| gateway.metric("circuit_breaker_mode.service.auth");
-    assert!(passes(&mut gateway, OTHER));
-    assert_eq!(mode(&gateway), 1);
-    // The old configuration, which is still active, meets the service later.
+    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    pass(&mut gateway, OTHER, 100);
+    for connection in 1..5 {
+        assert!(passes_on(&mut gateway, FILTER, 2 * connection));
+        assert!(!passes_on(&mut gateway, OTHER, 2 * connection + 1));
+        assert!(passes_on(&mut gateway, FILTER, 2));
+        pass(&mut gateway, OTHER, 1000);
+    }
+}
+
+#[test]
+fn a_new_mode_is_shown_without_a_request() {
+    let mut gateway = Gateway::new(1, "");
     assert!(passes(&mut gateway, FILTER));
+    assert_eq!((mode(&gateway), gateway.state("auth")), (0, 0));
+    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    assert_eq!(mode(&gateway), 0, "Envoy may still reject the listener");
+    pass(&mut gateway, OTHER, 100);
+    assert_eq!((mode(&gateway), gateway.state("auth")), (3, 1));
+}
+
+#[test]
+fn a_new_mode_reaches_old_connections() {
+    let mut gateway = Gateway::new(1, "");
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    pass(&mut gateway, OTHER, 100);
+    assert!(!passes_on(&mut gateway, FILTER, 7));
+    pass(&mut gateway, OTHER, 60_000);
+    assert!(!passes_on(&mut gateway, FILTER, 7));
+    assert!(!passes_on(&mut gateway, OTHER, 9));
+    // It had made no request before, but is older than one to the new listener.
+    assert!(!passes_on(&mut gateway, FILTER, 8));
+    // The old listener has drained.
+    gateway.workers[0].contexts.on_delete(FILTER);
+    assert!(!passes_on(&mut gateway, OTHER, 9));
+}
+
+#[test]
+fn a_configuration_that_is_in_force_again_is_followed_and_shown() {
+    let mut gateway = Gateway::new(2, "");
+    gateway.request(1, "auth", End::Status(200));
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    for worker in &mut gateway.workers {
+        worker.configure(OTHER, REFUSES_AUTH);
+    }
+    pass(&mut gateway, OTHER, 5000);
+    assert!(!gateway.request(1, "auth", End::Status(200)));
+    assert!(!passes_on(&mut gateway, OTHER, 9));
+    // Envoy uses the first filter again, and says so to nobody.
+    assert!(passes_on(&mut gateway, FILTER, 11));
     assert_eq!(mode(&gateway), 0);
-    for _ in 0..5 {
-        let fails = Stream {
-            code: Some(503),
-            details: b"via_upstream".to_vec(),
-            ..to_auth()
-        };
-        let worker = &mut gateway.workers[0];
-        let (context, _) = worker.begin(OTHER, fails);
-        worker.finish(context);
+    assert!(passes_on(&mut gateway, FILTER, 7), "old connections, too");
+    assert!(
+        passes_on(&mut gateway, OTHER, 9),
+        "those of the other filter, too"
+    );
+    pass(&mut gateway, OTHER, 200);
+    assert!(
+        gateway.request(1, "auth", End::Status(200)),
+        "a worker without new connections"
+    );
+    for worker in &mut gateway.workers {
+        worker.contexts.on_delete(OTHER);
+    }
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    assert_eq!(mode(&gateway), 0);
+}
+
+#[test]
+fn a_filter_that_envoy_rejects_after_all_has_no_effect() {
+    let mut gateway = Gateway::new(1, "");
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    gateway.workers[0].contexts.on_delete(OTHER);
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    pass(&mut gateway, OTHER, 100);
+    gateway.workers[0].contexts.on_delete(OTHER);
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    assert_eq!((mode(&gateway), gateway.state("auth")), (0, 0));
+}
+
+#[test]
+fn a_changed_window_keeps_the_rate_while_the_old_configuration_has_requests() {
+    let rate = |window| {
+        let rule = json!({"ratio": 0.5, "minimum_requests": 20, "window": window});
+        json!({"breaker": {"consecutive_failures": 1000, "failure_rate": rule}}).to_string()
+    };
+    let mut gateway = Gateway::new(1, &rate("10s"));
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    gateway.workers[0].configure(OTHER, &rate("30s"));
+    pass(&mut gateway, OTHER, 100);
+    for _ in 0..15 {
+        for (filter, connection) in [(FILTER, 7), (OTHER, 9)] {
+            let fails = Stream {
+                code: Some(503),
+                details: b"via_upstream".to_vec(),
+                connection,
+                ..to_auth()
+            };
+            let worker = &mut gateway.workers[0];
+            let (context, _) = worker.begin(filter, fails);
+            worker.finish(context);
+        }
+        pass(&mut gateway, OTHER, 100);
     }
     assert_eq!(gateway.state("auth"), 1);
-    assert_eq!(mode(&gateway), 1);
 }
 
 #[test]

@@ -255,6 +255,105 @@ async fn a_running_gateway_given_a_bad_configuration_keeps_the_old_one() {
     .unwrap();
 }
 
+/// Replaces the listeners, and waits until the filter has the new configuration. That takes no request.
+async fn replace(envoy: &Envoy, config: EnvoyConfig, mode: f64) {
+    envoy.replace_listeners(config).unwrap();
+    let auth = [("service", "auth")];
+    envoy
+        .wait_for_metric("circuit_breaker_mode", &auth, mode)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_new_mode_is_shown_without_a_request_and_reaches_connections_of_the_old_listener() {
+    let auth = Backend::start().unwrap();
+    let config = |mode| {
+        EnvoyConfig::gateway()
+            .upstream("auth", auth.address())
+            .plugin(&json!({"breaker": {"mode": mode}}))
+    };
+    let envoy = Envoy::start_with_listeners_in_a_file(config("enforce"))
+        .await
+        .unwrap();
+    let request = Request::get("/v1/auth/x");
+    let mut kept_alive = Connection::open(envoy.address()).await.unwrap();
+    assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
+
+    replace(&envoy, config("forced_open"), 3.0).await;
+    let auth_is = [("service", "auth")];
+    envoy
+        .wait_for_metric("circuit_breaker_state", &auth_is, 1.0)
+        .await
+        .unwrap();
+    assert!(kept_alive.send(&request).await.unwrap().is_refusal());
+    assert!(envoy.get("/v1/auth/x").await.unwrap().is_refusal());
+    assert!(kept_alive.send(&request).await.unwrap().is_refusal());
+
+    // Envoy uses the old configuration's filter again. What shows it is the first new connection.
+    envoy.replace_listeners(config("enforce")).unwrap();
+    let again = envoy.first_let_through("/v1/auth/x", wait::GENEROUS).await;
+    assert_eq!(again.unwrap().status, 200);
+    assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
+    for gauge in ["circuit_breaker_mode", "circuit_breaker_state"] {
+        envoy.wait_for_metric(gauge, &auth_is, 0.0).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_changed_window_keeps_the_rate_while_the_old_listener_has_connections() {
+    let auth = Backend::start().unwrap();
+    auth.always(Behaviour::status(502));
+    let config = |mode, window| {
+        let rate = json!({"ratio": 0.5, "minimum_requests": 20, "window": window});
+        let breaker = json!({"consecutive_failures": 1000, "failure_rate": rate, "mode": mode});
+        EnvoyConfig::gateway()
+            .upstream("auth", auth.address())
+            .plugin(&json!({"breaker": breaker}))
+    };
+    let envoy = Envoy::start_with_listeners_in_a_file(config("enforce", "60s"))
+        .await
+        .unwrap();
+    let request = Request::get("/v1/auth/x");
+    let mut old = Connection::open(envoy.address()).await.unwrap();
+    assert_eq!(old.send(&request).await.unwrap().status, 502);
+    // The mode shows that the configuration is there.
+    replace(&envoy, config("shadow", "120s"), 1.0).await;
+    let mut new = Connection::open(envoy.address()).await.unwrap();
+    for _ in 0..15 {
+        for connection in [&mut old, &mut new] {
+            assert_eq!(connection.send(&request).await.unwrap().status, 502);
+        }
+    }
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "auth")], 1.0)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_filter_of_another_name_leaves_the_modes_of_old_connections_alone() {
+    let auth = Backend::start().unwrap();
+    let config = |name, mode| {
+        let mut config = EnvoyConfig::gateway()
+            .upstream("auth", auth.address())
+            .plugin(&json!({"breaker": {"mode": mode}}));
+        let place = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config";
+        let filter = config.value_mut().pointer_mut(place).unwrap();
+        filter["config"]["name"] = json!(name);
+        config
+    };
+    let envoy = Envoy::start_with_listeners_in_a_file(config("public", "enforce"))
+        .await
+        .unwrap();
+    let request = Request::get("/v1/auth/x");
+    let mut kept_alive = Connection::open(envoy.address()).await.unwrap();
+    assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
+    replace(&envoy, config("internal", "forced_open"), 3.0).await;
+    assert!(envoy.get("/v1/auth/x").await.unwrap().is_refusal());
+    assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
+}
+
 #[tokio::test]
 async fn clients_headers_that_would_steer_envoy_or_levee_do_not_arrive() {
     let auth = Backend::start().unwrap();

@@ -40,6 +40,7 @@ struct State {
     queue: Option<u32>,
     tick: Duration,
     interruption: Option<Interruption>,
+    plugin_name: Vec<u8>,
 }
 
 /// A key, and what another worker does just before this one writes it.
@@ -66,6 +67,8 @@ pub struct Stream {
     /// How many bytes of the response's body were passed on.
     pub passed_on: u64,
     pub has_no_connection: bool,
+    /// The number of the client's connection.
+    pub connection: u64,
     pub reply: Option<Reply>,
     pub route_was_cleared: bool,
     /// The cluster of the route that the filter's fallback header leads to.
@@ -145,6 +148,10 @@ impl Host for FakeHost {
 
     fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.call("property");
+        if path == property::PLUGIN_NAME {
+            let name = self.state.borrow().plugin_name.clone();
+            return Some(read(&name));
+        }
         let value = self
             .stream(|stream| {
                 let number = |value: u64| value.to_le_bytes().to_vec();
@@ -162,6 +169,7 @@ impl Host for FakeHost {
                     property::BACKEND_LATENCY => stream.backend_latency.map(number),
                     property::RESPONSE_SIZE => Some(number(stream.passed_on)),
                     property::REQUEST_DURATION => stream.duration.map(number),
+                    property::CONNECTION_ID => Some(number(stream.connection)),
                     property::REQUEST_METHOD => Some(stream.method.clone()),
                     property::UPSTREAM_LOCAL_ADDRESS if stream.has_no_connection => None,
                     property::UPSTREAM_LOCAL_ADDRESS => Some(b"127.0.0.1:4711".to_vec()),
@@ -403,6 +411,12 @@ impl Worker {
         self.contexts
             .on_configure(id, self.host.clone(), configuration.as_bytes())
             .unwrap_or_else(|errors| panic!("{errors:#?}"));
+    }
+
+    /// The same for a filter whose `config.name` is `name`.
+    pub fn configure_named(&mut self, id: u32, name: &str, configuration: &str) {
+        self.host.state.borrow_mut().plugin_name = name.as_bytes().to_vec();
+        self.configure(id, configuration);
     }
 
     /// Begins a request to the filter `id`. Returns its context, and what Envoy must do with it.
