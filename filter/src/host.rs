@@ -21,6 +21,13 @@ pub mod property {
     pub const GRPC_STATUS_HEADER: &str = "response\0headers\0grpc-status";
     /// The `content-length` of the response, as digits.
     pub const CONTENT_LENGTH: &str = "response\0headers\0content-length";
+    /// How long the service asks to be left alone (RFC 9110, section 10.2.3).
+    pub const RETRY_AFTER: &str = "response\0headers\0retry-after";
+    /// The same of a gRPC service, in milliseconds
+    /// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback>).
+    pub const GRPC_PUSHBACK_TRAILER: &str = "response\0trailers\0grpc-retry-pushback-ms";
+    /// The same if the response consists of headers only.
+    pub const GRPC_PUSHBACK_HEADER: &str = "response\0headers\0grpc-retry-pushback-ms";
     /// From the first byte sent to the upstream to the last received, in nanoseconds, 64 bits
     /// little-endian. Absent until the last has arrived.
     pub const BACKEND_LATENCY: &str = "response\0backend_latency";

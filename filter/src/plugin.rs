@@ -569,10 +569,17 @@ impl<H: Host> Plugin<H> {
             } => Caller::UNKNOWN,
             _ => caller::of_current_request(&self.host),
         };
+        let again_after = match outcome {
+            Outcome::Failure { .. } if self.services[index].failures.retry_after => {
+                outcome::asked_to_wait(&self.host)
+            }
+            _ => Duration::ZERO,
+        };
         let report = Report {
             permit,
             outcome,
             caller,
+            again_after,
         };
         self.visit(index, Visit::Record(report));
     }

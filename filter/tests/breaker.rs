@@ -65,6 +65,85 @@ fn each_service_has_its_own_failures() {
     }
 }
 
+/// The `retry-after` of the refusal that follows on five such answers of `auth`, if there is one.
+fn refusal_after(failures: &str, answer: impl Fn(&mut Stream, u64)) -> Option<u64> {
+    let configuration =
+        format!(r#"{{"breaker": {{"witnesses": 1, "open_for": "5s"}}, "failures": {failures}}}"#);
+    let mut gateway = Gateway::new(2, &configuration);
+    for number in 0..5 {
+        let call = gateway.begin(usize::from(number > 2), "auth");
+        assert!(!call.was_refused);
+        gateway.change(call, |stream| {
+            stream.details = b"via_upstream".to_vec();
+            stream.code = Some(200);
+            answer(stream, number);
+        });
+        gateway.finish(call);
+    }
+    let refused = gateway.begin(0, "auth");
+    let reply = gateway.stream(refused).reply?;
+    Some(reply.header("retry-after").unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_service_that_says_when_to_come_back_is_left_alone_until_then() {
+    let asks = |stream: &mut Stream, _| {
+        stream.code = Some(429);
+        stream.retry_after = Some("60");
+    };
+    let for_a_minute = 60..=80;
+    let heeds = r#"{"http": [429], "retry_after": true}"#;
+    let asked = refusal_after(heeds, asks).unwrap();
+    assert!(for_a_minute.contains(&asked), "{asked}");
+    // Only where the configuration says so, for failures, and if all say so.
+    let asked = refusal_after(r#"{"http": [429]}"#, asks).unwrap();
+    assert!((5..=7).contains(&asked), "{asked}");
+    assert_eq!(refusal_after(r#"{"retry_after": true}"#, asks), None);
+    let one_does_not_ask = |stream: &mut Stream, number| {
+        asks(stream, number);
+        if number == 2 {
+            stream.retry_after = None;
+        }
+    };
+    let asked = refusal_after(heeds, one_does_not_ask).unwrap();
+    assert!((5..=7).contains(&asked), "{asked}");
+    for has_trailers in [true, false] {
+        let asked = refusal_after(r#"{"retry_after": true}"#, |stream, _| {
+            stream.grpc_status = Some(14);
+            stream.grpc_pushback = Some("60000");
+            stream.has_trailers = has_trailers;
+        });
+        assert!(for_a_minute.contains(&asked.unwrap()), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_time_that_can_not_be_read_changes_nothing() {
+    for text in [
+        "",
+        "-1",
+        "1.5",
+        "Sun, 06 Nov 2050 08:49:37 GMT",
+        "99999999999999999999",
+    ] {
+        let asked = refusal_after(r#"{"retry_after": true}"#, |stream, _| {
+            stream.code = Some(503);
+            stream.retry_after = Some(text);
+        });
+        assert!((5..=7).contains(&asked.unwrap()), "{text}: {asked:?}");
+        let asked = refusal_after(r#"{"retry_after": true}"#, |stream, _| {
+            stream.grpc_status = Some(14);
+            stream.grpc_pushback = Some(text);
+        });
+        assert!((5..=7).contains(&asked.unwrap()), "{text}: {asked:?}");
+    }
+    let forever = refusal_after(r#"{"retry_after": true}"#, |stream, _| {
+        stream.code = Some(503);
+        stream.retry_after = Some("18446744073709551615");
+    });
+    assert!((300..=400).contains(&forever.unwrap()), "{forever:?}");
+}
+
 #[test]
 fn refused_clients_get_different_retry_times() {
     let mut gateway = Gateway::new(1, "");

@@ -34,7 +34,7 @@ fn every_key_is_read() {
                                  "very_long": "5s"},
                      "client_deadline_header": "x-deadline-ms",
                      "rules": [{"path_prefix": "/v1/storage", "class": "long"}]},
-        "failures": {"http": ["500-599"], "grpc": ["UNAVAILABLE"]},
+        "failures": {"http": ["500-599"], "grpc": ["UNAVAILABLE"], "retry_after": true},
         "services": {"auth": {"breaker": {"open_for": "20s", "mode": "enforce"},
                               "failures": {"http": [503, "429"]},
                               "timeouts": {"class": "short"},
@@ -73,7 +73,7 @@ fn every_key_is_read() {
     assert_eq!(auth.breaker.mode, Mode::Enforce);
     assert_eq!(
         auth.failures,
-        failures(r#"{"http": [429, 503], "grpc": [14]}"#)
+        failures(r#"{"http": [429, 503], "grpc": [14], "retry_after": true}"#)
     );
     assert_eq!(auth.timeouts.class, Class::Short);
     assert_eq!(auth.timeouts.classes.short, Duration::from_secs(1));
@@ -173,7 +173,8 @@ fn all_wrong_entries_of_failures_are_reported_at_once_with_their_paths() {
         format!("failures.grpc[2]: \"Unavailable\" {not_grpc}"),
         "failures.grpc[5]: \"!14\" excludes nothing".to_owned(),
         "services.auth.failures.http: is \"503\"; it must be a list".to_owned(),
-        "services.auth.failures.grcp: is not known here; known are: grpc, http".to_owned(),
+        "services.auth.failures.grcp: is not known here; known are: grpc, http, retry_after"
+            .to_owned(),
     ];
     for (error, part) in errors.iter().zip(&expected) {
         assert!(error.starts_with(part), "{part}\nnot in {errors:#?}");
@@ -275,6 +276,10 @@ fn each_of_these_is_a_mistake() {
         (
             r#"{"fallback": {"headers": {"a": "x\r\ny: z"}}}"#,
             "fallback.headers.a",
+        ),
+        (
+            r#"{"failures": {"retry_after": "yes"}}"#,
+            "failures.retry_after",
         ),
         (r#"{"max_services": 0}"#, "max_services"),
         (r#"{"services": []}"#, "services"),

@@ -26,7 +26,7 @@ fn each_key_of_the_configuration_table_is_known() {
     for key in keys {
         // A value of the wrong type: the key must be known for the type to be looked at.
         let json = key.split('.').rev().fold(
-            serde_json::json!(true),
+            serde_json::json!([true]),
             |value, part| serde_json::json!({ part.trim_matches(|c| c == '<' || c == '>'): value }),
         );
         let errors = Config::parse(json.to_string().as_bytes()).expect_err(&key);

@@ -303,6 +303,8 @@ pub struct Report {
     /// Who called. It matters for weak failures and unanswered calls, for a success that follows on
     /// them, and for the results of probes, neutral ones too.
     pub caller: Caller,
+    /// How long the service asks to be left alone. Zero if it does not say.
+    pub again_after: Duration,
 }
 
 impl Report {
@@ -312,6 +314,7 @@ impl Report {
             permit,
             outcome,
             caller: Caller::UNKNOWN,
+            again_after: Duration::ZERO,
         }
     }
 }
@@ -608,7 +611,10 @@ impl Breaker {
         &mut self,
         settings: &BreakerSettings,
         Report {
-            outcome, caller, ..
+            outcome,
+            caller,
+            again_after,
+            ..
         }: Report,
         now: Instant,
         random: u64,
@@ -625,7 +631,7 @@ impl Breaker {
                     let weak = self.window.sum().weak;
                     self.callers.failed(caller, weak, now, settings.window);
                 }
-                self.row.add(weight, caller, now);
+                self.row.add(weight, caller, again_after, now);
                 let limit = settings.consecutive_failures?;
                 (self.row.length >= limit && self.is_news(settings, limit, now))
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
@@ -645,7 +651,10 @@ impl Breaker {
         &mut self,
         settings: &BreakerSettings,
         Report {
-            outcome, caller, ..
+            outcome,
+            caller,
+            again_after,
+            ..
         }: Report,
         now: Instant,
         random: u64,
@@ -663,7 +672,7 @@ impl Breaker {
             Outcome::Failure { weight, .. } => weight,
             Outcome::Unanswered => Weight::Weak,
         };
-        self.row.add(weight, caller, now);
+        self.row.add(weight, caller, again_after, now);
         (self.worth_of_row(settings, now) >= 1)
             .then(|| self.open(settings, Cause::ProbeFailed, weight, now, random))
     }
@@ -830,11 +839,22 @@ impl Breaker {
             Weight::Strong | Weight::Weak => {
                 let before = self.openings.reached;
                 self.openings.reached = before.saturating_add(1);
-                settings.open.wait(before, random)
+                let nominal = settings.open.nominal(before);
+                let asked = self.asked_for(cause).min(settings.open.max);
+                settings.open.jitter.apply(nominal.max(asked), random)
             }
         };
         let until = now.after(wait);
         self.change(State::Open { until }, cause, now)
+    }
+
+    /// How long the service asks to be left alone: what each failure of the row that opens says. The
+    /// word of one alone could be about its caller.
+    const fn asked_for(&self, cause: Cause) -> Duration {
+        match cause {
+            Cause::ConsecutiveFailures | Cause::ProbeFailed => self.row.again_after,
+            _ => Duration::ZERO,
+        }
     }
 
     /// The only place where the state changes.

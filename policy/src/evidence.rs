@@ -88,6 +88,8 @@ pub(crate) struct Row {
     pub(crate) weak: Tally,
     /// When the first of them was recorded.
     pub(crate) since: Instant,
+    /// The shortest time for which they ask to leave the service alone.
+    pub(crate) again_after: Duration,
 }
 
 impl Row {
@@ -96,10 +98,18 @@ impl Row {
         self.length == 0
     }
 
-    pub(crate) fn add(&mut self, weight: Weight, caller: Caller, now: Instant) {
+    pub(crate) fn add(
+        &mut self,
+        weight: Weight,
+        caller: Caller,
+        again_after: Duration,
+        now: Instant,
+    ) {
         if self.is_empty() {
             self.since = now;
+            self.again_after = again_after;
         }
+        self.again_after = self.again_after.min(again_after);
         self.length = self.length.saturating_add(1);
         match weight {
             Weight::Unreachable | Weight::Strong => self.strong = self.strong.saturating_add(1),
@@ -228,11 +238,11 @@ mod tests {
     fn row(strong: u32, weak_by_caller: &[u32]) -> Row {
         let mut row = Row::default();
         for _ in 0..strong {
-            row.add(Weight::Strong, Caller::UNKNOWN, NOW);
+            row.add(Weight::Strong, Caller::UNKNOWN, Duration::ZERO, NOW);
         }
         for (caller, failures) in (1..).zip(weak_by_caller) {
             for _ in 0..*failures {
-                row.add(Weight::Weak, Caller::from_hash(caller), NOW);
+                row.add(Weight::Weak, Caller::from_hash(caller), Duration::ZERO, NOW);
             }
         }
         row

@@ -48,7 +48,9 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn length_that_decides(calls: u32, failed: u32) -> u32 {
-        (1..).find(|row| is_news(*row, 5, calls, failed)).unwrap()
+        (1..=u32::MAX)
+            .find(|row| is_news(*row, 5, calls, failed))
+            .unwrap()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
-    Breaker, BreakerSettings, Cause, FailureRate, HalfOpen, Mode, Outcome, Permit, Phase,
+    Breaker, BreakerSettings, Cause, FailureRate, HalfOpen, Mode, Outcome, Permit, Phase, Report,
     SlowCalls, Transition, Verdict,
 };
 use levee_policy::evidence::Weight;
@@ -74,6 +74,19 @@ impl Bench {
     fn call(&mut self, outcome: Outcome) -> Option<Transition> {
         let permit = self.permit();
         self.end(permit, outcome)
+    }
+
+    /// Calls that fail, and ask for so many seconds.
+    fn fail_asking(&mut self, asked: &[u64]) {
+        for asked in asked {
+            let permit = self.permit();
+            let report = Report {
+                again_after: seconds(*asked),
+                ..Report::new(permit, Outcome::FAILURE)
+            };
+            let (now, random) = (self.now, self.random);
+            self.breaker.report(&self.settings, report, now, random);
+        }
     }
 
     fn retry_after(&mut self) -> Option<Duration> {
@@ -358,6 +371,51 @@ fn the_last_failure_says_whether_a_service_can_be_reached() {
         }
         assert_eq!(bench.retry_after(), Some(seconds(expected)), "{last:?}");
     }
+}
+
+#[test]
+fn it_stays_open_as_long_as_all_failures_of_the_row_ask_for() {
+    let opened_for = |asked: &[u64]| {
+        let mut bench = Bench::new(exact());
+        bench.fail_asking(asked);
+        bench.retry_after()
+    };
+    assert_eq!(opened_for(&[60; 5]), Some(seconds(60)));
+    assert_eq!(opened_for(&[60, 50, 70, 80, 90]), Some(seconds(50)));
+    assert_eq!(opened_for(&[60, 60, 0, 60, 60]), Some(seconds(30)));
+    assert_eq!(opened_for(&[0, 60, 60, 60, 60]), Some(seconds(30)));
+    // Never shorter than it would be, never longer than the longest.
+    assert_eq!(opened_for(&[1; 5]), Some(seconds(30)));
+    assert_eq!(opened_for(&[86_400; 5]), Some(seconds(300)));
+    let mut bench = Bench::new(BreakerSettings::default());
+    bench.random = u64::MAX;
+    bench.fail_asking(&[u64::MAX; 5]);
+    let longest = bench.retry_after().unwrap();
+    assert!(
+        (seconds(329)..=seconds(330)).contains(&longest),
+        "{longest:?}"
+    );
+}
+
+#[test]
+fn probes_that_ask_for_time_get_it_too() {
+    let mut bench = Bench::new(exact());
+    bench.fail_asking(&[40; 5]);
+    for expected in [120, 120, 240] {
+        bench.pass(seconds(299));
+        bench.fail_asking(&[120]);
+        assert_eq!(bench.retry_after(), Some(seconds(expected)));
+    }
+}
+
+#[test]
+fn a_rate_opens_for_no_longer_whatever_failures_ask_for() {
+    let mut bench = Bench::new(exact());
+    while bench.breaker.phase() == Phase::Closed {
+        bench.call(Outcome::SUCCESS);
+        bench.fail_asking(&[120]);
+    }
+    assert_eq!(bench.retry_after(), Some(seconds(30)));
 }
 
 #[test]

@@ -136,9 +136,8 @@ impl Workers {
         let permit = self.begin(worker);
         if let Some(permit) = permit {
             let report = Report {
-                permit,
-                outcome,
                 caller,
+                ..Report::new(permit, outcome)
             };
             self.end_of(worker, report);
         }
@@ -579,7 +578,8 @@ proptest! {
                 break;
             };
             let outcome = if is_strong { Outcome::FAILURE } else { WEAK };
-            let report = Report { permit, outcome, caller: Caller::from_hash(caller) };
+            let caller = Caller::from_hash(caller);
+            let report = Report { caller, ..Report::new(permit, outcome) };
             workers.end_of(worker % count, report);
             one.report(&settings, report, workers.now, 0);
             prop_assert_eq!(workers.shared.phase(), one.phase());

@@ -170,7 +170,10 @@ proptest! {
                 let Some(permit) = permit(&mut breaker, &settings, at(now)) else {
                     return Err(TestCaseError::fail("it is closed"));
                 };
-                let report = Report { permit, outcome, caller: Caller::from_hash(caller) };
+                let report = Report {
+                    caller: Caller::from_hash(caller),
+                    ..Report::new(permit, outcome)
+                };
                 breaker.report(&settings, report, at(now), 0);
                 let Some(opens) = model.opens(caller, outcome, now) else {
                     return Ok(());

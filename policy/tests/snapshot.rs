@@ -28,9 +28,9 @@ fn breaker_after(calls: &[(u32, u8)]) -> (Breaker, Instant) {
                 _ => continue, // lost
             };
             let report = Report {
-                permit,
-                outcome,
                 caller,
+                again_after: Duration::from_millis(u64::from(*millis)),
+                ..Report::new(permit, outcome)
             };
             breaker.report(&settings, report, now, u64::MAX);
         }

@@ -299,9 +299,8 @@ fn check_result(mode: Mode, start: Start, whose: Whose, outcome: Outcome, caller
     };
     let before = walk.breaker.clone();
     let report = Report {
-        permit,
-        outcome,
         caller,
+        ..Report::new(permit, outcome)
     };
     let transition = walk.breaker.report(&walk.settings, report, walk.now, 0);
     let is_strong = matches!(

@@ -72,9 +72,8 @@ impl Bench {
 
     fn report(&mut self, permit: Permit, outcome: Outcome, caller: Caller) -> Option<Transition> {
         let report = Report {
-            permit,
-            outcome,
             caller,
+            ..Report::new(permit, outcome)
         };
         self.breaker.report(&self.settings, report, self.now, 0)
     }

@@ -309,6 +309,34 @@ async fn each_service_has_its_own_rules_of_what_is_a_failure() {
 }
 
 #[tokio::test]
+async fn a_service_that_says_when_to_come_back_is_left_alone_until_then() {
+    let (video, auth) = (Backend::start().unwrap(), Backend::start().unwrap());
+    let config = EnvoyConfig::gateway()
+        .upstream("video", video.address())
+        .upstream("auth", auth.address())
+        .plugin_exactly(&json!({
+            "breaker": {"open_for": "1s", "witnesses": 1},
+            "failures": {"http": ["429", "500-599"], "retry_after": true},
+        }));
+    let envoy = Envoy::start(config).await.unwrap();
+    let limits = Response::status(429).header("retry-after", "60");
+    video.always(Behaviour::Answer(limits));
+    let pushes_back = Response::status(200)
+        .header("grpc-status", "14")
+        .header("grpc-retry-pushback-ms", "60000");
+    auth.always(Behaviour::Answer(pushes_back));
+    for path in ["/v1/video/x", "/v1/auth/x"] {
+        for _ in 0..5 {
+            assert!(!envoy.get(path).await.unwrap().is_refusal(), "{path}");
+        }
+        let refusal = envoy.get(path).await.unwrap();
+        assert!(refusal.is_refusal(), "{path}");
+        let seconds: u64 = refusal.header("retry-after").parse().unwrap();
+        assert!((60..=80).contains(&seconds), "{path}: {seconds}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_says_grpc_to_an_http_service_is_judged_by_what_the_service_answers() {
     let video = Backend::start().unwrap();
     let config = EnvoyConfig::gateway()

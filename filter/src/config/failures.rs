@@ -40,6 +40,8 @@ pub struct Failures {
     http: Codes,
     /// Of answers with an HTTP status below 400.
     grpc: Codes,
+    /// Whether failures that say when to come back keep the breaker open until then.
+    pub retry_after: bool,
 }
 
 impl Default for Failures {
@@ -54,7 +56,11 @@ impl Default for Failures {
         for status in [2, 4, 13, 14, 15] {
             grpc.set(status..=status, Listed::Yes);
         }
-        Self { http, grpc }
+        Self {
+            http,
+            grpc,
+            retry_after: false,
+        }
     }
 }
 
@@ -64,6 +70,7 @@ impl Failures {
         Self {
             http: read_codes(section, "http", base.http, HTTP_ENTRY, http_code),
             grpc: read_codes(section, "grpc", base.grpc, GRPC_ENTRY, grpc_code),
+            retry_after: section.flag("retry_after").unwrap_or(base.retry_after),
         }
     }
 

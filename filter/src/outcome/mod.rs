@@ -152,6 +152,20 @@ pub fn mark_slow<H: Host>(host: &H, outcome: &mut Outcome, rule: Option<SlowCall
     }
 }
 
+/// How long the service asks to be left alone, by its answer to the current request. Zero if it does
+/// not say, or by a date: the filter has no calendar.
+pub fn asked_to_wait<H: Host>(host: &H) -> Duration {
+    let pushback = || {
+        digits(host, property::GRPC_PUSHBACK_TRAILER)
+            .or_else(|| digits(host, property::GRPC_PUSHBACK_HEADER))
+            .map(Duration::from_millis)
+    };
+    digits(host, property::RETRY_AFTER)
+        .map(Duration::from_secs)
+        .or_else(pushback)
+        .unwrap_or_default()
+}
+
 /// The status of the response to the current request, if its headers have come.
 pub fn status_so_far<H: Host>(host: &H) -> Option<u64> {
     number(host, property::RESPONSE_CODE)

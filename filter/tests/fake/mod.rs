@@ -58,6 +58,9 @@ pub struct Stream {
     /// The upstream's, in trailers or, if the response has none, in headers.
     pub grpc_status: Option<u64>,
     pub has_trailers: bool,
+    pub retry_after: Option<&'static str>,
+    /// In trailers or headers, as the gRPC status.
+    pub grpc_pushback: Option<&'static str>,
     pub backend_latency: Option<u64>,
     /// The client's address, with port.
     pub source: Vec<u8>,
@@ -165,7 +168,17 @@ impl Host for FakeHost {
                     property::RESPONSE_CODE_DETAILS => Some(stream.details.clone()),
                     property::GRPC_STATUS_TRAILER if stream.has_trailers => stream.grpc_digits(),
                     property::GRPC_STATUS_HEADER if !stream.has_trailers => stream.grpc_digits(),
-                    property::GRPC_STATUS_TRAILER | property::GRPC_STATUS_HEADER => None,
+                    property::RETRY_AFTER => stream.retry_after.map(Into::into),
+                    property::GRPC_PUSHBACK_TRAILER if stream.has_trailers => {
+                        stream.grpc_pushback.map(Into::into)
+                    }
+                    property::GRPC_PUSHBACK_HEADER if !stream.has_trailers => {
+                        stream.grpc_pushback.map(Into::into)
+                    }
+                    property::GRPC_STATUS_TRAILER
+                    | property::GRPC_STATUS_HEADER
+                    | property::GRPC_PUSHBACK_TRAILER
+                    | property::GRPC_PUSHBACK_HEADER => None,
                     property::BACKEND_LATENCY => stream.backend_latency.map(number),
                     property::RESPONSE_SIZE => Some(number(stream.passed_on)),
                     property::REQUEST_DURATION => stream.duration.map(number),

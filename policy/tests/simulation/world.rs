@@ -390,9 +390,8 @@ impl World {
         };
         seen.failed += u64::from(failed);
         let report = Report {
-            permit,
-            outcome: end.outcome,
             caller,
+            ..Report::new(permit, end.outcome)
         };
         let place = self.store(Call { worker, report });
         if permit.is_probe() && end.upload > UPLOADED_WITHIN {
