@@ -7,6 +7,7 @@ mod gateway;
 mod lines;
 mod measurement;
 mod plot;
+mod plot_decisions;
 mod policy;
 mod redis;
 mod svg;

@@ -1,6 +1,7 @@
-//! Charts as SVG, from the JSON that `bench gateway`, `bench policy` and `bench database` print.
+//! Charts as SVG, from the JSON that `bench gateway`, `policy`, `database` and `decisions` print.
 
-use super::lines::{self, Line, LineChart};
+use super::lines::{self, Line, LineChart, Scale as AxisScale};
+use super::plot_decisions::of_decisions;
 use super::svg::escape;
 use crate::failure::Failure;
 use clap::Args;
@@ -21,22 +22,25 @@ pub struct Options {
     /// The output of `cargo xtask bench database --json`
     #[arg(long)]
     database: Option<PathBuf>,
+    /// The output of `cargo xtask bench decisions --json`
+    #[arg(long)]
+    decisions: Option<PathBuf>,
     /// The folder of the pictures
     #[arg(long, default_value = "docs/images")]
     out: PathBuf,
 }
 
-struct Chart {
-    file: String,
-    title: String,
-    bars: Vec<Bar>,
+pub(super) struct Chart {
+    pub(super) file: String,
+    pub(super) title: String,
+    pub(super) bars: Vec<Bar>,
 }
 
 /// One line of a picture.
 #[derive(Clone, Debug, PartialEq)]
-struct Bar {
-    label: String,
-    value: Spread,
+pub(super) struct Bar {
+    pub(super) label: String,
+    pub(super) value: Spread,
 }
 
 /// Draws everything in the files.
@@ -55,9 +59,12 @@ pub fn plot(options: &Options) -> Result<(), Failure> {
     if let Some(file) = &options.database {
         pictures.extend(of_database(&read(file)?));
     }
+    if let Some(file) = &options.decisions {
+        pictures.extend(of_decisions(&read(file)?));
+    }
     if pictures.is_empty() {
         return Err(Failure::Check(
-            "there is nothing to draw: name a file by --gateway, --policy or --database that has tables"
+            "there is nothing to draw: name a file by --gateway, --policy, --database or --decisions that has tables"
                 .to_owned(),
         ));
     }
@@ -158,6 +165,7 @@ fn of_database(report: &Value) -> Vec<(String, String)> {
     let backlog = LineChart {
         title: "Rows that are left while nobody else uses the database".to_owned(),
         x: "seconds",
+        scales: [AxisScale::Linear; 2],
         lines: lines.collect(),
     };
     let bars = list(&report["beside_service"]).flat_map(|way| {
@@ -186,7 +194,7 @@ fn of_database(report: &Value) -> Vec<(String, String)> {
     pictures
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
@@ -206,7 +214,7 @@ const LINE: f64 = 24.0;
 const LOGARITHMIC_FROM: f64 = 50.0;
 
 /// Bars to the median, with a line from the lowest to the highest value.
-fn draw(chart: &Chart) -> String {
+pub(super) fn draw(chart: &Chart) -> String {
     let scale = Scale::of(&chart.bars);
     let lines: u32 = u32::try_from(chart.bars.len()).unwrap_or(u32::MAX);
     let (width, height) = (LABELS + BARS + VALUES, LINE * (f64::from(lines) + 2.0));
