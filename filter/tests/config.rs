@@ -153,7 +153,7 @@ fn all_wrong_entries_of_failures_are_reported_at_once_with_their_paths() {
         r#"{
         "failures": {"http": ["5xx", 302, "599-500", "500-600", "!501", 503.5, true, "", "+500", "503"],
                      "grpc": ["OK", 17, "Unavailable", "UNAVAILABLE", "!14", "!14"]},
-        "services": {"auth": {"failures": {"http": "503", "grcp": []}}}
+        "services": {"auth": {"failures": {"http": "503", "grcp": [], "retry_after": "yes"}}}
     }"#,
     );
     let not_http = "is not an HTTP status from 400 to 599; write 503, \"500-599\" or \"!501\"";
@@ -173,6 +173,7 @@ fn all_wrong_entries_of_failures_are_reported_at_once_with_their_paths() {
         format!("failures.grpc[2]: \"Unavailable\" {not_grpc}"),
         "failures.grpc[5]: \"!14\" excludes nothing".to_owned(),
         "services.auth.failures.http: is \"503\"; it must be a list".to_owned(),
+        "services.auth.failures.retry_after: is \"yes\"; it must be true or false".to_owned(),
         "services.auth.failures.grcp: is not known here; known are: grpc, http, retry_after"
             .to_owned(),
     ];
@@ -276,10 +277,6 @@ fn each_of_these_is_a_mistake() {
         (
             r#"{"fallback": {"headers": {"a": "x\r\ny: z"}}}"#,
             "fallback.headers.a",
-        ),
-        (
-            r#"{"failures": {"retry_after": "yes"}}"#,
-            "failures.retry_after",
         ),
         (r#"{"max_services": 0}"#, "max_services"),
         (r#"{"services": []}"#, "services"),
