@@ -569,17 +569,17 @@ impl<H: Host> Plugin<H> {
             } => Caller::UNKNOWN,
             _ => caller::of_current_request(&self.host),
         };
-        let again_after = match outcome {
+        let again_after_secs = match outcome {
             Outcome::Failure { .. } if self.services[index].failures.retry_after => {
-                outcome::asked_to_wait(&self.host)
+                outcome::asked_to_wait_secs(&self.host)
             }
-            _ => Duration::ZERO,
+            _ => 0,
         };
         let report = Report {
             permit,
             outcome,
             caller,
-            again_after,
+            again_after_secs,
         };
         self.visit(index, Visit::Record(report));
     }

@@ -303,8 +303,8 @@ pub struct Report {
     /// Who called. It matters for weak failures and unanswered calls, for a success that follows on
     /// them, and for the results of probes, neutral ones too.
     pub caller: Caller,
-    /// How long the service asks to be left alone. Zero if it does not say.
-    pub again_after: Duration,
+    /// How many seconds the service asks to be left alone. Zero if it does not say.
+    pub again_after_secs: u32,
 }
 
 impl Report {
@@ -314,7 +314,7 @@ impl Report {
             permit,
             outcome,
             caller: Caller::UNKNOWN,
-            again_after: Duration::ZERO,
+            again_after_secs: 0,
         }
     }
 }
@@ -613,7 +613,7 @@ impl Breaker {
         Report {
             outcome,
             caller,
-            again_after,
+            again_after_secs,
             ..
         }: Report,
         now: Instant,
@@ -631,7 +631,7 @@ impl Breaker {
                     let weak = self.window.sum().weak;
                     self.callers.failed(caller, weak, now, settings.window);
                 }
-                self.row.add(weight, caller, again_after, now);
+                self.row.add(weight, caller, again_after_secs, now);
                 let limit = settings.consecutive_failures?;
                 (self.row.length >= limit && self.is_news(settings, limit, now))
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
@@ -653,7 +653,7 @@ impl Breaker {
         Report {
             outcome,
             caller,
-            again_after,
+            again_after_secs,
             ..
         }: Report,
         now: Instant,
@@ -672,7 +672,7 @@ impl Breaker {
             Outcome::Failure { weight, .. } => weight,
             Outcome::Unanswered => Weight::Weak,
         };
-        self.row.add(weight, caller, again_after, now);
+        self.row.add(weight, caller, again_after_secs, now);
         (self.worth_of_row(settings, now) >= 1)
             .then(|| self.open(settings, Cause::ProbeFailed, weight, now, random))
     }
@@ -852,7 +852,9 @@ impl Breaker {
     /// word of one alone could be about its caller.
     const fn asked_for(&self, cause: Cause) -> Duration {
         match cause {
-            Cause::ConsecutiveFailures | Cause::ProbeFailed => self.row.again_after,
+            Cause::ConsecutiveFailures | Cause::ProbeFailed => {
+                Duration::from_secs(self.row.again_after_secs as u64)
+            }
             _ => Duration::ZERO,
         }
     }

@@ -88,8 +88,8 @@ pub(crate) struct Row {
     pub(crate) weak: Tally,
     /// When the first of them was recorded.
     pub(crate) since: Instant,
-    /// The shortest time for which they ask to leave the service alone.
-    pub(crate) again_after: Duration,
+    /// The shortest time that they ask to leave the service alone for, in seconds.
+    pub(crate) again_after_secs: u32,
 }
 
 impl Row {
@@ -102,14 +102,14 @@ impl Row {
         &mut self,
         weight: Weight,
         caller: Caller,
-        again_after: Duration,
+        again_after_secs: u32,
         now: Instant,
     ) {
         if self.is_empty() {
             self.since = now;
-            self.again_after = again_after;
+            self.again_after_secs = again_after_secs;
         }
-        self.again_after = self.again_after.min(again_after);
+        self.again_after_secs = self.again_after_secs.min(again_after_secs);
         self.length = self.length.saturating_add(1);
         match weight {
             Weight::Unreachable | Weight::Strong => self.strong = self.strong.saturating_add(1),
@@ -238,11 +238,11 @@ mod tests {
     fn row(strong: u32, weak_by_caller: &[u32]) -> Row {
         let mut row = Row::default();
         for _ in 0..strong {
-            row.add(Weight::Strong, Caller::UNKNOWN, Duration::ZERO, NOW);
+            row.add(Weight::Strong, Caller::UNKNOWN, 0, NOW);
         }
         for (caller, failures) in (1..).zip(weak_by_caller) {
             for _ in 0..*failures {
-                row.add(Weight::Weak, Caller::from_hash(caller), Duration::ZERO, NOW);
+                row.add(Weight::Weak, Caller::from_hash(caller), 0, NOW);
             }
         }
         row

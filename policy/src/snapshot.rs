@@ -6,9 +6,8 @@ use crate::breaker::{
 };
 use crate::callers::{Caller, Share, TOLD_APART, Tally};
 use crate::evidence::{Callers, Row};
-use crate::time::{Instant, nanos};
+use crate::time::Instant;
 use crate::window::{BUCKETS, Counts, Parts, Window};
-use std::time::Duration;
 
 /// The first byte. It changes with the layout, and a breaker of another layout is not read.
 const LAYOUT: u8 = 3;
@@ -19,7 +18,7 @@ const HALF_OPEN: u8 = 2;
 
 /// The length of a breaker in bytes.
 pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, state, until, ...
-    + 4 + 4 + TALLY_LEN + 8 + 8 // row
+    + 4 + 4 + TALLY_LEN + 8 + 4 // row
     + TALLY_LEN + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
     + 8 + 8 + BUCKETS * 20 // window
     + 4 + 4 + 4 + TALLY_LEN + 8 + MAX_PROBES * 13; // probes
@@ -190,7 +189,7 @@ impl Writer<'_> {
         self.u32(row.strong);
         self.tally(&row.weak);
         self.u64(row.since.as_nanos());
-        self.u64(nanos(row.again_after));
+        self.u32(row.again_after_secs);
     }
     fn callers(&mut self, callers: &Callers) {
         self.tally(&callers.failed);
@@ -264,7 +263,7 @@ impl Reader<'_> {
             strong: self.u32()?,
             weak: self.tally()?,
             since: self.instant()?,
-            again_after: self.u64().map(Duration::from_nanos)?,
+            again_after_secs: self.u32()?,
         })
     }
     fn callers(&mut self) -> Option<Callers> {

@@ -77,11 +77,11 @@ impl Bench {
     }
 
     /// Calls that fail, and ask for so many seconds.
-    fn fail_asking(&mut self, asked: &[u64]) {
+    fn fail_asking(&mut self, asked: &[u32]) {
         for asked in asked {
             let permit = self.permit();
             let report = Report {
-                again_after: seconds(*asked),
+                again_after_secs: *asked,
                 ..Report::new(permit, Outcome::FAILURE)
             };
             let (now, random) = (self.now, self.random);
@@ -375,7 +375,7 @@ fn the_last_failure_says_whether_a_service_can_be_reached() {
 
 #[test]
 fn it_stays_open_as_long_as_all_failures_of_the_row_ask_for() {
-    let opened_for = |asked: &[u64]| {
+    let opened_for = |asked: &[u32]| {
         let mut bench = Bench::new(exact());
         bench.fail_asking(asked);
         bench.retry_after()
@@ -389,7 +389,7 @@ fn it_stays_open_as_long_as_all_failures_of_the_row_ask_for() {
     assert_eq!(opened_for(&[86_400; 5]), Some(seconds(300)));
     let mut bench = Bench::new(BreakerSettings::default());
     bench.random = u64::MAX;
-    bench.fail_asking(&[u64::MAX; 5]);
+    bench.fail_asking(&[u32::MAX; 5]);
     let longest = bench.retry_after().unwrap();
     assert!(
         (seconds(329)..=seconds(330)).contains(&longest),

@@ -29,7 +29,7 @@ fn breaker_after(calls: &[(u32, u8)]) -> (Breaker, Instant) {
             };
             let report = Report {
                 caller,
-                again_after: Duration::from_millis(u64::from(*millis)),
+                again_after_secs: *millis,
                 ..Report::new(permit, outcome)
             };
             breaker.report(&settings, report, now, u64::MAX);

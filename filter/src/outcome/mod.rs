@@ -152,18 +152,16 @@ pub fn mark_slow<H: Host>(host: &H, outcome: &mut Outcome, rule: Option<SlowCall
     }
 }
 
-/// How long the service asks to be left alone, by its answer to the current request. Zero if it does
-/// not say, or by a date: the filter has no calendar.
-pub fn asked_to_wait<H: Host>(host: &H) -> Duration {
+/// How many seconds the service asks to be left alone, by its answer to the current request. Zero if it
+/// does not say, or by a date: the filter has no calendar.
+pub fn asked_to_wait_secs<H: Host>(host: &H) -> u32 {
     let pushback = || {
         digits(host, property::GRPC_PUSHBACK_TRAILER)
             .or_else(|| digits(host, property::GRPC_PUSHBACK_HEADER))
-            .map(Duration::from_millis)
+            .map(|millis| millis.div_ceil(1000))
     };
-    digits(host, property::RETRY_AFTER)
-        .map(Duration::from_secs)
-        .or_else(pushback)
-        .unwrap_or_default()
+    let secs = digits(host, property::RETRY_AFTER).or_else(pushback);
+    secs.map_or(0, |secs| u32::try_from(secs).unwrap_or(u32::MAX))
 }
 
 /// The status of the response to the current request, if its headers have come.
