@@ -3,6 +3,10 @@
 
 use levee::check::validation::{LIMIT, Verdict, ask};
 use levee::check::{Severity, of_envoy, of_envoy_file};
+use levee_harness::envoy::Envoy;
+use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::wait;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -143,6 +147,68 @@ fn what_envoy_refuses_is_an_error() {
         .lines()
         .position(|line| line.contains("HttpConnectionManagers"));
     assert_eq!(files.check(&text).findings[0].line, line.unwrap() + 1);
+}
+
+/// A file that Envoy watches, with one resource.
+fn watched(folder: &Path, name: &str, kind: &str, mut resource: Value) -> Value {
+    resource["@type"] = json!(format!("type.googleapis.com/{kind}"));
+    let file = folder.join(name);
+    fs::write(&file, json!({"resources": [resource]}).to_string()).unwrap();
+    json!({"path_config_source": {"path": file}})
+}
+
+/// Listeners, routes and the filter come from files that Envoy watches.
+#[tokio::test]
+async fn what_a_running_envoy_got_by_discovery_is_found_in_its_config_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut config = EnvoyConfig::minimal();
+    config.value_mut()["node"] = json!({"id": "gateway", "cluster": "gateway"});
+    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    let manager = config.value_mut().pointer_mut(manager).unwrap();
+    let manager = manager.as_object_mut().unwrap();
+
+    let mut routes = manager.remove("route_config").unwrap();
+    routes["name"] = json!("routes");
+    routes["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("0s");
+    let kind = "envoy.config.route.v3.RouteConfiguration";
+    let source = watched(folder, "routes.json", kind, routes);
+    let rds = json!({"route_config_name": "routes", "config_source": source});
+    manager.insert("rds".to_owned(), rds);
+
+    let mut filter = manager["http_filters"][0].take();
+    let plugin = &mut filter["typed_config"]["config"];
+    plugin["vm_config"]["code"]["local"]["filename"] = json!(path_from("LEVEE_FILTER_WASM"));
+    plugin["failure_policy"] = json!("FAIL_OPEN");
+    // The harness would complete one that is called `levee`.
+    filter["name"] = json!("discovered-levee");
+    let wasm = filter["typed_config"]["@type"].clone();
+    let kind = "envoy.config.core.v3.TypedExtensionConfig";
+    let source = watched(folder, "filter.json", kind, filter);
+    manager["http_filters"][0] = json!({"name": "discovered-levee", "config_discovery": {
+        "config_source": source, "type_urls": [wasm]}});
+
+    let envoy = Envoy::start_with_listeners_in_a_file(config).await.unwrap();
+    let traps = wait::until("Envoy to have the routes", wait::GENEROUS, async || {
+        let dump = envoy
+            .ask_admin("/config_dump")
+            .await
+            .map_err(|error| error.to_string())?;
+        let found = of_envoy(&dump.text());
+        assert!(!found.has(Severity::Error), "{found:?}");
+        assert_eq!(found.absent, None, "{found:?}");
+        let mut traps: Vec<_> = found
+            .findings
+            .iter()
+            .filter_map(|finding| finding.trap)
+            .collect();
+        traps.sort_unstable();
+        if traps.contains(&"not-in-file") {
+            return Err(format!("{found:?}"));
+        }
+        Ok(traps)
+    });
+    assert_eq!(traps.await.unwrap(), ["failure-policy", "no-limit"]);
 }
 
 /// Files for Envoy.

@@ -235,29 +235,39 @@ impl<'a> Manager<'a> {
             || self.routes().iter().any(|route| names_it(&route.at))
     }
 
-    /// Whether Levee's filter sees the requests of a route.
+    /// Whether Levee's filter sees all requests of a route.
     pub fn sees(&self, route: &Route<'a>) -> bool {
-        self.levee.is_some() && self.off_switch(route).is_none()
+        self.levee.is_some() && self.off_switches(route).is_empty()
     }
 
-    /// What switches Levee's filter off for a route: the switch that is closest to the route decides.
-    pub fn off_switch(&self, route: &Route<'a>) -> Option<At<'a>> {
-        let levee = self.levee.as_ref()?;
+    /// What switches Levee's filter off for requests of a route. The switch that is closest to the service decides.
+    pub fn off_switches(&self, route: &Route<'a>) -> Vec<At<'a>> {
+        let Some(levee) = &self.levee else {
+            return Vec::new();
+        };
         let name = levee.entry.text_at("name").unwrap_or_default();
-        let holders = [
-            Some(&route.at),
-            Some(&route.host),
-            self.route_config.as_ref(),
-        ];
-        let mut switches = holders
-            .into_iter()
-            .flatten()
-            .filter_map(|holder| switch(holder, name));
-        match switches.next() {
+        let of_route = || {
+            let holders = [
+                Some(&route.at),
+                Some(&route.host),
+                self.route_config.as_ref(),
+            ];
+            let mut holders = holders.into_iter().flatten();
+            holders.find_map(|holder| switch(holder, name))
+        };
+        let off = |switch| match switch {
             Some((at, Switch::Off)) => Some(at),
             Some((_, Switch::On)) => None,
             None => levee.disabled(),
+        };
+        let clusters = route.at.list("route.weighted_clusters.clusters");
+        if clusters.is_empty() {
+            return off(of_route()).into_iter().collect();
         }
+        let of_clusters = clusters.iter();
+        of_clusters
+            .filter_map(|cluster| off(switch(cluster, name).or_else(of_route)))
+            .collect()
     }
 
     /// The router's entry in the list of filters.

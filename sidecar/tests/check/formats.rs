@@ -394,6 +394,25 @@ fn a_filter_that_is_off_is_named_where_it_is_switched_off() {
     assert_eq!(traps_in(&on), [""; 0], "{}", said(&on));
     let host_off_route_on = with_route(&by_host, &switched("levee", "disabled: false"));
     assert_eq!(traps_in(&host_off_route_on), [""; 0]);
+    let weighted = |switch: &str| {
+        let cluster = format!("{{name: auth, weight: 1, {switch}}}");
+        let clusters = format!("{{clusters: [{{name: auth, weight: 1}}, {cluster}]}}");
+        MINIMAL.replace(
+            "cluster: auth, timeout",
+            &format!("weighted_clusters: {clusters}, timeout"),
+        )
+    };
+    let by_cluster = weighted(&switched("levee", "disabled: true"));
+    assert_eq!(
+        traps_in(&by_cluster),
+        ["filter-off"],
+        "{}",
+        said(&by_cluster)
+    );
+    assert_eq!(
+        traps_in(&weighted(&switched("levee", "config: {}"))),
+        [""; 0]
+    );
     // Others' switches, and routes that lead to no service, do no harm.
     let other = with_route(MINIMAL, &switched("other", "disabled: true"));
     assert_eq!(traps_in(&other), [""; 0]);

@@ -119,7 +119,7 @@ fn filter_off(envoy: &Envoy<'_>, caught: &mut Caught) {
         routes.retain(Route::leads_on);
         let mut switches: Vec<At<'_>> = routes
             .iter()
-            .filter_map(|route| manager.off_switch(route))
+            .flat_map(|route| manager.off_switches(route))
             .collect();
         if routes.is_empty() && !manager.has_all_routes() {
             switches.extend(filter.disabled());
