@@ -34,7 +34,7 @@ fn with_headers(cluster: &str, headers: &[(&str, &str)]) -> Stream {
 #[test]
 fn each_class_has_its_default_and_headers_at_most_ten_seconds() {
     for (class, whole, headers) in [
-        ("short", "5000", "5000"),
+        ("short", "7000", "7000"),
         ("medium", "10000", "10000"),
         ("default", "30000", "10000"),
         ("long", "60000", "10000"),
@@ -88,7 +88,7 @@ fn the_first_matching_rule_gives_the_class_and_a_services_own_rules_come_first()
     assert_eq!(whole("storage", "GET", "/v1/storage/a?x=1", ""), "60000");
     assert_eq!(whole("storage", "GET", "/v2", "reports"), "10000");
     assert_eq!(whole("storage", "GET", "/v2", ""), "30000");
-    assert_eq!(whole("fast", "PUT", "/v1/storage/meta/x", ""), "5000");
+    assert_eq!(whole("fast", "PUT", "/v1/storage/meta/x", ""), "7000");
     assert_eq!(whole("fast", "PUT", "/v1/storage/x", ""), "300000");
     assert_eq!(whole("fast", "GET", "/", ""), "10000");
 }

@@ -249,7 +249,7 @@ async fn classes_go_by_service_and_by_path_with_the_five_defaults() {
         }));
     let envoy = Envoy::start(config).await.unwrap();
     for (path, whole_ms) in [
-        ("/v1/auth/x", 5_000),
+        ("/v1/auth/x", 7_000),
         ("/v1/chat/x", 10_000),
         ("/v1/video/x", 30_000),
         ("/v1/storage/x", 60_000),

@@ -88,7 +88,8 @@ pub enum Fallback {
     Route(String),
 }
 
-const CLASSES: [(&str, Class); 5] = [
+/// The classes by their names.
+pub const CLASSES: [(&str, Class); 5] = [
     ("short", Class::Short),
     ("medium", Class::Medium),
     ("default", Class::Default),

@@ -37,7 +37,7 @@ pub fn shortest_to(envoy: &Envoy<'_>, cluster: &str) -> Option<Duration> {
 }
 
 /// The classes of requests to `cluster`; of any request where routes come from elsewhere.
-fn classes_to(manager: &Manager<'_>, timeouts: &Timeouts, cluster: &str) -> Vec<Class> {
+pub fn classes_to(manager: &Manager<'_>, timeouts: &Timeouts, cluster: &str) -> Vec<Class> {
     if !manager.has_all_routes() {
         let ruled = timeouts.rules.iter().map(|rule| rule.class);
         return ruled.chain([timeouts.class]).collect();

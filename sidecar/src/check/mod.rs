@@ -14,6 +14,7 @@
 //! | [`levee_filter`] | Levee's filter, and its own configuration |
 //! | [`traps`] | settings that Envoy accepts and that make Levee work less or not at all |
 //! | [`validation`] | what an Envoy says of a file |
+//! | [`nesting`] | whether the time limits of both files fit into each other |
 //! | `classes` | which time limits the filter may give to requests |
 //! | `matcher` | what a `stats_matcher` leaves out |
 //! | `stats_tags` | what `stats_tags` take out of the names of times |
@@ -38,6 +39,7 @@ pub mod levee;
 pub mod levee_filter;
 mod matcher;
 mod message;
+pub mod nesting;
 mod old_api;
 mod resources;
 mod stats_tags;

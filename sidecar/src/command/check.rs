@@ -2,7 +2,7 @@
 
 use super::{Exit, block_on, failed, print_all};
 use crate::check::validation;
-use crate::check::{Checked, Finding, Severity, database, levee, of_envoy_file, of_levee};
+use crate::check::{Checked, Finding, Severity, database, levee, nesting, of_envoy_file, of_levee};
 use crate::cli;
 use crate::logging;
 use crate::yaml::{self, NoText};
@@ -46,6 +46,10 @@ pub fn check(arguments: &cli::Check) -> Exit {
                 is_unread = true;
             }
         }
+    }
+    if let [(levee, checked), (envoy, _)] = &mut checked[..] {
+        checked.findings.extend(compare(levee, envoy));
+        checked.findings.sort_by_key(|finding| finding.line);
     }
     if let Err(error) = print_all(report(&checked).as_bytes()) {
         return failed(&error);
@@ -107,6 +111,17 @@ fn of_levee_and_database(text: &str) -> Result<Checked, String> {
         findings,
         ..Checked::default()
     })
+}
+
+/// What is wrong with the files together. What is wrong with one of them is found without the other.
+fn compare(levee: &Path, envoy: &Path) -> Vec<Finding> {
+    let (Ok(text), Ok(envoy_text)) = (yaml::read_file(levee), yaml::read_file(envoy)) else {
+        return Vec::new();
+    };
+    levee::read(&text).map_or_else(
+        |_| Vec::new(),
+        |valid| nesting::compare(&valid, envoy, &envoy_text),
+    )
 }
 
 /// All findings, errors first, then a verdict for each file without errors.

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod formats;
+mod nesting;
 mod validation;
 
 use levee::check::traps;
@@ -453,11 +454,11 @@ fn what_does_no_harm_is_silent() {
         with_cluster("connect_timeout: 0.250s"),
         // Shorter than the class of the requests that it gets, though not than the class of others.
         with_cluster("connect_timeout: 5s"),
-        configured(r#"{"services": {"auth": {"timeouts": {"class": "long"}}}, "aliases": {}, "timeouts": {"class": "short"}}"#)
+        configured(r#"{"services": {"auth": {"timeouts": {"class": "long"}}}, "aliases": {}, "timeouts": {"classes": {"short": "5s"}, "class": "short"}}"#)
             .replace("connect_timeout: 3s", "connect_timeout: 5s"),
-        configured(r#"{"timeouts": {"class": "short", "rules": [{"path_prefix": "/", "class": "long"}]}}"#)
+        configured(r#"{"timeouts": {"classes": {"short": "5s"}, "class": "short", "rules": [{"path_prefix": "/", "class": "long"}]}}"#)
             .replace("connect_timeout: 3s", "connect_timeout: 5s"),
-        configured(r#"{"timeouts": {"rules": [{"path_prefix": "/other", "class": "short"}]}}"#)
+        configured(r#"{"timeouts": {"classes": {"short": "5s"}, "rules": [{"path_prefix": "/other", "class": "short"}]}}"#)
             .replace("connect_timeout: 3s", "connect_timeout: 5s")
             .replace("match: {prefix: /}", "match: {prefix: /auth}"),
         // Filters that keep the route, or have no other one to choose.
@@ -588,22 +589,22 @@ fn traps_are_found_wherever_they_may_be_written() {
         (without_default_tags("{tag_name: envoy.cluster_name, regex: '^clusters\\.((.+?)\\.)'}"), "durations-hidden"),
         (without_default_tags("{tag_name: cluster, regex: '^cluster\\.((.+?)\\.)'}"), "durations-hidden"),
         (
-            configured(r#"{"timeouts": {"rules": [{"method": "GET", "class": "short"}]}}"#)
+            configured(r#"{"timeouts": {"classes": {"short": "5s"}, "rules": [{"method": "GET", "class": "short"}]}}"#)
                 .replace("      connect_timeout: 3s\n", ""),
             "connect-timeout",
         ),
         (
-            configured(r#"{"timeouts": {"rules": [{"path_prefix": "/login", "class": "short"}]}}"#)
+            configured(r#"{"timeouts": {"classes": {"short": "5s"}, "rules": [{"path_prefix": "/login", "class": "short"}]}}"#)
                 .replace("connect_timeout: 3s", "connect_timeout: 5s"),
             "connect-timeout",
         ),
         (
-            configured(r#"{"timeouts": {"rules": [{"method": "GET", "class": "short"}, {"path_prefix": "/", "class": "long"}]}}"#)
+            configured(r#"{"timeouts": {"classes": {"short": "5s"}, "rules": [{"method": "GET", "class": "short"}, {"path_prefix": "/", "class": "long"}]}}"#)
                 .replace("connect_timeout: 3s", "connect_timeout: 5s"),
             "connect-timeout",
         ),
         (
-            configured(r#"{"services": {"accounts": {"timeouts": {"class": "short"}}}, "aliases": {"auth": "accounts"}}"#)
+            configured(r#"{"services": {"accounts": {"timeouts": {"class": "short", "classes": {"short": "5s"}}}}, "aliases": {"auth": "accounts"}}"#)
                 .replace("connect_timeout: 3s", "connect_timeout: 5s"),
             "connect-timeout",
         ),
@@ -621,7 +622,7 @@ fn traps_are_found_wherever_they_may_be_written() {
         (with_two_services(&with_filter("x", "lua.v3.Lua", "source_codes: {}")), "route-changes"),
         (changed("timeout: 20s\n", "timeout: 0s\n"), "slow-clients"),
         (changed("timeout: 20s\n", "timeout: 30s\n"), "slow-clients"),
-        (configured(r#"{"timeouts": {"class": "short"}}"#).replace("timeout: 20s\n", "timeout: 5s\n"), "slow-clients"),
+        (configured(r#"{"timeouts": {"classes": {"short": "5s"}, "class": "short"}}"#).replace("timeout: 20s\n", "timeout: 5s\n"), "slow-clients"),
         (changed("      filter_chains", "      udp_listener_config: {quic_options: {}}\n      filter_chains"), "http3"),
         (changed("use_remote", "stream_idle_timeout: 0s\n                use_remote"), "idle-limit"),
         (configured(r#"{"timeouts": {"class": "very_long"}}"#), "idle-limit"),
