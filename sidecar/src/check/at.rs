@@ -31,7 +31,7 @@ impl<'a> At<'a> {
             .node
             .get(key)
             .or_else(|| self.node.get(&camel_case(key)))?;
-        (!entry.value.is_null()).then(|| self.entry(entry))
+        (!entry.value.is_null() && !entry.is_ignored).then(|| self.entry(entry))
     }
 
     /// [`get`](Self::get) for keys within keys: `"a.b.c"`.
@@ -64,6 +64,7 @@ impl<'a> At<'a> {
     pub fn entries(&self) -> Vec<(&'a str, Self)> {
         let entries = self.node.entries().iter();
         entries
+            .filter(|entry| !entry.is_ignored)
             .map(|entry| (entry.key.as_str(), self.entry(entry)))
             .collect()
     }

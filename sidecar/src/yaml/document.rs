@@ -96,6 +96,7 @@ enum Items {
 struct Key {
     text: String,
     line: usize,
+    is_ignored: bool,
 }
 
 impl Builder {
@@ -108,8 +109,13 @@ impl Builder {
                     ScalarStyle::Plain if !is_text(tag.as_ref()) => Style::Plain,
                     _ => Style::Text,
                 };
+                let is_ignored = tag.as_deref().is_some_and(is_ignore);
                 self.check_tag(line, tag);
-                self.place(scalar(line, text.into_owned(), style), line, anchor)
+                self.place(scalar(line, text.into_owned(), style), line, anchor)?;
+                if is_ignored {
+                    self.ignore_key();
+                }
+                Ok(())
             }
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
@@ -174,13 +180,22 @@ impl Builder {
                         )
                     })?;
                     let text = text.to_owned();
-                    *key = Some(Key { text, line });
+                    *key = Some(Key {
+                        text,
+                        line,
+                        is_ignored: false,
+                    });
                 }
-                Some(Key { text, line }) => {
+                Some(Key {
+                    text,
+                    line,
+                    is_ignored,
+                }) => {
                     let entry = Entry {
                         key: text.clone(),
                         line,
                         value: node,
+                        is_ignored,
                     };
                     if let Some(first) = entries.insert(entry) {
                         let message = format!(
@@ -193,6 +208,17 @@ impl Builder {
             },
         }
         Ok(())
+    }
+
+    /// Marks the key that was just placed, if it was one.
+    fn ignore_key(&mut self) {
+        if let Some(Open {
+            items: Items::Object { key: Some(key), .. },
+            ..
+        }) = self.open.last_mut()
+        {
+            key.is_ignored = true;
+        }
     }
 
     fn check_tag(&mut self, line: usize, tag: Option<Cow<'_, Tag>>) {
@@ -216,6 +242,11 @@ fn is_text(tag: Option<&Cow<'_, Tag>>) -> bool {
 
 fn is_standard(tag: &Tag) -> bool {
     is_non_specific(tag) || tag.is_yaml_core_schema()
+}
+
+/// By which Envoy leaves out a key and its value.
+fn is_ignore(tag: &Tag) -> bool {
+    format!("{}{}", tag.handle, tag.suffix) == "!ignore"
 }
 
 /// A bare `!`.

@@ -47,6 +47,8 @@ pub struct Entry {
     /// The line of the key, from 1.
     pub line: usize,
     pub value: Rc<Node>,
+    /// The key has the tag `!ignore`, by which Envoy leaves out both.
+    pub is_ignored: bool,
 }
 
 impl Object {

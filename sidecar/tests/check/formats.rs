@@ -266,6 +266,22 @@ fn every_key_of_a_bootstrap_is_known() {
 }
 
 #[test]
+fn a_key_that_envoy_is_told_to_ignore_is_ignored() {
+    let text = changed(
+        "admin:\n  address: {socket_address: {address: 127.0.0.1, port_value: 9901}}\n",
+        "!ignore sockets:\n  - &admin {address: 127.0.0.1, port_value: 9901}\nadmin: {address: {socket_address: *admin}}\n",
+    );
+    assert_eq!(of_envoy(&text).findings, []);
+    // Only keys can be ignored, not values.
+    let text = text.replace("!ignore sockets:", "sockets: !ignore");
+    assert!(
+        said(&text).contains("sockets: is no key"),
+        "{}",
+        said(&text)
+    );
+}
+
+#[test]
 fn of_several_documents_envoy_reads_the_first() {
     let broken = MINIMAL.replace("FAIL_RELOAD", "FAIL_OPEN");
     let both = format!("---\n{broken}---\n{MINIMAL}");
