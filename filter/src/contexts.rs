@@ -77,7 +77,7 @@ impl<H: Host> Contexts<H> {
     ) -> Result<(), Vec<ConfigError>> {
         let plugin = Plugin::new(host, configuration)?;
         if let Some(mut earlier) = self.filters.configure(id, plugin, configuration) {
-            earlier.flush();
+            earlier.hand_over();
             for request in self.requests.values_mut() {
                 if request.filter == id {
                     request.state = State::Ignored;

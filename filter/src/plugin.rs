@@ -1,7 +1,7 @@
 //! The state of a worker, and what happens at each of Envoy's callbacks.
 //!
 //! A good request costs four host calls: the name of its cluster, the two limits, and how it ended.
-//! Once a second there is one more, for its caller's address.
+//! Up to ten times a second there is one more, for its caller's address.
 //! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
 
 use crate::caller;
@@ -135,9 +135,6 @@ pub struct Plugin<H> {
     now: Instant,
     /// When a tick came too late for the last time.
     stood_still: Option<Instant>,
-    /// Whether Envoy tells what arrives of bodies. It does not if the configuration withholds the
-    /// callback.
-    sees_bodies: bool,
     random: SplitMix64,
     /// `None` until the worker gets its first request.
     worker: Option<Worker>,
@@ -174,7 +171,6 @@ impl<H: Host> Plugin<H> {
             expressions,
             now: host.now(),
             stood_still: None,
-            sees_bodies: false,
             random: SplitMix64::new(host.random()),
             worker: None,
             services: Services::default(),
@@ -296,7 +292,6 @@ impl<H: Host> Plugin<H> {
 
     /// A piece of a request's body has arrived.
     pub fn on_body(&mut self, context_id: u32, in_flight: &mut InFlight, piece: Piece) {
-        self.sees_bodies = true;
         match piece {
             Piece::Some => in_flight.arrival = Arrival::Partly(self.now),
             Piece::Last => {
@@ -385,14 +380,10 @@ impl<H: Host> Plugin<H> {
 
     /// What is known of a request that did not plainly end well.
     fn circumstances(&self, in_flight: InFlight, limited_by: LimitedBy) -> Circumstances {
-        let arrival = match in_flight.arrival {
-            Arrival::Begun if !self.sees_bodies => Arrival::Whole(in_flight.since),
-            arrival => arrival,
-        };
         // Times are known by ticks. So a request that arrives at once may seem to take one.
         let took = |at: Instant| at.since(in_flight.since).saturating_sub(TICK);
         Circumstances {
-            arrival: arrival.map(took),
+            arrival: in_flight.arrival.map(took),
             limited_by_caller: limited_by == LimitedBy::Client,
             longer_than_usual: self.services[in_flight.service].usual.exceeded_by(),
         }
@@ -490,12 +481,20 @@ impl<H: Host> Plugin<H> {
 
     /// This plugin ends. Without this Envoy would keep calling its tick.
     pub fn finish(&mut self) {
-        self.flush();
+        self.hand_over();
         self.host.tick_every(Duration::ZERO);
     }
 
+    /// Tells the other workers what only this one knows, and hands all counts to Envoy.
+    pub fn hand_over(&mut self) {
+        for index in self.services.indices() {
+            self.visit(index, Visit::Sync);
+        }
+        self.flush();
+    }
+
     /// Hands all counts to Envoy.
-    pub fn flush(&mut self) {
+    fn flush(&mut self) {
         for index in self.services.take_touched() {
             self.services[index].flush(&self.host);
         }
@@ -509,11 +508,7 @@ impl<H: Host> Plugin<H> {
             }
             let status = outcome::status_so_far(&self.host);
             let lease = |index| self.services[index].settings.half_open.lease;
-            let sees_bodies = self.sees_bodies;
-            match self
-                .probes
-                .look(context_id, status, self.now, lease, sees_bodies)
-            {
+            match self.probes.look(context_id, status, self.now, lease) {
                 Sight::Succeeded => self.settle_probe(context_id, Outcome::SUCCESS),
                 Sight::NeverAsked => {
                     if let Some(probe) = self.probes.get(context_id) {

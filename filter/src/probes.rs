@@ -83,7 +83,6 @@ impl Probes {
         status: Option<u64>,
         now: Instant,
         lease: impl Fn(ServiceIndex) -> Duration,
-        sees_bodies: bool,
     ) -> Sight {
         let Some(probe) = self.find(context_id) else {
             return Sight::Nothing;
@@ -99,8 +98,7 @@ impl Probes {
                     Sight::Nothing
                 }
             }
-            None if sees_bodies
-                && !probe.has_arrived
+            None if !probe.has_arrived
                 && !probe.gave_place_back
                 && now.since(probe.since) >= ARRIVAL =>
             {

@@ -53,22 +53,22 @@ fn a_good_request_costs_four_host_calls() {
 }
 
 #[test]
-fn in_a_second_there_is_one_call_more_for_a_callers_address_and_one_for_a_connections_number() {
+fn in_a_second_there_are_up_to_ten_calls_more_for_callers_addresses_and_one_for_a_connections_number()
+ {
     let mut gateway = Gateway::new(1, "");
-    let mut calls = Vec::new();
+    gateway.request(0, "auth", End::Status(200));
+    let mut asked = 0;
     for _ in 0..30 {
-        gateway.take_calls(0);
-        gateway.request(0, "auth", End::Status(200));
-        calls.push(gateway.take_calls(0).len());
         gateway.pass(Duration::from_millis(100));
+        for _ in 0..20 {
+            gateway.take_calls(0);
+            gateway.request(0, "auth", End::Status(200));
+            let calls = gateway.take_calls(0);
+            assert!((4..=6).contains(&calls.len()), "{calls:?}");
+            asked += calls.len() - 4;
+        }
     }
-    let (_meets_the_service, later) = calls.split_first().unwrap();
-    assert!(
-        later.iter().all(|calls| (4..=6).contains(calls)),
-        "{calls:?}"
-    );
-    let more: usize = later.iter().map(|calls| calls - 4).sum();
-    assert_eq!(more, 2 * 2, "in two seconds: {calls:?}");
+    assert!((6..=33).contains(&asked), "{asked}");
     let configuration = r#"{"breaker": {"witnesses": 1}}"#;
     let mut gateway = Gateway::new(1, configuration);
     for _ in 0..29 {

@@ -76,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_in_shared_data_are_survived(key in 0_usize..3, length in 0_usize..2, bytes in vec(any::<u8>(), 700)) {
+    fn random_bytes_in_shared_data_are_survived(key in 0_usize..3, length in 0_usize..2, bytes in vec(any::<u8>(), 1000)) {
         use levee_filter::host::{Host, Version};
         let mut gateway = Gateway::new(2, "");
         gateway.request(0, "auth", fake::End::Status(503));

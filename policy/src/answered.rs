@@ -45,6 +45,12 @@ impl Answered {
         }
     }
 
+    /// Who was answered last.
+    pub(crate) fn newest(&self) -> Option<Caller> {
+        let [newest, _] = self.0;
+        newest.map(|witness| witness.caller)
+    }
+
     /// Adds what another one knows.
     pub(crate) fn absorb(&mut self, other: &Self) {
         for witness in other.0.iter().flatten() {

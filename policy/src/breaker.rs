@@ -42,8 +42,11 @@ use std::time::Duration;
 /// The upper limit of [`HalfOpen::max_in_flight`].
 pub const MAX_PROBES: usize = 16;
 
-/// A caller whose probe was wasted gets another one only if nobody else wanted one for this long.
+/// A caller that holds the place of a probe gets another one only if nobody else wanted it for this
+/// long. So does the one whose probe was the last to hold its place for [`LONG`] and not succeed.
 const OTHERS_FIRST: Duration = Duration::from_secs(1);
+/// A probe that holds its place for this long keeps others out.
+const LONG: Duration = Duration::from_millis(200);
 
 /// What a breaker does with its decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -590,10 +593,8 @@ impl Breaker {
             return None;
         }
         if let Some(probe) = report.permit.probe {
-            self.probes.release(probe);
-            if !matches!(report.outcome, Outcome::Success { .. }) {
-                self.probes.waste(report.caller);
-            }
+            self.probes
+                .release(probe, report.outcome, settings.half_open, now);
         }
         if !settings.mode.learns() || report.outcome == Outcome::Neutral {
             // The first: the call was admitted under another configuration.
@@ -806,7 +807,7 @@ impl Breaker {
         let suspect = by_caller.largest().caller;
         if self.callers.answered.any(now, |caller| caller != suspect) {
             Others::AreWell
-        } else if answered_well(counts) == 0 {
+        } else if answered_well(counts) == 0 && now.since(self.since) >= SOONEST_ALONE {
             Others::None
         } else {
             Others::Unknown
@@ -910,6 +911,7 @@ pub(crate) struct ProbeId(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
     pub(crate) probe: ProbeId,
+    pub(crate) caller: Caller,
     pub(crate) expires: Instant,
 }
 
@@ -921,23 +923,23 @@ pub(crate) struct Probes {
     pub(crate) admitted: u32,
     pub(crate) expired: u32,
     pub(crate) successes: u32,
-    /// Callers whose probes did not succeed. Others come first, so that one caller can't keep the
-    /// places to itself.
-    pub(crate) wasted: Tally,
-    /// When the last probe was admitted.
-    pub(crate) last: Instant,
+    /// Whose probe was the last to hold its place for long and not succeed. Unknown if another caller
+    /// has come since.
+    pub(crate) held_long: Caller,
+    /// When the last probe was admitted, or a place became free that was held in vain.
+    pub(crate) wanted: Instant,
 }
 
 impl Probes {
     fn acquire(&mut self, limits: HalfOpen, caller: Caller, now: Instant) -> Option<ProbeId> {
-        if self.wasted.complaints_of(caller) > 0 && now.since(self.last) < OTHERS_FIRST {
-            return None;
-        }
         for place in &mut self.leases {
-            if place.is_some_and(|lease| lease.expires <= now) {
-                *place = None;
+            if let Some(lease) = place.take_if(|lease| lease.expires <= now) {
+                (self.held_long, self.wanted) = (lease.caller, now);
                 self.expired = self.expired.wrapping_add(1);
             }
+        }
+        if self.must_wait(caller) && now.since(self.wanted) < OTHERS_FIRST {
+            return None;
         }
         let held = self.leases.iter().flatten().count();
         if held >= usize::from(limits.max_in_flight) {
@@ -946,26 +948,35 @@ impl Probes {
         let free = self.leases.iter_mut().find(|place| place.is_none())?;
         let probe = ProbeId(self.admitted);
         self.admitted = self.admitted.wrapping_add(1);
-        self.last = now;
+        self.wanted = now;
+        if self.held_long != caller {
+            self.held_long = Caller::UNKNOWN;
+        }
         *free = Some(Lease {
             probe,
+            caller,
             expires: now.after(limits.lease),
         });
         Some(probe)
     }
 
-    fn release(&mut self, probe: ProbeId) {
-        for place in &mut self.leases {
-            if place.is_some_and(|lease| lease.probe == probe) {
-                *place = None;
-            }
-        }
+    /// Whether others go before this caller, so that it can't keep the places to itself.
+    fn must_wait(&self, caller: Caller) -> bool {
+        let mut held = self.leases.iter().flatten();
+        caller != Caller::UNKNOWN
+            && (caller == self.held_long || held.any(|lease| lease.caller == caller))
     }
 
-    /// A probe of `caller` did not succeed.
-    fn waste(&mut self, caller: Caller) {
-        if caller != Caller::UNKNOWN {
-            self.wasted.add(caller, 1);
+    /// A probe has ended.
+    fn release(&mut self, probe: ProbeId, outcome: Outcome, limits: HalfOpen, now: Instant) {
+        for place in &mut self.leases {
+            let Some(lease) = place.take_if(|lease| lease.probe == probe) else {
+                continue;
+            };
+            let was_long = now.after(limits.lease).since(lease.expires) >= LONG;
+            if was_long && !matches!(outcome, Outcome::Success { .. }) {
+                (self.held_long, self.wanted) = (lease.caller, now);
+            }
         }
     }
 

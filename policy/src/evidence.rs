@@ -18,9 +18,9 @@ pub(crate) const ALONE: u32 = 3;
 /// to be expected, by those before. With answers that come at random, at a constant rate, such a
 /// time without one has a probability of e⁻⁷, 0.1 %.
 const MISSED_ANSWERS: u32 = 7;
-/// But nobody is alone sooner than this after others may have been answered: a caller can make answers
-/// seem frequent by good calls of its own, right before bad ones. A half-open breaker waits as long
-/// for others before one caller decides.
+/// But nobody is alone sooner than this: a caller can make answers seem frequent by good calls of its
+/// own, right before bad ones, and right after a breaker was closed nobody is known. A half-open
+/// breaker waits as long for others before one caller decides.
 pub(crate) const SOONEST_ALONE: Duration = Duration::from_secs(5);
 /// In this time after a row's first failure other workers report whom they have answered.
 const OTHERS_REPORT: Duration = Duration::from_millis(10);
@@ -71,9 +71,9 @@ impl Others {
             return Self::AreWell;
         }
         let before = period.saturating_sub(without_answer);
-        let is_alone = answered == 0
-            || (without_answer >= SOONEST_ALONE
-                && without_answer.saturating_mul(answered)
+        let is_alone = without_answer >= SOONEST_ALONE
+            && (answered == 0
+                || without_answer.saturating_mul(answered)
                     >= before.saturating_mul(MISSED_ANSWERS));
         if is_alone { Self::None } else { Self::Unknown }
     }
@@ -302,7 +302,7 @@ mod tests {
     fn a_caller_is_alone_when_seven_answers_are_missed() {
         let row = row(0, &[15]);
         let after = |millis| NOW.after(Duration::from_millis(millis));
-        for (answers, millis) in [(0, 10), (1, 8_750), (10, 5_000), (1000, 5_000)] {
+        for (answers, millis) in [(0, 5_000), (1, 8_750), (10, 5_000), (1000, 5_000)] {
             let others = |millis| Others::unseen(&row, answers, WINDOW, after(millis));
             assert_ne!(others(millis - 1), Others::None, "{answers}");
             assert_eq!(others(millis), Others::None, "{answers}");

@@ -10,7 +10,8 @@
 //! * at intervals ([`Replica::wants_sync`]) while failures are in the window, so that the rates
 //!   include the calls of all workers.
 //!
-//! Once a second it asks whom it has answered. It says so when it visits, so that one caller whose
+//! Once a second, and up to ten times while it finds the caller that it knows, it asks whom it has
+//! answered. It says so when it visits, so that one caller whose
 //! calls fail is not taken to be alone because another worker serves the others.
 //!
 //! If a visit changes state that other workers need, it returns [`Visited::tell_others`]: the
@@ -38,6 +39,8 @@ pub const GRACE: Duration = Duration::from_millis(50);
 
 /// How often a worker asks whom it answers, while the service is well.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// And after it has found the one that it knew: many good calls of one caller must not hide the others.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A worker's view of a shared [`Breaker`].
 #[derive(Clone, Debug)]
@@ -113,7 +116,7 @@ impl Replica {
             answered: Answered::default(),
             ask_at: match settings.witnesses {
                 Witnesses::One => Instant::from_nanos(u64::MAX),
-                Witnesses::Two => now,
+                Witnesses::Two => Instant::default(),
             },
         };
         replica.adopt(breaker, now);
@@ -173,8 +176,9 @@ impl Replica {
 
     /// The call of which [`record`](Self::record) has asked was made by `caller`.
     pub fn answered(&mut self, caller: Caller, now: Instant) {
+        let is_new = self.answered.newest() != Some(caller);
         self.answered.add(caller, now);
-        self.ask_at = now.after(ASK_EVERY);
+        self.ask_at = now.after(if is_new { ASK_EVERY } else { ASK_AGAIN });
     }
 
     /// Whether this worker should visit with [`Visit::Sync`] though no call requires it: failures

@@ -21,7 +21,7 @@ pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, stat
     + 4 + 4 + TALLY_LEN + 8 + 4 // row
     + TALLY_LEN + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
     + 8 + 8 + BUCKETS * 20 // window
-    + 4 + 4 + 4 + TALLY_LEN + 8 + MAX_PROBES * 13; // probes
+    + 4 + 4 + 4 + 4 + 8 + MAX_PROBES * 17; // probes
 const TALLY_LEN: usize = TOLD_APART * 8 + 4;
 
 impl Breaker {
@@ -128,7 +128,6 @@ impl Breaker {
     #[must_use]
     pub fn resumed(mut self, settings: &BreakerSettings, now: Instant) -> Self {
         self.probes.leases = [None; MAX_PROBES];
-        self.probes.last = self.probes.last.min(now);
         self.since = self.since.min(now);
         self.row.since = self.row.since.min(now);
         self.callers = Callers::default();
@@ -165,15 +164,17 @@ impl Writer<'_> {
     }
     fn probes_in_flight(&mut self, probes: &Probes) {
         self.u32(probes.successes);
-        self.tally(&probes.wasted);
-        self.u64(probes.last.as_nanos());
+        self.u32(probes.held_long.hash());
+        self.u64(probes.wanted.as_nanos());
         for lease in probes.leases {
             self.u8(u8::from(lease.is_some()));
             let lease = lease.unwrap_or(Lease {
                 probe: ProbeId(0),
+                caller: Caller::UNKNOWN,
                 expires: Instant::default(),
             });
             self.u32(lease.probe.0);
+            self.u32(lease.caller.hash());
             self.u64(lease.expires.as_nanos());
         }
     }
@@ -234,13 +235,16 @@ impl Reader<'_> {
     }
     fn probes_in_flight(&mut self, probes: &mut Probes) -> Option<()> {
         probes.successes = self.u32()?;
-        probes.wasted = self.tally()?;
-        probes.last = self.instant()?;
+        probes.held_long = self.caller()?;
+        probes.wanted = self.instant()?;
         for place in &mut probes.leases {
             let is_held = self.u8()? == 1;
-            let probe = ProbeId(self.u32()?);
-            let expires = self.instant()?;
-            *place = is_held.then_some(Lease { probe, expires });
+            let lease = Lease {
+                probe: ProbeId(self.u32()?),
+                caller: self.caller()?,
+                expires: self.instant()?,
+            };
+            *place = is_held.then_some(lease);
         }
         Some(())
     }

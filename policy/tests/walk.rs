@@ -166,7 +166,7 @@ impl Walk {
                     Start::ClosedOnTheBrink => walk.fail(4),
                     Start::ClosedOneCallerOnTheBrink => {
                         walk.fail_by(Outcome::WEAK_FAILURE, 14);
-                        walk.pass(1);
+                        walk.pass(5);
                     }
                     _ => {}
                 }

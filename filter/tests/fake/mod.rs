@@ -513,6 +513,13 @@ impl Gateway {
         self.workers.push(worker);
     }
 
+    /// Ends the plugin of a worker, as when its listener is gone.
+    pub fn end_plugin(&mut self, worker: usize) {
+        self.workers[worker].contexts.on_delete(FILTER);
+        // Nobody reads its messages any more.
+        self.workers[worker].host.state.borrow_mut().queue = None;
+    }
+
     /// Advances the time, with every worker's ticks.
     pub fn pass(&mut self, duration: Duration) {
         let tick = levee_filter::plugin::TICK;

@@ -280,10 +280,11 @@ async fn one_attacker_beside_honest_callers_gets_none_of_their_calls_refused() {
         } = harm;
         assert!(attacker.failed > 0 && honest.sent > 0, "{harm:?}");
         assert_eq!(honest.failed, 0, "{harm:?}");
-        match (cell.witnesses, cell.pace) {
-            (1, Pace::Fastest) => assert!(honest.refused > 0, "{harm:?}"),
-            (1, Pace::PerSecond(_)) => {}
-            _ => assert_eq!(honest.refused, 0, "{harm:?}"),
+        if cell.witnesses == 2 {
+            assert_eq!(honest.refused, 0, "{harm:?}");
         }
     }
+    let is_before = |harm: &&Harm| harm.cell.witnesses == 1 && harm.cell.pace == Pace::Fastest;
+    let before = harms.iter().filter(is_before);
+    assert!(before.map(|harm| harm.honest.refused).sum::<usize>() > 0);
 }
