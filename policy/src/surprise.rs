@@ -2,14 +2,16 @@
 //!
 //! If a service fails with probability p, N failures in a row have probability pᴺ. Their surprise is
 //! -log₂ pᴺ = N log₂(1/p) bits. A row decides only if that is as much as a row of the configured length is
-//! worth at [`EVERY_FAILURE`]: five failures in a row are enough where one in sixteen calls fails,
-//! thirteen where one in three does.
+//! worth at [`EVERY_FAILURE`]: five failures in a row are enough where one in 32 calls fails, at least
+//! sixteen where one in three does. So rows open a service whose calls fail independently falsely some
+//! six times a year at most, whatever its error rate, if it has about a hundred calls in ten seconds or
+//! more (`cargo xtask bench decisions`).
 
-/// The surprise that each failure of the configured number must amount to, in bits: 2⁻⁴ is 6.25 %.
-const EVERY_FAILURE: u64 = 4;
+/// The surprise that each failure of the configured number must amount to, in bits: 2⁻⁵ is 3 %.
+const EVERY_FAILURE: u64 = 5;
 /// With more calls in the window than this, rows are more frequent, too, and each doubling requires
 /// one bit more.
-const MANY_CALLS: u32 = 1 << 10;
+const MANY_CALLS: u32 = 1 << 6;
 /// Fewer calls than this say nothing about what is to be expected.
 const FEW_CALLS: u32 = 20;
 
@@ -59,20 +61,20 @@ mod tests {
             // Nothing is known, or little.
             (0, 0, 5),
             (19, 19, 5),
-            (20, 1, 5),
-            (20, 4, 9),
+            (20, 1, 6),
+            (20, 4, 11),
             (1_000, 0, 5),
             (1_000, 10, 5),
-            (1_000, 60, 5),
-            (1_000, 100, 7),
-            (1_000, 330, 13),
-            (1_000, 500, 20),
-            (1_000, 900, 136),
+            (1_000, 60, 8),
+            (1_000, 100, 9),
+            (1_000, 330, 19),
+            (1_000, 500, 29),
+            (1_000, 900, 197),
             // Ten thousand calls a second.
             (100_000, 0, 5),
-            (100_000, 1_000, 5),
-            (100_000, 33_000, 17),
-            (u32::MAX, u32::MAX / 3, 27),
+            (100_000, 1_000, 6),
+            (100_000, 33_000, 23),
+            (u32::MAX, u32::MAX / 3, 33),
         ] {
             assert_eq!(
                 length_that_decides(calls, failed),

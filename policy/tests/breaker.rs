@@ -148,9 +148,10 @@ fn a_success_ends_the_row_and_a_neutral_call_does_not() {
 fn a_row_decides_only_where_it_is_improbable() {
     for (failures, of, length) in [
         (0, 100, 5),
-        (5, 100, 5),
-        (13, 100, 7),
-        (33, 100, 13),
+        (3, 100, 5),
+        (5, 100, 6),
+        (13, 100, 9),
+        (33, 100, 16),
         (9, 18, 5),
     ] {
         let mut bench = Bench::new(BreakerSettings {

@@ -10,7 +10,7 @@ pub fn is_news(row: usize, usual: usize, calls: usize, failed: usize) -> Option<
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let [row, usual, calls, failed] = [row, usual, calls, failed].map(|count| count as f64);
     let bits = row * (calls / failed).log2();
-    let needed = 4.0 * usual + (calls / 1024.0).log2().max(0.0);
+    let needed = 5.0 * usual + (calls / 64.0).log2().max(0.0);
     ((bits - needed).abs() > 0.02 * row || bits.to_bits() == needed.to_bits())
         .then_some(bits >= needed)
 }
