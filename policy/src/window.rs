@@ -141,6 +141,15 @@ impl Window {
     /// Makes this a window over `length`. If the length changes, the counts are removed.
     #[inline]
     pub fn resize(&mut self, length: Duration) {
+        // Nearly always it is as long as it was. A product costs less than a quotient.
+        let rest = nanos(length).wrapping_sub(self.width.wrapping_mul(BUCKETS as u64));
+        if rest >= BUCKETS as u64 {
+            self.resize_slowly(length);
+        }
+    }
+
+    #[cold]
+    fn resize_slowly(&mut self, length: Duration) {
         let width = Self::width(length);
         if width != self.width {
             self.restart(width);
