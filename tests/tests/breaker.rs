@@ -155,6 +155,25 @@ async fn a_service_that_is_down_opens_its_breaker_and_closes_it_when_it_is_back(
 }
 
 #[tokio::test]
+async fn a_service_that_could_not_be_reached_is_asked_again_long_before_thirty_seconds() {
+    let video = Backend::start_refusing().unwrap();
+    let envoy = gateway(&video, json!({})).await;
+    for _ in 0..5 {
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 503);
+    }
+    assert!(envoy.get(VIDEO).await.unwrap().is_refusal());
+    video.accept().unwrap();
+    let back = Stopwatch::start();
+    let first = envoy.first_let_through(VIDEO, wait::GENEROUS).await;
+    assert_eq!(first.unwrap().status, 200);
+    assert!(
+        back.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn half_open_lets_three_through_at_once_and_closes_after_three_successes() {
     let video = Backend::start().unwrap();
     let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
