@@ -1,9 +1,9 @@
 //! A service that is partly well: one bad host of three, and moments in which all fails.
 
+use crate::given::{SEED, START};
 use crate::random::Random;
 use crate::rules::{Balancer, Balancing, Candidate};
 use crate::world::{Answer, Call, count, run};
-use crate::{SEED, START};
 use levee_policy::breaker::Outcome;
 use serde::Serialize;
 use std::time::Duration;

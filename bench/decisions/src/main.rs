@@ -2,31 +2,28 @@
 //! `docs/explanation/decisions.md`.
 
 mod disturbances;
+mod given;
 mod openings;
 mod outages;
 #[path = "../../../policy/tests/simulation/random.rs"]
 mod random;
+mod report;
 mod rules;
 mod table;
 mod world;
 
 use disturbances::{BadHost, Moments};
-use levee_policy::time::Instant;
-use openings::{Effort, Openings, Traffic, openings};
+use given::SEED;
+use openings::{Effort, Traffic, openings};
 use outages::{Kind, Return, UntilOpen};
+use report::{FalseOpenings, RATES, Report, UNTIL_OPEN_RATES};
 use rules::{Balancing, Candidate};
-use serde::Serialize;
 use std::thread;
 use std::time::Duration;
 
-const START: Instant = Instant::from_nanos(1_000_000_000_000);
-const SEED: u64 = 18;
-
 const ERROR_PERCENT: [f64; 10] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 33.0, 50.0];
-const RATES: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 100.0, 1_000.0, 10_000.0];
 
 const PERCENT_BEFORE: [f64; 6] = [0.1, 1.0, 5.0, 10.0, 20.0, 33.0];
-const UNTIL_OPEN_RATES: [f64; 4] = [1.0, 10.0, 100.0, 1_000.0];
 const OUTAGES: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(5),
@@ -59,26 +56,6 @@ const QUICK: Extent = Extent {
     },
     runs: 10,
 };
-
-#[derive(Serialize)]
-struct Report {
-    seed: u64,
-    false_openings: Vec<FalseOpenings>,
-    until_open: Vec<UntilOpen>,
-    comes_back: Vec<Return>,
-    bad_host: Vec<BadHost>,
-    moments: Vec<Moments>,
-}
-
-/// Of one rule at one service.
-#[derive(Serialize)]
-struct FalseOpenings {
-    rule: &'static str,
-    error_percent: f64,
-    calls_per_second: f64,
-    #[serde(flatten)]
-    openings: Openings,
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -10,7 +10,7 @@
 //!   probable that is at the real error rate. Only those count that open exactly at the last of M calls, so each
 //!   opening is counted once.
 
-use crate::START;
+use crate::given::START;
 use crate::random::Random;
 use crate::rules::{Balancer, Balancing, Candidate, Rule};
 use levee_policy::breaker::{BreakerSettings, Outcome};

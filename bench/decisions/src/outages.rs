@@ -1,9 +1,9 @@
 //! When a service breaks, and when it is back.
 
+use crate::given::{SEED, START};
 use crate::random::Random;
 use crate::rules::{Balancer, Balancing, Candidate};
 use crate::world::{Answer, Call, count, run};
-use crate::{SEED, START};
 use levee_policy::breaker::Outcome;
 use serde::Serialize;
 use std::time::Duration;

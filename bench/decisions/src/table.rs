@@ -3,7 +3,7 @@
 use crate::disturbances::{BadHost, MOMENTS_RATE, Moments, Shares};
 use crate::openings::How;
 use crate::outages::{RETURN_RATE, Return, UntilOpen};
-use crate::{FalseOpenings, RATES, Report, UNTIL_OPEN_RATES};
+use crate::report::{FalseOpenings, RATES, Report, UNTIL_OPEN_RATES};
 use std::fmt::Write as _;
 
 const HOW: &str = "`=` by formula, `~` estimated, the others counted in a simulation.";

@@ -1,7 +1,7 @@
 //! One service behind one rule, in simulated time. `policy/tests/simulation/world.rs` is for callers and workers, who
 //! make no difference here.
 
-use crate::START;
+use crate::given::START;
 use crate::random::Random;
 use crate::rules::{Balancer, Rule, Ticket};
 use levee_policy::breaker::Outcome;

@@ -1,8 +1,10 @@
 //! Side-by-side measurements in one run: ratios hold on other machines, absolute figures don't (but those of
 //! `decisions` do, which measure no time).
 
+mod bars;
 mod database;
 mod decisions;
+mod figures;
 mod gateway;
 mod lines;
 mod measurement;

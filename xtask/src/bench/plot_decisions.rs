@@ -1,7 +1,8 @@
 //! Charts of when breakers open and close.
 
+use super::bars::{self, Bar, Chart};
+use super::figures::list;
 use super::lines::{self, Line, LineChart, Scale};
-use super::plot::{self, Bar, Chart, list};
 use levee_bench_statistics::Spread;
 use serde_json::Value;
 
@@ -112,7 +113,7 @@ fn of_probes(section: &Value) -> Option<(String, String)> {
         title: "Calls that reach a service that is down for ten minutes".to_owned(),
         bars: bars.collect(),
     };
-    (!chart.bars.is_empty()).then(|| (chart.file.clone(), plot::draw(&chart)))
+    (!chart.bars.is_empty()).then(|| (chart.file.clone(), bars::draw(&chart)))
 }
 
 #[cfg(test)]
