@@ -5,7 +5,6 @@ mod disturbances;
 mod given;
 mod openings;
 mod outages;
-#[path = "../../../policy/tests/simulation/random.rs"]
 mod random;
 mod report;
 mod rules;
