@@ -144,8 +144,12 @@ fn read_open_times_unreachable(section: &mut Section<'_>, settings: &mut Breaker
     const FIRST: &str = "open_for_unreachable";
     let most = settings.open;
     let open = &mut settings.open_unreachable;
-    open.base = open.base.min(most.base);
-    open.max = open.max.min(most.max);
+    if section.has("open_for") {
+        open.base = open.base.min(most.base);
+    }
+    if section.has("open_for") || section.has("open_for_max") {
+        open.max = open.max.min(most.max);
+    }
     if let Some(base) = section.duration(FIRST, SHORTEST_OPEN..=LONGEST) {
         open.base = base;
         open.max = open.max.max(base);

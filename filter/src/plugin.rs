@@ -1,7 +1,8 @@
 //! The state of a worker, and what happens at each of Envoy's callbacks.
 //!
 //! A good request costs four host calls: the name of its cluster, the two limits, and how it ended.
-//! Up to ten times a second there is one more, for its caller's address.
+//! Up to ten times a second there is one more, for its caller's address, and once a second, or always
+//! while this configuration follows a newer one, one for the number of its connection.
 //! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
 
 use crate::caller;
@@ -23,7 +24,7 @@ use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Visit, Visited};
 use levee_policy::time::Instant;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -622,6 +623,10 @@ impl<H: Host> Plugin<H> {
         let now = self.host.now();
         if self.worker.is_none() {
             self.worker = Worker::join(&self.host, now);
+            // What has changed before was told to others only.
+            for index in self.services.indices() {
+                self.visit(index, Visit::Sync);
+            }
         }
         let config = Rc::clone(&self.config);
         let name = String::from_utf8_lossy(&cluster);
@@ -668,13 +673,17 @@ impl<H: Host> Plugin<H> {
         self.services.add(service)
     }
 
-    /// Meets the services that are known already, so that their gauges show this configuration
+    pub fn names_of_services(&self) -> impl Iterator<Item = &str> {
+        let indices = self.services.indices();
+        indices.map(|index| self.services[index].name.as_str())
+    }
+
+    /// Meets these services as far as they have breakers, so that their gauges show this configuration
     /// though no request has come.
-    pub fn meet_known_services(&mut self) {
+    pub fn meet_known_services(&mut self, names: &HashSet<String>) {
         let now = self.host.now();
-        let known = shared::services(&self.host);
-        for (name, id) in known.into_iter().take(self.config.max_services) {
-            if self.services.with_breaker(id).is_none() {
+        for (name, id) in shared::services(&self.host) {
+            if names.contains(&name) && self.services.with_breaker(id).is_none() {
                 self.add_known(&name, id, now);
             }
         }
@@ -686,9 +695,9 @@ impl<H: Host> Plugin<H> {
         let now = self.host.now();
         for index in self.services.indices() {
             let settings = self.rules.of_service(&self.services[index].name).breaker;
+            // Hands over what was counted by the settings that may end, and sees what has changed.
+            self.visit(index, Visit::Sync);
             if self.services[index].settings != settings {
-                // Hands over what was counted by the settings that end.
-                self.visit(index, Visit::Sync);
                 let service = &mut self.services[index];
                 let breaker = shared::read(&self.host, service.breaker_id, &settings, now);
                 service.change_settings(settings, &breaker, now);

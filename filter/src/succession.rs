@@ -17,6 +17,7 @@ use crate::host::{Host, Version, property};
 use crate::label::fnv1a_64;
 use crate::plugin::Plugin;
 use levee_policy::time::Instant;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How often a connection's number is asked for.
@@ -25,7 +26,7 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// an old one.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Greater numbers are hashes, of HTTP/3.
-const LARGEST_NUMBER: u64 = 1 << 48;
+const LARGEST_NUMBER: u64 = 1 << 40;
 /// Which configuration was last seen to be in use again, as a hash, and when. Eight bytes each.
 const IN_USE_AGAIN: &str = "levee/1/in-use-again";
 
@@ -72,6 +73,8 @@ enum Standing {
 enum Connection {
     Old,
     New,
+    /// It has no number, as those of HTTP/3.
+    Unknown,
 }
 
 impl<H> Default for Filters<H> {
@@ -175,7 +178,15 @@ impl<H: Host> Filters<H> {
             return;
         };
         filter.place.standing = Standing::Newest;
-        filter.plugin.meet_known_services();
+        let name = filter.place.name.clone();
+        let others = self.of_name(&name).filter(|other| other.id != id);
+        let met: HashSet<String> = others
+            .flat_map(|other| other.plugin.names_of_services())
+            .map(str::to_owned)
+            .collect();
+        if let Some(filter) = self.filter(id) {
+            filter.plugin.meet_known_services(&met);
+        }
         self.let_others_follow(id);
     }
 
@@ -223,7 +234,7 @@ impl<H: Host> Filters<H> {
                 self.say_in_use_again(id);
                 self.lead_again(id);
             }
-        } else {
+        } else if connection != Connection::Unknown {
             // What is older than a connection to the newest listener is old.
             for other in self.of_name(&name) {
                 if other.place.leader() == Some(id) {
@@ -279,8 +290,7 @@ impl Place {
         }
     }
 
-    /// Compares a connection with those that are known. Without a number it can't be known to be
-    /// old, so its request follows its own configuration.
+    /// Compares a connection with those that are known.
     fn look_at(&mut self, number: Option<u64>, now: Instant) -> Connection {
         let since = match self.standing {
             Standing::Follows { since, .. } => Some(since),
@@ -288,7 +298,7 @@ impl Place {
         };
         let Some(number) = number else {
             self.ask_at = now.after(ASK_EVERY);
-            return Connection::New;
+            return Connection::Unknown;
         };
         let is_known = number <= self.newest_connection;
         let had_none = self.newest_connection == 0;

@@ -376,6 +376,11 @@ fn a_breaker_stays_open_no_longer_for_a_service_that_can_not_be_reached() {
     ] {
         assert_eq!(millis(parse(json)), expected, "{json}");
     }
+    // A service whose section says nothing of it has the general one.
+    let general = r#"{"breaker": {"open_for_unreachable": "1m"}, "services": {"auth": {}}}"#;
+    let config = Config::parse(general.as_bytes()).unwrap();
+    let auth = config.of_service("auth").breaker;
+    assert_eq!(millis(auth), [60_000, 60_000]);
 }
 
 #[test]

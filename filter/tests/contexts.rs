@@ -136,6 +136,31 @@ fn a_new_mode_reaches_old_connections() {
 }
 
 #[test]
+fn a_connection_without_a_number_brings_no_earlier_configuration_back() {
+    const HASH: u64 = u64::MAX;
+    let mut gateway = Gateway::new(1, "");
+    assert!(passes_on(&mut gateway, FILTER, HASH));
+    gateway.workers[0].configure(OTHER, REFUSES_AUTH);
+    pass(&mut gateway, OTHER, 100);
+    for _ in 0..3 {
+        assert!(!passes_on(&mut gateway, FILTER, HASH));
+        pass(&mut gateway, OTHER, 5000);
+    }
+}
+
+#[test]
+fn a_new_configuration_knows_what_old_connections_have_brought_about() {
+    let mut gateway = Gateway::new(1, "");
+    assert!(passes_on(&mut gateway, FILTER, 7));
+    gateway.workers[0].configure(OTHER, r#"{"breaker": {"open_for": "1m"}}"#);
+    pass(&mut gateway, OTHER, 100);
+    for _ in 0..5 {
+        gateway.request(0, "auth", End::Status(503));
+    }
+    assert!(!passes_on(&mut gateway, OTHER, 9));
+}
+
+#[test]
 fn a_configuration_that_is_in_force_again_is_followed_and_shown() {
     let mut gateway = Gateway::new(2, "");
     gateway.request(1, "auth", End::Status(200));

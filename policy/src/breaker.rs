@@ -524,6 +524,10 @@ impl Breaker {
     ) -> (Option<ProbeId>, Option<Transition>) {
         let transition = (self.state != State::HalfOpen)
             .then(|| self.change(State::HalfOpen, Cause::OpenTimePassed, now));
+        let caller = match settings.witnesses {
+            Witnesses::One => Caller::UNKNOWN,
+            Witnesses::Two => caller,
+        };
         let probe = self.probes.acquire(settings.half_open, caller, now);
         (probe, transition)
     }

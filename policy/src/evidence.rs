@@ -2,7 +2,7 @@
 //!
 //! A strong failure is one that no caller can bring about: no connection, a reset, a time limit. A
 //! weak one may be the caller's own doing: an error for something that it sent. Five strong ones in
-//! a row are enough. Weak ones need a second witness: another caller, or a strong failure. If one
+//! a row are enough for a service that is well. Weak ones need a second witness: another caller, or a strong failure. If one
 //! caller is all there is, three times as many are enough, but only while nobody else is answered.
 
 use crate::answered::Answered;

@@ -53,7 +53,7 @@ pub struct Replica {
     troubled_since: Option<Instant>,
     /// Successes of this worker that are not in the shared window yet.
     unsynced: Window,
-    /// Whom this worker has answered well: one caller of a second.
+    /// Whom this worker has answered well lately.
     answered: Answered,
     /// When it asks for the next one.
     ask_at: Instant,

@@ -1,4 +1,4 @@
-//! Whether a row of failures is news, or to be expected of a service that fails now and then anyway.
+//! Whether a row of failures is news, or expected of a service that fails now and then anyway.
 //!
 //! If a service fails with probability p, N failures in a row have probability pᴺ. Their surprise is
 //! -log₂ pᴺ = N log₂(1/p) bits. A row decides only if that is as much as a row of the configured length is

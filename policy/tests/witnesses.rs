@@ -387,6 +387,16 @@ fn a_caller_that_holds_a_place_gets_another_only_if_nobody_else_wants_it() {
 }
 
 #[test]
+fn with_one_witness_callers_are_not_told_apart_half_open() {
+    let mut bench = Bench::new();
+    bench.settings.witnesses = Witnesses::One;
+    bench.half_open();
+    for _ in 0..3 {
+        assert!(bench.permit_of(HONEST).is_some());
+    }
+}
+
+#[test]
 fn whoever_held_a_place_for_long_and_in_vain_comes_after_the_others() {
     for outcome in [Outcome::Neutral, WEAK, Outcome::Unanswered] {
         let mut bench = Bench::new();

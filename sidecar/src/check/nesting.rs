@@ -108,6 +108,9 @@ fn finding(levee: &Valid, inner: Inner, envoy_file: &Path, request: &Request) ->
     }
 }
 
+/// Stands for the services that have no settings of their own.
+const ANY_OTHER: &str = "any other service";
+
 /// One for each service of the manager, as far as the file says which there are.
 fn requests_of(manager: &Manager<'_>, filter: &LeveeFilter<'_>) -> Vec<Request> {
     let Some(config) = &filter.config else {
@@ -118,6 +121,10 @@ fn requests_of(manager: &Manager<'_>, filter: &LeveeFilter<'_>) -> Vec<Request> 
     let mut clusters: BTreeSet<&str> = seen.flat_map(|route| clusters_of(&route.at)).collect();
     if !manager.has_all_routes() {
         clusters.extend(config.services.keys().map(String::as_str));
+    }
+    // Clusters that only a discovery service knows have the general settings.
+    if !manager.has_all_routes() {
+        clusters.insert(ANY_OTHER);
     }
     clusters
         .into_iter()

@@ -2,6 +2,7 @@
 
 use super::finding::{Finding, Severity};
 use crate::yaml::Node;
+use std::cmp::Reverse;
 use std::env;
 use std::fs;
 use std::io::{self, Read};
@@ -48,8 +49,12 @@ fn in_tools(tools: &Path) -> Vec<PathBuf> {
         .filter(|folder| folder.file_name().to_string_lossy().starts_with("envoy-"))
         .map(|folder| folder.path().join("envoy/_bin/envoy"))
         .collect();
-    envoys.sort();
-    envoys.reverse();
+    let version = |file: &PathBuf| -> Vec<u64> {
+        let name = file.to_string_lossy();
+        let numbers = name.split(|c: char| !c.is_ascii_digit());
+        numbers.filter_map(|number| number.parse().ok()).collect()
+    };
+    envoys.sort_by_key(|file| Reverse(version(file)));
     envoys
 }
 

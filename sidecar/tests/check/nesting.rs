@@ -105,3 +105,28 @@ fn levee_check_compares_the_files_that_it_is_given() {
         "{output}"
     );
 }
+
+#[test]
+fn services_that_only_discovery_knows_have_the_general_limits() {
+    let routes = r#"{"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+        stat_prefix: edge, rds: {route_config_name: all, config_source: {ads: {}}},
+        http_filters: [{name: levee, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm,
+          config: {name: levee, vm_config: {runtime: envoy.wasm.runtime.v8, code: {local: {filename: levee_filter.wasm}}},
+            configuration: {"@type": type.googleapis.com/google.protobuf.StringValue,
+              value: '{"timeouts": {"class": "short", "classes": {"short": "3s"}}}'}}}}]}"#;
+    let envoy = format!(
+        "static_resources:\n  listeners:\n  - address: {{socket_address: {{address: 127.0.0.1, port_value: 8080}}}}\n    \
+         filter_chains: [{{filters: [{{name: http, typed_config: {routes}}}]}}]\n"
+    );
+    let found = findings(&sidecar("", ""), &envoy);
+    let messages: Vec<&str> = found
+        .iter()
+        .map(|(_, _, message)| message.as_str())
+        .collect();
+    assert!(
+        messages
+            .iter()
+            .any(|message| message.contains("a request to any other service 3s (class short, ")),
+        "{messages:#?}"
+    );
+}
