@@ -53,8 +53,7 @@ fn each_example_has_a_readme_and_is_tested_here() {
 }
 
 #[tokio::test]
-async fn breaker_only_opens_after_fifteen_failures_of_one_caller_and_closes_after_three_successes()
-{
+async fn breaker_only_opens_after_five_failures_and_closes_after_three_successes() {
     let orders = Backend::start().unwrap();
     orders.always(Behaviour::status(501));
     let config = EnvoyConfig::parse(&read("breaker-only/envoy.yaml"));
@@ -62,7 +61,7 @@ async fn breaker_only_opens_after_fifteen_failures_of_one_caller_and_closes_afte
         .await
         .unwrap();
     let opened = Stopwatch::start();
-    for _ in 0..15 {
+    for _ in 0..5 {
         assert_eq!(envoy.get("/").await.unwrap().status, 501);
     }
     orders.always(Behaviour::status(200));
@@ -74,7 +73,7 @@ async fn breaker_only_opens_after_fifteen_failures_of_one_caller_and_closes_afte
         );
         assert_ne!(refused.header("retry-after"), "");
     }
-    assert_eq!(orders.requests(), 15);
+    assert_eq!(orders.requests(), 5);
     let seen = orders.last_request().unwrap();
     assert_eq!(
         seen.header("x-envoy-expected-rq-timeout-ms"),
@@ -100,7 +99,7 @@ async fn breaker_only_opens_after_fifteen_failures_of_one_caller_and_closes_afte
         .await
         .unwrap();
     envoy
-        .wait_for_metric("circuit_breaker_failures_total", &of, 15.0)
+        .wait_for_metric("circuit_breaker_failures_total", &of, 5.0)
         .await
         .unwrap();
 }

@@ -181,7 +181,9 @@ async fn a_success_on_one_worker_ends_a_row_of_failures_on_another() {
 async fn probes_are_counted_over_all_workers_and_all_see_it_close() {
     let video = Backend::start().unwrap();
     video.always(Behaviour::status(502));
-    let envoy = gateway(&video, json!({"breaker": {"open_for": "300ms"}})).await;
+    // With two witnesses one caller would get one place at a time.
+    let settings = json!({"breaker": {"open_for": "300ms", "witnesses": 1}});
+    let envoy = gateway(&video, settings).await;
     let mut connections = one_for_each_worker(&envoy).await;
     for worker in [0, 1, 2, 3, 0] {
         connections[worker]

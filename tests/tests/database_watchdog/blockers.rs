@@ -158,12 +158,13 @@ fn short_transactions_that_queue_for_a_row_are_not_ended() {
     postgres
         .execute("CREATE TABLE hot (n int); INSERT INTO hot VALUES (0); GRANT ALL ON hot TO app")
         .unwrap();
-    let keys = "watchdog: {roles: [app], every: 50ms, classes: {query: 500ms}, blockers: cancel}";
+    // A quarter of it is much longer than a transaction, also on a machine that stands still now and then.
+    let keys = "watchdog: {roles: [app], every: 50ms, classes: {query: 1500ms}, blockers: cancel}";
     let sidecar = Sidecar::at(&postgres, "levee", keys).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         // A turn of all of them takes longer than the limit.
-        let services: Vec<_> = (0..25)
+        let services: Vec<_> = (0..45)
             .map(|_| {
                 scope.spawn(|| {
                     let mut service = postgres.client_as("app").unwrap();
@@ -178,7 +179,7 @@ fn short_transactions_that_queue_for_a_row_are_not_ended() {
             })
             .collect();
         let waited = sidecar.wait_for("cancelled waiters", |sidecar| {
-            timeouts(sidecar, "query") >= 50
+            timeouts(sidecar, "query") >= 20
         });
         is_over.store(true, Ordering::Relaxed);
         waited.unwrap();
