@@ -365,7 +365,7 @@ async fn a_probe_that_hangs_frees_its_place_when_its_lease_ends() {
         200,
         "another probe while the first still hangs"
     );
-    assert_eq!(video.seen().in_flight, 1);
+    video.wait_in_flight(1).await.unwrap();
     envoy
         .wait_for_metric(
             "circuit_breaker_probe_leases_expired_total",

@@ -349,8 +349,18 @@ async fn a_filter_of_another_name_leaves_the_modes_of_old_connections_alone() {
     let request = Request::get("/v1/auth/x");
     let mut kept_alive = Connection::open(envoy.address()).await.unwrap();
     assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
-    replace(&envoy, config("internal", "forced_open"), 3.0).await;
-    assert!(envoy.get("/v1/auth/x").await.unwrap().is_refusal());
+    let refuses = config("internal", "forced_open");
+    envoy.replace_listeners(refuses).unwrap();
+    wait::until("the new listener", wait::GENEROUS, || async {
+        let answer = envoy.get("/v1/auth/x").await.unwrap();
+        if answer.is_refusal() {
+            Ok(())
+        } else {
+            Err(answer.status)
+        }
+    })
+    .await
+    .unwrap();
     assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
 }
 
