@@ -2,6 +2,7 @@
 
 use crate::LONGEST;
 use crate::reader::Section;
+use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{
     BreakerSettings, FailureRate, HalfOpen, MAX_PROBES, Mode, Silence, SlowCalls,
 };
@@ -138,10 +139,13 @@ fn read_evidence(section: &mut Section<'_>, settings: &mut BreakerSettings) {
     });
 }
 
+fn read_open_times(section: &mut Section<'_>, settings: &mut BreakerSettings) {
+    read_growing_time(section, "open_for", "open_for_max", &mut settings.open);
+}
+
 /// Reads how long it stays open while the service can't be reached: never longer than otherwise,
 /// unless a key says so.
 fn read_open_times_unreachable(section: &mut Section<'_>, settings: &mut BreakerSettings) {
-    const FIRST: &str = "open_for_unreachable";
     let most = settings.open;
     let open = &mut settings.open_unreachable;
     if section.has("open_for") {
@@ -150,35 +154,28 @@ fn read_open_times_unreachable(section: &mut Section<'_>, settings: &mut Breaker
     if section.has("open_for") || section.has("open_for_max") {
         open.max = open.max.min(most.max);
     }
-    if let Some(base) = section.duration(FIRST, SHORTEST_OPEN..=LONGEST) {
-        open.base = base;
-        open.max = open.max.max(base);
-    }
-    if let Some(max) = section.duration("open_for_unreachable_max", SHORTEST_OPEN..=LONGEST) {
-        if max < open.base {
-            let message = less_than(FIRST, open.base);
-            section.error("open_for_unreachable_max", &message);
-        }
-        open.max = max;
-    }
+    let (first, longest) = ("open_for_unreachable", "open_for_unreachable_max");
+    read_growing_time(section, first, longest, open);
 }
 
-fn less_than(key: &str, least: Duration) -> String {
-    let least = humantime::format_duration(least);
-    format!("is less than {key} ({least}); it must be as long or longer")
-}
-
-fn read_open_times(section: &mut Section<'_>, settings: &mut BreakerSettings) {
-    if let Some(base) = section.duration("open_for", SHORTEST_OPEN..=LONGEST) {
-        settings.open.base = base;
-        settings.open.max = settings.open.max.max(base);
+/// Reads the first and the longest of times that grow. The longest is at least the first.
+fn read_growing_time(
+    section: &mut Section<'_>,
+    first: &'static str,
+    longest: &'static str,
+    times: &mut Backoff,
+) {
+    if let Some(base) = section.duration(first, SHORTEST_OPEN..=LONGEST) {
+        times.base = base;
+        times.max = times.max.max(base);
     }
-    if let Some(max) = section.duration("open_for_max", SHORTEST_OPEN..=LONGEST) {
-        if max < settings.open.base {
-            let message = less_than("open_for", settings.open.base);
-            section.error("open_for_max", &message);
+    if let Some(max) = section.duration(longest, SHORTEST_OPEN..=LONGEST) {
+        if max < times.base {
+            let least = humantime::format_duration(times.base);
+            let message = format!("is less than {first} ({least}); it must be as long or longer");
+            section.error(longest, &message);
         }
-        settings.open.max = max;
+        times.max = max;
     }
 }
 

@@ -748,36 +748,23 @@ impl Breaker {
         let met = |ratio: Ratio, minimum: u32, part: u32, whole: u32| {
             part > 0 && whole >= minimum && ratio.is_reached_by(part, whole)
         };
-        let met_by_callers = |ratio, minimum: u32, answered: u32, strong, weak, by: &Tally| {
+        let credit_of = |strong, weak, by: &Tally| {
             let others = self.others_than(by, counts, now);
-            let Credit {
-                complaints,
-                times_minimum,
-            } = credit(settings.witnesses, others, strong, weak, by);
-            let whole = answered.saturating_add(complaints);
-            met(
-                ratio,
-                minimum.saturating_mul(times_minimum),
-                complaints,
-                whole,
-            )
+            credit(settings.witnesses, others, strong, weak, by)
         };
-        let strong = counts.failures.saturating_sub(counts.weak);
-        let answered = answered_well(counts);
-        let failed = &self.callers.failed;
-        let unanswered = &self.callers.unanswered;
+        let met_by = |ratio, minimum: u32, answered: u32, credit: Credit| {
+            let whole = answered.saturating_add(credit.complaints);
+            let minimum = minimum.saturating_mul(credit.times_minimum);
+            met(ratio, minimum, credit.complaints, whole)
+        };
         if settings.failure_rate.is_some_and(|rule| {
-            let FailureRate {
-                ratio,
-                minimum_requests,
-            } = rule;
-            met_by_callers(
-                ratio,
-                minimum_requests,
-                answered,
-                strong,
-                counts.weak,
-                failed,
+            let strong = counts.failures.saturating_sub(counts.weak);
+            let credit = credit_of(strong, counts.weak, &self.callers.failed);
+            met_by(
+                rule.ratio,
+                rule.minimum_requests,
+                answered_well(counts),
+                credit,
             )
         }) {
             Some(Cause::FailureRate)
@@ -787,18 +774,8 @@ impl Breaker {
         {
             Some(Cause::SlowCalls)
         } else if settings.silence.is_some_and(|rule| {
-            let Silence {
-                ratio,
-                minimum_requests,
-            } = rule;
-            met_by_callers(
-                ratio,
-                minimum_requests,
-                counts.total,
-                0,
-                counts.unanswered,
-                unanswered,
-            )
+            let credit = credit_of(0, counts.unanswered, &self.callers.unanswered);
+            met_by(rule.ratio, rule.minimum_requests, counts.total, credit)
         }) {
             Some(Cause::Silence)
         } else {

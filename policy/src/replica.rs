@@ -11,8 +11,8 @@
 //!   include the calls of all workers.
 //!
 //! Once a second, and up to ten times while it finds the caller that it knows, it asks whom it has
-//! answered. It says so when it visits, so that one caller whose
-//! calls fail is not taken to be alone because another worker serves the others.
+//! answered. It says so when it visits, so that one caller whose calls fail is not taken to be alone
+//! because another worker serves the others.
 //!
 //! If a visit changes state that other workers need, it returns [`Visited::tell_others`]: the
 //! caller notifies them, and they sync.
