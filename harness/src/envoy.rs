@@ -249,6 +249,17 @@ impl Envoy {
         .await?
     }
 
+    /// Sends GETs until one is refused by a breaker. An error ends it at once.
+    pub async fn first_refusal(&self, path: &str, within: Duration) -> Result<Answer> {
+        wait::until("a request to be refused", within, || async {
+            match self.get(path).await {
+                Ok(answer) if !answer.is_refusal() => Err(answer.status),
+                ended => Ok(ended),
+            }
+        })
+        .await?
+    }
+
     /// Sends a GET to the admin interface.
     pub async fn ask_admin(&self, path: &str) -> Result<Answer> {
         let answer = Request::get(path).send(self.admin).await;

@@ -28,16 +28,7 @@ async fn gateway(video: &Backend, plugin: Value) -> Envoy {
 /// Sends failing requests until the breaker refuses.
 async fn open_the_breaker(envoy: &Envoy, video: &Backend) {
     video.always(Behaviour::status(502));
-    wait::until("the breaker to open", wait::GENEROUS, || async {
-        let answer = envoy.get(VIDEO).await.unwrap();
-        if answer.is_refusal() {
-            Ok(())
-        } else {
-            Err(answer.status)
-        }
-    })
-    .await
-    .unwrap();
+    envoy.first_refusal(VIDEO, wait::GENEROUS).await.unwrap();
 }
 
 async fn transitions(envoy: &Envoy, to: &str, wanted: f64) {

@@ -351,16 +351,8 @@ async fn a_filter_of_another_name_leaves_the_modes_of_old_connections_alone() {
     assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
     let refuses = config("internal", "forced_open");
     envoy.replace_listeners(refuses).unwrap();
-    wait::until("the new listener", wait::GENEROUS, || async {
-        let answer = envoy.get("/v1/auth/x").await.unwrap();
-        if answer.is_refusal() {
-            Ok(())
-        } else {
-            Err(answer.status)
-        }
-    })
-    .await
-    .unwrap();
+    let refusal = envoy.first_refusal("/v1/auth/x", wait::GENEROUS).await;
+    refusal.unwrap();
     assert_eq!(kept_alive.send(&request).await.unwrap().status, 200);
 }
 

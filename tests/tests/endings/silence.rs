@@ -52,8 +52,7 @@ async fn a_service_that_hangs_longer_than_its_callers_wait_opens_the_breaker() {
     opens(&envoy).await;
 }
 
-#[tokio::test]
-async fn a_grpc_service_that_hangs_longer_than_its_callers_deadlines_opens_the_breaker() {
+async fn hung_grpc_service() -> (GrpcBackend, Envoy) {
     let video = GrpcBackend::start().unwrap();
     video.always(GrpcBehaviour::Stall);
     let envoy = gateway(|config| {
@@ -61,6 +60,12 @@ async fn a_grpc_service_that_hangs_longer_than_its_callers_deadlines_opens_the_b
         config.upstream_http2("video")
     })
     .await;
+    (video, envoy)
+}
+
+#[tokio::test]
+async fn a_grpc_service_that_hangs_longer_than_its_callers_deadlines_opens_the_breaker() {
+    let (_video, envoy) = hung_grpc_service().await;
     let call = grpc::call("/v1/video/levee.Demo/Call").header("grpc-timeout", "1S");
     give_up(&envoy, &call, Duration::from_millis(1_150)).await;
     opens(&envoy).await;
@@ -68,13 +73,7 @@ async fn a_grpc_service_that_hangs_longer_than_its_callers_deadlines_opens_the_b
 
 #[tokio::test]
 async fn a_grpc_service_that_never_answers_streams_opens_the_breaker() {
-    let video = GrpcBackend::start().unwrap();
-    video.always(GrpcBehaviour::Stall);
-    let envoy = gateway(|config| {
-        let config = config.upstream("video", video.address());
-        config.upstream_http2("video")
-    })
-    .await;
+    let (_video, envoy) = hung_grpc_service().await;
     let call = open_stream("/v1/video/levee.Demo/Chat");
     give_up(&envoy, &call, Duration::from_millis(1_200)).await;
     opens(&envoy).await;
