@@ -154,6 +154,13 @@ impl<H: Host> Contexts<H> {
         }
     }
 
+    /// A request that the filter `id` has sent itself has ended.
+    pub fn on_answer(&mut self, id: u32, token: u32, body_size: u32) {
+        if let Some(filter) = self.filters.find(id) {
+            filter.on_answer(token, body_size);
+        }
+    }
+
     /// The queue of the filter `id` has messages.
     pub fn on_news(&mut self, id: u32) {
         if let Some(filter) = self.filters.find(id) {

@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::contexts::{Action, Contexts};
-use crate::host::{Host, LocalReply, MetricId, Swap, Version, Versioned};
+use crate::host::{AnswerPart, Host, LocalReply, MetricId, OwnRequest, Swap, Version, Versioned};
 use crate::plugin::{Body, Piece};
 use levee_policy::time::Instant;
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 const OK: u32 = 0;
 const REQUEST_HEADERS: u32 = 0;
+const ANSWER_HEADERS: u32 = 6;
+const ANSWER_TRAILERS: u32 = 7;
+const ANSWER_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
@@ -123,6 +126,17 @@ extern "C" fn proxy_on_tick(context: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_queue_ready(context: u32, _queue: u32) {
     with_contexts(|contexts| contexts.on_news(context));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    context: u32,
+    token: u32,
+    _headers: u32,
+    body_size: u32,
+    _trailers: u32,
+) {
+    with_contexts(|contexts| contexts.on_answer(context, token, body_size));
 }
 
 /// Allocates memory for a value that Envoy returns. Most values are short and are read before the
@@ -261,6 +275,42 @@ impl Host for Envoy {
             )
         };
         status == OK && size != 0
+    }
+
+    fn send(&self, request: OwnRequest<'_>) -> Option<u32> {
+        let (headers, trailers) = (serialize(request.headers), serialize(&[]));
+        let timeout = u32::try_from(request.timeout.as_millis()).unwrap_or(u32::MAX);
+        let mut token = 0;
+        let status = unsafe {
+            proxy_http_call(
+                request.cluster.as_ptr(),
+                request.cluster.len(),
+                headers.as_ptr(),
+                headers.len(),
+                request.body.as_ptr(),
+                request.body.len(),
+                trailers.as_ptr(),
+                trailers.len(),
+                timeout,
+                &raw mut token,
+            )
+        };
+        (status == OK).then_some(token)
+    }
+
+    fn answer(&self, part: AnswerPart, name: &str) -> Option<Vec<u8>> {
+        let map = match part {
+            AnswerPart::Headers => ANSWER_HEADERS,
+            AnswerPart::Trailers => ANSWER_TRAILERS,
+        };
+        let get = |data, size| unsafe {
+            proxy_get_header_map_value(map, name.as_ptr(), name.len(), data, size)
+        };
+        returned(get, <[u8]>::to_vec)
+    }
+
+    fn answer_body(&self, size: u32) -> Option<Vec<u8>> {
+        buffer(ANSWER_BODY, size)
     }
 
     fn shared(&self, key: &str) -> Option<Versioned> {
@@ -518,4 +568,16 @@ unsafe extern "C" {
         result_size: *mut usize,
     ) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
 }

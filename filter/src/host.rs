@@ -61,6 +61,23 @@ pub struct LocalReply<'a> {
     pub grpc_status: u32,
 }
 
+/// A request that the filter sends itself.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnRequest<'a> {
+    pub cluster: &'a str,
+    /// Names, in lower case, and values. With `:method`, `:path` and `:authority`.
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
+    pub timeout: Duration,
+}
+
+/// A part of the answer to an [`OwnRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerPart {
+    Headers,
+    Trailers,
+}
+
 /// The version of a value in shared memory, for compare-and-swap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version(pub u32);
@@ -123,6 +140,13 @@ pub trait Host {
     /// Whether a compiled expression is true for the current request. Returns false if it has no
     /// value.
     fn holds(&self, expression: u32) -> bool;
+
+    /// Sends a request. Returns its number, with which Envoy calls this worker when it has ended.
+    fn send(&self, request: OwnRequest<'_>) -> Option<u32>;
+    /// A header or trailer of the answer to the request that has just ended.
+    fn answer(&self, part: AnswerPart, name: &str) -> Option<Vec<u8>>;
+    /// Its body, which has this size.
+    fn answer_body(&self, size: u32) -> Option<Vec<u8>>;
 
     /// Reads shared memory.
     fn shared(&self, key: &str) -> Option<Versioned>;

@@ -12,6 +12,7 @@
 //! | [`outcome`] | what the end of a request says about its service |
 //! | [`caller`] | who calls |
 //! | [`probes`] | which probes are in flight, and what can be seen of them |
+//! | [`health_check`] | asking services whose breakers are open whether they are well again |
 //! | [`deadline`] | the class of a request, and the headers that make Envoy's router enforce its limits |
 //! | [`shared`] | breakers in memory that all workers share |
 //! | [`workers`] | the list of workers, and notifying them |
@@ -37,6 +38,7 @@ pub mod caller;
 pub mod config;
 pub mod contexts;
 pub mod deadline;
+pub mod health_check;
 pub mod host;
 pub mod label;
 pub mod metrics;

@@ -8,6 +8,7 @@
 use crate::caller;
 use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::{Deadlines, LimitedBy};
+use crate::health_check::{Due, HealthChecks, Passed};
 use crate::host::{Host, LocalReply, MetricId, property};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT, UNSEEN};
 use crate::outcome::{self, Arrival, Circumstances, Ended, Expressions};
@@ -142,6 +143,7 @@ pub struct Plugin<H> {
     services: Services,
     by_cluster: HashMap<Vec<u8>, Target>,
     probes: Probes,
+    health_checks: HealthChecks,
     over_limit: Option<MetricId>,
     unseen: Option<MetricId>,
 }
@@ -177,6 +179,7 @@ impl<H: Host> Plugin<H> {
             services: Services::default(),
             by_cluster: HashMap::new(),
             probes: Probes::default(),
+            health_checks: HealthChecks::default(),
             over_limit: None,
             unseen: None,
             host,
@@ -472,6 +475,7 @@ impl<H: Host> Plugin<H> {
             }
         }
         self.check_probes();
+        self.check_health();
         for index in self.services.take_touched() {
             if self.services[index].replica.wants_sync() {
                 self.visit(index, Visit::Sync);
@@ -518,6 +522,36 @@ impl<H: Host> Plugin<H> {
                 }
                 Sight::Nothing => {}
             }
+        }
+    }
+
+    /// Asks services whose breakers are open whether they are well. A worker that the others don't
+    /// know could not tell them.
+    fn check_health(&mut self) {
+        if self.worker.is_none() {
+            return;
+        }
+        let due = self
+            .health_checks
+            .due(&self.services, &self.rules, self.now);
+        for Due { service, every } in due {
+            let visited = self.visit(service, Visit::Check { every });
+            if let Some(permit) = visited.and_then(|visited| visited.check) {
+                let (host, services) = (&self.host, &self.services);
+                self.health_checks
+                    .send(host, services, &self.rules, service, permit);
+            }
+        }
+    }
+
+    /// A request that this filter has sent itself has ended.
+    pub fn on_answer(&mut self, token: u32, body_size: u32) {
+        let (host, services) = (&self.host, &self.services);
+        let answered = self
+            .health_checks
+            .on_answer(host, services, &self.rules, token, body_size);
+        if let Some(Passed { service, permit }) = answered {
+            self.visit(service, Visit::Hasten(permit));
         }
     }
 
@@ -604,6 +638,7 @@ impl<H: Host> Plugin<H> {
         };
         service.replica.adopt(&breaker, now);
         service.show_phase(&self.host);
+        let is_open = service.replica.phase() == Phase::Open;
         let expired = breaker.expired_leases().wrapping_sub(expired_before);
         service.count_many(Counter::LeasesExpired, expired);
         if let Some(transition) = visited.transition {
@@ -614,6 +649,10 @@ impl<H: Host> Plugin<H> {
             && let Some(worker) = &self.worker
         {
             worker.tell_others(&self.host, service.breaker_id, now);
+        }
+        if is_open {
+            self.health_checks
+                .see(&self.services, index, &self.rules, now);
         }
         Some(visited)
     }
@@ -670,7 +709,10 @@ impl<H: Host> Plugin<H> {
         let mut service = Service::new(&self.host, name, &own, id, &breaker, now);
         let expressions = self.expressions.as_ref();
         service.answered_well = expressions.and_then(|all| all.of(&own.failures));
-        self.services.add(service)
+        let index = self.services.add(service);
+        self.health_checks
+            .see(&self.services, index, &self.rules, now);
+        index
     }
 
     pub fn names_of_services(&self) -> impl Iterator<Item = &str> {

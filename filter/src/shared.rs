@@ -13,8 +13,8 @@ use levee_policy::breaker::{Breaker, BreakerSettings};
 use levee_policy::time::Instant;
 
 /// The list of services. Each entry: two bytes of length, the name, the eight bytes of its id.
-const SERVICES: &str = "levee/3/services";
-const BREAKER_PREFIX: &str = "levee/3/breaker/";
+const SERVICES: &str = "levee/4/services";
+const BREAKER_PREFIX: &str = "levee/4/breaker/";
 
 /// Each failed compare-and-swap means that another worker's has succeeded.
 const TRIES: usize = 1000;

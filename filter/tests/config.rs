@@ -1,6 +1,6 @@
 //! The plugin's configuration.
 
-use levee_filter::config::{ClientDeadline, Config, Failures, Fallback};
+use levee_filter::config::{ClientDeadline, Config, Failures, Fallback, Question};
 use levee_policy::breaker::{BreakerSettings, Mode};
 use levee_policy::timeout::Class;
 use std::time::Duration;
@@ -90,6 +90,69 @@ fn every_key_is_read() {
     assert_eq!(config.service_of(cluster), "auth");
     assert_eq!(config.service_of("video"), "video");
     assert_eq!(config.max_services, 50);
+}
+
+#[test]
+fn the_keys_of_a_health_check_are_read_and_inherited() {
+    let config = Config::parse(
+        br#"{
+        "breaker": {"health_check": {"path": "/healthz", "host": "h", "every": "2s", "timeout": "3s",
+                                     "expected_statuses": [204, "300-399"]}},
+        "services": {"auth": {"breaker": {"health_check": {"path": "/ready", "every": "5s"}}},
+                     "grpc": {"breaker": {"health_check": {"grpc_service": ""}}},
+                     "video": {"breaker": {"health_check": {"path": ""}}}},
+        "aliases": {"b": "auth", "a": "auth"}
+    }"#,
+    )
+    .unwrap();
+    let check = |service| &config.of_service(service).health_check;
+    let question = |path: &str| Question::Http {
+        path: path.to_owned(),
+    };
+    assert_eq!(check("any").question, question("/healthz"));
+    assert_eq!(check("auth").question, question("/ready"));
+    assert_eq!(check("video").question, Question::Off);
+    let service = String::new();
+    assert_eq!(check("grpc").question, Question::Grpc { service });
+    assert_eq!(check("auth").host.as_deref(), Some("h"));
+    assert_eq!(check("any").every, Duration::from_secs(2));
+    assert_eq!(check("auth").every, Duration::from_secs(5));
+    assert_eq!(check("auth").timeout, Duration::from_secs(3));
+    let expected: Vec<u64> = (0..600).filter(|n| check("auth").expects(*n)).collect();
+    assert_eq!(expected, [vec![204], (300..=399).collect()].concat());
+    assert_eq!(config.clusters_of("auth"), ["a", "auth", "b"]);
+    let default = Config::parse(b"").unwrap().general.health_check;
+    assert_eq!(default.question, Question::Off);
+    assert!(default.expects(200) && default.expects(299) && !default.expects(302));
+}
+
+#[test]
+fn each_of_these_is_a_mistake_in_a_health_check() {
+    for (json, field) in [
+        (r#"{"path": "healthz"}"#, "path"),
+        (r#"{"path": "/a b"}"#, "path"),
+        (r#"{"path": 5}"#, "path"),
+        (r#"{"path": "/a", "grpc_service": ""}"#, "grpc_service"),
+        (
+            r#"{"grpc_service": "", "expected_statuses": [200]}"#,
+            "expected_statuses",
+        ),
+        (
+            r#"{"path": "/a", "expected_statuses": [101]}"#,
+            "expected_statuses[0]",
+        ),
+        (r#"{"path": "/a", "host": "a\r\nb"}"#, "host"),
+        (r#"{"path": "/a", "every": "10ms"}"#, "every"),
+        (r#"{"path": "/a", "timeout": "1ms"}"#, "timeout"),
+        (r#"{"pth": "/a"}"#, "pth"),
+    ] {
+        let errors =
+            Config::parse(format!(r#"{{"breaker": {{"health_check": {json}}}}}"#).as_bytes())
+                .expect_err(json);
+        assert_eq!(errors.len(), 1, "{json}: {errors:#?}");
+        let path = format!("breaker.health_check.{field}");
+        assert_eq!(errors[0].path, path, "{json}: {errors:#?}");
+    }
 }
 
 fn failures(json: &str) -> Failures {

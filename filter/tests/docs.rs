@@ -46,6 +46,7 @@ fn each_key_that_is_known_is_in_the_configuration_table() {
         "breaker.slow_calls",
         "breaker.silence",
         "breaker.half_open",
+        "breaker.health_check",
         "failures",
         "timeouts",
         "timeouts.classes",

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use levee_filter::contexts::{Action, Contexts};
-use levee_filter::host::{Host, LocalReply, MetricId, Swap, Version, Versioned, property};
+use levee_filter::host::{
+    AnswerPart, Host, LocalReply, MetricId, OwnRequest, Swap, Version, Versioned, property,
+};
 use levee_filter::plugin::Body;
 use levee_policy::time::Instant;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -69,6 +71,15 @@ impl Host for Quiet {
     }
     fn holds(&self, _: u32) -> bool {
         self.code.get() == 200
+    }
+    fn send(&self, _: OwnRequest<'_>) -> Option<u32> {
+        None
+    }
+    fn answer(&self, _: AnswerPart, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+    fn answer_body(&self, _: u32) -> Option<Vec<u8>> {
+        None
     }
     fn shared(&self, key: &str) -> Option<Versioned> {
         Some(Versioned {

@@ -26,7 +26,7 @@ fn workers_that_meet_a_service_at_the_same_time_share_one_breaker_and_lose_nothi
         gateway.workers[0].host.clone(),
         gateway.workers[1].host.clone(),
     );
-    first.interrupt_before_writing("levee/3/services", move || {
+    first.interrupt_before_writing("levee/4/services", move || {
         let id = find_or_create(&second, "auth", &settings, 10, NOW).unwrap();
         change(&second, id, &settings, NOW, fail_once).unwrap();
     });
@@ -50,7 +50,7 @@ fn an_overtaken_change_is_repeated_on_the_newer_breaker() {
     let keys = first.shared_keys();
     let key: &'static str = keys
         .into_iter()
-        .find(|key| key.starts_with("levee/3/breaker/"))
+        .find(|key| key.starts_with("levee/4/breaker/"))
         .unwrap()
         .leak();
     first.interrupt_before_writing(key, move || {
@@ -79,6 +79,6 @@ fn the_lists_exist_before_there_are_workers() {
     // A key that does not exist is written without comparing, so these must exist.
     let gateway = Gateway::new(1, "");
     let host = &gateway.workers[0].host;
-    assert!(host.shared("levee/3/services").is_some());
+    assert!(host.shared("levee/4/services").is_some());
     assert!(host.shared("levee/1/workers").is_some());
 }

@@ -420,6 +420,20 @@ pub(crate) struct Openings {
     pub(crate) unreachable: u32,
 }
 
+/// The right to send a health check. It names the open period that issued it: an answer that comes
+/// later decides nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckPermit(Generation);
+
+/// What is known of health checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checks {
+    /// When the last one was sent.
+    pub(crate) last: Instant,
+    /// When the open period would have ended that one has cut short last.
+    pub(crate) cut_short: Instant,
+}
+
 /// A circuit breaker: see the [module](self).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breaker {
@@ -433,6 +447,7 @@ pub struct Breaker {
     pub(crate) callers: Callers,
     pub(crate) window: Window,
     pub(crate) probes: Probes,
+    pub(crate) checks: Checks,
 }
 
 impl Breaker {
@@ -447,6 +462,7 @@ impl Breaker {
             callers: Callers::default(),
             window: Window::new(settings.window),
             probes: Probes::default(),
+            checks: Checks::default(),
         }
     }
 
@@ -537,6 +553,50 @@ impl Breaker {
     pub fn hasten(&mut self, settings: &BreakerSettings, now: Instant) -> Option<Transition> {
         let is_open = self.phase() == Phase::Open && settings.mode.learns();
         is_open.then(|| self.change(State::HalfOpen, Cause::HealthCheckPassed, now))
+    }
+
+    /// Whether a health check may be sent at `now`: one `every` so often, and while it could help.
+    ///
+    /// A service may pass its checks while calls to it fail. So each open period is cut short once:
+    /// if calls fail all the same, the next period is added to its end, and none is cut short before
+    /// that. A service that stays down gets the probes that it would get anyway, each at most one open
+    /// period earlier.
+    pub fn take_check(
+        &mut self,
+        settings: &BreakerSettings,
+        every: Duration,
+        now: Instant,
+    ) -> Option<CheckPermit> {
+        let State::Open { until } = self.state else {
+            return None;
+        };
+        let last = self.checks.last.max(self.since);
+        let is_due = settings.mode.learns()
+            && now < until
+            && now >= last.after(every)
+            && now >= self.checks.cut_short;
+        is_due.then(|| {
+            self.checks.last = now;
+            CheckPermit(self.generation)
+        })
+    }
+
+    /// A health check that was sent in this open period has passed.
+    pub fn check_passed(
+        &mut self,
+        settings: &BreakerSettings,
+        check: CheckPermit,
+        now: Instant,
+    ) -> Option<Transition> {
+        let State::Open { until } = self.state else {
+            return None;
+        };
+        if check.0 != self.generation {
+            return None;
+        }
+        let transition = self.hasten(settings, now)?;
+        self.checks.cut_short = until;
+        Some(transition)
     }
 
     /// Records the result of a call whose caller is not known. `random` (64 evenly distributed bits)
@@ -826,7 +886,7 @@ impl Breaker {
                 settings.open.jitter.apply(nominal.max(asked), random)
             }
         };
-        let until = now.after(wait);
+        let until = now.max(self.checks.cut_short).after(wait);
         self.change(State::Open { until }, cause, now)
     }
 

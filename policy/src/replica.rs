@@ -24,8 +24,8 @@
 
 use crate::answered::Answered;
 use crate::breaker::{
-    Breaker, BreakerSettings, Generation, Outcome, Permit, Phase, Report, State, Transition,
-    Verdict, fixed_verdict, refusal,
+    Breaker, BreakerSettings, CheckPermit, Generation, Outcome, Permit, Phase, Report, State,
+    Transition, Verdict, fixed_verdict, refusal,
 };
 use crate::callers::Caller;
 use crate::evidence::Witnesses;
@@ -90,6 +90,13 @@ pub enum Visit {
     Admit(Caller),
     /// To report the result of a call.
     Record(Report),
+    /// To send a health check, unless one was sent within this time.
+    Check {
+        /// The time between two, whichever workers send them.
+        every: Duration,
+    },
+    /// To report that a health check has passed.
+    Hasten(CheckPermit),
 }
 
 /// The result of a visit to the shared breaker.
@@ -98,6 +105,9 @@ pub enum Visit {
 pub struct Visited {
     /// The answer to [`Visit::Admit`]. `None` for the other visits.
     pub verdict: Option<Verdict>,
+    /// Given to [`Visit::Check`] if the health check may be sent. If it passes, visit with
+    /// [`Visit::Hasten`].
+    pub check: Option<CheckPermit>,
     /// The change of state that this visit made.
     pub transition: Option<Transition>,
     /// Whether the other workers should sync soon.
@@ -187,6 +197,11 @@ impl Replica {
         self.troubled_since.is_some() || matches!(self.state, State::HalfOpen)
     }
 
+    /// Whether a health check could bring the probes forward: visit with [`Visit::Check`].
+    pub fn wants_check(&self, settings: &BreakerSettings, now: Instant) -> bool {
+        settings.mode.learns() && matches!(self.state, State::Open { until } if now < until)
+    }
+
     /// Visits the shared breaker: changes `breaker` and returns the result. The view itself only
     /// changes in [`adopt`](Self::adopt), so a visit can be repeated on a newer `breaker` if
     /// writing this one back failed.
@@ -207,13 +222,20 @@ impl Replica {
             breaker.window.absorb(&self.unsynced);
             breaker.callers.answered.absorb(&self.answered);
         }
-        let (verdict, transition) = match visit {
-            Visit::Sync => (None, None),
+        let (mut verdict, mut check) = (None, None);
+        let transition = match visit {
+            Visit::Sync => None,
             Visit::Admit(caller) => {
-                let (verdict, transition) = breaker.admit_caller(settings, caller, now);
-                (Some(verdict), transition)
+                let (answer, transition) = breaker.admit_caller(settings, caller, now);
+                verdict = Some(answer);
+                transition
             }
-            Visit::Record(report) => (None, breaker.record_call(settings, report, now, random)),
+            Visit::Record(report) => breaker.record_call(settings, report, now, random),
+            Visit::Check { every } => {
+                check = breaker.take_check(settings, every, now);
+                None
+            }
+            Visit::Hasten(check) => breaker.check_passed(settings, check, now),
         };
         let transition = transition.or_else(|| {
             self.troubled_since
@@ -223,6 +245,7 @@ impl Replica {
         });
         Visited {
             verdict,
+            check,
             transition,
             tell_others: News::of(breaker).tells_more_than(before),
         }

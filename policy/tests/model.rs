@@ -5,7 +5,7 @@ mod definition;
 use definition::is_news;
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
-    Breaker, BreakerSettings, FailureRate, Outcome, Permit, Phase, Verdict,
+    Breaker, BreakerSettings, CheckPermit, FailureRate, Outcome, Permit, Phase, Verdict,
 };
 use levee_policy::ratio::Ratio;
 use levee_policy::time::Instant;
@@ -23,7 +23,14 @@ enum Event {
     End(usize, Outcome),
     /// The same, but the call never ends.
     Lose(usize),
+    /// Asks whether to send a health check.
+    Check,
+    /// The health check at this index passes, modulo their number.
+    CheckPasses(usize),
 }
+
+/// The time between two health checks.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 fn event() -> impl Strategy<Value = Event> {
     let outcome = prop_oneof![
@@ -36,6 +43,8 @@ fn event() -> impl Strategy<Value = Event> {
         8 => Just(Event::Begin),
         8 => (any::<usize>(), outcome).prop_map(|(place, outcome)| Event::End(place, outcome)),
         1 => any::<usize>().prop_map(Event::Lose),
+        2 => Just(Event::Check),
+        1 => any::<usize>().prop_map(Event::CheckPasses),
     ]
 }
 
@@ -73,14 +82,21 @@ struct Model {
     results: Vec<(u64, bool)>,
     leases: Vec<(u64, u64)>, // call, end
     successes: u32,
+    since: u64,
+    checked: u64,
+    /// The end of the period that a health check has cut short last.
+    cut_short: u64,
     /// Whether a row is so close to what decides that the model can't tell.
     is_close: bool,
 }
 
 impl Model {
-    fn enter(&mut self, phase: u8) {
+    fn enter(&mut self, phase: u8, now: u64) {
         *self = Self {
             phase,
+            since: now,
+            checked: self.checked,
+            cut_short: self.cut_short,
             episode: self.episode + 1,
             until: self.until,
             reopened: if phase == 0 { 0 } else { self.reopened },
@@ -90,7 +106,7 @@ impl Model {
 
     fn begin(&mut self, call: u64, now: u64) -> bool {
         if self.phase == 1 && now >= self.until {
-            self.enter(2);
+            self.enter(2, now);
         }
         if self.phase == 2 {
             self.leases.retain(|(_, end)| *end > now);
@@ -116,7 +132,7 @@ impl Model {
             let failed = failed || outcome == Outcome::Success { slow: true };
             self.successes += u32::from(!failed);
             if self.successes == 2 {
-                self.enter(0);
+                self.enter(0, now);
             }
             opens = failed;
             self.reopened += u32::from(failed);
@@ -137,8 +153,25 @@ impl Model {
             opens |= decides == Some(true) || (total >= 8 && failures * 10 >= total * 6);
         }
         if opens {
-            self.until = now + [5_000, 10_000, 20_000][self.reopened.min(2) as usize];
-            self.enter(1);
+            let from = now.max(self.cut_short);
+            self.until = from + [5_000, 10_000, 20_000][self.reopened.min(2) as usize];
+            self.enter(1, now);
+        }
+    }
+
+    fn may_check(&mut self, now: u64) -> bool {
+        let due = self.since.max(self.checked) + 1_000;
+        let may = self.phase == 1 && now < self.until && now >= due && now >= self.cut_short;
+        if may {
+            self.checked = now;
+        }
+        may
+    }
+
+    fn check_passes(&mut self, episode: u32, now: u64) {
+        if self.phase == 1 && self.episode == episode {
+            self.cut_short = self.until;
+            self.enter(2, now);
         }
     }
 }
@@ -159,6 +192,7 @@ proptest! {
         let mut breaker = Breaker::new(&settings, at(millis));
         let mut model = Model::default();
         let mut calls: Vec<Call> = Vec::new();
+        let mut checks: Vec<(CheckPermit, u32)> = Vec::new();
         let mut next = 0;
         for event in events {
             match event {
@@ -189,7 +223,17 @@ proptest! {
                 Event::Lose(place) if !calls.is_empty() => {
                     calls.swap_remove(place % calls.len());
                 }
-                Event::End(..) | Event::Lose(_) => {}
+                Event::Check => {
+                    let check = breaker.take_check(&settings, CHECK_EVERY, at(millis));
+                    prop_assert_eq!(check.is_some(), model.may_check(millis));
+                    checks.extend(check.map(|check| (check, model.episode)));
+                }
+                Event::CheckPasses(place) if !checks.is_empty() => {
+                    let (check, episode) = checks.swap_remove(place % checks.len());
+                    model.check_passes(episode, millis);
+                    breaker.check_passed(&settings, check, at(millis));
+                }
+                Event::End(..) | Event::Lose(_) | Event::CheckPasses(_) => {}
             }
             if model.is_close {
                 return Ok(());

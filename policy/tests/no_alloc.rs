@@ -5,7 +5,7 @@
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::Report;
 use levee_policy::breaker::{
-    Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, SlowCalls, Verdict,
+    Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, SlowCalls, Transition, Verdict,
 };
 use levee_policy::budget::{Budget, BudgetSettings};
 use levee_policy::callers::Caller;
@@ -128,6 +128,26 @@ struct Met {
     half_opened: bool,
     closed: bool,
     hastened: bool,
+    check_passed: bool,
+}
+
+/// A worker may send a health check.
+fn check(
+    replica: &mut Replica,
+    settings: &BreakerSettings,
+    breaker: &mut Breaker,
+    passes: bool,
+    now: Instant,
+) -> Option<Transition> {
+    let every = Duration::from_secs(1);
+    let permit = replica
+        .wants_check(settings, now)
+        .then(|| replica.visit(settings, breaker, Visit::Check { every }, now, 0))?
+        .check
+        .filter(|_| passes)?;
+    let visited = replica.visit(settings, breaker, Visit::Hasten(permit), now, 0);
+    replica.adopt(breaker, now);
+    visited.transition
 }
 
 /// All that a worker and the sidecar do with a breaker, over several minutes.
@@ -153,6 +173,7 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
                 drawn,
             );
             replica.adopt(&breaker, now);
+            met.half_opened |= visited.transition.is_some();
             visited.verdict.unwrap()
         };
         let permit = match verdict {
@@ -160,7 +181,8 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
             Verdict::WouldRefuse | Verdict::Refuse { .. } => Permit::UNTRACKED,
         };
         // Bad and good minutes alternate.
-        let is_bad = (now.as_nanos() / 60_000_000_000).is_multiple_of(2);
+        let minute = now.as_nanos() / 60_000_000_000;
+        let is_bad = minute.is_multiple_of(2);
         let outcome = match drawn >> 32 {
             n if is_bad => OUTCOMES[usize::try_from(n % 5).unwrap()],
             n if n.is_multiple_of(16) => Outcome::Neutral,
@@ -189,6 +211,8 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
             met.opened |= visited.transition.is_some();
             replica.adopt(&breaker, now);
         }
+        let passes = minute % 4 < 2;
+        met.check_passed |= check(&mut replica, settings, &mut breaker, passes, now).is_some();
         if drawn.is_multiple_of(512) {
             met.hastened |= breaker.hasten(settings, now).is_some();
             breaker = breaker.resumed(settings, now);
@@ -223,6 +247,7 @@ fn a_worker_allocates_nothing_on_any_path() {
         half_opened: true,
         closed: true,
         hastened: true,
+        check_passed: true,
     };
     assert_eq!(met, all, "every path was taken");
 }

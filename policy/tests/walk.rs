@@ -2,7 +2,8 @@
 
 use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::{
-    Breaker, BreakerSettings, Cause, Mode, Outcome, Permit, Phase, Report, Verdict,
+    Breaker, BreakerSettings, Cause, CheckPermit, Mode, Outcome, Permit, Phase, Report, Transition,
+    Verdict,
 };
 use levee_policy::callers::Caller;
 use levee_policy::evidence::Weight;
@@ -100,6 +101,8 @@ struct Walk {
     current: Option<Permit>,
     from_before: Permit,
     earlier_probe: Permit,
+    /// Of the open period before.
+    earlier_check: Option<CheckPermit>,
 }
 
 impl Walk {
@@ -125,10 +128,10 @@ impl Walk {
             current: None,
             from_before: Permit::UNTRACKED,
             earlier_probe: Permit::UNTRACKED,
+            earlier_check: None,
         };
         walk.from_before = walk.admitted();
-        walk.fail(5);
-        walk.pass(30);
+        walk.first_open_period();
         walk.earlier_probe = walk.admitted();
         walk.fail(1);
         assert_eq!(walk.breaker.phase(), Phase::Open);
@@ -176,6 +179,13 @@ impl Walk {
         walk
     }
 
+    fn first_open_period(&mut self) {
+        self.fail(5);
+        self.pass(1);
+        self.earlier_check = self.take_check();
+        self.pass(29);
+    }
+
     fn pass(&mut self, seconds: u64) {
         self.now = self.now.after(Duration::from_secs(seconds));
     }
@@ -208,6 +218,15 @@ impl Walk {
             let permit = self.admitted();
             self.record(permit, Outcome::SUCCESS);
         }
+    }
+
+    fn take_check(&mut self) -> Option<CheckPermit> {
+        self.breaker
+            .take_check(&self.settings, Duration::from_secs(1), self.now)
+    }
+
+    fn check_passed(&mut self, check: CheckPermit) -> Option<Transition> {
+        self.breaker.check_passed(&self.settings, check, self.now)
     }
 
     fn permit(&self, whose: Whose) -> Option<Permit> {
@@ -440,4 +459,97 @@ fn a_health_check_changes_nothing_in_a_mode_that_learns_nothing() {
         assert_eq!(walk.breaker.hasten(&walk.settings, walk.now), None);
         assert_eq!(walk.breaker.phase(), Phase::Open);
     }
+}
+
+#[test]
+fn health_checks_are_sent_only_while_open_and_those_of_an_earlier_period_change_nothing() {
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        for start in STARTS {
+            let mut walk = Walk::to(start, mode);
+            let earlier = walk.earlier_check.expect("it was due");
+            let before = walk.breaker.clone();
+            assert_eq!(walk.check_passed(earlier), None, "{start:?}");
+            assert_eq!(walk.take_check(), None, "{start:?}: too soon, or too late");
+            assert_eq!(walk.breaker, before, "{start:?}");
+            walk.pass(1);
+            assert_eq!(walk.take_check().is_some(), start == Start::Open);
+        }
+    }
+}
+
+#[test]
+fn a_check_that_passes_brings_the_probes_forward_once_in_an_open_period() {
+    let mut walk = Walk::to(Start::Open, Mode::Enforce); // for 30 s
+    walk.pass(1);
+    let check = walk.take_check().expect("it is due");
+    assert_eq!(walk.take_check(), None, "one a second");
+    let transition = walk.check_passed(check).expect("it is open");
+    assert_eq!(transition.cause, Cause::HealthCheckPassed);
+    assert_eq!(walk.check_passed(check), None, "it is half-open");
+    walk.fail(1);
+    // What was saved is added: 29 s and 30 s. It can't be saved again.
+    assert_eq!(walk.check_passed(check), None, "of an earlier period");
+    walk.pass(28);
+    assert_eq!(walk.take_check(), None);
+    walk.pass(1);
+    let check = walk.take_check().expect("the first period is over");
+    walk.check_passed(check).expect("it is open");
+    walk.fail(1);
+    walk.pass(59);
+    let (verdict, _) = walk.breaker.admit(&walk.settings, walk.now);
+    let Verdict::Refuse { retry_after } = verdict else {
+        panic!("{verdict:?}");
+    };
+    assert_eq!(retry_after, Duration::from_secs(1));
+    walk.pass(1);
+    assert!(walk.admitted().is_probe());
+    walk.succeed(3);
+    assert_eq!(walk.breaker.phase(), Phase::Closed);
+}
+
+#[test]
+fn no_check_is_sent_in_a_mode_that_learns_nothing() {
+    for mode in [Mode::Disabled, Mode::ForcedOpen, Mode::ForcedClosed] {
+        let mut walk = Walk::to(Start::Open, Mode::Enforce);
+        walk.pass(1);
+        let check = walk.take_check().expect("it is due");
+        walk.settings.mode = mode;
+        assert_eq!(walk.check_passed(check), None);
+        walk.pass(1);
+        assert_eq!(walk.take_check(), None);
+    }
+}
+
+/// When probes fail within an hour, whether its health checks pass or not.
+fn failed_probes(checks_pass: bool) -> Vec<u64> {
+    let settings = BreakerSettings {
+        open: Backoff {
+            jitter: Jitter::NONE,
+            ..BreakerSettings::default().open
+        },
+        ..BreakerSettings::default()
+    };
+    let at = |second: u64| Instant::from_nanos(second * 1_000_000_000);
+    let mut breaker = Breaker::new(&settings, at(0));
+    let mut failed = Vec::new();
+    for second in 0..3_600 {
+        let check = breaker.take_check(&settings, Duration::from_secs(1), at(second));
+        if let Some(check) = check.filter(|_| checks_pass) {
+            breaker.check_passed(&settings, check, at(second));
+        }
+        while let (Verdict::Admit(permit), _) = breaker.admit(&settings, at(second)) {
+            breaker.record(&settings, permit, Outcome::FAILURE, at(second), 0);
+            failed.extend(permit.is_probe().then_some(second));
+        }
+    }
+    failed
+}
+
+#[test]
+fn a_service_that_passes_its_checks_and_stays_down_gets_no_more_probes() {
+    let (without, with) = (failed_probes(false), failed_probes(true));
+    assert_eq!(without[..4], [30, 90, 210, 450]);
+    // The first of each period, instead of its end.
+    assert_eq!(with[..5], [1, 30, 90, 210, 450]);
+    assert_eq!(with[1..], without);
 }

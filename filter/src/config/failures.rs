@@ -99,24 +99,24 @@ impl Failures {
 
 /// Whether an entry adds codes or takes them away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listed {
+pub(super) enum Listed {
     Yes,
     No,
 }
 
 /// A set of codes, each a bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Codes([u64; 10]);
+pub(super) struct Codes([u64; 10]);
 
 impl Codes {
-    fn contains(&self, code: u64) -> bool {
+    pub(super) fn contains(&self, code: u64) -> bool {
         usize::try_from(code / 64)
             .ok()
             .and_then(|place| self.0.get(place))
             .is_some_and(|bits| bits >> (code % 64) & 1 == 1)
     }
 
-    fn set(&mut self, codes: RangeInclusive<u16>, listed: Listed) {
+    pub(super) fn set(&mut self, codes: RangeInclusive<u16>, listed: Listed) {
         for code in codes {
             if let Some(bits) = self.0.get_mut(usize::from(code / 64)) {
                 let bit = 1 << (code % 64);
@@ -130,7 +130,7 @@ impl Codes {
 }
 
 /// Reads a list of codes. It replaces `base`; later entries win.
-fn read_codes(
+pub(super) fn read_codes(
     section: &mut Section<'_>,
     field: &'static str,
     base: Codes,
@@ -177,7 +177,7 @@ fn grpc_code(text: &str) -> Option<u16> {
     code.filter(|code| GRPC.contains(code))
 }
 
-fn number(text: &str) -> Option<u16> {
+pub(super) fn number(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
 }

@@ -4,9 +4,11 @@
 //! the general one, key by key.
 
 mod failures;
+mod health_check;
 mod protobuf;
 
 pub use failures::Failures;
+pub use health_check::{HealthCheck, Question};
 pub use levee_config::ConfigError;
 use levee_config::LONGEST;
 use levee_config::breaker::read_breaker_with_callers;
@@ -35,6 +37,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
     pub breaker: BreakerSettings,
+    /// How to ask it whether it is well, while its breaker is open.
+    pub health_check: HealthCheck,
     pub failures: Failures,
     pub timeouts: Timeouts,
     pub fallback: Fallback,
@@ -113,6 +117,7 @@ impl Default for ServiceConfig {
     fn default() -> Self {
         Self {
             breaker: BreakerSettings::default(),
+            health_check: HealthCheck::default(),
             failures: Failures::default(),
             timeouts: Timeouts {
                 class: Class::Default,
@@ -152,6 +157,19 @@ impl Config {
         self.aliases.get(cluster).map_or(cluster, String::as_str)
     }
 
+    /// The clusters that may belong to `service`.
+    pub fn clusters_of<'a>(&'a self, service: &'a str) -> Vec<&'a str> {
+        let aliases = self.aliases.iter();
+        let mut clusters: Vec<&str> = aliases
+            .filter(|(_, name)| *name == service)
+            .map(|(cluster, _)| cluster.as_str())
+            .chain([service])
+            .collect();
+        clusters.sort_unstable();
+        clusters.dedup();
+        clusters
+    }
+
     /// The settings of `service`.
     pub fn of_service(&self, service: &str) -> &ServiceConfig {
         self.services.get(service).unwrap_or(&self.general)
@@ -170,10 +188,13 @@ impl Config {
 
     fn read(root: &mut Section<'_>) -> Self {
         let default = Self::default();
+        let mut health_check = HealthCheck::default();
         let general = ServiceConfig {
             breaker: root.section("breaker", |s| {
+                health_check = s.section("health_check", |s| HealthCheck::read(s, &health_check));
                 read_breaker_with_callers(s, default.general.breaker)
             }),
+            health_check,
             failures: root.section("failures", |s| Failures::read(s, default.general.failures)),
             timeouts: Timeouts::clone(&default.general.timeouts),
             fallback: root.section("fallback", |s| read_fallback(s, &Fallback::Refusal)),
@@ -193,12 +214,7 @@ impl Config {
             timeouts,
             ..general
         };
-        let services = root.entries("services", |s| ServiceConfig {
-            breaker: s.section("breaker", |s| read_breaker_with_callers(s, general.breaker)),
-            failures: s.section("failures", |s| Failures::read(s, general.failures)),
-            timeouts: s.section("timeouts", |s| read_timeouts(s, &general.timeouts)),
-            fallback: s.section("fallback", |s| read_fallback(s, &general.fallback)),
-        });
+        let services = root.entries("services", |s| read_service(s, &general));
         Self {
             services,
             aliases: root.texts("aliases").into_iter().collect(),
@@ -208,6 +224,22 @@ impl Config {
             client_deadline,
             general,
         }
+    }
+}
+
+/// Reads the section of a service. Keys that are absent keep their value from `general`.
+fn read_service(section: &mut Section<'_>, general: &ServiceConfig) -> ServiceConfig {
+    let mut health_check = general.health_check.clone();
+    let breaker = section.section("breaker", |s| {
+        health_check = s.section("health_check", |s| HealthCheck::read(s, &health_check));
+        read_breaker_with_callers(s, general.breaker)
+    });
+    ServiceConfig {
+        breaker,
+        health_check,
+        failures: section.section("failures", |s| Failures::read(s, general.failures)),
+        timeouts: section.section("timeouts", |s| read_timeouts(s, &general.timeouts)),
+        fallback: section.section("fallback", |s| read_fallback(s, &general.fallback)),
     }
 }
 

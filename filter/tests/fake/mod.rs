@@ -3,7 +3,9 @@
 #![allow(dead_code)] // each test program uses only a part
 
 use levee_filter::contexts::{Action, Contexts};
-use levee_filter::host::{Host, LocalReply, MetricId, Swap, Version, Versioned, property};
+use levee_filter::host::{
+    AnswerPart, Host, LocalReply, MetricId, OwnRequest, Swap, Version, Versioned, property,
+};
 use levee_filter::plugin::{Body, Piece};
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
@@ -22,6 +24,9 @@ pub struct Process {
     metrics: Vec<String>,
     values: BTreeMap<String, u64>,
     pub has_cel: bool,
+    /// Clusters that Envoy knows nothing of, or that refuse requests.
+    gone: Vec<String>,
+    tokens: u32,
 }
 
 /// One worker's host.
@@ -41,6 +46,52 @@ struct State {
     tick: Duration,
     interruption: Option<Interruption>,
     plugin_name: Vec<u8>,
+    /// Requests of the filter's own, none of which was answered.
+    sent: Vec<Sent>,
+    /// What the filter can read.
+    answer: Answer,
+}
+
+/// A request that the filter has sent itself.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub worker: usize,
+    pub token: u32,
+    pub cluster: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub timeout: Duration,
+}
+
+impl Sent {
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(n, _)| n == name);
+        found.map_or("", |(_, value)| value)
+    }
+}
+
+/// The answer to such a request.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    pub headers: Vec<(&'static str, &'static str)>,
+    pub trailers: Vec<(&'static str, &'static str)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// None has come.
+    pub const NONE: Self = Self {
+        headers: Vec::new(),
+        trailers: Vec::new(),
+        body: Vec::new(),
+    };
+
+    pub fn status(status: &'static str) -> Self {
+        Self {
+            headers: vec![(":status", status)],
+            ..Self::NONE
+        }
+    }
 }
 
 /// A key, and what another worker does just before this one writes it.
@@ -279,6 +330,42 @@ impl Host for FakeHost {
         .unwrap_or(false)
     }
 
+    fn send(&self, request: OwnRequest<'_>) -> Option<u32> {
+        self.call("send");
+        let mut process = self.process.borrow_mut();
+        if process.gone.iter().any(|gone| gone == request.cluster) {
+            return None;
+        }
+        process.tokens += 1;
+        let headers = request.headers.iter();
+        self.state.borrow_mut().sent.push(Sent {
+            worker: 0,
+            token: process.tokens,
+            cluster: request.cluster.to_owned(),
+            headers: headers
+                .map(|(n, value)| ((*n).to_owned(), (*value).to_owned()))
+                .collect(),
+            body: request.body.to_vec(),
+            timeout: request.timeout,
+        });
+        Some(process.tokens)
+    }
+
+    fn answer(&self, part: AnswerPart, name: &str) -> Option<Vec<u8>> {
+        let answer = &self.state.borrow().answer;
+        let fields = match part {
+            AnswerPart::Headers => &answer.headers,
+            AnswerPart::Trailers => &answer.trailers,
+        };
+        let found = fields.iter().find(|(n, _)| *n == name);
+        found.map(|(_, value)| value.as_bytes().to_vec())
+    }
+
+    fn answer_body(&self, size: u32) -> Option<Vec<u8>> {
+        let body = self.state.borrow().answer.body.clone();
+        (body.len() == size as usize).then_some(body)
+    }
+
     fn shared(&self, key: &str) -> Option<Versioned> {
         self.call("shared");
         self.process.borrow().shared.get(key).cloned()
@@ -488,6 +575,8 @@ impl Gateway {
             metrics: Vec::new(),
             values: BTreeMap::new(),
             has_cel,
+            gone: Vec::new(),
+            tokens: 0,
         }));
         let mut gateway = Self {
             process,
@@ -538,6 +627,34 @@ impl Gateway {
     pub fn pass_without_ticks(&mut self, duration: Duration) {
         let mut process = self.process.borrow_mut();
         process.now = process.now.after(duration);
+    }
+
+    /// Takes the requests that the filter has sent itself.
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        let mut all = Vec::new();
+        for (place, worker) in self.workers.iter().enumerate() {
+            let sent = std::mem::take(&mut worker.host.state.borrow_mut().sent);
+            all.extend(sent.into_iter().map(|sent| Sent {
+                worker: place,
+                ..sent
+            }));
+        }
+        all
+    }
+
+    /// Envoy says that such a request has ended.
+    pub fn answer(&mut self, sent: &Sent, answer: Answer) {
+        let worker = &mut self.workers[sent.worker];
+        let size = u32::try_from(answer.body.len()).unwrap();
+        worker.host.state.borrow_mut().answer = answer;
+        worker.contexts.on_answer(FILTER, sent.token, size);
+        worker.host.state.borrow_mut().answer = Answer::NONE;
+        self.deliver();
+    }
+
+    /// A cluster is gone, or refuses requests.
+    pub fn lose_cluster(&mut self, cluster: &str) {
+        self.process.borrow_mut().gone.push(cluster.to_owned());
     }
 
     /// Delivers all messages to their workers.

@@ -38,7 +38,7 @@ fn filter_order(envoy: &Envoy<'_>, caught: &mut Caught) {
 }
 
 /// The filter's imports and exports. A test compares it with `envoy/gateway.yaml`.
-const CAPABILITIES: [&str; 32] = [
+const CAPABILITIES: [&str; 34] = [
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_request_headers",
@@ -64,6 +64,8 @@ const CAPABILITIES: [&str; 32] = [
     "proxy_record_metric",
     "proxy_set_tick_period_milliseconds",
     "proxy_set_effective_context",
+    "proxy_http_call",
+    "proxy_on_http_call_response",
     "proxy_call_foreign_function",
     "clock_time_get",
     "random_get",

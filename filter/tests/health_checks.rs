@@ -1,0 +1,295 @@
+//! While a breaker is open, one worker asks the service whether it is well again.
+
+mod fake;
+
+use fake::{Answer, End, FILTER, Gateway, Sent};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const BY_PATH: &str = r#"{"breaker": {"health_check": {"path": "/healthz"}}}"#;
+
+/// The breaker of `auth` is open at all workers.
+fn opened(workers: usize, configuration: &str) -> Gateway {
+    let mut gateway = Gateway::new(workers, configuration);
+    open(&mut gateway);
+    gateway
+}
+
+fn open(gateway: &mut Gateway) {
+    for worker in 0..gateway.workers.len() {
+        gateway.request(worker, "auth", End::Status(200));
+    }
+    for _ in 0..5 {
+        assert!(gateway.request(0, "auth", End::Status(503)));
+    }
+    assert_eq!(gateway.state("auth"), 1);
+}
+
+/// The check that is sent within a bit more than a second.
+fn next_check(gateway: &mut Gateway) -> Sent {
+    for _ in 0..14 {
+        gateway.pass(Duration::from_millis(100));
+        if let Some(sent) = gateway.take_sent().pop() {
+            return sent;
+        }
+    }
+    panic!("no check was sent")
+}
+
+#[test]
+fn a_service_that_is_back_is_asked_for_probes_at_once() {
+    let mut gateway = opened(2, BY_PATH);
+    let check = next_check(&mut gateway);
+    assert_eq!(check.cluster, "auth");
+    assert_eq!(check.header(":method"), "GET");
+    assert_eq!(check.header(":path"), "/healthz");
+    assert_eq!(check.header(":authority"), "auth");
+    assert_eq!(check.timeout, SECOND);
+    assert!(!gateway.request(0, "auth", End::Status(200)));
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 2, "half-open");
+    // All workers know it: they need three probes, as ever.
+    for worker in [1, 0, 1] {
+        assert!(gateway.request(worker, "auth", End::Status(200)));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    gateway.pass(5 * SECOND);
+    assert!(gateway.take_sent().is_empty());
+}
+
+#[test]
+fn without_a_path_nothing_is_sent() {
+    let mut gateway = opened(2, "");
+    gateway.pass(20 * SECOND);
+    assert!(gateway.take_sent().is_empty());
+    assert!(!gateway.request(0, "auth", End::Status(200)));
+}
+
+#[test]
+fn other_answers_change_nothing() {
+    let mut gateway = opened(1, BY_PATH);
+    for answer in [
+        Answer::status("503"),
+        Answer::status("404"),
+        Answer::status("302"),
+        Answer::status("x"),
+        Answer::NONE,
+    ] {
+        let check = next_check(&mut gateway);
+        gateway.answer(&check, answer);
+        assert_eq!(gateway.state("auth"), 1);
+    }
+    let check = next_check(&mut gateway);
+    gateway.answer(&check, Answer::status("204"));
+    assert_eq!(gateway.state("auth"), 2);
+}
+
+#[test]
+fn all_workers_and_configurations_send_one_check_a_second() {
+    const OTHER: u32 = 1000;
+    let mut gateway = Gateway::new(4, BY_PATH);
+    for worker in &mut gateway.workers {
+        worker.configure(OTHER, BY_PATH);
+    }
+    open(&mut gateway);
+    let mut sent = 0;
+    for _ in 0..200 {
+        gateway.pass(Duration::from_millis(100));
+        for worker in &mut gateway.workers {
+            worker.contexts.on_tick(OTHER);
+        }
+        for check in gateway.take_sent() {
+            sent += 1;
+            gateway.answer(&check, Answer::NONE);
+        }
+    }
+    assert!((14..=20).contains(&sent), "{sent} within 20 s");
+}
+
+#[test]
+fn another_worker_goes_on_when_the_one_that_sent_the_checks_is_gone() {
+    let mut gateway = opened(2, BY_PATH);
+    let check = next_check(&mut gateway);
+    gateway.end_plugin(check.worker);
+    // Envoy drops the request with the plugin, or an answer comes all the same.
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 1);
+    let next = next_check(&mut gateway);
+    assert_ne!(next.worker, check.worker);
+    gateway.answer(&next, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 2);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_changes_nothing() {
+    let mut gateway = opened(1, BY_PATH);
+    let late = next_check(&mut gateway);
+    let check = next_check(&mut gateway);
+    gateway.answer(&late, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 1, "only the last one counts");
+    gateway.answer(&check, Answer::status("200"));
+    let probe = gateway.begin(0, "auth");
+    assert!(!probe.was_refused);
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 2, "half-open");
+    gateway.end(probe, End::Status(503));
+    assert_eq!(gateway.state("auth"), 1);
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 1, "open again");
+}
+
+#[test]
+fn an_answer_after_the_breaker_was_opened_again_changes_nothing() {
+    let mut gateway = opened(
+        1,
+        r#"{"breaker": {"open_for": "2s", "health_check": {"path": "/healthz"}}}"#,
+    );
+    let check = next_check(&mut gateway);
+    gateway.pass(2 * SECOND);
+    assert!(gateway.request(0, "auth", End::Status(503)), "a probe");
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 1);
+}
+
+/// Its checks pass, and calls fail.
+#[test]
+fn a_service_that_only_answers_its_checks_gets_no_more_probes_than_without_them() {
+    let mut probes = [0; 2];
+    for (configuration, probes) in ["", BY_PATH].into_iter().zip(&mut probes) {
+        let mut gateway = opened(2, configuration);
+        for _ in 0..6_000 {
+            gateway.pass(Duration::from_millis(100));
+            for check in gateway.take_sent() {
+                gateway.answer(&check, Answer::status("200"));
+            }
+            *probes += u32::from(gateway.request(0, "auth", End::Status(503)));
+        }
+    }
+    let [without, with] = probes;
+    assert!(without >= 4, "{without} within ten minutes");
+    assert!(with <= without + 1, "{with}, {without} without checks");
+}
+
+#[test]
+fn nothing_is_sent_in_a_mode_that_learns_nothing_and_in_shadow_all_is_the_same() {
+    for (mode, sends) in [
+        ("shadow", true),
+        ("disabled", false),
+        ("forced_closed", false),
+    ] {
+        let mut gateway = opened(1, BY_PATH);
+        let changed = format!(
+            r#"{{"breaker": {{"mode": "{mode}", "health_check": {{"path": "/healthz"}}}}}}"#
+        );
+        gateway.workers[0].configure(1000, &changed);
+        gateway.workers[0].contexts.on_tick(1000);
+        gateway.pass(3 * SECOND);
+        let sent = gateway.take_sent();
+        assert_eq!(!sent.is_empty(), sends, "{mode}: {sent:?}");
+        if let Some(check) = sent.last() {
+            gateway.answer(check, Answer::status("200"));
+            assert_eq!(gateway.state("auth"), 2);
+        }
+    }
+}
+
+#[test]
+fn a_service_without_calls_is_not_checked_once_its_time_has_passed() {
+    let mut gateway = opened(1, BY_PATH);
+    gateway.pass(40 * SECOND);
+    let sent = gateway.take_sent().len();
+    assert!((20..=33).contains(&sent), "{sent}");
+    gateway.pass(40 * SECOND);
+    assert!(gateway.take_sent().is_empty(), "the next call is a probe");
+}
+
+#[test]
+fn the_clusters_of_a_service_are_asked_in_turn() {
+    let mut gateway = opened(
+        1,
+        r#"{"aliases": {"auth-a": "auth", "auth-b": "auth"},
+            "breaker": {"health_check": {"path": "/healthz", "host": "h"}}}"#,
+    );
+    gateway.lose_cluster("auth");
+    let asked: Vec<String> = (0..4)
+        .map(|_| {
+            let check = next_check(&mut gateway);
+            assert_eq!(check.header(":authority"), "h");
+            gateway.answer(&check, Answer::NONE);
+            check.cluster
+        })
+        .collect();
+    assert_eq!(asked, ["auth-a", "auth-b", "auth-a", "auth-b"]);
+    gateway.lose_cluster("auth-a");
+    gateway.lose_cluster("auth-b");
+    gateway.pass(5 * SECOND);
+    assert!(gateway.take_sent().is_empty());
+    assert_eq!(gateway.state("auth"), 1);
+}
+
+#[test]
+fn a_service_of_grpc_is_asked_by_its_own_protocol() {
+    let configuration = r#"{"breaker": {"health_check": {"path": "/healthz"}},
+        "services": {"auth": {"breaker": {"health_check": {"grpc_service": "auth.v1"}}}}}"#;
+    let mut gateway = opened(1, configuration);
+    let serving = |headers, trailers, body: &[u8]| Answer {
+        headers,
+        trailers,
+        body: body.to_vec(),
+    };
+    let (ok, zero) = (vec![(":status", "200")], vec![("grpc-status", "0")]);
+    for wrong in [
+        Answer::status("200"),
+        // UNIMPLEMENTED, in headers only.
+        serving(
+            vec![(":status", "200"), ("grpc-status", "12")],
+            Vec::new(),
+            b"",
+        ),
+        serving(ok.clone(), zero.clone(), &[0, 0, 0, 0, 2, 0x08, 2]), // NOT_SERVING
+        serving(ok.clone(), zero.clone(), &[0, 0, 0, 0, 0]),          // UNKNOWN
+        serving(ok.clone(), zero.clone(), &[]),
+        serving(
+            ok.clone(),
+            vec![("grpc-status", "5")],
+            &[0, 0, 0, 0, 2, 0x08, 1],
+        ),
+    ] {
+        let check = next_check(&mut gateway);
+        assert_eq!(check.header(":method"), "POST");
+        assert_eq!(check.header(":path"), "/grpc.health.v1.Health/Check");
+        assert_eq!(check.header("content-type"), "application/grpc");
+        assert_eq!(check.body, b"\0\0\0\0\x09\x0a\x07auth.v1");
+        gateway.answer(&check, wrong);
+        assert_eq!(gateway.state("auth"), 1);
+    }
+    let check = next_check(&mut gateway);
+    gateway.answer(&check, serving(ok, zero, &[0, 0, 0, 0, 2, 0x08, 1]));
+    assert_eq!(gateway.state("auth"), 2);
+}
+
+#[test]
+fn a_worker_that_meets_an_open_breaker_checks_it_too() {
+    let mut gateway = opened(1, BY_PATH);
+    gateway.add_worker(BY_PATH);
+    assert!(!gateway.request(1, "auth", End::Status(200)));
+    gateway.end_plugin(0);
+    let check = next_check(&mut gateway);
+    assert_eq!(check.worker, 1);
+}
+
+#[test]
+fn a_check_costs_a_tick_nothing_while_no_breaker_is_open() {
+    let ticks = |configuration| {
+        let mut gateway = Gateway::new(1, configuration);
+        gateway.request(0, "auth", End::Status(200));
+        gateway.pass(SECOND);
+        gateway.take_calls(0);
+        for _ in 0..5 {
+            gateway.request(0, "auth", End::Status(200));
+            gateway.workers[0].contexts.on_tick(FILTER);
+        }
+        gateway.take_calls(0)
+    };
+    assert_eq!(ticks(BY_PATH), ticks(""));
+}
