@@ -44,7 +44,7 @@ pub mod status {
 /// What the service does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrpcBehaviour {
-    /// A message, then this status in the trailers.
+    /// A message, then this status in the trailers. To a health check the message says that it serves.
     Trailers(u32),
     /// No message: the status is in the headers ("trailers-only").
     TrailersOnly(u32),
@@ -177,6 +177,7 @@ async fn answer(
         seen.last_headers = request.headers().clone();
     }
     let behaviour = *lock(&shared.behaviour);
+    let is_health_check = request.uri().path() == HEALTH_CHECK;
     let mut in_flight = InFlight {
         shared,
         done: false,
@@ -204,7 +205,11 @@ async fn answer(
         }
         GrpcBehaviour::Trailers(status) => {
             let (mut sender, channel) = Channel::<Bytes, Infallible>::new(2);
-            let echo = if body.is_empty() { EMPTY } else { body };
+            let echo = match body {
+                _ if is_health_check => SERVING,
+                body if body.is_empty() => EMPTY,
+                body => body,
+            };
             let _ = sender.send_data(echo).await;
             let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(status))]);
             let _ = sender.send_trailers(trailers).await;
@@ -225,6 +230,8 @@ async fn answer(
 const EMPTY: Bytes = Bytes::from_static(b"\0\0\0\0\0");
 /// A message.
 pub const PING: Bytes = Bytes::from_static(b"\0\0\0\0\x04ping");
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const SERVING: Bytes = Bytes::from_static(b"\0\0\0\0\x02\x08\x01");
 const FIRST: Bytes = Bytes::from_static(b"\0\0\0\0\x05first");
 
 /// A gRPC message as it is on the wire: not compressed, with its length.

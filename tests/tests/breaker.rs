@@ -601,3 +601,153 @@ async fn grpc_clients_are_refused_with_unavailable() {
     }
     assert_eq!(auth.seen().calls, 5);
 }
+
+/// How long a service that is back after answering 502 to everything is refused.
+async fn refused_after_return(plugin: Value) -> Duration {
+    let video = Backend::start().unwrap();
+    let envoy = gateway(&video, plugin).await;
+    open_the_breaker(&envoy, &video).await;
+    video.always(Behaviour::status(200));
+    let back = Stopwatch::start();
+    let first = envoy
+        .first_let_through(VIDEO, wait::GENEROUS)
+        .await
+        .unwrap();
+    assert_eq!(first.status, 200);
+    back.elapsed()
+}
+
+#[tokio::test]
+async fn a_service_that_passes_a_health_check_is_served_long_before_its_open_time_is_over() {
+    let open_for = json!({"breaker": {"open_for": "8s"}});
+    let check = json!({"breaker": {"open_for": "8s", "health_check": {"path": "/healthz"}}});
+    let (without, with) = (
+        refused_after_return(open_for).await,
+        refused_after_return(check).await,
+    );
+    println!("without checks {without:?}, with checks {with:?}");
+    assert!(without > Duration::from_secs(7), "{without:?}");
+    assert!(with < Duration::from_secs(5), "{with:?}");
+}
+
+#[tokio::test]
+async fn health_checks_are_few_and_reach_the_service_as_they_are_configured() {
+    let video = Backend::start().unwrap();
+    let check = json!({"path": "/healthz?deep=1", "host": "video.internal", "every": "200ms", "timeout": "200ms"});
+    let envoy = gateway(&video, json!({"breaker": {"health_check": check}})).await;
+    let checks = |video: &Backend| video.seen().by_path.get("/healthz").copied().unwrap_or(0);
+    for _ in 0..10 {
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 200);
+    }
+    assert_eq!(checks(&video), 0, "none while it is closed");
+    open_the_breaker(&envoy, &video).await;
+    let opened = Stopwatch::start();
+    video
+        .wait_until("five checks", |seen| {
+            seen.by_path.get("/healthz") >= Some(&5)
+        })
+        .await
+        .unwrap();
+    let took = opened.elapsed();
+    // Sent by one of the workers each time.
+    assert!(took > Duration::from_millis(800), "{took:?}");
+    let request = video.last_request().unwrap();
+    assert_eq!(
+        (&*request.method, &*request.target),
+        ("GET", "/healthz?deep=1")
+    );
+    assert_eq!(request.header("host"), Some(&b"video.internal"[..]));
+    assert_eq!(
+        request.header("user-agent"),
+        Some(&b"levee-health-check"[..])
+    );
+    assert_eq!(request.header("transfer-encoding"), None);
+    envoy
+        .wait_for_log("video: the health check was answered with 502")
+        .await
+        .unwrap();
+    assert!(envoy.get(VIDEO).await.unwrap().is_refusal());
+    // Its checks pass, calls don't: one probe, and it is open until the first open time is over.
+    video.choose(|_, request| {
+        Behaviour::status(if request.path() == "/healthz" {
+            200
+        } else {
+            502
+        })
+    });
+    transitions(&envoy, "half_open", 1.0).await;
+    let probe = envoy
+        .first_let_through(VIDEO, wait::GENEROUS)
+        .await
+        .unwrap();
+    assert_eq!(probe.status, 502);
+    let refused = envoy.first_refusal(VIDEO, wait::GENEROUS).await.unwrap();
+    let retry_after: u64 = refused.header("retry-after").parse().unwrap();
+    assert!(retry_after >= 80, "30 s and 60 s: {retry_after}");
+    envoy
+        .wait_for_log("video: Open to HalfOpen, HealthCheckPassed")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_health_check_that_hangs_or_has_no_host_is_no_harm() {
+    let video = Backend::start().unwrap();
+    let check = json!({"path": "/healthz", "every": "300ms", "timeout": "100ms"});
+    let envoy = gateway(&video, json!({"breaker": {"health_check": check}})).await;
+    open_the_breaker(&envoy, &video).await;
+    video.choose(|_, _| Behaviour::Stall);
+    video
+        .wait_until("checks that are given up", |seen| seen.cancelled >= 3)
+        .await
+        .unwrap();
+    envoy
+        .wait_for_log("video: the health check was answered with 504")
+        .await
+        .unwrap();
+    video.refuse();
+    assert!(envoy.get(VIDEO).await.unwrap().is_refusal());
+    video.always(Behaviour::status(200));
+    video.accept().unwrap();
+    let first = envoy
+        .first_let_through(VIDEO, wait::GENEROUS)
+        .await
+        .unwrap();
+    assert_eq!(first.status, 200);
+}
+
+#[tokio::test]
+async fn a_grpc_service_is_asked_by_its_own_health_protocol() {
+    let auth = GrpcBackend::start().unwrap();
+    let config = EnvoyConfig::gateway()
+        .upstream("auth", auth.address())
+        .upstream_http2("auth")
+        .plugin(&json!({"breaker": {"health_check": {"grpc_service": "auth.v1"}}}));
+    let envoy = Envoy::start(config).await.unwrap();
+    let call = grpc::call("/v1/auth/levee.Demo/Call");
+    auth.always(GrpcBehaviour::TrailersOnly(status::UNAVAILABLE));
+    for _ in 0..6 {
+        let answer = grpc::send(&call, envoy.address()).await.unwrap();
+        assert_eq!(grpc::status_of(&answer), Some(status::UNAVAILABLE));
+    }
+    envoy
+        .wait_for_log("auth: the health check was not answered with SERVING")
+        .await
+        .unwrap();
+    auth.always(GrpcBehaviour::Trailers(status::OK));
+    let back = Stopwatch::start();
+    wait::until("a good answer", wait::GENEROUS, || async {
+        let answer = grpc::send(&call, envoy.address()).await.unwrap();
+        match grpc::status_of(&answer) {
+            Some(status::OK) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    assert!(
+        back.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        back.elapsed()
+    );
+}
