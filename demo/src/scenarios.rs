@@ -1,4 +1,4 @@
-//! The five scenarios, each as a function that plays it on a [`Stack`] and reports what was seen.
+//! The scenarios, each as a function that plays it on a [`Stack`] and reports what was seen.
 //!
 //! A scenario is played with Levee, where all must hold, and without it, where each promise must break: so what holds
 //! does so because of Levee.
@@ -30,6 +30,15 @@ const OUTAGE: Duration = Duration::from_millis(400);
 /// How soon a cleanup that begins each second must have done its work. A thousand rows are about ten batches; with its rests
 /// each may take 1 s before this is too short.
 const CLEANED_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long a service fails and answers nevertheless.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// How many of its failures clients may see then: five open its breaker, and some more are under way.
+const FAILURES_SEEN: usize = 20;
+
+/// How soon the service must be asked again when it is back. It is checked each second.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Rows that the cleanups have to remove or end, and those that they have to leave alone.
 const EXPIRED_TOKENS: u32 = 1_000;
@@ -247,7 +256,7 @@ pub struct Scenario {
     pub play: fn(&mut Stack) -> Result<Report>,
 }
 
-pub const ALL: [Scenario; 5] = [
+pub const ALL: [Scenario; 6] = [
     Scenario {
         name: "database slow",
         about: "somebody locks the table of calls; eight clients ask for a call",
@@ -262,6 +271,11 @@ pub const ALL: [Scenario; 5] = [
         name: "a backend down",
         about: "the video service hangs, ends and comes back; eight clients ask meanwhile, and eight more",
         play: backend_down,
+    },
+    Scenario {
+        name: "a moment of failure",
+        about: "the storage service answers 502 for half a second while clients ask, and is back",
+        play: moment_of_failure,
     },
     Scenario {
         name: "expired tokens pile up",
@@ -464,6 +478,58 @@ pub fn backend_down(stack: &mut Stack) -> Result<Report> {
     stack.service("video")?.stop();
     stack.service("video")?.start_again()?;
     normal_again(&mut report, stack, &call, &["video"])?;
+    Ok(report)
+}
+
+/// A service fails for a moment, which opens its breaker for 30 s. A health check ends that as soon as it is back.
+pub fn moment_of_failure(stack: &mut Stack) -> Result<Report> {
+    const PATH: &str = "/v1/storage/x";
+    let mut report = Report::default();
+    let before = stack.metrics()?;
+    let service = stack.service("storage")?.address;
+    let switch = |stack: &Stack, fault| {
+        let request = Request::post(&format!("/demo/{fault}"), "");
+        let answer = stack.send_to(service, &request);
+        let status = answer.map_or(0, |answer| answer.status);
+        match status {
+            200 => Ok(()),
+            _ => Err(Error::new(format!("/demo/{fault}: {status}"))),
+        }
+    };
+    let asking = stack.keep_asking(&ask(PATH), CROWD);
+    asking.wait_for(20)?;
+    switch(stack, "fail")?;
+    thread::sleep(MOMENT);
+    switch(stack, "recover")?;
+    let back = Stopwatch::start();
+    let (took, holds) = within(GENEROUS, || {
+        let status = stack.get(PATH).0;
+        Ok((back.elapsed(), status == 200))
+    })?;
+    let answers = asking.answers(stack);
+    let failed = answers
+        .iter()
+        .filter(|answer| answer.as_ref().map_or(true, |answer| answer.status == 502))
+        .count();
+    let wanted = format!(
+        "while it fails for {MOMENT:?}, {CROWD} clients see {FAILURES_SEEN} failures or fewer"
+    );
+    let seen = format!("{failed} failures, back after {:.1} s", took.as_secs_f64());
+    report.promise(wanted, seen, failed <= FAILURES_SEEN);
+    let wanted = format!("{BACK_WITHIN:?} after its return, or sooner, requests succeed");
+    let seen = format!("after {:.1} s", took.as_secs_f64());
+    report.always(wanted, seen, holds && took <= BACK_WITHIN);
+    for to in ["open", "half_open"] {
+        let labels = [("service", "storage"), ("to", to)];
+        report.counter(
+            stack,
+            &before,
+            "circuit_breaker_transitions_total",
+            &labels,
+            1,
+        )?;
+    }
+    normal_again(&mut report, stack, PATH, &["storage"])?;
     Ok(report)
 }
 

@@ -67,12 +67,13 @@ fn the_demonstration_ends_with_a_table_in_which_all_hold() {
         "database slow",
         "Redis down",
         "a backend down",
+        "a moment of failure",
         "expired tokens pile up",
         "stale calls pile up",
     ]) {
         assert!(line.starts_with(name) && line.ends_with("holds"), "{line}");
     }
-    assert_eq!(lines.len(), 5, "{table}");
+    assert_eq!(lines.len(), 6, "{table}");
 }
 
 #[test]

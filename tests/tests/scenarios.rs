@@ -1,4 +1,4 @@
-//! The five scenarios of the audited system on the whole stack: each holds with Levee, and breaks without it.
+//! The scenarios of the audited system on the whole stack: each holds with Levee, and breaks without it.
 #![allow(missing_docs)]
 
 use levee_demo::scenarios::{ALL, Report, Scenario};
@@ -51,6 +51,11 @@ fn a_service_that_is_down_is_not_called_and_called_again_when_it_is_back() {
 }
 
 #[test]
+fn a_service_that_fails_for_a_moment_is_asked_again_as_soon_as_it_is_back() {
+    plays("a moment of failure");
+}
+
+#[test]
 fn expired_tokens_are_removed() {
     plays("expired tokens pile up");
 }
@@ -76,7 +81,7 @@ fn the_filter_needs_no_other_part() {
         filter: true,
         ..Parts::NONE
     };
-    one_part_keeps_its_promises(part, &["a backend down"]);
+    one_part_keeps_its_promises(part, &["a backend down", "a moment of failure"]);
 }
 
 #[test]

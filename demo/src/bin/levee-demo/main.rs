@@ -1,4 +1,4 @@
-//! Plays the five scenarios, each without Levee and with it, and prints the observations. `cargo xtask demo` builds what it
+//! Plays the scenarios, each without Levee and with it, and prints the observations. `cargo xtask demo` builds what it
 //! needs and starts this.
 
 #![cfg_attr(
@@ -23,7 +23,7 @@ use levee_harness::error::{Context, Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use verdict::{Played, table};
 
-/// Plays five outages on two whole systems, one without Levee and one with it, and prints what clients and metrics show.
+/// Plays outages on two whole systems, one without Levee and one with it, and prints what clients and metrics show.
 ///
 /// Levee's times are shortened. Everything listens on free ports of 127.0.0.1 and ends with the command. The exit code is 1
 /// if Levee does not keep a promise, if an outage does no harm without Levee, or if it was interrupted.

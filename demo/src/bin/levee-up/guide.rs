@@ -191,7 +191,7 @@ pub fn database(
     let _ = writeln!(
         text,
         "The cleanup jobs, and what they did:\n  curl -s http://{admin}/v1/jobs\n\n\
-         Five outages, each without Levee and with it:\n  cargo xtask demo"
+         Outages, each without Levee and with it:\n  cargo xtask demo"
     );
     text
 }
