@@ -78,7 +78,7 @@ fn report(extent: Extent) -> Report {
         until_open: of_each(&Candidate::BREAKERS, |candidate| {
             until_open(candidate, extent.runs)
         }),
-        comes_back: of_each(&Candidate::BREAKERS, |candidate| {
+        comes_back: of_each(&Candidate::RETURNING, |candidate| {
             comes_back(candidate, extent.runs)
         }),
         bad_host: of_each(&Candidate::ALL, bad_hosts),

@@ -58,6 +58,8 @@ pub fn run(
             let (ticket, outcome): (Ticket, Outcome) = admitted[number];
             rule.record(ticket, outcome, START.after(end), &mut random);
         }
+        let is_well = || matches!(service(at, 0, &mut random), Outcome::Success { .. });
+        rule.check(is_well, START.after(at));
         let ticket = rule.admit(&mut balancer, START.after(at), &mut random);
         let answer = if let Some(ticket) = ticket {
             let outcome = service(at, ticket.host, &mut random);

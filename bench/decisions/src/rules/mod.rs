@@ -18,6 +18,7 @@ pub use ring::Ring;
 
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Phase, Verdict};
 use levee_policy::time::Instant;
+use std::time::Duration;
 
 /// What an admitted call holds until its result is recorded.
 #[derive(Clone, Copy)]
@@ -82,7 +83,11 @@ pub struct Levee {
     settings: BreakerSettings,
     breaker: Breaker,
     openings: u64,
+    has_health_check: bool,
 }
+
+/// The time between two health checks, as in the filter's defaults.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 impl Levee {
     fn new(settings: BreakerSettings, now: Instant) -> Self {
@@ -90,6 +95,17 @@ impl Levee {
             settings,
             breaker: Breaker::new(&settings, now),
             openings: 0,
+            has_health_check: false,
+        }
+    }
+
+    /// If a health check is due, the service answers it.
+    fn check(&mut self, is_well: impl FnOnce() -> bool, now: Instant) {
+        if self.has_health_check
+            && let Some(permit) = self.breaker.take_check(&self.settings, CHECK_EVERY, now)
+            && is_well()
+        {
+            self.breaker.check_passed(&self.settings, permit, now);
         }
     }
 
@@ -125,6 +141,13 @@ pub enum Rule {
 impl Rule {
     pub fn levee(settings: BreakerSettings, now: Instant) -> Self {
         Self::Levee(Box::new(Levee::new(settings, now)))
+    }
+
+    /// Asks the service whether it is well, if the rule does that now.
+    pub fn check(&mut self, is_well: impl FnOnce() -> bool, now: Instant) {
+        if let Self::Levee(levee) = self {
+            levee.check(is_well, now);
+        }
     }
 
     /// Admits a call to a host.
@@ -196,6 +219,8 @@ impl Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Candidate {
     Levee,
+    /// The same with health checks.
+    Checked,
     /// Levee with five failures in a row, whatever was before, and 30 s also where there is no connection.
     Before,
     Gobreaker,
@@ -227,9 +252,20 @@ impl Candidate {
         Self::EnvoyAllHosts,
     ];
 
+    /// Those whose returns are compared.
+    pub const RETURNING: [Self; 6] = [
+        Self::Levee,
+        Self::Before,
+        Self::Gobreaker,
+        Self::Resilience4j,
+        Self::EnvoyAllHosts,
+        Self::Checked,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Levee => "levee",
+            Self::Checked => "levee, health checks",
             Self::Before => "levee, any five",
             Self::Gobreaker => "gobreaker",
             Self::Resilience4j => "resilience4j",
@@ -242,6 +278,11 @@ impl Candidate {
     pub fn rule(self, hosts: usize, now: Instant) -> Rule {
         match self {
             Self::Levee => Rule::levee(BreakerSettings::default(), now),
+            Self::Checked => {
+                let mut levee = Levee::new(BreakerSettings::default(), now);
+                levee.has_health_check = true;
+                Rule::Levee(Box::new(levee))
+            }
             Self::Before => Rule::Plain(Box::new(Plain::before())),
             Self::Gobreaker => Rule::Plain(Box::new(Plain::gobreaker())),
             Self::Resilience4j => Rule::Ring(Ring::default()),
