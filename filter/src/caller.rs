@@ -1,7 +1,7 @@
 //! Who calls: the address of the client, as a hash.
 
 use crate::host::{Host, property};
-use crate::label::fnv1a_64;
+use crate::label::fnv1a_32;
 use levee_policy::callers::Caller;
 
 /// The caller of the current request, as far as Envoy knows it. That takes one host call.
@@ -21,25 +21,19 @@ fn of_address(address: &[u8]) -> Caller {
         _ => text,
     };
     let without_brackets = without_port.trim_start_matches('[').trim_end_matches(']');
-    let hash = match without_brackets.parse() {
-        Ok(std::net::IpAddr::V4(address)) => fnv1a_64(&address.octets()),
+    Caller::from_hash(match without_brackets.parse() {
+        Ok(std::net::IpAddr::V4(address)) => fnv1a_32(&address.octets()),
         Ok(std::net::IpAddr::V6(address)) => {
             if let Some(address) = address.to_ipv4_mapped() {
-                fnv1a_64(&address.octets())
+                fnv1a_32(&address.octets())
             } else {
                 let [a, b, c, d, ..] = address.segments();
                 let network = [a, b, c, d].map(u16::to_be_bytes);
-                fnv1a_64(network.as_flattened())
+                fnv1a_32(network.as_flattened())
             }
         }
-        Err(_) => fnv1a_64(without_brackets.as_bytes()),
-    };
-    // Folded, as the authors of FNV recommend for fewer bits.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the two halves are combined"
-    )]
-    Caller::from_hash((hash >> 32) as u32 ^ hash as u32)
+        Err(_) => fnv1a_32(without_brackets.as_bytes()),
+    })
 }
 
 #[cfg(test)]

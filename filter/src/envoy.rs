@@ -244,7 +244,11 @@ impl Host for Envoy {
     }
 
     fn compile(&self, expression: &str) -> Option<u32> {
-        let (name, expression) = ("expr_create", format!("({expression}) ? '1' : ''"));
+        self.compile_value(&format!("({expression}) ? '1' : ''"))
+    }
+
+    fn compile_value(&self, expression: &str) -> Option<u32> {
+        let name = "expr_create";
         let call = |data, size| unsafe {
             proxy_call_foreign_function(
                 name.as_ptr(),
@@ -256,6 +260,21 @@ impl Host for Envoy {
             )
         };
         returned(call, |token| token.try_into().ok().map(u32::from_le_bytes))?
+    }
+
+    fn with_value<T>(&self, expression: u32, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let (name, token) = ("expr_evaluate", expression.to_le_bytes());
+        let call = |data, size| unsafe {
+            proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                token.as_ptr(),
+                token.len(),
+                data,
+                size,
+            )
+        };
+        returned(call, read)
     }
 
     /// Reads only the length of the value, which holds the answer. To return the value itself Envoy

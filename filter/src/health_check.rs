@@ -4,9 +4,10 @@
 //! and if the answer is good, the breaker lets probes through before its time has passed. While no
 //! breaker is open, this costs nothing.
 
+use crate::breakers::ServiceIndex;
 use crate::config::{Config, HealthCheck, Question};
 use crate::host::{AnswerPart, Host, OwnRequest};
-use crate::services::{ServiceIndex, Services};
+use crate::services::Services;
 use levee_policy::breaker::{CheckPermit, Phase};
 use levee_policy::time::Instant;
 use std::fmt;

@@ -140,6 +140,11 @@ pub trait Host {
     /// Whether a compiled expression is true for the current request. Returns false if it has no
     /// value.
     fn holds(&self, expression: u32) -> bool;
+    /// Compiles a CEL expression of any type. `None` if Envoy was built without CEL.
+    fn compile_value(&self, expression: &str) -> Option<u32>;
+    /// Passes the value of a compiled expression for the current request to `read`, as Envoy encodes
+    /// it, without an allocation. `None` if it has no value.
+    fn with_value<T>(&self, expression: u32, read: impl FnOnce(&[u8]) -> T) -> Option<T>;
 
     /// Sends a request. Returns its number, with which Envoy calls this worker when it has ended.
     fn send(&self, request: OwnRequest<'_>) -> Option<u32>;

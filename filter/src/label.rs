@@ -1,4 +1,4 @@
-//! The label value by which metrics name a service.
+//! The label values by which metrics name a service and a scope.
 //!
 //! The filter and the sidecar are built separately and must agree on it, as must two builds of
 //! either, since a label that changes starts a new time series. So the hash in it is fixed, unlike
@@ -11,7 +11,8 @@ const MAX_LABEL: usize = 128;
 /// length. If that changes the name, a hash is appended so that it stays unique.
 pub fn label(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\');
-    if name.len() <= MAX_LABEL && name.chars().all(is_plain) {
+    let separates = format!("{name}.").contains(SCOPE);
+    if name.len() <= MAX_LABEL && name.chars().all(is_plain) && !separates {
         return name.to_owned();
     }
     let plain: String = name
@@ -19,7 +20,26 @@ pub fn label(name: &str) -> String {
         .take(MAX_LABEL)
         .map(|c| if is_plain(c) { c } else { '_' })
         .collect();
+    let plain = plain.replace(SCOPE, "_scope_");
     format!("{plain}_{:016x}", fnv1a_64(name.as_bytes()))
+}
+
+/// Separates a service from its scope. So it stands in no label value.
+const SCOPE: &str = ".scope.";
+
+/// The label values of a scope: its service's, and its own.
+pub fn label_of_scope(service: &str, scope: &str) -> String {
+    format!("{}{SCOPE}{}", label(service), label(scope))
+}
+
+/// [`fnv1a_64`], folded as its authors recommend for fewer bits.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the two halves are combined"
+)]
+pub(crate) const fn fnv1a_32(bytes: &[u8]) -> u32 {
+    let hash = fnv1a_64(bytes);
+    (hash >> 32) as u32 ^ hash as u32
 }
 
 /// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>, also the source of the test vectors).
@@ -68,6 +88,27 @@ mod tests {
             (&longer, format!("{cut}_af2e510e9cc21727")),
         ] {
             assert_eq!(label(name), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_told_from_the_rest_of_a_name_by_its_first_separator() {
+        assert_eq!(
+            label_of_scope("auth.ns", "v1.login"),
+            "auth.ns.scope.v1.login"
+        );
+        for (service, scope) in [
+            ("a.scope.b", "c"),
+            ("a", "b.scope.c"),
+            ("a.scope", ".scope.b"),
+        ] {
+            let both = label_of_scope(service, scope);
+            let (before, after) = both.split_once(SCOPE).expect("there is one");
+            assert_eq!(
+                (before, after),
+                (&*label(service), &*label(scope)),
+                "{both}"
+            );
         }
     }
 

@@ -34,10 +34,12 @@
     )
 )]
 
+pub mod breakers;
 pub mod caller;
 pub mod config;
 pub mod contexts;
 pub mod deadline;
+pub mod destination;
 pub mod health_check;
 pub mod host;
 pub mod label;

@@ -1,7 +1,7 @@
 //! The names of all the filter's metrics.
 //!
 //! Envoy prefixes a name with `wasmcustom.`. The bootstrap's `stats_tags` make labels from it (see
-//! `envoy/gateway.yaml`); the service comes last, since its name may have dots.
+//! `envoy/gateway.yaml`); the service and its scope come last, since their names may have dots.
 
 use crate::outcome::TimeoutKind;
 use levee_policy::breaker::Phase;
@@ -121,7 +121,8 @@ pub fn mode_name(service: &str) -> String {
     format!("{MODE}.service.{service}")
 }
 
-/// The names of all metrics of `service`.
+/// The names of all metrics of `service`, a label value. [`label_of_scope`](crate::label::label_of_scope)
+/// gives those of a scope.
 pub fn names(service: &str) -> impl Iterator<Item = String> {
     Counter::ALL
         .into_iter()

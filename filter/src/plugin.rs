@@ -1,21 +1,25 @@
 //! The state of a worker, and what happens at each of Envoy's callbacks.
 //!
-//! A good request costs four host calls: the name of its cluster, the two limits, and how it ended.
-//! Up to ten times a second there is one more, for its caller's address, and once a second, or always
-//! while this configuration follows a newer one, one for the number of its connection.
+//! A good request costs four host calls: the names of its cluster and route, the two limits, and how it
+//! ended. Up to ten times a second there is one more, for its caller's address, and once a second, or
+//! always while this configuration follows a newer one, one for the number of its connection.
 //! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
 
+mod scopes;
+
+use crate::breakers::{Breakers, Permits, ServiceIndex};
 use crate::caller;
 use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::{Deadlines, LimitedBy};
+use crate::destination::Lookup;
 use crate::health_check::{Due, HealthChecks, Passed};
-use crate::host::{Host, LocalReply, MetricId, property};
+use crate::host::{Host, LocalReply, MetricId};
 use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT, UNSEEN};
 use crate::outcome::{self, Arrival, Circumstances, Ended, Expressions};
 use crate::probes::{Probe, Probes, Sight};
-use crate::service::Service;
-use crate::services::{ServiceIndex, Services};
-use crate::shared::{self, BreakerId};
+use crate::service::{Part, Service};
+use crate::services::Services;
+use crate::shared::{self, BreakerId, List};
 use crate::workers::{self, Renewal, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
@@ -44,7 +48,7 @@ const STEERING_DETAILS: &str = "levee_fallback_header_refused";
 const GRPC_INVALID_ARGUMENT: u32 = 3;
 /// Spreads `retry-after`, so that refused clients don't all come back at once.
 const RETRY_AFTER_JITTER: Jitter = Jitter::longer(Ratio::percent(20));
-/// Capacity of the cache of cluster names, per allowed service.
+/// Capacity of the cache of destinations, per allowed service and besides its scopes.
 const CLUSTERS_PER_SERVICE: usize = 4;
 
 /// What Envoy does with a request after the filter has seen its headers.
@@ -77,7 +81,7 @@ pub enum Piece {
 /// A request that the filter has let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
-    service: ServiceIndex,
+    breakers: Breakers,
     role: Role,
     /// By the clock of the tick.
     since: Instant,
@@ -96,7 +100,7 @@ impl InFlight {
 enum Role {
     /// It goes to the service.
     Call {
-        permit: Permit,
+        permits: Permits,
         limited_by: LimitedBy,
     },
     /// The breaker refused it, and it goes to a fallback route.
@@ -109,14 +113,14 @@ enum Destination {
     /// Nowhere that a breaker could protect: a redirect, a direct response, no route.
     NoCluster,
     Known(Target),
-    /// The name of a cluster that this worker has not met.
+    /// Somewhere that this worker has not met, as the lookup answers.
     Unknown(Vec<u8>),
 }
 
-/// What protects a cluster.
+/// What protects a destination.
 #[derive(Clone, Copy, Debug)]
 enum Target {
-    Service(ServiceIndex),
+    Service(Breakers),
     /// `max_services` was reached: only time limits.
     OverLimit,
 }
@@ -141,7 +145,9 @@ pub struct Plugin<H> {
     /// `None` until the worker gets its first request.
     worker: Option<Worker>,
     services: Services,
-    by_cluster: HashMap<Vec<u8>, Target>,
+    lookup: Lookup,
+    /// By the answer of the lookup.
+    by_destination: HashMap<Vec<u8>, Target>,
     probes: Probes,
     health_checks: HealthChecks,
     over_limit: Option<MetricId>,
@@ -164,6 +170,7 @@ impl<H: Host> Plugin<H> {
                 "this Envoy was built without CEL expressions: each request costs four more host calls"
             );
         }
+        let lookup = Lookup::compile(&host, &config);
         host.tick_every(TICK);
         Ok(Self {
             general: Deadlines::new(&config.general.timeouts),
@@ -177,7 +184,8 @@ impl<H: Host> Plugin<H> {
             random: SplitMix64::new(host.random()),
             worker: None,
             services: Services::default(),
-            by_cluster: HashMap::new(),
+            lookup,
+            by_destination: HashMap::new(),
             probes: Probes::default(),
             health_checks: HealthChecks::default(),
             over_limit: None,
@@ -194,55 +202,66 @@ impl<H: Host> Plugin<H> {
         let target = match self.destination() {
             Destination::NoCluster => return Next::Continue(None),
             Destination::Known(target) => target,
-            Destination::Unknown(cluster) => self.meet(cluster),
+            Destination::Unknown(answer) => self.meet(answer),
         };
-        let Target::Service(index) = target else {
+        let Target::Service(breakers) = target else {
             self.general.set(&self.host, self.client_deadline.as_ref());
             return Next::Continue(None);
         };
-        match self.admit(index) {
-            Verdict::Admit(permit) => {
-                Next::Continue(Some(self.let_go(context_id, index, permit, body)))
+        match self.admit(breakers) {
+            Admitted::With(permits) => {
+                Next::Continue(Some(self.let_go(context_id, breakers, permits, body)))
             }
-            Verdict::WouldRefuse => {
-                self.services.touch(index).count(Counter::ShadowRejected);
-                Next::Continue(Some(self.let_go(
-                    context_id,
-                    index,
-                    Permit::UNTRACKED,
-                    body,
-                )))
+            Admitted::ByShadow => {
+                let service = self.services.touch(breakers.nearest());
+                service.count(Counter::ShadowRejected);
+                let permits = Permits::UNTRACKED;
+                Next::Continue(Some(self.let_go(context_id, breakers, permits, body)))
             }
-            Verdict::Refuse { retry_after } => self.refuse(index, retry_after),
+            Admitted::No { by, retry_after } => self.refuse(breakers, by, retry_after),
         }
     }
 
     /// Where the current request goes.
     #[inline]
     fn destination(&self) -> Destination {
-        let find = |cluster: &[u8]| match self.by_cluster.get(cluster) {
+        let find = |answer: &[u8]| match self.by_destination.get(answer) {
             Some(target) => Destination::Known(*target),
-            None if cluster.is_empty() => Destination::NoCluster,
-            None => Destination::Unknown(cluster.to_vec()),
+            None if answer.is_empty() => Destination::NoCluster,
+            None => Destination::Unknown(answer.to_vec()),
         };
-        self.host
-            .with_property(property::CLUSTER, find)
+        self.lookup
+            .ask(&self.host, find)
             .unwrap_or(Destination::NoCluster)
     }
 
+    /// Asks the breakers before a request.
+    #[inline]
+    fn admit(&mut self, breakers: Breakers) -> Admitted {
+        if let Some(scope) = breakers.scope {
+            return self.admit_to_scope(breakers, scope);
+        }
+        match self.ask(breakers.service, Who::Client) {
+            Verdict::Admit(permit) => Admitted::With(Permits::of_service(permit)),
+            refusal => Admitted::refused(breakers.service, refusal),
+        }
+    }
+
+    /// Asks one breaker.
+    ///
     /// If the shared breaker cannot be reached, the call goes out and decides nothing.
     #[inline]
-    fn admit(&mut self, index: ServiceIndex) -> Verdict {
+    fn ask(&mut self, index: ServiceIndex, who: Who) -> Verdict {
         let service = &self.services[index];
         match service.replica.admit(&service.settings, self.now) {
             Admission::Decided(verdict) => verdict,
-            Admission::VisitNeeded => self.ask_shared(index),
+            Admission::VisitNeeded => self.ask_shared(index, who),
         }
     }
 
     #[cold]
-    fn ask_shared(&mut self, index: ServiceIndex) -> Verdict {
-        let caller = caller::of_current_request(&self.host);
+    fn ask_shared(&mut self, index: ServiceIndex, who: Who) -> Verdict {
+        let caller = who.calls(&self.host);
         self.visit(index, Visit::Admit(caller))
             .and_then(|visited| visited.verdict)
             .unwrap_or(Verdict::Admit(Permit::UNTRACKED))
@@ -265,30 +284,33 @@ impl<H: Host> Plugin<H> {
     fn let_go(
         &mut self,
         context_id: u32,
-        index: ServiceIndex,
-        permit: Permit,
+        breakers: Breakers,
+        permits: Permits,
         body: Body,
     ) -> InFlight {
         let arrival = match body {
             Body::None => Arrival::Whole(self.now),
             Body::Follows => Arrival::Begun,
         };
-        if permit.is_probe() {
+        if permits.is_probe() {
             self.probes.add(Probe {
                 context_id,
-                service: index,
-                permit,
+                breakers,
+                permits,
                 since: self.now,
                 has_arrived: body == Body::None,
                 gave_place_back: false,
                 answered: None,
             });
         }
-        let deadlines = &self.services[index].deadlines;
+        let deadlines = &self.services[breakers.service].deadlines;
         let limited_by = deadlines.set(&self.host, self.client_deadline.as_ref());
         InFlight {
-            service: index,
-            role: Role::Call { permit, limited_by },
+            breakers,
+            role: Role::Call {
+                permits,
+                limited_by,
+            },
             since: self.now,
             arrival,
         }
@@ -305,9 +327,11 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    fn refuse(&mut self, index: ServiceIndex, retry_after: Duration) -> Next {
-        let service = self.services.touch(index);
-        service.count(Counter::Requests(RequestLabel::Rejected));
+    /// The breaker `by` has refused the current request.
+    fn refuse(&mut self, breakers: Breakers, by: ServiceIndex, retry_after: Duration) -> Next {
+        let nearest = self.services.touch(breakers.nearest());
+        nearest.count(Counter::Requests(RequestLabel::Rejected));
+        let service = &self.services[breakers.service];
         if let Fallback::Route(route) = &service.fallback {
             self.host.set_request_header(FALLBACK_HEADER, route);
             self.host.clear_route_cache();
@@ -315,31 +339,39 @@ impl<H: Host> Plugin<H> {
                 .deadlines
                 .set(&self.host, self.client_deadline.as_ref());
             return Next::Continue(Some(InFlight {
-                service: index,
+                breakers,
                 role: Role::Fallback,
                 since: self.now,
                 arrival: Arrival::Begun,
             }));
         }
         let retry_after = RETRY_AFTER_JITTER.apply(retry_after, self.random.next_u64());
-        service.refuse(&self.host, retry_after);
+        self.services[by].refuse(&self.host, &service.fallback, retry_after);
         Next::Stop
     }
 
     /// A request that was let through has ended. Its properties can still be read.
     pub fn on_end(&mut self, context_id: u32, in_flight: InFlight) {
-        let index = in_flight.service;
-        let Role::Call { permit, limited_by } = in_flight.role else {
-            self.check_fallback(index);
+        let breakers = in_flight.breakers;
+        let Role::Call {
+            permits,
+            limited_by,
+        } = in_flight.role
+        else {
+            self.check_fallback(breakers.service);
             return;
         };
+        if breakers.scope.is_some() {
+            self.services.touch(breakers.service);
+        }
+        let index = breakers.nearest();
         let service = self.services.touch(index);
         if outcome::is_good(&self.host, service.answered_well, service.protocol) {
             let mut outcome = Outcome::SUCCESS;
             outcome::mark_slow(&self.host, &mut outcome, service.settings.slow_calls);
             service.usual.add(in_flight.waited(self.now));
             service.count_outcome_if_enabled(outcome);
-            self.settle_call(context_id, index, permit, outcome);
+            self.settle_call(context_id, breakers, permits, outcome);
             return;
         }
         let circumstances = self.circumstances(in_flight, limited_by);
@@ -363,23 +395,36 @@ impl<H: Host> Plugin<H> {
         if let Some(kind) = timeout {
             service.count(Counter::Timeouts(kind));
         }
-        self.conclude(context_id, index, permit, outcome);
+        self.conclude(context_id, breakers, permits, outcome);
     }
 
-    /// The outcome of a call belongs to the service that was called, which need not be the one that
-    /// the filter was asked for.
-    fn conclude(&mut self, context_id: u32, index: ServiceIndex, permit: Permit, outcome: Outcome) {
-        let Some(other) = self.called_instead(index, outcome) else {
-            self.services[index].count_outcome_if_enabled(outcome);
-            self.settle_call(context_id, index, permit, outcome);
+    /// The outcome of a call belongs to the service and scope that were called, which need not be
+    /// those that the filter was asked for.
+    fn conclude(
+        &mut self,
+        context_id: u32,
+        breakers: Breakers,
+        permits: Permits,
+        outcome: Outcome,
+    ) {
+        let Some(others) = self.called_instead(breakers, outcome) else {
+            self.services[breakers.nearest()].count_outcome_if_enabled(outcome);
+            self.settle_call(context_id, breakers, permits, outcome);
             return;
         };
-        self.services[index].count_outcome_if_enabled(Outcome::Neutral);
-        self.settle_call(context_id, index, permit, Outcome::Neutral);
-        self.services.touch(other).count_outcome_if_enabled(outcome);
-        if let Verdict::Admit(permit) = self.services[other].view(self.now) {
-            self.settle(other, permit, outcome);
-        }
+        self.services[breakers.nearest()].count_outcome_if_enabled(Outcome::Neutral);
+        self.settle_call(context_id, breakers, permits, Outcome::Neutral);
+        let nearest = self.services.touch(others.nearest());
+        nearest.count_outcome_if_enabled(outcome);
+        let view = |index: ServiceIndex| match self.services[index].view(self.now) {
+            Verdict::Admit(permit) => permit,
+            Verdict::WouldRefuse | Verdict::Refuse { .. } => Permit::UNTRACKED,
+        };
+        let permits = Permits {
+            service: view(others.service),
+            scope: others.scope.map_or(Permit::UNTRACKED, view),
+        };
+        self.settle(others, permits, outcome);
     }
 
     /// What is known of a request that did not plainly end well.
@@ -389,25 +434,32 @@ impl<H: Host> Plugin<H> {
         Circumstances {
             arrival: in_flight.arrival.map(took),
             limited_by_caller: limited_by == LimitedBy::Client,
-            longer_than_usual: self.services[in_flight.service].usual.exceeded_by(),
+            longer_than_usual: self.services[in_flight.breakers.nearest()]
+                .usual
+                .exceeded_by(),
         }
     }
 
-    /// The service that was called in place of `index`, if a later filter has changed the route. Only
-    /// results that may decide something are worth the host call.
-    fn called_instead(&mut self, index: ServiceIndex, outcome: Outcome) -> Option<ServiceIndex> {
+    /// What was called in place of what the filter was asked for, if a later filter has changed the
+    /// route. Only results that may decide something are worth the host call.
+    fn called_instead(&mut self, breakers: Breakers, outcome: Outcome) -> Option<Breakers> {
         if !matches!(outcome, Outcome::Failure { .. } | Outcome::Unanswered) {
             return None;
         }
         let target = match self.destination() {
             Destination::NoCluster => return None,
             Destination::Known(target) => target,
-            Destination::Unknown(cluster) => self.meet(cluster),
+            Destination::Unknown(answer) => self.meet(answer),
         };
-        match target {
-            Target::Service(other) if other != index => Some(other),
-            Target::Service(_) | Target::OverLimit => None,
-        }
+        let Target::Service(others) = target else {
+            return None;
+        };
+        let is_other = if self.lookup.lasts() {
+            others != breakers
+        } else {
+            others.service != breakers.service
+        };
+        is_other.then_some(others)
     }
 
     /// A request has ended that the filter was not asked about.
@@ -432,7 +484,7 @@ impl<H: Host> Plugin<H> {
     fn check_fallback(&mut self, index: ServiceIndex) {
         let destination = self.destination();
         let service = &mut self.services[index];
-        if matches!(destination, Destination::Known(Target::Service(to)) if to == index)
+        if matches!(destination, Destination::Known(Target::Service(to)) if to.service == index)
             && let Fallback::Route(route) = &service.fallback
         {
             log::error!(
@@ -454,6 +506,7 @@ impl<H: Host> Plugin<H> {
             // Ignore news of a service that this worker has not met.
             if let Some(index) = self.services.with_breaker(breaker_id) {
                 self.visit(index, Visit::Sync);
+                self.see_division(index);
             }
         }
     }
@@ -472,12 +525,13 @@ impl<H: Host> Plugin<H> {
         if renewal == Some(Renewal::MissedNews) {
             for index in self.services.indices() {
                 self.visit(index, Visit::Sync);
+                self.see_division(index);
             }
         }
         self.check_probes();
         self.check_health();
         for index in self.services.take_touched() {
-            if self.services[index].replica.wants_sync() {
+            if self.services[index].wants_sync(now) {
                 self.visit(index, Visit::Sync);
             }
             self.services[index].flush(&self.host);
@@ -517,7 +571,7 @@ impl<H: Host> Plugin<H> {
                 Sight::Succeeded => self.settle_probe(context_id, Outcome::SUCCESS),
                 Sight::NeverAsked => {
                     if let Some(probe) = self.probes.get(context_id) {
-                        self.settle(probe.service, probe.permit, Outcome::Neutral);
+                        self.settle(probe.breakers, probe.permits, Outcome::Neutral);
                     }
                 }
                 Sight::Nothing => {}
@@ -558,46 +612,53 @@ impl<H: Host> Plugin<H> {
     fn settle_call(
         &mut self,
         context_id: u32,
-        index: ServiceIndex,
-        permit: Permit,
+        breakers: Breakers,
+        permits: Permits,
         outcome: Outcome,
     ) {
-        if permit.is_probe() {
+        if permits.is_probe() {
             self.settle_probe(context_id, outcome);
         } else {
-            self.settle(index, permit, outcome);
+            self.settle(breakers, permits, outcome);
         }
     }
 
     /// Records the result of a probe, unless it had one already.
     fn settle_probe(&mut self, context_id: u32, outcome: Outcome) {
         if let Some(probe) = self.probes.take(context_id) {
-            self.settle(probe.service, probe.permit, outcome);
+            self.settle(probe.breakers, probe.permits, outcome);
         }
     }
 
     /// Records the result of the current request.
     #[inline]
-    fn settle(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome) {
+    fn settle(&mut self, breakers: Breakers, permits: Permits, outcome: Outcome) {
+        match breakers.scope {
+            None => self.record(breakers.service, permits.service, outcome, Who::Client),
+            Some(scope) => self.record_both(breakers.service, scope, permits, outcome),
+        }
+    }
+
+    /// Records a result of the current request at one breaker.
+    #[inline]
+    fn record(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
         let replica = &mut self.services[index].replica;
         match replica.record(permit, outcome, self.now) {
             Recorded::Here => {}
-            Recorded::WhoCalled => {
-                replica.answered(caller::of_current_request(&self.host), self.now);
-            }
-            Recorded::VisitNeeded => self.report(index, permit, outcome),
+            Recorded::WhoCalled => replica.answered(who.calls(&self.host), self.now),
+            Recorded::VisitNeeded => self.report(index, permit, outcome, who),
         }
     }
 
     /// Tells the shared breaker the result of the current request.
-    fn report(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome) {
+    fn report(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
         let caller = match outcome {
             // Whoever called: it decides.
             Outcome::Failure {
                 weight: Weight::Unreachable | Weight::Strong,
                 ..
             } => Caller::UNKNOWN,
-            _ => caller::of_current_request(&self.host),
+            _ => who.calls(&self.host),
         };
         let again_after_secs = match outcome {
             Outcome::Failure { .. } if self.services[index].failures.retry_after => {
@@ -633,9 +694,11 @@ impl<H: Host> Plugin<H> {
             },
         );
         let Some((breaker, (expired_before, visited))) = changed else {
-            log::error!("{}: the shared breaker could not be written", service.name);
+            let title = service.title();
+            log::error!("{title}: the shared breaker could not be written");
             return None;
         };
+        service.visited = now;
         service.replica.adopt(&breaker, now);
         service.show_phase(&self.host);
         let is_open = service.replica.phase() == Phase::Open;
@@ -643,22 +706,32 @@ impl<H: Host> Plugin<H> {
         service.count_many(Counter::LeasesExpired, expired);
         if let Some(transition) = visited.transition {
             service.count(Counter::Transitions(transition.to));
-            announce(&service.name, transition);
+            announce(&service.title(), transition);
         }
         if visited.tell_others
             && let Some(worker) = &self.worker
         {
             worker.tell_others(&self.host, service.breaker_id, now);
         }
+        let service_of_scope = service.scope.as_ref().map(|part| part.of);
         if is_open {
             self.health_checks
                 .see(&self.services, index, &self.rules, now);
         }
+        if let Some(service) = service_of_scope
+            && let Some(Transition {
+                from: Phase::Closed,
+                to: Phase::Open,
+                ..
+            }) = visited.transition
+        {
+            self.judge_scopes(service, now);
+        }
         Some(visited)
     }
 
-    /// The first request to a cluster.
-    fn meet(&mut self, cluster: Vec<u8>) -> Target {
+    /// The first request to a destination, by the answer of the lookup.
+    fn meet(&mut self, answer: Vec<u8>) -> Target {
         let now = self.host.now();
         if self.worker.is_none() {
             self.worker = Worker::join(&self.host, now);
@@ -668,19 +741,25 @@ impl<H: Host> Plugin<H> {
             }
         }
         let config = Rc::clone(&self.config);
-        let name = String::from_utf8_lossy(&cluster);
-        let name = config.service_of(&name);
-        let target = match self.services.named(name) {
-            Some(index) => Target::Service(index),
+        let names = self.lookup.names(&answer);
+        let name = config.service_of(&names.cluster);
+        let service = match self.services.named(name) {
+            Some(index) => Some(index),
             None => self.add_service(name, now),
         };
-        if self.by_cluster.len() >= self.config.max_services * CLUSTERS_PER_SERVICE {
+        let target = match service {
+            Some(index) => Target::Service(self.breakers_of(index, &names, now)),
+            None => Target::OverLimit,
+        };
+        let most_scopes = config.all_services().map(|service| service.scopes.max);
+        let per_service = CLUSTERS_PER_SERVICE + most_scopes.max().unwrap_or(0);
+        if self.by_destination.len() >= config.max_services * per_service {
             return target;
         }
         if matches!(target, Target::OverLimit) {
             log::warn!(
                 "no breaker for {name}: the limit of {} services (max_services) is reached",
-                self.config.max_services
+                config.max_services
             );
             self.over_limit = self
                 .over_limit
@@ -689,24 +768,29 @@ impl<H: Host> Plugin<H> {
                 self.host.add(counter, 1);
             }
         }
-        self.by_cluster.insert(cluster, target);
+        self.by_destination.insert(answer, target);
         target
     }
 
-    fn add_service(&mut self, name: &str, now: Instant) -> Target {
+    fn add_service(&mut self, name: &str, now: Instant) -> Option<ServiceIndex> {
         let settings = self.rules.of_service(name).breaker;
         let limit = self.config.max_services;
-        match shared::find_or_create(&self.host, name, &settings, limit, now) {
-            Some(id) => Target::Service(self.add_known(name, id, now)),
-            None => Target::OverLimit,
-        }
+        let list = List::Services;
+        let listed = shared::find_or_create(&self.host, list, name, &settings, limit, now)?;
+        Some(self.add_known(name, None, listed.id, now))
     }
 
-    fn add_known(&mut self, name: &str, id: BreakerId, now: Instant) -> ServiceIndex {
+    fn add_known(
+        &mut self,
+        name: &str,
+        scope: Option<Part>,
+        id: BreakerId,
+        now: Instant,
+    ) -> ServiceIndex {
         let mut own = self.config.of_service(name).clone();
         own.breaker = self.rules.of_service(name).breaker;
         let breaker = shared::read(&self.host, id, &own.breaker, now);
-        let mut service = Service::new(&self.host, name, &own, id, &breaker, now);
+        let mut service = Service::new(&self.host, name, scope, &own, id, &breaker, now);
         let expressions = self.expressions.as_ref();
         service.answered_well = expressions.and_then(|all| all.of(&own.failures));
         let index = self.services.add(service);
@@ -724,9 +808,10 @@ impl<H: Host> Plugin<H> {
     /// though no request has come.
     pub fn meet_known_services(&mut self, names: &HashSet<String>) {
         let now = self.host.now();
-        for (name, id) in shared::services(&self.host) {
+        for (name, id) in shared::breakers(&self.host, List::Services) {
             if names.contains(&name) && self.services.with_breaker(id).is_none() {
-                self.add_known(&name, id, now);
+                let index = self.add_known(&name, None, id, now);
+                self.meet_known_scopes(index, now);
             }
         }
     }
@@ -759,6 +844,45 @@ impl<H: Host> Plugin<H> {
 
     pub const fn config(&self) -> &Rc<Config> {
         &self.config
+    }
+}
+
+/// The answer of the breakers before a request.
+#[derive(Clone, Copy, Debug)]
+enum Admitted {
+    With(Permits),
+    /// It would be refused in another mode.
+    ByShadow,
+    No {
+        by: ServiceIndex,
+        retry_after: Duration,
+    },
+}
+
+impl Admitted {
+    /// `verdict` of the breaker `by` refuses, or would.
+    const fn refused(by: ServiceIndex, verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Refuse { retry_after } => Self::No { by, retry_after },
+            Verdict::WouldRefuse | Verdict::Admit(_) => Self::ByShadow,
+        }
+    }
+}
+
+/// Who calls, as a breaker sees it.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    /// The client, by its address, which is asked for when needed.
+    Client,
+    Known(Caller),
+}
+
+impl Who {
+    fn calls<H: Host>(self, host: &H) -> Caller {
+        match self {
+            Self::Client => caller::of_current_request(host),
+            Self::Known(caller) => caller,
+        }
     }
 }
 

@@ -4,8 +4,7 @@
 //! moment, it has succeeded, though it may last for hours. One whose request is slow to arrive has not
 //! asked the service anything yet, and gives its place to another; its result still counts.
 
-use crate::services::ServiceIndex;
-use levee_policy::breaker::Permit;
+use crate::breakers::{Breakers, Permits, ServiceIndex};
 use levee_policy::time::Instant;
 use std::time::Duration;
 
@@ -21,8 +20,8 @@ const CLIENT_ERROR: u64 = 400;
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
     pub context_id: u32,
-    pub service: ServiceIndex,
-    pub permit: Permit,
+    pub breakers: Breakers,
+    pub permits: Permits,
     pub since: Instant,
     /// Whether all of the request has arrived.
     pub has_arrived: bool,
@@ -91,7 +90,7 @@ impl Probes {
             Some(SWITCHING_PROTOCOLS) => Sight::Succeeded,
             Some(status) if status < CLIENT_ERROR => {
                 let answered = *probe.answered.get_or_insert(now);
-                let moment = MOMENT.min(lease(probe.service) / 2);
+                let moment = MOMENT.min(lease(probe.breakers.nearest()) / 2);
                 if now.since(answered) >= moment {
                     Sight::Succeeded
                 } else {

@@ -1,16 +1,20 @@
-//! A service, as one worker knows it.
+//! A service or one of its scopes, as one worker knows it.
 
+use crate::breakers::ServiceIndex;
 use crate::config::{Failures, Fallback, ServiceConfig};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId};
-use crate::label::label;
+use crate::label::{fnv1a_32, label, label_of_scope};
 use crate::metrics::{Counter, RequestLabel, mode_name, state_name};
 use crate::outcome::{AnsweredWell, Protocol};
 use crate::shared::BreakerId;
 use levee_policy::breaker::{Breaker, BreakerSettings, Mode, Outcome, Phase, Verdict};
+use levee_policy::callers::Caller;
 use levee_policy::replica::{Admission, Replica};
+use levee_policy::scope::hand_in_every;
 use levee_policy::time::Instant;
 use levee_policy::usual::Usual;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The response code details of refused requests.
@@ -21,11 +25,44 @@ const REASON: &str = "circuit_open";
 /// gRPC's UNAVAILABLE.
 const GRPC_UNAVAILABLE: u32 = 14;
 
-/// A service that this worker has met.
+/// A scope, as a part of its service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub of: ServiceIndex,
+    pub name: String,
+    /// As the service's breaker sees it: the caller of its requests.
+    pub as_caller: Caller,
+}
+
+impl Part {
+    pub fn new(of: ServiceIndex, name: &str) -> Self {
+        Self {
+            of,
+            name: name.to_owned(),
+            as_caller: Caller::from_hash(fnv1a_32(name.as_bytes())),
+        }
+    }
+}
+
+/// Whether a service is divided into scopes. One part alone is all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Divided {
+    /// No request has named a part.
+    #[default]
+    No,
+    /// One part is known.
+    NotYet,
+    Yes,
+}
+
+/// A service that this worker has met, or a scope.
 #[derive(Debug)]
 pub struct Service {
-    /// The name of its cluster, or the alias of that name.
+    /// The name of its cluster, or the alias of that name; for a scope, its service's.
     pub name: String,
+    /// For a scope only.
+    pub scope: Option<Part>,
+    pub divided: Divided,
     pub breaker_id: BreakerId,
     pub settings: BreakerSettings,
     pub replica: Replica,
@@ -41,6 +78,8 @@ pub struct Service {
     pub usual: Usual,
     /// Whether the next tick takes care of it.
     pub is_touched: bool,
+    /// When this worker visited the breaker last.
+    pub visited: Instant,
     /// Not yet handed to Envoy.
     counts: [u32; Counter::ALL.len()],
     counters: [Option<MetricId>; Counter::ALL.len()],
@@ -55,14 +94,20 @@ impl Service {
     pub fn new<H: Host>(
         host: &H,
         name: &str,
+        scope: Option<Part>,
         config: &ServiceConfig,
         breaker_id: BreakerId,
         breaker: &Breaker,
         now: Instant,
     ) -> Self {
-        let label = label(name);
+        let label = match &scope {
+            Some(scope) => label_of_scope(name, &scope.name),
+            None => label(name),
+        };
         let mut service = Self {
             name: name.to_owned(),
+            scope,
+            divided: Divided::default(),
             breaker_id,
             settings: config.breaker,
             replica: Replica::new(&config.breaker, breaker, now),
@@ -73,6 +118,7 @@ impl Service {
             protocol: Protocol::default(),
             usual: Usual::default(),
             is_touched: false,
+            visited: now,
             counts: [0; Counter::ALL.len()],
             counters: Counter::ALL.map(|counter| host.define_counter(&counter.name(&label))),
             state: host.define_gauge(&state_name(&label)),
@@ -89,6 +135,14 @@ impl Service {
         match self.replica.admit(&self.settings, now) {
             Admission::Decided(verdict) => verdict,
             Admission::VisitNeeded => Verdict::WouldRefuse,
+        }
+    }
+
+    /// Its name in the log.
+    pub fn title(&self) -> Cow<'_, str> {
+        match &self.scope {
+            Some(scope) => format!("{}, scope {}", self.name, scope.name).into(),
+            None => Cow::Borrowed(&self.name),
         }
     }
 
@@ -169,12 +223,19 @@ impl Service {
         }
     }
 
+    /// Whether this worker should visit the shared breaker at this tick. Successes in a scope are handed in
+    /// though all is well: they say that it is called.
+    pub fn wants_sync(&self, now: Instant) -> bool {
+        self.replica.wants_sync()
+            || (self.scope.is_some() && now.since(self.visited) >= hand_in_every(&self.settings))
+    }
+
     /// Refuses the current request. The client may try again after `retry_after`.
-    pub fn refuse<H: Host>(&self, host: &H, retry_after: Duration) {
+    pub fn refuse<H: Host>(&self, host: &H, fallback: &Fallback, retry_after: Duration) {
         let seconds = whole_seconds(retry_after).to_string();
         let mut headers = vec![("retry-after", seconds.as_str()), (REASON_HEADER, REASON)];
         let body;
-        let (status, body) = match &self.fallback {
+        let (status, body) = match fallback {
             Fallback::Answer {
                 status,
                 headers: own,
@@ -189,8 +250,12 @@ impl Service {
             Fallback::Refusal | Fallback::Route(_) => {
                 headers.push(("content-type", "application/json"));
                 let name = serde_json::Value::from(self.name.as_str());
+                let scope = self.scope.as_ref().map_or_else(String::new, |scope| {
+                    let scope = serde_json::Value::from(scope.name.as_str());
+                    format!(r#""scope":{scope},"#)
+                });
                 body = format!(
-                    r#"{{"error":"{REASON}","service":{name},"retry_after_seconds":{seconds}}}"#
+                    r#"{{"error":"{REASON}","service":{name},{scope}"retry_after_seconds":{seconds}}}"#
                 );
                 (503, body.as_bytes())
             }

@@ -1,15 +1,12 @@
-//! The services that a worker has met.
+//! The services that a worker has met, and their scopes.
 
+use crate::breakers::ServiceIndex;
 use crate::service::Service;
 use crate::shared::BreakerId;
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 
-/// Names a service of this worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceIndex(usize);
-
-/// The services that a worker has met. None is ever removed.
+/// The services that a worker has met, and their scopes. None is ever removed.
 #[derive(Debug, Default)]
 pub struct Services {
     all: Vec<Service>,
@@ -27,8 +24,8 @@ impl Services {
     }
 
     pub fn named(&self, name: &str) -> Option<ServiceIndex> {
-        let place = self.all.iter().position(|service| service.name == name);
-        place.map(ServiceIndex)
+        let is_it = |service: &Service| service.scope.is_none() && service.name == name;
+        self.all.iter().position(is_it).map(ServiceIndex)
     }
 
     pub fn with_breaker(&self, id: BreakerId) -> Option<ServiceIndex> {

@@ -11,9 +11,12 @@
 use crate::host::{Host, Swap, Version, Versioned};
 use levee_policy::breaker::{Breaker, BreakerSettings};
 use levee_policy::time::Instant;
+use std::borrow::Cow;
 
 /// The list of services. Each entry: two bytes of length, the name, the eight bytes of its id.
 const SERVICES: &str = "levee/4/services";
+/// A list of this kind for the scopes of each service, by the id of its breaker.
+const SCOPES_PREFIX: &str = "levee/4/scopes/";
 const BREAKER_PREFIX: &str = "levee/4/breaker/";
 
 /// Each failed compare-and-swap means that another worker's has succeeded.
@@ -42,6 +45,33 @@ impl BreakerId {
     }
 }
 
+/// A list of breakers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    Services,
+    /// Of the service with this breaker.
+    ScopesOf(BreakerId),
+}
+
+impl List {
+    fn key(self) -> Cow<'static, str> {
+        match self {
+            Self::Services => SERVICES.into(),
+            Self::ScopesOf(service) => format!("{SCOPES_PREFIX}{:016x}", service.0).into(),
+        }
+    }
+}
+
+/// A breaker in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub id: BreakerId,
+    /// How many breakers the list has.
+    pub among: usize,
+    /// Whether this call has put it there.
+    pub is_new: bool,
+}
+
 /// Creates the list of services if it does not exist. Must be called before there are workers.
 pub fn create_list<H: Host>(host: &H) {
     if host.shared(SERVICES).is_none() {
@@ -49,47 +79,61 @@ pub fn create_list<H: Host>(host: &H) {
     }
 }
 
-/// Finds or creates the breaker of `service`. Returns `None` if there are `max_services` already.
+/// Finds or creates the breaker `name`. Returns `None` if there are `at_most` already.
 pub fn find_or_create<H: Host>(
     host: &H,
-    service: &str,
+    list: List,
+    name: &str,
     settings: &BreakerSettings,
-    max_services: usize,
+    at_most: usize,
     now: Instant,
-) -> Option<BreakerId> {
+) -> Option<Listed> {
+    let key = list.key();
     let mut created = None;
     for _ in 0..TRIES {
-        let Versioned { mut value, version } = host.shared(SERVICES).unwrap_or_default();
-        let mut known = 0;
-        for (name, id) in entries(&value) {
-            if name == service.as_bytes() {
-                return Some(id);
-            }
-            known += 1;
+        let Versioned { mut value, version } = host.shared(&key).unwrap_or_default();
+        let among = entries(&value).count();
+        let known = entries(&value).find(|(known, _)| *known == name.as_bytes());
+        if let Some((_, id)) = known {
+            return Some(Listed {
+                id,
+                among,
+                is_new: false,
+            });
         }
-        if known >= max_services {
+        if among >= at_most {
             return None;
         }
-        let id = *created.get_or_insert_with(|| {
-            let id = BreakerId(host.random());
-            let breaker = Breaker::new(settings, now).to_bytes();
-            host.set_shared(&id.key(), &breaker, Version::ANY);
-            id
-        });
-        let length = u16::try_from(service.len()).ok()?;
+        let id = *created.get_or_insert_with(|| create(host, list, settings, now));
+        let length = u16::try_from(name.len()).ok()?;
         value.extend_from_slice(&length.to_le_bytes());
-        value.extend_from_slice(service.as_bytes());
+        value.extend_from_slice(name.as_bytes());
         value.extend_from_slice(&id.to_bytes());
-        if host.set_shared(SERVICES, &value, version) == Swap::Written {
-            return Some(id);
+        if host.set_shared(&key, &value, version) == Swap::Written {
+            return Some(Listed {
+                id,
+                among: among + 1,
+                is_new: true,
+            });
         }
     }
     None
 }
 
-/// All services that have a breaker.
-pub fn services<H: Host>(host: &H) -> Vec<(String, BreakerId)> {
-    let list = host.shared(SERVICES).unwrap_or_default().value;
+/// Writes a breaker that only its creator knows, and for a service its list of scopes.
+fn create<H: Host>(host: &H, list: List, settings: &BreakerSettings, now: Instant) -> BreakerId {
+    let id = BreakerId(host.random());
+    let breaker = Breaker::new(settings, now).to_bytes();
+    host.set_shared(&id.key(), &breaker, Version::ANY);
+    if list == List::Services {
+        host.set_shared(&List::ScopesOf(id).key(), &[], Version::ANY);
+    }
+    id
+}
+
+/// All breakers in a list, by name.
+pub fn breakers<H: Host>(host: &H, list: List) -> Vec<(String, BreakerId)> {
+    let list = host.shared(&list.key()).unwrap_or_default().value;
     entries(&list)
         .map(|(name, id)| (String::from_utf8_lossy(name).into_owned(), id))
         .collect()

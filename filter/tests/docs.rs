@@ -48,6 +48,7 @@ fn each_key_that_is_known_is_in_the_configuration_table() {
         "breaker.half_open",
         "breaker.health_check",
         "failures",
+        "scopes",
         "timeouts",
         "timeouts.classes",
     ] {

@@ -43,13 +43,33 @@ fn a_good_request_costs_four_host_calls() {
     let calls = calls_of_a_good_request("", &auth());
     assert_eq!(
         calls,
-        [
-            "property",
-            "set_request_header",
-            "set_request_header",
-            "holds"
-        ]
+        ["value", "set_request_header", "set_request_header", "holds"]
     );
+}
+
+#[test]
+fn a_scope_costs_no_host_call() {
+    for configuration in [
+        "",
+        r#"{"scopes": {"rules": [{"name": "x", "path_prefix": "/x"}]}}"#,
+    ] {
+        let mut gateway = Gateway::new(1, configuration);
+        let request = |gateway: &mut Gateway, route: &str| {
+            let stream = Stream {
+                route: route.as_bytes().to_vec(),
+                ..auth()
+            };
+            let call = gateway.begin_stream(0, stream);
+            gateway.end(call, End::Status(200));
+        };
+        for route in ["login", "refresh", "login"] {
+            request(&mut gateway, route);
+        }
+        gateway.take_calls(0);
+        request(&mut gateway, "login");
+        let calls = gateway.take_calls(0);
+        assert_eq!(calls.len(), 4, "{calls:?}");
+    }
 }
 
 #[test]
@@ -175,7 +195,7 @@ fn a_refusal_costs_two_host_calls() {
     gateway.take_calls(0);
     assert!(!gateway.request(0, "auth", End::Status(200)));
     let calls = gateway.take_calls(0);
-    assert_eq!(calls, ["property", "reply"]);
+    assert_eq!(calls, ["value", "reply"]);
 }
 
 #[test]

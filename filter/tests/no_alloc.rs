@@ -35,10 +35,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Destinations in one service, as Envoy encodes them: cluster and route.
+const LOGIN: &[u8] = b"\x02\0\0\0\x04\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0auth\0\0login\0\0";
+const REFRESH: &[u8] = b"\x02\0\0\0\x04\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0auth\0\0refresh\0\0";
+
 /// An Envoy that answers without allocating.
 #[derive(Clone, Default)]
 struct Quiet {
     code: Rc<Cell<u64>>,
+    destination: Rc<Cell<&'static [u8]>>,
     shared: Rc<RefCell<HashMap<String, Vec<u8>>>>,
 }
 
@@ -51,7 +56,6 @@ impl Host for Quiet {
     }
     fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         match path {
-            property::CLUSTER => Some(read(b"auth")),
             property::RESPONSE_CODE => Some(read(&self.code.get().to_le_bytes())),
             property::RESPONSE_CODE_DETAILS => Some(read(b"via_upstream")),
             _ => None,
@@ -68,6 +72,12 @@ impl Host for Quiet {
     }
     fn compile(&self, _: &str) -> Option<u32> {
         Some(0)
+    }
+    fn compile_value(&self, _: &str) -> Option<u32> {
+        Some(0)
+    }
+    fn with_value<T>(&self, _: u32, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        Some(read(self.destination.get()))
     }
     fn holds(&self, _: u32) -> bool {
         self.code.get() == 200
@@ -130,6 +140,7 @@ fn allocations(act: impl FnOnce()) -> u64 {
 fn a_good_request_allocates_nothing() {
     let host = Quiet::default();
     host.code.set(200);
+    host.destination.set(LOGIN);
     let mut contexts = Contexts::default();
     contexts.on_create(FILTER, 0);
     contexts
@@ -143,6 +154,18 @@ fn a_good_request_allocates_nothing() {
         }
     });
     assert_eq!(allocated, 0);
+
+    // A second route divides the service into scopes.
+    for destination in [REFRESH, LOGIN] {
+        host.destination.set(destination);
+        assert_eq!(request(&mut contexts, 1003), Action::Continue);
+        let allocated = allocations(|| {
+            for id in 1004..2000 {
+                assert_eq!(request(&mut contexts, id), Action::Continue);
+            }
+        });
+        assert_eq!(allocated, 0);
+    }
 
     host.code.set(503);
     for id in 2000..2005 {

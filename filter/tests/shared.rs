@@ -4,11 +4,18 @@ mod fake;
 
 use fake::Gateway;
 use levee_filter::host::Host;
-use levee_filter::shared::{change, find_or_create, read};
+use levee_filter::shared::{BreakerId, List, breakers, change, read};
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Verdict};
 use levee_policy::time::Instant;
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
+
+/// The breaker of a service, found or created.
+fn find_or_create<H: Host>(host: &H, service: &str, settings: &BreakerSettings) -> BreakerId {
+    levee_filter::shared::find_or_create(host, List::Services, service, settings, 10, NOW)
+        .unwrap()
+        .id
+}
 
 fn fail_once(breaker: &mut Breaker) {
     let settings = BreakerSettings::default();
@@ -27,12 +34,12 @@ fn workers_that_meet_a_service_at_the_same_time_share_one_breaker_and_lose_nothi
         gateway.workers[1].host.clone(),
     );
     first.interrupt_before_writing("levee/4/services", move || {
-        let id = find_or_create(&second, "auth", &settings, 10, NOW).unwrap();
+        let id = find_or_create(&second, "auth", &settings);
         change(&second, id, &settings, NOW, fail_once).unwrap();
     });
-    let id = find_or_create(&first, "auth", &settings, 10, NOW).unwrap();
+    let id = find_or_create(&first, "auth", &settings);
     let second = &gateway.workers[1].host;
-    assert_eq!(find_or_create(second, "auth", &settings, 10, NOW), Some(id));
+    assert_eq!(find_or_create(second, "auth", &settings), id);
     let mut expected = Breaker::new(&settings, NOW);
     fail_once(&mut expected);
     assert_eq!(read(&first, id, &settings, NOW), expected);
@@ -46,7 +53,7 @@ fn an_overtaken_change_is_repeated_on_the_newer_breaker() {
         gateway.workers[0].host.clone(),
         gateway.workers[1].host.clone(),
     );
-    let id = find_or_create(&first, "auth", &settings, 10, NOW).unwrap();
+    let id = find_or_create(&first, "auth", &settings);
     let keys = first.shared_keys();
     let key: &'static str = keys
         .into_iter()
@@ -68,10 +75,40 @@ fn nothing_is_written_if_nothing_changed() {
     let mut gateway = Gateway::new(1, "");
     let settings = BreakerSettings::default();
     let host = gateway.workers[0].host.clone();
-    let id = find_or_create(&host, "auth", &settings, 10, NOW).unwrap();
+    let id = find_or_create(&host, "auth", &settings);
     gateway.take_calls(0);
     change(&host, id, &settings, NOW, |_| ()).unwrap();
     assert_eq!(gateway.take_calls(0), ["shared"]);
+}
+
+#[test]
+fn two_workers_that_meet_scopes_of_a_service_at_the_same_time_list_both() {
+    let gateway = Gateway::new(2, "");
+    let settings = BreakerSettings::default();
+    let [first, second] = [0, 1].map(|worker| gateway.workers[worker].host.clone());
+    let list = List::ScopesOf(find_or_create(&first, "auth", &settings));
+    let add = move |host: &fake::FakeHost, name: &str, at_most| {
+        levee_filter::shared::find_or_create(host, list, name, &settings, at_most, NOW)
+    };
+    let keys = first.shared_keys();
+    let key = keys
+        .into_iter()
+        .find(|key| key.starts_with("levee/4/scopes/"));
+    let key: &'static str = key.expect("it exists before there is a scope").leak();
+    first.interrupt_before_writing(key, move || {
+        let listed = add(&second, "login", 2).unwrap();
+        assert_eq!((listed.among, listed.is_new), (1, true));
+    });
+    let refresh = add(&first, "refresh", 2).unwrap();
+    assert_eq!((refresh.among, refresh.is_new), (2, true));
+    let names: Vec<String> = breakers(&first, list)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["login", "refresh"]);
+    assert_eq!(add(&first, "profile", 2), None);
+    let known = add(&first, "refresh", 2).unwrap();
+    assert_eq!((known.id, known.is_new), (refresh.id, false));
 }
 
 #[test]

@@ -398,6 +398,10 @@ pub enum Cause {
     ProbeFailed,
     /// Enough probes succeeded.
     ProbesSucceeded,
+    /// Most of the service's scopes are open: [`Breaker::open_with_scopes`].
+    MostScopesOpen,
+    /// A second scope was called: what the first has shut says nothing about it.
+    SecondScope,
 }
 
 /// A change of state.
@@ -551,8 +555,18 @@ impl Breaker {
     /// A health check was answered: an open breaker lets probes through before its time has passed.
     /// Only calls can close it, since a service may answer health checks and fail otherwise.
     pub fn hasten(&mut self, settings: &BreakerSettings, now: Instant) -> Option<Transition> {
+        self.test_now(settings, Cause::HealthCheckPassed, now)
+    }
+
+    /// Lets probes through before the time of an open breaker has passed.
+    pub(crate) fn test_now(
+        &mut self,
+        settings: &BreakerSettings,
+        cause: Cause,
+        now: Instant,
+    ) -> Option<Transition> {
         let is_open = self.phase() == Phase::Open && settings.mode.learns();
-        is_open.then(|| self.change(State::HalfOpen, Cause::HealthCheckPassed, now))
+        is_open.then(|| self.change(State::HalfOpen, cause, now))
     }
 
     /// Whether a health check may be sent at `now`: one `every` so often, and while it could help.
@@ -597,6 +611,27 @@ impl Breaker {
         let transition = self.hasten(settings, now)?;
         self.checks.cut_short = until;
         Some(transition)
+    }
+
+    /// Most of the service's scopes are open ([`scope`](crate::scope)), so all of it is shut. Only
+    /// the other scopes notice, and a few of their calls cost little: so it asks again as soon as if the
+    /// service could not be reached.
+    pub fn open_with_scopes(
+        &mut self,
+        settings: &BreakerSettings,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        let opens = self.phase() != Phase::Open && settings.mode.learns();
+        opens.then(|| {
+            self.open(
+                settings,
+                Cause::MostScopesOpen,
+                Weight::Unreachable,
+                now,
+                random,
+            )
+        })
     }
 
     /// Records the result of a call whose caller is not known. `random` (64 evenly distributed bits)

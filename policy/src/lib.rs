@@ -12,6 +12,7 @@
 //! | `answered` | who was answered well, lately |
 //! | [`evidence`] | whether that is enough to shut a service |
 //! | `surprise` | whether a row of failures is news |
+//! | [`scope`] | what a result in a part of a service says about all of it |
 //! | [`usual`] | how long a service usually takes to answer |
 //! | [`window`] | how many recent calls failed |
 //! | [`backoff`] | how long to wait before the next attempt |
@@ -30,6 +31,7 @@ pub mod evidence;
 pub mod random;
 pub mod ratio;
 pub mod replica;
+pub mod scope;
 mod snapshot;
 mod surprise;
 pub mod time;

@@ -24,8 +24,8 @@
 
 use crate::answered::Answered;
 use crate::breaker::{
-    Breaker, BreakerSettings, CheckPermit, Generation, Outcome, Permit, Phase, Report, State,
-    Transition, Verdict, fixed_verdict, refusal,
+    Breaker, BreakerSettings, Cause, CheckPermit, Generation, Outcome, Permit, Phase, Report,
+    State, Transition, Verdict, fixed_verdict, refusal,
 };
 use crate::callers::Caller;
 use crate::evidence::Witnesses;
@@ -97,6 +97,10 @@ pub enum Visit {
     },
     /// To report that a health check has passed.
     Hasten(CheckPermit),
+    /// To report that a second scope of the service was called, which may work though the first does not.
+    SecondScope,
+    /// To report that most of the service's scopes are open: [`Breaker::open_with_scopes`].
+    MostScopesOpen,
 }
 
 /// The result of a visit to the shared breaker.
@@ -236,6 +240,8 @@ impl Replica {
                 None
             }
             Visit::Hasten(check) => breaker.check_passed(settings, check, now),
+            Visit::SecondScope => breaker.test_now(settings, Cause::SecondScope, now),
+            Visit::MostScopesOpen => breaker.open_with_scopes(settings, now, random),
         };
         let transition = transition.or_else(|| {
             self.troubled_since

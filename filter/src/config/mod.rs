@@ -6,6 +6,7 @@
 mod failures;
 mod health_check;
 mod protobuf;
+mod scopes;
 
 pub use failures::Failures;
 pub use health_check::{HealthCheck, Question};
@@ -15,6 +16,7 @@ use levee_config::breaker::read_breaker_with_callers;
 use levee_config::reader::{Section, is_header_name, read};
 use levee_policy::breaker::BreakerSettings;
 use levee_policy::timeout::{Class, Classes};
+pub use scopes::{ScopeRule, Scopes};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ pub struct ServiceConfig {
     /// How to ask it whether it is well, while its breaker is open.
     pub health_check: HealthCheck,
     pub failures: Failures,
+    pub scopes: Scopes,
     pub timeouts: Timeouts,
     pub fallback: Fallback,
 }
@@ -119,6 +122,7 @@ impl Default for ServiceConfig {
             breaker: BreakerSettings::default(),
             health_check: HealthCheck::default(),
             failures: Failures::default(),
+            scopes: Scopes::default(),
             timeouts: Timeouts {
                 class: Class::Default,
                 response_header: Duration::from_secs(10),
@@ -196,6 +200,7 @@ impl Config {
             }),
             health_check,
             failures: root.section("failures", |s| Failures::read(s, default.general.failures)),
+            scopes: root.section("scopes", |s| Scopes::read(s, &default.general.scopes)),
             timeouts: Timeouts::clone(&default.general.timeouts),
             fallback: root.section("fallback", |s| read_fallback(s, &Fallback::Refusal)),
         };
@@ -238,6 +243,7 @@ fn read_service(section: &mut Section<'_>, general: &ServiceConfig) -> ServiceCo
         breaker,
         health_check,
         failures: section.section("failures", |s| Failures::read(s, general.failures)),
+        scopes: section.section("scopes", |s| Scopes::read(s, &general.scopes)),
         timeouts: section.section("timeouts", |s| read_timeouts(s, &general.timeouts)),
         fallback: section.section("fallback", |s| read_fallback(s, &general.fallback)),
     }

@@ -102,6 +102,8 @@ type Interruption = (&'static str, Box<dyn FnOnce()>);
 pub struct Stream {
     pub cluster: Vec<u8>,
     pub route: Vec<u8>,
+    /// What the rules for scopes say.
+    pub scope_by_rule: Vec<u8>,
     pub request_headers: Vec<(String, Vec<u8>)>,
     pub code: Option<u64>,
     pub flags: u64,
@@ -187,6 +189,19 @@ impl FakeHost {
         let current = state.current;
         state.streams.get_mut(&current).map(read)
     }
+}
+
+/// A list of texts as Envoy encodes it.
+fn encoded_list(texts: &[&Vec<u8>]) -> Vec<u8> {
+    let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let mut encoded = number(texts.len()).to_vec();
+    for text in texts {
+        encoded.extend([number(text.len()), number(0)].concat());
+    }
+    for text in texts {
+        encoded.extend([text.as_slice(), &[0, 0]].concat());
+    }
+    encoded
 }
 
 impl Host for FakeHost {
@@ -311,6 +326,24 @@ impl Host for FakeHost {
             .borrow()
             .has_cel
             .then_some(2 * below + u32::from(asks_for_grpc))
+    }
+
+    /// The number of the expression is the number of its parts.
+    fn compile_value(&self, expression: &str) -> Option<u32> {
+        let rest = expression.strip_prefix("[xds.cluster_name, xds.route_name");
+        let rest = rest.expect("it asks for the cluster and the route");
+        let parts = if rest == "]" { 2 } else { 3 };
+        self.process.borrow().has_cel.then_some(parts)
+    }
+
+    fn with_value<T>(&self, expression: u32, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.call("value");
+        let answer = self.stream(|stream| {
+            let parts = [&stream.cluster, &stream.route, &stream.scope_by_rule];
+            let has_cluster = !stream.cluster.is_empty();
+            has_cluster.then(|| encoded_list(&parts[..expression as usize]))
+        });
+        answer.flatten().map(|answer| read(&answer))
     }
 
     /// The fake has no CEL, so this repeats what the expressions say. The end-to-end tests check that

@@ -8,12 +8,12 @@ use crate::database::cleanup::Cleanup;
 use crate::envoy::history::History;
 use crate::envoy::scrape;
 use crate::envoy::text::Labels;
-use crate::envoy::translate::{Gateway, SERVICE};
+use crate::envoy::translate::{Gateway, SCOPE, SERVICE};
 use crate::foreign_text::shown;
 use crate::jobs::runner::Runner;
 use crate::parts::database::DatabasePart;
 use crate::status::view::{
-    Acting, Durations, Job, Redis, Requests, Service, Since, Source, Status, Watchdog,
+    Acting, Durations, Job, Redis, Requests, Scope, Service, Since, Source, Status, Watchdog,
 };
 use axum::Router;
 use axum::extract::State;
@@ -70,7 +70,7 @@ async fn envoy(admin: &Admin) -> (Source, Vec<Service>) {
     (source, reading.as_deref().map_or_else(|_| Vec::new(), of))
 }
 
-/// Envoy's current values for each service, with the history of earlier readings.
+/// Envoy's current values for each service and its scopes together, with the history of earlier readings.
 fn services(gateway: &Gateway, history: &History, now: Instant) -> Vec<Service> {
     let mut services: BTreeMap<&str, Service> = BTreeMap::new();
     for (family, series) in &gateway.values {
@@ -107,28 +107,35 @@ fn count(service: &mut Service, family: &str, labels: &Labels, value: f64) {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Not negative.
     let (value, place) = (value as u64, value as usize);
     let label = |name: &str| labels.get(name).map_or("", String::as_str);
+    let add = |sum: &mut u64| *sum = sum.saturating_add(value);
     match family {
         filter::STATE => {
-            let state = Phase::ALL.get(place);
-            service.state = state.map(|state| state.name().to_owned());
+            let state = Phase::ALL.get(place).map(|state| state.name().to_owned());
+            match labels.get(SCOPE) {
+                Some(scope) => service.scopes.push(Scope {
+                    name: scope.clone(),
+                    state,
+                }),
+                None => service.state = state,
+            }
         }
-        filter::MODE => {
+        filter::MODE if !labels.contains_key(SCOPE) => {
             let mode = Mode::ALL.get(place);
             service.mode = mode.map(|mode| mode.name().to_owned());
         }
-        filter::FAILURES => service.failures = value,
-        filter::SHADOW_REJECTED => service.shadow_rejected = value,
+        filter::FAILURES => add(&mut service.failures),
+        filter::SHADOW_REJECTED => add(&mut service.shadow_rejected),
         filter::REQUESTS => match label("outcome") {
-            "success" => service.requests.success = value,
-            "failure" => service.requests.failure = value,
-            "neutral" => service.requests.neutral = value,
-            "rejected" => service.requests.rejected = value,
+            "success" => add(&mut service.requests.success),
+            "failure" => add(&mut service.requests.failure),
+            "neutral" => add(&mut service.requests.neutral),
+            "rejected" => add(&mut service.requests.rejected),
             _ => {}
         },
         filter::TIMEOUTS => match label("kind") {
-            "request" => service.timeouts.request = value,
-            "response_header" => service.timeouts.response_header = value,
-            "connect" => service.timeouts.connect = value,
+            "request" => add(&mut service.timeouts.request),
+            "response_header" => add(&mut service.timeouts.response_header),
+            "connect" => add(&mut service.timeouts.connect),
             _ => {}
         },
         _ => {}

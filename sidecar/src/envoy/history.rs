@@ -5,7 +5,7 @@
 
 use super::histogram::Histogram;
 use super::text::Labels;
-use super::translate::{Gateway, SERVICE};
+use super::translate::{Gateway, SCOPE, SERVICE};
 use levee_filter::metrics as filter;
 use levee_policy::time::Instant;
 use std::collections::BTreeMap;
@@ -146,6 +146,7 @@ impl Seen {
     }
 }
 
+/// The values of services, without those of their scopes.
 fn series<'a>(
     gateway: &'a Gateway,
     name: &str,
@@ -154,6 +155,7 @@ fn series<'a>(
     series
         .into_iter()
         .flatten()
+        .filter(|(labels, _)| !labels.contains_key(SCOPE))
         .map(|(labels, value)| (labels, *value))
 }
 
@@ -190,6 +192,24 @@ mod tests {
             seen: at(seen),
             before: before.map(at),
         }
+    }
+
+    #[test]
+    fn a_services_state_is_not_its_scopes() {
+        let look = |history: &mut History, scope: u64, now| {
+            let page = format!(
+                "circuit_breaker_state{{service=\"a\"}} 0\n\
+                 circuit_breaker_state{{scope=\"s\",service=\"a\"}} {scope}\n\
+                 circuit_breaker_transitions_total{{scope=\"s\",service=\"a\",to=\"open\"}} {scope}\n"
+            );
+            let gateway = Gateway::read(&page, &BTreeMap::new());
+            assert_eq!(gateway.services().collect::<Vec<_>>(), ["a"]);
+            history.look(&gateway, now);
+        };
+        let mut history = History::default();
+        look(&mut history, 0, at(0));
+        look(&mut history, 1, at(5));
+        assert_eq!(history.since("a"), Some(since(0, None)));
     }
 
     #[test]

@@ -19,6 +19,9 @@ const CLUSTER: &str = "envoy_cluster_name";
 /// Levee's label for the service.
 pub const SERVICE: &str = "service";
 
+/// Levee's label for the part of a service that has a breaker of its own.
+pub const SCOPE: &str = "scope";
+
 /// Envoy's milliseconds per second.
 const MILLIS: f64 = 1000.0;
 
@@ -63,7 +66,8 @@ impl Gateway {
     pub fn services(&self) -> impl Iterator<Item = &str> {
         let states = self.values.get(filter::STATE);
         let labels = states.into_iter().flat_map(BTreeMap::keys);
-        labels.filter_map(|labels| labels.get(SERVICE).map(String::as_str))
+        let of_services = labels.filter(|labels| !labels.contains_key(SCOPE));
+        of_services.filter_map(|labels| labels.get(SERVICE).map(String::as_str))
     }
 }
 

@@ -104,7 +104,16 @@ pub struct Durations {
     pub window_seconds: Option<f64>,
 }
 
-/// A service behind Envoy. Counts are since Envoy started.
+/// A part of a service that has a breaker of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scope {
+    pub name: String,
+    /// `closed`, `open`, `half_open`.
+    pub state: Option<String>,
+}
+
+/// A service behind Envoy. Counts are since Envoy started, and include its scopes'.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Service {
@@ -115,6 +124,7 @@ pub struct Service {
     /// the filter is too old to report it.
     pub mode: Option<String>,
     pub since: Option<Since>,
+    pub scopes: Vec<Scope>,
     pub requests: Requests,
     /// Requests that mode `shadow` would have refused. They passed, and `requests` counts their outcomes.
     pub shadow_rejected: u64,

@@ -4,6 +4,7 @@ use super::trap::{Caught, Trap};
 use crate::check::at::At;
 use crate::check::envoy::Envoy;
 use crate::check::matcher::left_out;
+use levee_filter::label::label_of_scope;
 use levee_filter::metrics as filter;
 use regex::Regex;
 
@@ -23,20 +24,25 @@ struct Label {
     value: String,
 }
 
-/// All metrics of one service.
+/// All metrics of one service and of one of its scopes.
 fn metrics() -> Vec<Metric> {
-    let service = "outbound|8080||auth.default.svc";
-    let names = filter::names(service);
-    names.map(|name| metric(&name, service)).collect()
+    let (service, scope) = ("outbound|8080||auth.default.svc", "ns.login/0");
+    let of_service = filter::names(service).map(|name| metric(&name, service, None));
+    let both = label_of_scope(service, scope);
+    let of_scope: Vec<Metric> = filter::names(&both)
+        .map(|name| metric(&name, service, Some(scope)))
+        .collect();
+    of_service.chain(of_scope).collect()
 }
 
 /// Parses `circuit_breaker_requests_total.outcome.success.service.auth`.
-fn metric(name: &str, service: &str) -> Metric {
+fn metric(name: &str, service: &str, scope: Option<&str>) -> Metric {
     let label = |name: &str, value: &str| Label {
         name: name.to_owned(),
         value: value.to_owned(),
     };
     let mut labels = vec![label("service", service)];
+    labels.extend(scope.map(|scope| label("scope", scope)));
     let (front, _) = name.split_once(".service.").unwrap_or((name, ""));
     let mut words = front.split('.').skip(1);
     while let (Some(name), Some(value)) = (words.next(), words.next()) {
@@ -66,7 +72,7 @@ fn stats_tags(envoy: &Envoy<'_>, caught: &mut Caught) {
         let is_for = |tag: &&At<'_>| tag.text_at("tag_name") == Some(name);
         tags.iter().filter(is_for).collect()
     };
-    let labels = ["service", "outcome", "to", "kind"];
+    let labels = ["service", "scope", "outcome", "to", "kind"];
     let missing: Vec<&str> = labels
         .into_iter()
         .filter(|name| rules_for(name).is_empty())

@@ -81,7 +81,7 @@ mod tests {
     use super::table::MAX_NAME;
     use super::*;
     use crate::status::view::{
-        Durations, Job, Redis, Requests, Service, Since, Source, Timeouts, Watchdog,
+        Durations, Job, Redis, Requests, Scope, Service, Since, Source, Timeouts, Watchdog,
     };
     use console::measure_text_width;
 
@@ -106,6 +106,7 @@ mod tests {
             state: Some(state.to_owned()),
             since: Some(since(7.4, Some(12.2))),
             mode: Some("enforce".to_owned()),
+            scopes: Vec::new(),
             shadow_rejected: 0,
             requests: Requests {
                 success: 12345,
@@ -138,7 +139,19 @@ mod tests {
             envoy: source("http://127.0.0.1:9901", None),
             database: source("", None),
             services: vec![
-                service("chat", "closed", 0.0042, 0.81),
+                Service {
+                    scopes: [
+                        ("login", "open"),
+                        ("profile", "closed"),
+                        ("upload", "half_open"),
+                    ]
+                    .map(|(name, state)| Scope {
+                        name: name.to_owned(),
+                        state: Some(state.to_owned()),
+                    })
+                    .to_vec(),
+                    ..service("chat", "closed", 0.0042, 0.81)
+                },
                 Service {
                     mode: Some("shadow".to_owned()),
                     shadow_rejected: 16,
@@ -233,6 +246,8 @@ chat     closed              7s-12s     12355         6         3         6  4.2
 metrics  -                   -              -         -         -         -      -      -
 billing: refuses nothing (mode shadow); would have refused 16 so far
 storage: refuses nothing (mode shadow); would have refused 1 so far
+chat, scope login: OPEN
+chat, scope upload: HALF-OPEN
 
 REDIS     BREAKER        SINCE  COMMANDS  FAILURES  REJECTED  RETRIES  BUDGET  CONNECTIONS
 sessions  open (shadow)  1h01m        15         5         0        9      97       4/1000

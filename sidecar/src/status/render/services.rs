@@ -26,6 +26,13 @@ pub fn services(services: &[Service], envoy: &Source, width: usize) -> Vec<Strin
     let rows: Vec<Vec<String>> = services.iter().map(|service| row(service)).collect();
     let mut lines = table(&COLUMNS, &rows, width);
     for service in services {
+        for scope in &service.scopes {
+            let state = scope.state.as_deref();
+            if let Some(state @ ("open" | "half_open")) = state {
+                let state = state_in_mode(Some(state), service.mode.as_deref());
+                lines.push(format!("{}, scope {}: {state}", service.name, scope.name));
+            }
+        }
         if service.mode.as_deref() == Some("shadow") && service.shadow_rejected > 0 {
             lines.push(format!(
                 "{}: refuses nothing (mode shadow); would have refused {} so far",

@@ -1,0 +1,190 @@
+//! Services that are divided into scopes, each with a breaker below the service's.
+//!
+//! A service whose requests all take one route has no scopes: that route is all of it. When a
+//! worker meets a second one, it divides the service and tells the other workers.
+
+use super::{Admitted, Plugin, Target, Who};
+use crate::breakers::{Breakers, Permits, ServiceIndex};
+use crate::destination::Names;
+use crate::host::Host;
+use crate::service::{Divided, Part};
+use crate::shared::{self, BreakerId, List, Listed};
+use levee_policy::breaker::{Outcome, Verdict};
+use levee_policy::callers::Caller;
+use levee_policy::replica::{Admission, Visit};
+use levee_policy::scope::{Heard, Sent, Standing, most_are_open};
+use levee_policy::time::Instant;
+
+impl<H: Host> Plugin<H> {
+    /// Asks both breakers. A refusal of the service that is known comes first: a probe of the scope
+    /// would be for nothing.
+    pub(super) fn admit_to_scope(&mut self, breakers: Breakers, scope: ServiceIndex) -> Admitted {
+        let service = &self.services[breakers.service];
+        if let Admission::Decided(verdict) = service.replica.admit(&service.settings, self.now)
+            && !matches!(verdict, Verdict::Admit(_))
+        {
+            return Admitted::refused(breakers.service, verdict);
+        }
+        let scopes_permit = match self.ask(scope, Who::Client) {
+            Verdict::Admit(permit) => permit,
+            refusal => return Admitted::refused(scope, refusal),
+        };
+        match self.ask(breakers.service, Who::Known(self.as_caller(scope))) {
+            Verdict::Admit(permit) => Admitted::With(Permits {
+                service: permit,
+                scope: scopes_permit,
+            }),
+            refusal => {
+                // Nobody is asked, so the place is free again.
+                let nobody = Who::Known(Caller::UNKNOWN);
+                self.record(scope, scopes_permit, Outcome::Neutral, nobody);
+                Admitted::refused(breakers.service, refusal)
+            }
+        }
+    }
+
+    /// Tells both breakers what concerns them.
+    pub(super) fn record_both(
+        &mut self,
+        service: ServiceIndex,
+        scope: ServiceIndex,
+        permits: Permits,
+        outcome: Outcome,
+    ) {
+        let sent = if permits.service.is_probe() {
+            Sent::AsProbe
+        } else {
+            Sent::AsCall
+        };
+        let heard = Heard::of(outcome, sent);
+        self.record(scope, permits.scope, heard.scope, Who::Client);
+        let caller = Who::Known(self.as_caller(scope));
+        self.record(service, permits.service, heard.service, caller);
+    }
+
+    fn as_caller(&self, scope: ServiceIndex) -> Caller {
+        let part = self.services[scope].scope.as_ref();
+        part.map_or(Caller::UNKNOWN, |part| part.as_caller)
+    }
+
+    /// A scope has opened. If most are open, so is the service.
+    #[cold]
+    pub(super) fn judge_scopes(&mut self, service: ServiceIndex, now: Instant) {
+        let list = List::ScopesOf(self.services[service].breaker_id);
+        let settings = self.services[service].settings;
+        let standings = shared::breakers(&self.host, list)
+            .into_iter()
+            .map(|(_, id)| {
+                let breaker = shared::read(&self.host, id, &settings, now);
+                Standing::of(&breaker, &settings, now)
+            });
+        if most_are_open(standings) {
+            self.visit(service, Visit::MostScopesOpen);
+        }
+    }
+
+    /// The breakers of a destination in `service`.
+    pub(super) fn breakers_of(
+        &mut self,
+        service: ServiceIndex,
+        names: &Names,
+        now: Instant,
+    ) -> Breakers {
+        let scope = self.scope_named(service, names).and_then(|name| {
+            let listed = self.list_scope(service, name, now)?;
+            if listed.among == 1 {
+                self.services[service].divided = Divided::NotYet;
+                return None;
+            }
+            self.divide(service, now);
+            if listed.among == 2 && listed.is_new {
+                // What the one route has shut is not shut for the other: see whether it works.
+                self.visit(service, Visit::SecondScope);
+                if let Some(worker) = &self.worker {
+                    worker.tell_others(&self.host, self.services[service].breaker_id, now);
+                }
+            }
+            Some(self.add_scope(service, name, listed.id, now))
+        });
+        Breakers { service, scope }
+    }
+
+    /// The scope that requests with these names belong to.
+    fn scope_named<'a>(&self, service: ServiceIndex, names: &'a Names) -> Option<&'a str> {
+        let settings = &self.config.of_service(&self.services[service].name).scopes;
+        let by_route = Some(names.route.as_str()).filter(|_| settings.by_route);
+        let by_rule = Some(names.by_rule.as_str()).filter(|name| !name.is_empty());
+        by_rule.or(by_route).filter(|name| !name.is_empty())
+    }
+
+    fn list_scope(&self, service: ServiceIndex, name: &str, now: Instant) -> Option<Listed> {
+        let of = &self.services[service];
+        let limit = self.config.of_service(&of.name).scopes.max;
+        let list = List::ScopesOf(of.breaker_id);
+        let listed = shared::find_or_create(&self.host, list, name, &of.settings, limit, now);
+        if listed.is_none() {
+            log::warn!(
+                "no breaker for {}, scope {name}: the limit of {limit} scopes (scopes.max) is reached",
+                of.name
+            );
+        }
+        listed
+    }
+
+    fn add_scope(
+        &mut self,
+        service: ServiceIndex,
+        name: &str,
+        id: BreakerId,
+        now: Instant,
+    ) -> ServiceIndex {
+        if let Some(index) = self.services.with_breaker(id) {
+            return index;
+        }
+        let part = Part::new(service, name);
+        let name = self.services[service].name.clone();
+        self.add_known(&name, Some(part), id, now)
+    }
+
+    /// There is more than one scope. Until now one route alone was all of the service.
+    fn divide(&mut self, service: ServiceIndex, now: Instant) {
+        let before = std::mem::replace(&mut self.services[service].divided, Divided::Yes);
+        if before == Divided::Yes {
+            return;
+        }
+        for (answer, target) in self.by_destination.clone() {
+            if matches!(target, Target::Service(breakers) if breakers.service == service) {
+                let names = self.lookup.names(&answer);
+                let breakers = self.breakers_of(service, &names, now);
+                self.by_destination
+                    .insert(answer, Target::Service(breakers));
+            }
+        }
+    }
+
+    /// Another worker may have divided the service.
+    pub(super) fn see_division(&mut self, service: ServiceIndex) {
+        if self.services[service].divided != Divided::NotYet {
+            return;
+        }
+        let list = List::ScopesOf(self.services[service].breaker_id);
+        if shared::breakers(&self.host, list).len() > 1 {
+            let now = self.host.now();
+            self.divide(service, now);
+        }
+    }
+
+    /// Meets the scopes of a service that was just met, so that their gauges are shown.
+    pub(super) fn meet_known_scopes(&mut self, service: ServiceIndex, now: Instant) {
+        let list = List::ScopesOf(self.services[service].breaker_id);
+        let scopes = shared::breakers(&self.host, list);
+        let config = self.config.of_service(&self.services[service].name);
+        if scopes.len() < 2 || !config.scopes.is_on() {
+            return;
+        }
+        self.services[service].divided = Divided::Yes;
+        for (name, id) in scopes {
+            self.add_scope(service, &name, id, now);
+        }
+    }
+}

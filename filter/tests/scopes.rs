@@ -1,0 +1,318 @@
+//! Services that are divided into scopes.
+
+mod fake;
+
+use fake::{Call, End, Gateway, Stream};
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(route: &str) -> Stream {
+    Stream {
+        cluster: b"auth".to_vec(),
+        route: route.as_bytes().to_vec(),
+        source: b"10.0.0.1:1".to_vec(),
+        ..Stream::default()
+    }
+}
+
+fn begin(gateway: &mut Gateway, worker: usize, route: &str) -> Call {
+    gateway.begin_stream(worker, at(route))
+}
+
+/// A whole request. Returns whether it was let through.
+fn request(gateway: &mut Gateway, worker: usize, route: &str, end: End) -> bool {
+    let call = begin(gateway, worker, route);
+    if !call.was_refused {
+        gateway.end(call, end);
+    }
+    !call.was_refused
+}
+
+const OK: End = End::Status(200);
+/// No caller can bring it about.
+const RESET: End = End::Reset;
+
+fn unreachable(gateway: &mut Gateway, route: &str) -> bool {
+    let call = begin(gateway, 0, route);
+    if call.was_refused {
+        return false;
+    }
+    gateway.change(call, |stream| {
+        stream.code = Some(503);
+        stream.flags = 1 << 5;
+        stream.details = b"upstream_reset_before_response_started{connection_failure}".to_vec();
+        stream.has_no_connection = true;
+    });
+    gateway.finish(call);
+    true
+}
+
+/// A gateway whose workers know two routes of a service.
+fn divided(workers: usize, configuration: &str) -> Gateway {
+    let mut gateway = Gateway::new(workers, configuration);
+    for worker in 0..workers {
+        for route in ["login", "profile"] {
+            assert!(request(&mut gateway, worker, route, OK));
+        }
+    }
+    gateway
+}
+
+fn state(gateway: &Gateway, scope: &str) -> u64 {
+    gateway.metric(&format!("circuit_breaker_state.service.auth.scope.{scope}"))
+}
+
+fn shut(gateway: &mut Gateway, worker: usize, route: &str) {
+    for _ in 0..5 {
+        assert!(request(gateway, worker, route, RESET));
+    }
+    assert!(!request(gateway, worker, route, OK));
+}
+
+#[test]
+fn a_route_that_fails_shuts_itself_and_no_other() {
+    let mut gateway = divided(2, "");
+    shut(&mut gateway, 0, "login");
+    for worker in [0, 1] {
+        assert!(!request(&mut gateway, worker, "login", OK));
+        assert!(request(&mut gateway, worker, "profile", OK));
+    }
+    let call = begin(&mut gateway, 1, "login");
+    let reply = gateway.stream(call).reply.expect("it is refused");
+    assert!(reply.body.contains(r#""service":"auth","scope":"login","#));
+    assert_eq!((state(&gateway, "login"), gateway.state("auth")), (1, 0));
+    assert_eq!(state(&gateway, "profile"), 0);
+}
+
+#[test]
+fn a_service_with_one_route_has_no_scopes_until_another_one_is_called() {
+    let mut gateway = Gateway::new(2, "");
+    for worker in [0, 1] {
+        assert!(request(&mut gateway, worker, "login", OK));
+    }
+    assert!(
+        !gateway
+            .metric_names()
+            .iter()
+            .any(|name| name.contains(".scope."))
+    );
+    shut(&mut gateway, 0, "login");
+    assert_eq!(gateway.state("auth"), 1);
+    // The other one need not wait until the service's breaker is closed again.
+    for _ in 0..3 {
+        assert!(request(&mut gateway, 1, "profile", OK));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    // So does the first worker, which has not met it.
+    shut(&mut gateway, 0, "login");
+    assert!(request(&mut gateway, 0, "profile", OK));
+    assert_eq!((state(&gateway, "login"), gateway.state("auth")), (1, 0));
+}
+
+#[test]
+fn failures_to_connect_concern_the_service_whichever_routes_are_called() {
+    let mut gateway = divided(1, "");
+    for route in ["login", "profile", "login", "profile", "login"] {
+        assert!(unreachable(&mut gateway, route));
+    }
+    assert!(!request(&mut gateway, 0, "profile", OK));
+    assert_eq!((gateway.state("auth"), state(&gateway, "login")), (1, 0));
+    gateway.pass(2 * SECOND);
+    for route in ["login", "profile", "login"] {
+        assert!(request(&mut gateway, 0, route, OK));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn a_service_opens_when_most_of_its_scopes_are_and_closes_where_one_works() {
+    let mut gateway = divided(1, "");
+    assert!(request(&mut gateway, 0, "refresh", OK));
+    shut(&mut gateway, 0, "login");
+    assert_eq!(gateway.state("auth"), 0);
+    for _ in 0..5 {
+        assert!(request(&mut gateway, 0, "profile", RESET));
+    }
+    assert_eq!(gateway.state("auth"), 1);
+    assert!(!request(&mut gateway, 0, "refresh", OK));
+    gateway.pass(2 * SECOND);
+    for _ in 0..3 {
+        assert!(request(&mut gateway, 0, "refresh", OK));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    assert!(!request(&mut gateway, 0, "profile", OK));
+    assert_eq!(state(&gateway, "profile"), 1);
+}
+
+#[test]
+fn scopes_that_work_in_other_workers_count() {
+    let mut gateway = divided(2, "");
+    for route in ["refresh", "verify"] {
+        assert!(request(&mut gateway, 1, route, OK));
+    }
+    // The other worker hands in that these two are called.
+    for _ in 0..7 {
+        gateway.pass(SECOND);
+        for route in ["refresh", "verify"] {
+            assert!(request(&mut gateway, 1, route, OK));
+        }
+    }
+    gateway.pass(SECOND);
+    shut(&mut gateway, 0, "login");
+    shut(&mut gateway, 0, "profile");
+    assert_eq!(gateway.state("auth"), 0);
+    assert!(request(&mut gateway, 1, "refresh", OK));
+}
+
+#[test]
+fn the_place_of_a_probe_is_free_again_if_the_service_refuses() {
+    let mut gateway = divided(1, "");
+    shut(&mut gateway, 0, "login");
+    gateway.pass(35 * SECOND);
+    for _ in 0..5 {
+        assert!(unreachable(&mut gateway, "profile"));
+    }
+    gateway.pass(2 * SECOND);
+    // The service lets three through and no more.
+    let held = ["profile", "refresh", "verify"].map(|route| begin(&mut gateway, 0, route));
+    assert!(held.iter().all(|call| !call.was_refused));
+    for _ in 0..10 {
+        assert!(begin(&mut gateway, 0, "login").was_refused);
+    }
+    for call in held {
+        gateway.end(call, OK);
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    for _ in 0..3 {
+        assert!(request(&mut gateway, 0, "login", OK));
+    }
+    assert_eq!(state(&gateway, "login"), 0);
+}
+
+#[test]
+fn an_error_in_one_scope_does_not_keep_the_service_from_closing() {
+    let mut gateway = divided(1, "");
+    for _ in 0..5 {
+        assert!(unreachable(&mut gateway, "profile"));
+    }
+    gateway.pass(2 * SECOND);
+    assert!(request(&mut gateway, 0, "login", End::Status(500)));
+    for _ in 0..3 {
+        assert!(request(&mut gateway, 0, "profile", OK));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn requests_without_a_route_name_have_the_services_breaker() {
+    let mut gateway = divided(1, "");
+    shut(&mut gateway, 0, "");
+    assert_eq!(gateway.state("auth"), 1);
+    assert!(!request(&mut gateway, 0, "login", OK));
+}
+
+#[test]
+fn beyond_the_limit_there_is_no_scope_and_off_means_none() {
+    let mut gateway = divided(1, r#"{"scopes": {"max": 2}}"#);
+    shut(&mut gateway, 0, "third");
+    assert_eq!(gateway.state("auth"), 1);
+    let off = r#"{"services": {"auth": {"scopes": {"by_route": false}}}}"#;
+    let mut gateway = divided(1, off);
+    shut(&mut gateway, 0, "login");
+    assert_eq!(gateway.state("auth"), 1);
+    let names = gateway.metric_names();
+    assert!(
+        !names.iter().any(|name| name.contains(".scope.")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn without_cel_there_are_no_scopes() {
+    let mut gateway = Gateway::with_cel(1, "", false);
+    for route in ["login", "profile"] {
+        assert!(request(&mut gateway, 0, route, OK));
+    }
+    shut(&mut gateway, 0, "login");
+    assert_eq!(gateway.state("auth"), 1);
+}
+
+#[test]
+fn a_rule_names_the_scope_before_the_route_does() {
+    let rules = r#"{"scopes": {"by_route": false, "rules": [{"name": "x", "path_prefix": "/x"}]}}"#;
+    let mut gateway = Gateway::new(1, rules);
+    let begin = |gateway: &mut Gateway, rule: &str| {
+        let stream = Stream {
+            scope_by_rule: rule.as_bytes().to_vec(),
+            ..at("everything")
+        };
+        gateway.begin_stream(0, stream)
+    };
+    for rule in ["x", "y", ""] {
+        let call = begin(&mut gateway, rule);
+        gateway.end(call, OK);
+    }
+    for _ in 0..5 {
+        let call = begin(&mut gateway, "x");
+        gateway.end(call, RESET);
+    }
+    assert!(begin(&mut gateway, "x").was_refused);
+    assert!(!begin(&mut gateway, "y").was_refused);
+    assert!(!begin(&mut gateway, "").was_refused);
+}
+
+#[test]
+fn a_result_belongs_to_the_route_that_was_taken() {
+    let mut gateway = divided(1, "");
+    for _ in 0..5 {
+        let call = begin(&mut gateway, 0, "login");
+        // A later filter has chosen the route again.
+        gateway.change(call, |stream| stream.route = b"profile".to_vec());
+        gateway.end(call, RESET);
+    }
+    assert!(request(&mut gateway, 0, "login", OK));
+    assert!(!request(&mut gateway, 0, "profile", OK));
+}
+
+#[test]
+fn each_request_is_counted_at_its_scope_only() {
+    let mut gateway = divided(1, "");
+    shut(&mut gateway, 0, "login");
+    gateway.pass(SECOND);
+    let count = |gateway: &Gateway, outcome: &str, service: &str| {
+        let name = format!("circuit_breaker_requests_total.outcome.{outcome}.service.{service}");
+        gateway.metric(&name)
+    };
+    // The first came before the service was divided.
+    assert_eq!(count(&gateway, "success", "auth"), 1);
+    assert_eq!(count(&gateway, "success", "auth.scope.profile"), 1);
+    assert_eq!(count(&gateway, "failure", "auth.scope.login"), 5);
+    assert_eq!(count(&gateway, "rejected", "auth.scope.login"), 1);
+    for outcome in ["failure", "rejected", "neutral"] {
+        assert_eq!(count(&gateway, outcome, "auth"), 0, "{outcome}");
+    }
+}
+
+#[test]
+fn shadow_mode_refuses_nothing_and_says_which_scope_it_would_refuse() {
+    let mut gateway = divided(1, r#"{"breaker": {"mode": "shadow"}}"#);
+    for _ in 0..7 {
+        assert!(request(&mut gateway, 0, "login", RESET));
+    }
+    gateway.pass(SECOND);
+    let name = "circuit_breaker_shadow_rejected_total.service.auth.scope.login";
+    assert_eq!(gateway.metric(name), 2);
+    assert_eq!((state(&gateway, "login"), gateway.state("auth")), (1, 0));
+}
+
+#[test]
+fn forced_open_refuses_all_scopes() {
+    let mut gateway = Gateway::new(
+        1,
+        r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#,
+    );
+    for route in ["login", "profile", "login"] {
+        assert!(!request(&mut gateway, 0, route, OK));
+    }
+}
