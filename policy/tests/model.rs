@@ -27,6 +27,8 @@ enum Event {
     Check,
     /// The health check at this index passes, modulo their number.
     CheckPasses(usize),
+    /// Most of its scopes are open.
+    ScopesOpen,
 }
 
 /// The time between two health checks.
@@ -45,11 +47,12 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(Event::Lose),
         2 => Just(Event::Check),
         1 => any::<usize>().prop_map(Event::CheckPasses),
+        1 => Just(Event::ScopesOpen),
     ]
 }
 
 /// Opens after 3 failures in a row, or 60 % of at least 8 calls in 10 s, for 5 s, then 10 s, then
-/// 20 s. Allows 2 probes with leases of 4 s, and closes after 2 successes.
+/// 20 s; if its scopes open it, for 1 s, then 2 s. Allows 2 probes with leases of 4 s, and closes after 2 successes.
 fn settings() -> BreakerSettings {
     let mut settings = BreakerSettings {
         consecutive_failures: Some(3),
@@ -60,6 +63,12 @@ fn settings() -> BreakerSettings {
         open: Backoff {
             base: Duration::from_secs(5),
             max: Duration::from_secs(20),
+            factor: 2,
+            jitter: Jitter::NONE,
+        },
+        open_unreachable: Backoff {
+            base: Duration::from_secs(1),
+            max: Duration::from_secs(2),
             factor: 2,
             jitter: Jitter::NONE,
         },
@@ -77,7 +86,8 @@ struct Model {
     phase: u8, // 0 closed, 1 open, 2 half-open
     episode: u32,
     until: u64,
-    reopened: u32,
+    opened: u32,
+    opened_by_scopes: u32,
     row: u32,
     results: Vec<(u64, bool)>,
     leases: Vec<(u64, u64)>, // call, end
@@ -99,7 +109,8 @@ impl Model {
             cut_short: self.cut_short,
             episode: self.episode + 1,
             until: self.until,
-            reopened: if phase == 0 { 0 } else { self.reopened },
+            opened: if phase == 0 { 0 } else { self.opened },
+            opened_by_scopes: if phase == 0 { 0 } else { self.opened_by_scopes },
             ..Self::default()
         };
     }
@@ -135,7 +146,6 @@ impl Model {
                 self.enter(0, now);
             }
             opens = failed;
-            self.reopened += u32::from(failed);
         } else {
             self.row = if failed { self.row + 1 } else { 0 };
             self.results.push((now, failed));
@@ -153,9 +163,22 @@ impl Model {
             opens |= decides == Some(true) || (total >= 8 && failures * 10 >= total * 6);
         }
         if opens {
-            let from = now.max(self.cut_short);
-            self.until = from + [5_000, 10_000, 20_000][self.reopened.min(2) as usize];
-            self.enter(1, now);
+            let wait = [5_000, 10_000, 20_000][self.opened.min(2) as usize];
+            self.opened += 1;
+            self.open(wait, now);
+        }
+    }
+
+    fn open(&mut self, wait: u64, now: u64) {
+        self.until = now.max(self.cut_short) + wait;
+        self.enter(1, now);
+    }
+
+    fn scopes_open(&mut self, now: u64) {
+        if self.phase != 1 {
+            let wait = [1_000, 2_000][self.opened_by_scopes.min(1) as usize];
+            self.opened_by_scopes += 1;
+            self.open(wait, now);
         }
     }
 
@@ -232,6 +255,10 @@ proptest! {
                     let (check, episode) = checks.swap_remove(place % checks.len());
                     model.check_passes(episode, millis);
                     breaker.check_passed(&settings, check, at(millis));
+                }
+                Event::ScopesOpen => {
+                    model.scopes_open(millis);
+                    breaker.open_with_scopes(&settings, at(millis), 0);
                 }
                 Event::End(..) | Event::Lose(_) | Event::CheckPasses(_) => {}
             }

@@ -452,6 +452,39 @@ fn a_health_check_hastens_an_open_breaker_and_changes_no_other() {
 }
 
 #[test]
+fn a_breaker_whose_scopes_are_open_opens_unless_it_is() {
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        for start in STARTS {
+            let mut walk = Walk::to(start, mode);
+            let before = walk.breaker.clone();
+            let opened = walk.breaker.open_with_scopes(&walk.settings, walk.now, 0);
+            if phase_of(start) == Phase::Open {
+                assert_eq!((opened, &walk.breaker), (None, &before), "{start:?}");
+                continue;
+            }
+            let transition = Transition {
+                from: phase_of(start),
+                to: Phase::Open,
+                cause: Cause::MostScopesOpen,
+            };
+            assert_eq!(opened, Some(transition), "{start:?}");
+            // For a second, and nothing of before counts any more.
+            for whose in ALL {
+                if let Some(permit) = walk.permit(whose) {
+                    let now = walk.now;
+                    let changed =
+                        walk.breaker
+                            .record(&walk.settings, permit, Outcome::FAILURE, now, 0);
+                    assert_eq!(changed, None, "{start:?} {whose:?}");
+                }
+            }
+            walk.pass(1);
+            assert!(walk.admitted().is_probe(), "{start:?}");
+        }
+    }
+}
+
+#[test]
 fn a_health_check_changes_nothing_in_a_mode_that_learns_nothing() {
     for mode in [Mode::Disabled, Mode::ForcedOpen, Mode::ForcedClosed] {
         let mut walk = Walk::to(Start::Open, Mode::Enforce);

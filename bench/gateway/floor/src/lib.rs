@@ -10,7 +10,7 @@
 #![no_std]
 
 use core::panic::PanicInfo;
-use core::ptr::{addr_of, addr_of_mut, null_mut};
+use core::ptr::{addr_of_mut, null_mut};
 
 const REQUEST_HEADERS: u32 = 0;
 const CONTINUE: u32 = 0;
@@ -18,7 +18,8 @@ const PAUSE: u32 = 1;
 const UNAVAILABLE: u32 = 14;
 const TICK_MS: u32 = 100;
 
-const CLUSTER: &str = "xds\0cluster_name";
+/// The expression of `filter/src/destination.rs`.
+const DESTINATION: &str = "[xds.cluster_name, xds.route_name]";
 const LIMITS: [(&str, &str); 2] = [
     ("x-envoy-upstream-rq-timeout-ms", "30000"),
     ("x-envoy-upstream-rq-per-try-timeout-ms", "10000"),
@@ -29,12 +30,6 @@ const ANSWERED_WELL: &str = "(response.code_details == 'via_upstream' && respons
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
-    fn proxy_get_property(
-        path: *const u8,
-        path_size: usize,
-        value: *mut *mut u8,
-        value_size: *mut usize,
-    ) -> u32;
     fn proxy_get_header_map_value(
         map: u32,
         name: *const u8,
@@ -72,7 +67,10 @@ unsafe extern "C" {
 
 /// The memory for results from Envoy. None is kept, so each overwrites the one before.
 static mut MEMORY: [u64; 8192] = [0; 8192];
-static mut EXPRESSION: [u8; 4] = [0; 4];
+/// The tokens of [`ANSWERED_WELL`] and [`DESTINATION`].
+static mut EXPRESSIONS: [[u8; 4]; 2] = [[0; 4]; 2];
+/// Where the first name begins in a list of two texts, as Envoy encodes it.
+const CLUSTER_AT: usize = 4 + 2 * 8;
 /// Refused requests, by the last 16 bits of their context: at their end there are no host calls.
 static mut REFUSED: [bool; 65536] = [false; 65536];
 
@@ -104,23 +102,30 @@ extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_configure(_root: u32, _size: usize) -> u32 {
     let name = "expr_create";
-    let (mut token, mut size) = (null_mut(), 0);
-    unsafe {
-        proxy_call_foreign_function(
-            name.as_ptr(),
-            name.len(),
-            ANSWERED_WELL.as_ptr(),
-            ANSWERED_WELL.len(),
-            &raw mut token,
-            &raw mut size,
-        );
-        if token.is_null() || size != 4 {
-            return 0;
+    for (place, expression) in [ANSWERED_WELL, DESTINATION].into_iter().enumerate() {
+        let (mut token, mut size) = (null_mut(), 0);
+        unsafe {
+            proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                expression.as_ptr(),
+                expression.len(),
+                &raw mut token,
+                &raw mut size,
+            );
+            if token.is_null() || size != 4 {
+                return 0;
+            }
+            self::expression(place).copy_from(token, 4);
         }
-        addr_of_mut!(EXPRESSION).copy_from(token.cast(), 1);
-        proxy_set_tick_period_milliseconds(TICK_MS);
     }
+    unsafe { proxy_set_tick_period_milliseconds(TICK_MS) };
     1
+}
+
+/// The token of an expression.
+unsafe fn expression(place: usize) -> *mut u8 {
+    unsafe { addr_of_mut!(EXPRESSIONS).cast::<u8>().add(4 * place) }
 }
 
 #[unsafe(no_mangle)]
@@ -145,14 +150,17 @@ fn refuse() {
 extern "C" fn proxy_on_request_headers(context: u32, _headers: usize, _end_of_stream: u32) -> u32 {
     let (mut data, mut size) = (null_mut(), 0);
     unsafe {
-        proxy_get_property(
-            CLUSTER.as_ptr(),
-            CLUSTER.len(),
+        let name = "expr_evaluate";
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            expression(1),
+            4,
             &raw mut data,
             &raw mut size,
         );
         // Measures the least cost of a refusal: the service with an open breaker is `failing`.
-        if !data.is_null() && *data == b'f' {
+        if !data.is_null() && size > CLUSTER_AT && *data.add(CLUSTER_AT) == b'f' {
             refuse();
             *refused(context) = true;
             return PAUSE;
@@ -199,7 +207,7 @@ extern "C" fn proxy_on_log(context: u32) {
         proxy_call_foreign_function(
             name.as_ptr(),
             name.len(),
-            addr_of!(EXPRESSION).cast(),
+            expression(0),
             4,
             null_mut(),
             &raw mut size,

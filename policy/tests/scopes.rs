@@ -1,0 +1,342 @@
+//! Scopes and their service, called at random: who is refused, and who comes back.
+
+use levee_policy::breaker::{
+    Breaker, BreakerSettings, Cause, Outcome, Permit, Phase, Report, Transition, Verdict,
+};
+use levee_policy::callers::Caller;
+use levee_policy::random::SplitMix64;
+use levee_policy::scope::{Heard, Sent, Standing, most_are_open};
+use levee_policy::time::Instant;
+use proptest::prelude::*;
+use std::time::Duration;
+
+const START: Instant = Instant::from_nanos(1_000_000_000_000);
+const MILLI: Duration = Duration::from_millis(1);
+
+/// A service that is divided, with the rules of the filter for two breakers before each call.
+struct Divided {
+    settings: BreakerSettings,
+    service: Breaker,
+    scopes: Vec<Breaker>,
+    random: SplitMix64,
+    now: Instant,
+    opened_by_scopes: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Permits {
+    service: Permit,
+    scope: Permit,
+}
+
+impl Divided {
+    fn new(scopes: usize, seed: u64) -> Self {
+        let settings = BreakerSettings::default();
+        let breaker = Breaker::new(&settings, START);
+        Self {
+            settings,
+            service: breaker.clone(),
+            scopes: vec![breaker; scopes],
+            random: SplitMix64::new(seed),
+            now: START,
+            opened_by_scopes: 0,
+        }
+    }
+
+    fn admit(&mut self, scope: usize) -> Option<Permits> {
+        if self.service.phase() == Phase::Open {
+            // A known refusal.
+            let (verdict, _) = self.service.clone().admit(&self.settings, self.now);
+            if matches!(verdict, Verdict::Refuse { retry_after } if !retry_after.is_zero()) {
+                return None;
+            }
+        }
+        let (Verdict::Admit(of_scope), _) = self.scopes[scope].admit(&self.settings, self.now)
+        else {
+            return None;
+        };
+        let caller = as_caller(scope);
+        let (verdict, _) = self.service.admit_caller(&self.settings, caller, self.now);
+        if let Verdict::Admit(service) = verdict {
+            return Some(Permits {
+                service,
+                scope: of_scope,
+            });
+        }
+        self.report(Some(scope), of_scope, Outcome::Neutral, Caller::UNKNOWN);
+        None
+    }
+
+    fn report(
+        &mut self,
+        scope: Option<usize>,
+        permit: Permit,
+        outcome: Outcome,
+        caller: Caller,
+    ) -> Option<Transition> {
+        let report = Report {
+            permit,
+            outcome,
+            caller,
+            again_after_secs: 0,
+        };
+        let breaker = match scope {
+            Some(scope) => &mut self.scopes[scope],
+            None => &mut self.service,
+        };
+        breaker.report(&self.settings, report, self.now, self.random.next_u64())
+    }
+
+    fn end(&mut self, scope: usize, permits: Permits, outcome: Outcome) {
+        let sent = if permits.service.is_probe() {
+            Sent::AsProbe
+        } else {
+            Sent::AsCall
+        };
+        let heard = Heard::of(outcome, sent);
+        let client = Caller::from_hash(1 + u32::try_from(self.below(50)).unwrap());
+        let transition = self.report(Some(scope), permits.scope, heard.scope, client);
+        if transition.is_some_and(|t| (t.from, t.to) == (Phase::Closed, Phase::Open)) {
+            let standings = self.scopes.iter();
+            let standings = standings.map(|s| Standing::of(s, &self.settings, self.now));
+            if most_are_open(standings) {
+                let random = self.random.next_u64();
+                let opened = self
+                    .service
+                    .open_with_scopes(&self.settings, self.now, random);
+                self.opened_by_scopes += usize::from(opened.is_some());
+            }
+        }
+        self.report(None, permits.service, heard.service, as_caller(scope));
+    }
+
+    /// A whole call. Returns whether it was let through.
+    fn call(&mut self, scope: usize, outcome: Outcome) -> bool {
+        match self.admit(scope) {
+            Some(permits) => {
+                self.end(scope, permits, outcome);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        self.now = self.now.after(duration);
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.next_u64() % bound as u64).unwrap()
+    }
+
+    fn any_scope(&mut self) -> usize {
+        self.below(self.scopes.len())
+    }
+}
+
+fn as_caller(scope: usize) -> Caller {
+    Caller::from_hash(1000 + u32::try_from(scope).unwrap())
+}
+
+/// An error that a caller may have brought about, and one that none can.
+const REACHED: [Outcome; 2] = [Outcome::WEAK_FAILURE, Outcome::FAILURE];
+
+#[test]
+fn while_less_than_half_of_the_scopes_fail_the_others_are_never_refused() {
+    for scopes in 2..12 {
+        for failing in 1..=scopes / 2 {
+            for outcome in REACHED {
+                let mut service = Divided::new(scopes, (scopes * 100 + failing) as u64);
+                // All are called before, so that they are known to be.
+                for scope in 0..scopes {
+                    assert!(service.call(scope, Outcome::SUCCESS));
+                }
+                for _ in 0..100_000 {
+                    let scope = service.any_scope();
+                    if scope < failing {
+                        service.call(scope, outcome);
+                    } else {
+                        assert!(service.call(scope, Outcome::SUCCESS), "{scopes} {failing}");
+                    }
+                    service.pass(5 * MILLI);
+                }
+                assert_eq!(service.service.phase(), Phase::Closed);
+                for scope in 0..failing {
+                    assert_ne!(service.scopes[scope].phase(), Phase::Closed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn where_most_fail_the_others_lose_seconds_and_not_more() {
+    let mut service = Divided::new(3, 7);
+    for scope in 0..3 {
+        assert!(service.call(scope, Outcome::SUCCESS));
+    }
+    let (mut answered, mut refused) = (0, 0);
+    for _ in 0..120_000 {
+        let scope = service.any_scope();
+        if scope < 2 {
+            service.call(scope, Outcome::WEAK_FAILURE);
+        } else if service.call(scope, Outcome::SUCCESS) {
+            answered += 1;
+        } else {
+            refused += 1;
+        }
+        service.pass(5 * MILLI);
+    }
+    assert_eq!(service.opened_by_scopes, 1);
+    // 67 calls a second for ten minutes.
+    assert!(refused < 150, "{refused} of {}", refused + answered);
+}
+
+#[test]
+fn an_unreachable_service_opens_at_the_fifth_failure_whichever_scopes_are_called() {
+    for seed in 0..100 {
+        let mut service = Divided::new(8, seed);
+        for _ in 0..100 {
+            let scope = service.any_scope();
+            assert!(service.call(scope, Outcome::SUCCESS));
+            service.pass(MILLI);
+        }
+        for _ in 0..5 {
+            let scope = service.any_scope();
+            assert!(service.call(scope, Outcome::UNREACHABLE));
+        }
+        for scope in 0..8 {
+            assert!(!service.call(scope, Outcome::UNREACHABLE));
+            assert_eq!(service.scopes[scope].phase(), Phase::Closed);
+        }
+        // It is back: within a second and a bit all scopes are answered.
+        service.pass(Duration::from_millis(1_200));
+        for _ in 0..100 {
+            let scope = service.any_scope();
+            service.call(scope, Outcome::SUCCESS);
+        }
+        for scope in 0..8 {
+            assert!(service.call(scope, Outcome::SUCCESS));
+        }
+    }
+}
+
+#[test]
+fn a_service_that_fails_in_all_scopes_gets_five_calls_of_each_at_most_before_it_is_shut() {
+    for scopes in 2..20 {
+        for outcome in REACHED {
+            let mut service = Divided::new(scopes, scopes as u64);
+            let mut let_through = 0;
+            // At 1,000 a second, for ten seconds.
+            for _ in 0..10_000 {
+                let scope = service.any_scope();
+                let_through += usize::from(service.call(scope, outcome));
+                service.pass(MILLI);
+            }
+            // Callers are random: a witness may be the same twice, and a few are probes.
+            assert!(let_through <= 10 * scopes + 30, "{scopes}: {let_through}");
+            assert!(service.opened_by_scopes > 0);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Begin(usize),
+    /// The oldest call, or the newest.
+    End(bool, Outcome),
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let outcome = prop_oneof![
+        3 => Just(Outcome::SUCCESS),
+        2 => Just(Outcome::FAILURE),
+        2 => Just(Outcome::WEAK_FAILURE),
+        2 => Just(Outcome::UNREACHABLE),
+        1 => Just(Outcome::Unanswered),
+        1 => Just(Outcome::Neutral),
+        1 => Just(Outcome::Success { slow: true }),
+    ];
+    prop_oneof![
+        4 => any::<usize>().prop_map(Event::Begin),
+        4 => (any::<bool>(), outcome).prop_map(|(oldest, outcome)| Event::End(oldest, outcome)),
+        1 => (0_u64..40_000).prop_map(Event::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn whatever_has_happened_a_service_that_works_is_used_again_in_all_scopes(
+        scopes in 2_usize..6, seed in any::<u64>(), events in prop::collection::vec(event(), 1..300),
+    ) {
+        let mut service = Divided::new(scopes, seed);
+        let mut in_flight: Vec<(usize, Permits)> = Vec::new();
+        for event in events {
+            match event {
+                Event::Begin(scope) => {
+                    let scope = scope % scopes;
+                    if let Some(permits) = service.admit(scope) {
+                        in_flight.push((scope, permits));
+                    }
+                }
+                Event::End(oldest, outcome) if !in_flight.is_empty() => {
+                    let place = if oldest { 0 } else { in_flight.len() - 1 };
+                    let (scope, permits) = in_flight.remove(place);
+                    service.end(scope, permits, outcome);
+                }
+                Event::End(..) => {}
+                Event::Pass(millis) => service.pass(Duration::from_millis(millis)),
+            }
+        }
+        // Those in flight never end: their places are leases. No wait is longer than 5 min and a tenth.
+        for _ in 0..400 {
+            service.pass(Duration::from_secs(1));
+            for scope in 0..scopes {
+                service.call(scope, Outcome::SUCCESS);
+            }
+        }
+        prop_assert_eq!(service.service.phase(), Phase::Closed);
+        for scope in 0..scopes {
+            prop_assert_eq!(service.scopes[scope].phase(), Phase::Closed);
+            prop_assert!(service.call(scope, Outcome::SUCCESS));
+        }
+    }
+
+    #[test]
+    fn a_scope_is_never_shut_by_what_other_scopes_do_while_it_is_reached(
+        failures in prop::collection::vec((any::<bool>(), 0_u64..2_000), 1..200),
+    ) {
+        // Two scopes: most are open only if both are.
+        let mut service = Divided::new(2, 1);
+        for (weak, millis) in failures {
+            service.call(0, if weak { Outcome::WEAK_FAILURE } else { Outcome::FAILURE });
+            prop_assert!(service.call(1, Outcome::SUCCESS));
+            service.pass(Duration::from_millis(millis));
+        }
+    }
+}
+
+#[test]
+fn the_cause_is_said_and_modes_that_learn_nothing_do_not_open() {
+    let mut breaker = Breaker::new(&BreakerSettings::default(), START);
+    let mut settings = BreakerSettings::default();
+    for mode in levee_policy::breaker::Mode::ALL {
+        settings.mode = mode;
+        let mut breaker = breaker.clone();
+        let opened = breaker.open_with_scopes(&settings, START, 0);
+        assert_eq!(opened.is_some(), mode.learns(), "{mode:?}");
+        if let Some(transition) = opened {
+            assert_eq!(transition.cause, Cause::MostScopesOpen);
+            assert_eq!(breaker.open_with_scopes(&settings, START, 0), None);
+        }
+    }
+    settings.mode = levee_policy::breaker::Mode::Enforce;
+    let _ = breaker.open_with_scopes(&settings, START, 0);
+    let (verdict, _) = breaker.admit(&settings, START.after(Duration::from_millis(999)));
+    assert!(matches!(verdict, Verdict::Refuse { .. }));
+    let (verdict, _) = breaker.admit(&settings, START.after(Duration::from_millis(1_100)));
+    assert!(matches!(verdict, Verdict::Admit(_)));
+}
