@@ -24,7 +24,6 @@ use crate::workers::{self, Renewal, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
 use levee_policy::callers::Caller;
-use levee_policy::evidence::Weight;
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Visit, Visited};
@@ -652,14 +651,7 @@ impl<H: Host> Plugin<H> {
 
     /// Tells the shared breaker the result of the current request.
     fn report(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
-        let caller = match outcome {
-            // Whoever called: it decides.
-            Outcome::Failure {
-                weight: Weight::Unreachable | Weight::Strong,
-                ..
-            } => Caller::UNKNOWN,
-            _ => who.calls(&self.host),
-        };
+        let caller = who.calls(&self.host);
         let again_after_secs = match outcome {
             Outcome::Failure { .. } if self.services[index].failures.retry_after => {
                 outcome::asked_to_wait_secs(&self.host)

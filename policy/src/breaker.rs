@@ -29,12 +29,12 @@
 //! Every operation takes constant time and allocates nothing.
 
 use crate::backoff::{Backoff, Jitter};
-use crate::callers::{Caller, Tally};
+use crate::callers::{Caller, Complaints};
 use crate::evidence::{
-    Callers, Credit, Others, Row, SOONEST_ALONE, Weight, Witnesses, answered_well, credit,
+    Callers, Complained, Others, Portion, Row, SOONEST_ALONE, Weight, Witnesses, answered_well,
 };
 use crate::ratio::Ratio;
-use crate::surprise;
+use crate::surprise::Expected;
 use crate::time::Instant;
 use crate::window::{Counts, Window};
 use std::time::Duration;
@@ -47,6 +47,9 @@ pub const MAX_PROBES: usize = 16;
 const OTHERS_FIRST: Duration = Duration::from_secs(1);
 /// A probe that holds its place for this long keeps others out.
 const LONG: Duration = Duration::from_millis(200);
+
+/// So many failures of one caller in a row are more than chance where calls hardly ever fail.
+const NO_CHANCE: u32 = 2;
 
 /// What a breaker does with its decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -727,19 +730,21 @@ impl Breaker {
                 None
             }
             Outcome::Failure { weight, .. } => {
-                if weight == Weight::Weak {
-                    let weak = self.window.sum().weak;
-                    self.callers.failed(caller, weak, now, settings.window);
-                }
+                let counts = self.window.sum();
+                self.callers
+                    .failed(caller, weight, counts, now, settings.window);
                 self.row.add(weight, caller, again_after_secs, now);
                 let limit = settings.consecutive_failures?;
-                (self.row.length >= limit && self.is_news(settings, limit, now))
+                let expected = self.expected(settings);
+                let is_news = self.row.length >= limit
+                    && expected.is_refuted_by(self.worth_of_row(settings, expected, now), limit);
+                is_news
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
             }
             Outcome::Unanswered => {
-                let unanswered = self.window.sum().unanswered;
-                self.callers
-                    .gave_up(caller, unanswered, now, settings.window);
+                let counts = self.window.sum();
+                self.callers.gave_up(caller, counts, now, settings.window);
+                self.row.gave_up(caller);
                 None
             }
             Outcome::Neutral => None,
@@ -773,7 +778,7 @@ impl Breaker {
             Outcome::Unanswered => Weight::Weak,
         };
         self.row.add(weight, caller, again_after_secs, now);
-        (self.worth_of_row(settings, now) >= 1)
+        (self.worth_of_row(settings, Expected::default(), now) >= 1)
             .then(|| self.open(settings, Cause::ProbeFailed, weight, now, random))
     }
 
@@ -784,20 +789,27 @@ impl Breaker {
         }
     }
 
-    /// Whether the row is worth as much as `limit` failures of a service that hardly ever fails.
-    fn is_news(&self, settings: &BreakerSettings, limit: u32, now: Instant) -> bool {
+    /// What the service was expected to do before the row.
+    fn expected(&self, settings: &BreakerSettings) -> Expected {
+        let row = self.row.by_caller.total();
         let sum = self.window.sum();
-        let [calls, failed] =
-            [sum.total, sum.failures].map(|count| count.saturating_sub(self.row.length));
-        let worth = self.worth_of_row(settings, now);
-        surprise::is_news(worth, limit, calls, failed)
+        let before = Counts {
+            failures: sum.failures.saturating_sub(self.row.length),
+            weak: sum.weak.saturating_sub(row.weak),
+            ..sum
+        };
+        let complained = Complained::new(before, &self.callers.complaints, Complaints::suspicion);
+        complained.expected(settings.witnesses, answered_well(sum))
     }
 
-    fn worth_of_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
-        // Whoever complains twice too isn't well any more. One failure among many of somebody else
-        // may be chance.
-        let most = self.row.weak.largest().complaints;
-        let is_well = |caller| self.row.weak.complaints_of(caller) < most.clamp(1, 2);
+    fn worth_of_row(&self, settings: &BreakerSettings, expected: Expected, now: Instant) -> u32 {
+        // Whoever complains too isn't well any more, unless it is as often as is to be expected.
+        let row = &self.row.by_caller;
+        let most = row.largest(Complaints::suspicion).complaints.doubtful();
+        let is_well = |caller| match row.complaints_of(caller).doubtful() {
+            0 => true,
+            own => most > 1 && !expected.is_refuted_by(own, NO_CHANCE),
+        };
         let others = if self.callers.answered.any(now, is_well) {
             Others::AreWell
         } else if self.state == State::HalfOpen {
@@ -843,24 +855,22 @@ impl Breaker {
         let met = |ratio: Ratio, minimum: u32, part: u32, whole: u32| {
             part > 0 && whole >= minimum && ratio.is_reached_by(part, whole)
         };
-        let credit_of = |strong, weak, by: &Tally| {
-            let others = self.others_than(by, counts, now);
-            credit(settings.witnesses, others, strong, weak, by)
+        let reached = |ratio, minimum: u32, portion: Portion| {
+            let minimum = minimum.saturating_mul(portion.times_minimum);
+            met(ratio, minimum, portion.part, portion.whole)
         };
-        let met_by = |ratio, minimum: u32, answered: u32, credit: Credit| {
-            let whole = answered.saturating_add(credit.complaints);
-            let minimum = minimum.saturating_mul(credit.times_minimum);
-            met(ratio, minimum, credit.complaints, whole)
+        let complained = |measure: fn(Complaints) -> (u32, u32)| {
+            let complained = Complained::new(counts, &self.callers.complaints, measure);
+            let others = self.others_than(complained.suspect, counts, now);
+            (complained, others)
         };
         if settings.failure_rate.is_some_and(|rule| {
-            let strong = counts.failures.saturating_sub(counts.weak);
-            let credit = credit_of(strong, counts.weak, &self.callers.failed);
-            met_by(
-                rule.ratio,
-                rule.minimum_requests,
-                answered_well(counts),
-                credit,
-            )
+            let (complained, others) = complained(Complaints::suspicion);
+            let answered = answered_well(counts);
+            let portions = complained.failures(settings.witnesses, others, answered);
+            portions
+                .iter()
+                .any(|portion| reached(rule.ratio, rule.minimum_requests, *portion))
         }) {
             Some(Cause::FailureRate)
         } else if settings
@@ -869,8 +879,9 @@ impl Breaker {
         {
             Some(Cause::SlowCalls)
         } else if settings.silence.is_some_and(|rule| {
-            let credit = credit_of(0, counts.unanswered, &self.callers.unanswered);
-            met_by(rule.ratio, rule.minimum_requests, counts.total, credit)
+            let (complained, others) = complained(|complaints| (complaints.unanswered, 0));
+            let portion = complained.silence(settings.witnesses, others, counts.total);
+            reached(rule.ratio, rule.minimum_requests, portion)
         }) {
             Some(Cause::Silence)
         } else {
@@ -878,9 +889,8 @@ impl Breaker {
         }
     }
 
-    /// Who calls besides the caller with the most complaints.
-    fn others_than(&self, by_caller: &Tally, counts: Counts, now: Instant) -> Others {
-        let suspect = by_caller.largest().caller;
+    /// Who calls besides the suspect.
+    fn others_than(&self, suspect: Caller, counts: Counts, now: Instant) -> Others {
         if self.callers.answered.any(now, |caller| caller != suspect) {
             Others::AreWell
         } else if answered_well(counts) == 0 && now.since(self.since) >= SOONEST_ALONE {
@@ -949,7 +959,7 @@ impl Breaker {
         // 0 is the generation of untracked permits.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         self.row = Row::default();
-        self.callers.clear_complaints();
+        self.callers.complaints.clear();
         if matches!(to, State::Open { .. }) {
             // Whoever was answered before the outage may not be any more.
             self.callers.answered.clear();
@@ -1093,7 +1103,6 @@ mod tests {
         };
         let mut breaker = Breaker::new(&settings, NOW);
         breaker.row.length = u32::MAX;
-        breaker.row.strong = u32::MAX;
         let permit = Permit {
             generation: breaker.generation,
             probe: None,

@@ -28,11 +28,63 @@ impl Caller {
 /// How many callers a [`Tally`] tells apart.
 pub(crate) const TOLD_APART: usize = 4;
 
-/// How many complaints of one caller there are.
+/// What was complained about, and how often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Complaints {
+    /// Failures that no caller can bring about.
+    pub(crate) strong: u32,
+    /// Failures that the caller may have brought about.
+    pub(crate) weak: u32,
+    /// Calls that the caller gave up.
+    pub(crate) unanswered: u32,
+}
+
+impl Complaints {
+    pub(crate) const fn failures(self) -> u32 {
+        self.strong.saturating_add(self.weak)
+    }
+
+    /// Those that the caller may have brought about.
+    pub(crate) const fn doubtful(self) -> u32 {
+        self.weak.saturating_add(self.unanswered)
+    }
+
+    /// A measure of how much a caller may have brought about, to find the one that counts least.
+    pub(crate) const fn suspicion(self) -> (u32, u32) {
+        (self.doubtful(), self.failures())
+    }
+
+    const fn all(self) -> u32 {
+        self.failures().saturating_add(self.unanswered)
+    }
+
+    /// Each kind, and the same kind of `other`, combined.
+    pub(crate) fn with(self, other: Self, combine: impl Fn(u32, u32) -> u32) -> Self {
+        Self {
+            strong: combine(self.strong, other.strong),
+            weak: combine(self.weak, other.weak),
+            unanswered: combine(self.unanswered, other.unanswered),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self.with(other, u32::saturating_add)
+    }
+
+    const fn half(self) -> Self {
+        Self {
+            strong: self.strong / 2,
+            weak: self.weak / 2,
+            unanswered: self.unanswered / 2,
+        }
+    }
+}
+
+/// The complaints of one caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) caller: Caller,
-    pub(crate) complaints: u32,
+    pub(crate) complaints: Complaints,
 }
 
 /// Complaints by caller.
@@ -41,67 +93,68 @@ pub(crate) struct Tally {
     /// A share without complaints is free.
     pub(crate) shares: [Share; TOLD_APART],
     /// Of callers that are not told apart.
-    pub(crate) others: u32,
+    pub(crate) others: Complaints,
 }
 
 impl Tally {
     /// Adds complaints of `caller`.
-    pub(crate) fn add(&mut self, caller: Caller, complaints: u32) {
+    pub(crate) fn add(&mut self, caller: Caller, complaints: Complaints) {
         let mut rarest = 0;
         let mut fewest = u32::MAX;
         for (place, share) in self.shares.iter_mut().enumerate() {
-            if share.complaints > 0 && share.caller == caller {
-                share.complaints = share.complaints.saturating_add(complaints);
+            let all = share.complaints.all();
+            if all > 0 && share.caller == caller {
+                share.complaints = share.complaints.plus(complaints);
                 return;
             }
-            if share.complaints < fewest {
-                (rarest, fewest) = (place, share.complaints);
+            if all < fewest {
+                (rarest, fewest) = (place, all);
             }
         }
-        self.others = self.others.saturating_add(fewest);
         if let Some(share) = self.shares.get_mut(rarest) {
+            self.others = self.others.plus(share.complaints);
             *share = Share { caller, complaints };
         }
     }
 
     /// The complaints of `caller`. None if it is not told apart.
-    pub(crate) fn complaints_of(&self, caller: Caller) -> u32 {
+    pub(crate) fn complaints_of(&self, caller: Caller) -> Complaints {
         let mut shares = self.shares.iter();
-        let share = shares.find(|share| share.complaints > 0 && share.caller == caller);
-        share.map_or(0, |share| share.complaints)
+        let share = shares.find(|share| share.complaints.all() > 0 && share.caller == caller);
+        share.map_or(Complaints::default(), |share| share.complaints)
     }
 
-    /// No share is larger than this.
-    pub(crate) fn cap(&mut self, complaints: u32) {
+    /// No share has more of a kind than `most`.
+    pub(crate) fn cap(&mut self, most: Complaints) {
         for share in &mut self.shares {
-            share.complaints = share.complaints.min(complaints);
+            share.complaints = share.complaints.with(most, u32::min);
         }
-        self.others = self.others.min(complaints);
+        self.others = self.others.with(most, u32::min);
     }
 
-    /// The share of the most frequent caller.
-    pub(crate) fn largest(&self) -> Share {
+    /// The share of the caller that complains most, by this measure.
+    pub(crate) fn largest<M: PartialOrd>(&self, measure: impl Fn(Complaints) -> M) -> Share {
         let mut largest = Share::default();
         for share in self.shares {
-            if share.complaints > largest.complaints {
+            if measure(share.complaints) > measure(largest.complaints) {
                 largest = share;
             }
         }
         largest
     }
 
-    pub(crate) fn total(&self) -> u32 {
-        self.shares.iter().fold(self.others, |sum, share| {
-            sum.saturating_add(share.complaints)
-        })
+    pub(crate) fn total(&self) -> Complaints {
+        self.shares
+            .iter()
+            .fold(self.others, |sum, share| sum.plus(share.complaints))
     }
 
     /// Forgets half of what there was.
     pub(crate) fn halve(&mut self) {
         for share in &mut self.shares {
-            share.complaints /= 2;
+            share.complaints = share.complaints.half();
         }
-        self.others /= 2;
+        self.others = self.others.half();
     }
 
     pub(crate) fn clear(&mut self) {
@@ -116,35 +169,42 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    const ONE: Complaints = Complaints {
+        strong: 0,
+        weak: 1,
+        unanswered: 0,
+    };
+
     #[test]
     fn one_caller_is_found_among_many_that_complain_once() {
         let mut tally = Tally::default();
         for other in 1..=1000 {
-            tally.add(Caller::from_hash(other), 1);
-            tally.add(Caller::from_hash(7_777), 1);
+            tally.add(Caller::from_hash(other), ONE);
+            tally.add(Caller::from_hash(7_777), ONE);
         }
-        let largest = tally.largest();
+        let largest = tally.largest(|complaints| complaints.weak);
         assert_eq!(largest.caller, Caller::from_hash(7_777));
-        assert_eq!((largest.complaints, tally.total()), (1000, 2000));
+        assert_eq!((largest.complaints.weak, tally.total().weak), (1000, 2000));
     }
 
     #[test]
     fn what_was_halved_to_nothing_is_free() {
         let mut tally = Tally::default();
         for caller in 1..=4 {
-            tally.add(Caller::from_hash(caller), 1);
+            tally.add(Caller::from_hash(caller), ONE);
         }
         tally.halve();
         assert_eq!(
             tally,
             Tally {
                 shares: tally.shares,
-                others: 0
+                others: Complaints::default()
             }
         );
-        assert_eq!(tally.total(), 0);
-        tally.add(Caller::from_hash(9), 1);
-        assert_eq!((tally.largest().complaints, tally.total()), (1, 1));
+        assert_eq!(tally.total(), Complaints::default());
+        tally.add(Caller::from_hash(9), ONE);
+        let largest = tally.largest(|complaints| complaints.weak);
+        assert_eq!((largest.complaints, tally.total()), (ONE, ONE));
     }
 
     proptest! {
@@ -156,14 +216,14 @@ mod tests {
             let mut tally = Tally::default();
             let mut exact = [0_u32; 9];
             for caller in &callers {
-                tally.add(Caller::from_hash(*caller), 1);
+                tally.add(Caller::from_hash(*caller), ONE);
                 exact[*caller as usize] += 1;
             }
-            prop_assert_eq!(tally.total() as usize, callers.len());
-            let largest = tally.largest();
-            prop_assert!(largest.complaints <= exact[largest.caller.hash() as usize]);
+            prop_assert_eq!(tally.total().weak as usize, callers.len());
+            let largest = tally.largest(|complaints| complaints.weak);
+            prop_assert!(largest.complaints.weak <= exact[largest.caller.hash() as usize]);
             if exact.iter().filter(|count| **count > 0).count() <= TOLD_APART {
-                prop_assert_eq!(largest.complaints, *exact.iter().max().unwrap());
+                prop_assert_eq!(largest.complaints.weak, *exact.iter().max().unwrap());
             }
         }
     }

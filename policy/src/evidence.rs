@@ -6,7 +6,8 @@
 //! caller is all there is, three times as many are enough, but only while nobody else is answered.
 
 use crate::answered::Answered;
-use crate::callers::{Caller, Tally};
+use crate::callers::{Caller, Complaints, Tally};
+use crate::surprise::Expected;
 use crate::time::Instant;
 use crate::window::Counts;
 use std::time::Duration;
@@ -82,10 +83,13 @@ impl Others {
 /// Failures without a success between them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// How many there are, strong and weak.
+    /// How many there are.
     pub(crate) length: u32,
-    pub(crate) strong: u32,
-    pub(crate) weak: Tally,
+    /// How many strong ones came last, without anything between them that a caller may have brought
+    /// about.
+    pub(crate) strong_run: u32,
+    /// The failures, and what was given up meanwhile.
+    pub(crate) by_caller: Tally,
     /// When the first of them was recorded.
     pub(crate) since: Instant,
     /// The shortest time that they ask to leave the service alone for, in seconds.
@@ -111,61 +115,116 @@ impl Row {
         }
         self.again_after_secs = self.again_after_secs.min(again_after_secs);
         self.length = self.length.saturating_add(1);
-        match weight {
-            Weight::Unreachable | Weight::Strong => self.strong = self.strong.saturating_add(1),
-            Weight::Weak => self.weak.add(caller, 1),
+        self.strong_run = match weight {
+            Weight::Unreachable | Weight::Strong => self.strong_run.saturating_add(1),
+            Weight::Weak => 0,
+        };
+        self.by_caller.add(caller, weight.times(1));
+    }
+
+    /// `caller` has given up a call.
+    pub(crate) fn gave_up(&mut self, caller: Caller) {
+        if !self.is_empty() {
+            self.strong_run = 0;
+            self.by_caller.add(caller, unanswered(1));
         }
     }
 
     /// How many failures it is worth.
+    ///
+    /// The suspect is the caller that may have brought the most about. Its strong failures between its
+    /// weak ones are no witnesses: a service that fails now and then does so for it, too, and the more it
+    /// calls, the more often. Only those that nothing else came between are as good as anybody's.
     pub(crate) fn worth(&self, witnesses: Witnesses, others: Others) -> u32 {
-        let largest = self.weak.largest().complaints;
-        let rest = self
-            .strong
-            .saturating_add(self.weak.total().saturating_sub(largest));
-        let all = rest.saturating_add(largest);
-        match (witnesses, others) {
-            (Witnesses::One, _) => all,
-            (Witnesses::Two, Others::AreWell) => rest.saturating_add(largest.min(rest)),
-            (Witnesses::Two, Others::Unknown | Others::None) if rest > 0 => all,
-            (Witnesses::Two, Others::Unknown) => 0,
-            (Witnesses::Two, Others::None) => largest / ALONE,
+        let suspect = self.by_caller.largest(Complaints::suspicion).complaints;
+        if witnesses == Witnesses::One || suspect.doubtful() == 0 {
+            return self.length;
         }
+        let of_others = self.length.saturating_sub(suspect.failures());
+        match others {
+            Others::AreWell => {
+                // One may be chance for anybody.
+                let own = suspect.failures().min(of_others).min(1);
+                self.strong_run.max(of_others.saturating_add(own))
+            }
+            Others::Unknown | Others::None if of_others > 0 => self.length,
+            Others::Unknown => self.strong_run,
+            Others::None if suspect.strong > 0 => self.length,
+            Others::None => suspect.weak / ALONE,
+        }
+    }
+}
+
+impl Weight {
+    /// So many failures of this weight.
+    const fn times(self, count: u32) -> Complaints {
+        let (strong, weak) = match self {
+            Self::Unreachable | Self::Strong => (count, 0),
+            Self::Weak => (0, count),
+        };
+        Complaints {
+            strong,
+            weak,
+            unanswered: 0,
+        }
+    }
+}
+
+const fn unanswered(count: u32) -> Complaints {
+    Complaints {
+        strong: 0,
+        weak: 0,
+        unanswered: count,
     }
 }
 
 /// Who has complained and who was answered, lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Callers {
-    /// Weak failures.
-    pub(crate) failed: Tally,
-    /// Calls that were not answered.
-    pub(crate) unanswered: Tally,
-    /// When the tallies were halved last.
+    pub(crate) complaints: Tally,
+    /// When the tally was halved last.
     pub(crate) faded: Instant,
     /// Who was answered after a failure, and whom workers report of the others.
     pub(crate) answered: Answered,
 }
 
 impl Callers {
-    /// A weak failure of `caller`, one of `weak` in the window.
-    pub(crate) fn failed(&mut self, caller: Caller, weak: u32, now: Instant, window: Duration) {
-        self.fade(now, window);
-        self.failed.cap(COMPLAINT.saturating_mul(weak));
-        self.failed.add(caller, COMPLAINT);
+    /// A call of `caller` has failed. It is one of those in the window, which are `counts`.
+    pub(crate) fn failed(
+        &mut self,
+        caller: Caller,
+        weight: Weight,
+        counts: Counts,
+        now: Instant,
+        window: Duration,
+    ) {
+        self.complain(caller, weight.times(COMPLAINT), counts, now, window);
     }
 
-    /// `caller` has given up, as `unanswered` callers have in the window.
+    /// `caller` has given up a call.
     pub(crate) fn gave_up(
         &mut self,
         caller: Caller,
-        unanswered: u32,
+        counts: Counts,
+        now: Instant,
+        window: Duration,
+    ) {
+        self.complain(caller, unanswered(COMPLAINT), counts, now, window);
+    }
+
+    fn complain(
+        &mut self,
+        caller: Caller,
+        complaint: Complaints,
+        counts: Counts,
         now: Instant,
         window: Duration,
     ) {
         self.fade(now, window);
-        self.unanswered.cap(COMPLAINT.saturating_mul(unanswered));
-        self.unanswered.add(caller, COMPLAINT);
+        let times = |count, _| COMPLAINT.saturating_mul(count);
+        let most = complaints_in(counts).with(Complaints::default(), times);
+        self.complaints.cap(most);
+        self.complaints.add(caller, complaint);
     }
 
     /// Complaints are forgotten about when they leave the window.
@@ -173,51 +232,143 @@ impl Callers {
         let half = (crate::time::nanos(window) / 2).max(1);
         let halves = crate::time::nanos(now.since(self.faded)) / half;
         for _ in 0..halves.min(u64::from(u32::BITS)) {
-            self.failed.halve();
-            self.unanswered.halve();
+            self.complaints.halve();
         }
         if halves > 0 {
             self.faded = now;
         }
     }
-
-    pub(crate) fn clear_complaints(&mut self) {
-        self.failed.clear();
-        self.unanswered.clear();
-    }
 }
 
-/// Complaints of a window, as far as they count, and how much larger the rule's minimum is.
+/// A part of some calls, to compare with the ratio of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Credit {
-    pub(crate) complaints: u32,
+pub(crate) struct Portion {
+    pub(crate) part: u32,
+    pub(crate) whole: u32,
+    /// How much larger the rule's minimum is.
     pub(crate) times_minimum: u32,
 }
 
-/// How much `strong` and `weak` complaints are worth together. One caller supplies at most half.
-pub(crate) fn credit(
-    witnesses: Witnesses,
-    others: Others,
-    strong: u32,
-    weak: u32,
-    by_caller: &Tally,
-) -> Credit {
-    let full = |complaints, times_minimum| Credit {
-        complaints,
-        times_minimum,
-    };
-    let all = strong.saturating_add(weak);
-    if weak == 0 || witnesses == Witnesses::One {
-        return full(all, 1);
+impl Portion {
+    const NONE: Self = Self::new(0, 0);
+
+    const fn new(part: u32, answered: u32) -> Self {
+        Self {
+            part,
+            whole: answered.saturating_add(part),
+            times_minimum: 1,
+        }
     }
-    let total = u64::from(by_caller.total()).max(1);
-    let largest = u64::from(by_caller.largest().complaints).min(total);
-    let largest = u32::try_from(u64::from(weak) * largest / total).unwrap_or(weak);
-    let rest = strong.saturating_add(weak - largest);
-    match others {
-        Others::None if rest == 0 => full(all, ALONE),
-        Others::None => full(all, 1),
-        Others::AreWell | Others::Unknown => full(rest.saturating_add(largest.min(rest)), 1),
+}
+
+/// The complaints in a window, and which of them come from the caller that may have brought the most
+/// about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Complained {
+    pub(crate) suspect: Caller,
+    all: Complaints,
+    own: Complaints,
+}
+
+impl Complained {
+    /// `counts` of a window, with the suspect by this measure.
+    pub(crate) fn new(
+        counts: Counts,
+        by_caller: &Tally,
+        measure: impl Fn(Complaints) -> (u32, u32),
+    ) -> Self {
+        let share = by_caller.largest(measure);
+        let all = complaints_in(counts);
+        // The tally fades, so only its proportions hold.
+        let (own, total) = (share.complaints, by_caller.total());
+        let part = |count: u32, own: u32, total: u32| {
+            let [count, own, total] = [count, own.min(total), total.max(1)].map(u64::from);
+            u32::try_from((count * own + total / 2) / total).unwrap_or(u32::MAX)
+        };
+        Self {
+            suspect: share.caller,
+            all,
+            own: Complaints {
+                strong: part(all.strong, own.strong, total.strong),
+                weak: part(all.weak, own.weak, total.weak),
+                unanswered: part(all.unanswered, own.unanswered, total.unanswered),
+            },
+        }
+    }
+
+    /// What failures are worth beside `answered` calls. The rate is reached if either portion reaches it.
+    ///
+    /// What may be the suspect's own doing counts for nothing while others are answered, and takes
+    /// nothing away from what they see.
+    pub(crate) fn failures(
+        self,
+        witnesses: Witnesses,
+        others: Others,
+        answered: u32,
+    ) -> [Portion; 2] {
+        let all = self.all.failures();
+        if witnesses == Witnesses::One || self.all.doubtful() == 0 {
+            return [Portion::new(all, answered), Portion::NONE];
+        }
+        if others == Others::None {
+            let is_alone = self.all.strong == 0 && all == self.own.weak;
+            return [alone(all, answered, is_alone), Portion::NONE];
+        }
+        // Strong failures are a sample of all calls: the more the suspect makes, the more of them it meets.
+        let among_all_calls = Portion {
+            part: self.believed(),
+            whole: answered
+                .saturating_add(all)
+                .saturating_add(self.all.unanswered),
+            times_minimum: 1,
+        };
+        let of_others = all.saturating_sub(self.own.failures());
+        [among_all_calls, Portion::new(of_others, answered)]
+    }
+
+    /// What unanswered calls are worth beside `answered` ones.
+    pub(crate) fn silence(self, witnesses: Witnesses, others: Others, answered: u32) -> Portion {
+        let all = self.all.unanswered;
+        let of_others = all - self.own.unanswered;
+        match (witnesses, others) {
+            (Witnesses::One, _) => Portion::new(all, answered),
+            (Witnesses::Two, Others::None) => alone(all, answered, of_others == 0),
+            (Witnesses::Two, Others::AreWell | Others::Unknown) => {
+                Portion::new(of_others, answered)
+            }
+        }
+    }
+
+    /// The failures that are believed, whoever the suspect is.
+    const fn believed(self) -> u32 {
+        self.all.failures().saturating_sub(self.own.weak)
+    }
+
+    /// What the service is expected to do, beside `answered` calls.
+    pub(crate) fn expected(self, witnesses: Witnesses, answered: u32) -> Expected {
+        let failed = match witnesses {
+            Witnesses::One => self.all.failures(),
+            Witnesses::Two => self.believed(),
+        };
+        Expected {
+            calls: answered.saturating_add(failed),
+            failed,
+        }
+    }
+}
+
+fn alone(complaints: u32, answered: u32, is_alone: bool) -> Portion {
+    Portion {
+        times_minimum: if is_alone { ALONE } else { 1 },
+        ..Portion::new(complaints, answered)
+    }
+}
+
+const fn complaints_in(counts: Counts) -> Complaints {
+    Complaints {
+        strong: counts.failures.saturating_sub(counts.weak),
+        weak: counts.weak,
+        unanswered: counts.unanswered,
     }
 }
 
@@ -235,10 +386,11 @@ mod tests {
     const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
     const WINDOW: Duration = Duration::from_secs(10);
 
+    /// Strong failures of somebody else, then weak ones by caller.
     fn row(strong: u32, weak_by_caller: &[u32]) -> Row {
         let mut row = Row::default();
         for _ in 0..strong {
-            row.add(Weight::Strong, Caller::UNKNOWN, 0, NOW);
+            row.add(Weight::Strong, Caller::from_hash(1_000), 0, NOW);
         }
         for (caller, failures) in (1..).zip(weak_by_caller) {
             for _ in 0..*failures {
@@ -248,54 +400,161 @@ mod tests {
         row
     }
 
+    fn worth(row: &Row) -> [u32; 3] {
+        [Others::AreWell, Others::Unknown, Others::None]
+            .map(|others| row.worth(Witnesses::Two, others))
+    }
+
     #[test]
     fn what_a_row_is_worth() {
-        use Others::{AreWell, None, Unknown};
         for (strong, weak, expected) in [
             (5, vec![], [5, 5, 5]),
+            (5, vec![1], [6, 6, 6]),
             (0, vec![4, 1], [2, 5, 5]),
-            (0, vec![3, 3], [6, 6, 6]),
+            (0, vec![3, 3], [4, 6, 6]),
             (0, vec![1, 1, 1, 1, 1], [5, 5, 5]),
             (1, vec![4], [2, 5, 5]),
+            (4, vec![100], [5, 104, 104]),
             (0, vec![1000], [0, 0, 333]),
             (0, vec![15], [0, 0, 5]),
             (0, vec![14], [0, 0, 4]),
         ] {
             let row = row(strong, &weak);
-            let worth = [AreWell, Unknown, None].map(|others| row.worth(Witnesses::Two, others));
-            assert_eq!(worth, expected, "{strong} strong and {weak:?}");
+            assert_eq!(worth(&row), expected, "{strong} strong and {weak:?}");
             let all = strong + weak.iter().sum::<u32>();
-            assert_eq!(row.worth(Witnesses::One, AreWell), all);
+            assert_eq!(row.worth(Witnesses::One, Others::AreWell), all);
         }
     }
 
     #[test]
-    fn what_a_windows_complaints_are_worth() {
+    fn a_suspects_strong_failures_count_only_if_nothing_else_came_between() {
+        let suspect = Caller::from_hash(1);
+        let other = Caller::from_hash(2);
+        let mut row = Row::default();
+        for weight in [
+            Weight::Strong,
+            Weight::Weak,
+            Weight::Unreachable,
+            Weight::Weak,
+        ] {
+            row.add(weight, suspect, 0, NOW);
+        }
+        assert_eq!(worth(&row), [0, 0, 4]);
+        row.add(Weight::Strong, suspect, 0, NOW);
+        row.add(Weight::Strong, suspect, 0, NOW);
+        assert_eq!(worth(&row), [2, 2, 6]);
+        row.gave_up(suspect);
+        assert_eq!(worth(&row), [0, 0, 6]);
+        row.gave_up(other);
+        row.add(Weight::Strong, other, 0, NOW);
+        assert_eq!(worth(&row), [2, 7, 7]);
+    }
+
+    #[test]
+    fn what_is_given_up_begins_no_row() {
+        let mut row = Row::default();
+        row.gave_up(Caller::from_hash(1));
+        assert_eq!(row, Row::default());
+    }
+
+    fn complained(strong_by_caller: &[u32], weak_by_caller: &[u32]) -> Complained {
+        let mut tally = Tally::default();
+        let mut counts = Counts::default();
+        for (by_caller, weight) in [
+            (strong_by_caller, Weight::Strong),
+            (weak_by_caller, Weight::Weak),
+        ] {
+            for (caller, failures) in (1..).zip(by_caller) {
+                if *failures > 0 {
+                    tally.add(
+                        Caller::from_hash(caller),
+                        weight.times(COMPLAINT * failures),
+                    );
+                }
+                counts.failures += failures;
+                if weight == Weight::Weak {
+                    counts.weak += failures;
+                }
+            }
+        }
+        Complained::new(counts, &tally, Complaints::suspicion)
+    }
+
+    /// What failures are worth beside 100 answered calls, each in percent of the whole.
+    fn percent(strong_by_caller: &[u32], weak_by_caller: &[u32], others: Others) -> [u32; 2] {
+        let complained = complained(strong_by_caller, weak_by_caller);
+        complained
+            .failures(Witnesses::Two, others, 100)
+            .map(|portion| portion.part * 100 / portion.whole.max(1))
+    }
+
+    #[test]
+    fn what_a_windows_failures_are_worth() {
         use Others::{AreWell, None, Unknown};
         for (strong, weak, others, expected) in [
-            (10, vec![], AreWell, (10, 1)),
-            (0, vec![100], AreWell, (0, 1)),
-            (0, vec![100], Unknown, (0, 1)),
-            (0, vec![100], None, (100, 3)),
-            (0, vec![90, 10], AreWell, (20, 1)),
-            (0, vec![99, 1], Unknown, (2, 1)),
-            (5, vec![90, 10], None, (105, 1)),
-            (0, vec![25, 25, 25, 25], AreWell, (100, 1)),
+            (vec![300], vec![], AreWell, [75, 0]),
+            (vec![], vec![300], AreWell, [0, 0]),
+            (vec![], vec![300], Unknown, [0, 0]),
+            (vec![], vec![300], None, [75, 0]),
+            (vec![], vec![75, 75, 75, 75], AreWell, [56, 69]),
+            // One caller makes most calls, and all see the same.
+            (vec![], vec![300, 100], AreWell, [20, 50]),
+            (vec![300, 100], vec![], AreWell, [80, 0]),
+            // One in ten calls fails strongly, and the first caller fails weakly as well.
+            (vec![0, 11], vec![11], Unknown, [9, 9]),
+            (vec![100, 11], vec![900], Unknown, [9, 9]),
+            // The same, and most of the others' calls fail weakly.
+            (vec![100, 30], vec![900, 270], Unknown, [28, 75]),
         ] {
-            let tally = row(0, &weak).weak;
-            let total = weak.iter().sum();
-            let Credit {
-                complaints,
-                times_minimum,
-            } = credit(Witnesses::Two, others, strong, total, &tally);
-            assert_eq!(
-                (complaints, times_minimum),
-                expected,
-                "{strong} {weak:?} {others:?}"
-            );
-            let old_rule = credit(Witnesses::One, others, strong, total, &tally);
-            assert_eq!(old_rule.complaints, strong + total);
+            let found = percent(&strong, &weak, others);
+            assert_eq!(found, expected, "{strong:?} {weak:?} {others:?}");
         }
+        let [one_alone, _] = complained(&[], &[300]).failures(Witnesses::Two, None, 0);
+        assert_eq!(one_alone.times_minimum, ALONE);
+        let [old_rule, _] = complained(&[3], &[300]).failures(Witnesses::One, AreWell, 0);
+        assert_eq!((old_rule.part, old_rule.whole), (303, 303));
+    }
+
+    #[test]
+    fn a_suspect_neither_hides_what_others_see_nor_adds_to_it() {
+        // Of the others' calls 100 are answered, and as many as here fail, half of them weakly.
+        for failed in [0, 2, 50, 100] {
+            let others = failed * 100 / (100 + failed);
+            for calls in [100, 1_000, 10_000] {
+                // As many of the suspect's calls fail strongly, and all the rest weakly.
+                let strong = calls * failed / 2 / (100 + failed);
+                let found = percent(
+                    &[strong, failed / 2],
+                    &[calls - strong, failed / 2],
+                    Others::AreWell,
+                );
+                let most = found.into_iter().max().unwrap();
+                assert!(most.abs_diff(others) <= 1, "{failed} {calls}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_silence_is_worth() {
+        let of = |unanswered_by_caller: &[u32], others| {
+            let mut tally = Tally::default();
+            for (caller, calls) in (1..).zip(unanswered_by_caller) {
+                tally.add(Caller::from_hash(caller), unanswered(*calls));
+            }
+            let counts = Counts {
+                unanswered: unanswered_by_caller.iter().sum(),
+                ..Counts::default()
+            };
+            let complained =
+                Complained::new(counts, &tally, |complaints| (complaints.unanswered, 0));
+            let portion = complained.silence(Witnesses::Two, others, 1);
+            (portion.part, portion.times_minimum)
+        };
+        assert_eq!(of(&[100], Others::AreWell), (0, 1));
+        assert_eq!(of(&[100], Others::None), (100, ALONE));
+        assert_eq!(of(&[90, 10], Others::None), (100, 1));
+        assert_eq!(of(&[90, 10], Others::Unknown), (10, 1));
+        assert_eq!(of(&[25, 25, 25, 25], Others::Unknown), (75, 1));
     }
 
     #[test]
@@ -311,43 +570,12 @@ mod tests {
         assert_eq!(Others::unseen(&row, 10, WINDOW, after(10)), Others::Unknown);
     }
 
-    #[test]
-    fn one_more_failure_is_never_worth_less() {
-        for others in [Others::AreWell, Others::Unknown, Others::None] {
-            for strong in 0..4 {
-                for weak in [
-                    vec![],
-                    vec![1],
-                    vec![9],
-                    vec![9, 1],
-                    vec![3, 3, 3],
-                    vec![50, 1, 1],
-                ] {
-                    let worth = |strong, weak: &[u32]| {
-                        let Credit {
-                            complaints,
-                            times_minimum,
-                        } = credit(
-                            Witnesses::Two,
-                            others,
-                            strong,
-                            weak.iter().sum(),
-                            &row(0, weak).weak,
-                        );
-                        complaints / times_minimum
-                    };
-                    let before = worth(strong, &weak);
-                    assert!(
-                        worth(strong + 1, &weak) >= before,
-                        "{others:?} {strong} {weak:?}"
-                    );
-                    let more: Vec<u32> = weak.iter().copied().chain([1]).collect();
-                    assert!(
-                        worth(strong, &more) >= before,
-                        "{others:?} {strong} {weak:?}"
-                    );
-                }
-            }
+    fn failures(weak: u32) -> Counts {
+        Counts {
+            total: weak,
+            failures: weak,
+            weak,
+            ..Counts::default()
         }
     }
 
@@ -356,29 +584,37 @@ mod tests {
         for before in [WINDOW, Duration::from_millis(7)] {
             let mut callers = Callers::default();
             let caller = Caller::from_hash(1);
-            callers.failed(caller, 1, NOW, before);
-            callers.failed(caller, 2, NOW.after(WINDOW), WINDOW);
-            assert_eq!(callers.failed.total(), COMPLAINT + COMPLAINT / 4);
-            callers.gave_up(Caller::from_hash(2), 1, NOW.after(4 * WINDOW), WINDOW);
-            assert_eq!(callers.failed.total(), 0);
+            let fail = |callers: &mut Callers, weak, now, window| {
+                callers.failed(caller, Weight::Weak, failures(weak), now, window);
+            };
+            fail(&mut callers, 1, NOW, before);
+            fail(&mut callers, 2, NOW.after(WINDOW), WINDOW);
+            assert_eq!(callers.complaints.total().weak, COMPLAINT + COMPLAINT / 4);
+            let later = NOW.after(4 * WINDOW);
+            let counts = Counts {
+                unanswered: 1,
+                ..Counts::default()
+            };
+            callers.gave_up(Caller::from_hash(2), counts, later, WINDOW);
+            assert_eq!(callers.complaints.total(), unanswered(COMPLAINT));
         }
     }
 
     #[test]
     fn who_has_left_is_not_blamed_for_what_others_see_later() {
         let mut callers = Callers::default();
+        let mut fail = |caller, weak, now| {
+            let caller = Caller::from_hash(caller);
+            callers.failed(caller, Weight::Weak, failures(weak), now, WINDOW);
+        };
         for weak in 1..100_000 {
-            callers.failed(Caller::from_hash(1), weak, NOW, WINDOW);
+            fail(1, weak, NOW);
         }
         // The window has forgotten them.
         for weak in 1..=20 {
-            callers.failed(
-                Caller::from_hash(1 + weak),
-                weak,
-                NOW.after(2 * WINDOW),
-                WINDOW,
-            );
+            fail(1 + weak, weak, NOW.after(2 * WINDOW));
         }
-        assert_ne!(callers.failed.largest().caller, Caller::from_hash(1));
+        let suspect = callers.complaints.largest(Complaints::suspicion);
+        assert_ne!(suspect.caller, Caller::from_hash(1));
     }
 }

@@ -4,7 +4,7 @@ use crate::answered::{Answered, Witness};
 use crate::breaker::{
     Breaker, BreakerSettings, Checks, Lease, MAX_PROBES, Openings, ProbeId, Probes, State,
 };
-use crate::callers::{Caller, Share, TOLD_APART, Tally};
+use crate::callers::{Caller, Complaints, Share, TOLD_APART, Tally};
 use crate::evidence::{Callers, Row};
 use crate::time::Instant;
 use crate::window::{BUCKETS, Counts, Parts, Window};
@@ -19,11 +19,11 @@ const HALF_OPEN: u8 = 2;
 /// The length of a breaker in bytes.
 pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, state, until, ...
     + 4 + 4 + TALLY_LEN + 8 + 4 // row
-    + TALLY_LEN + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
+    + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
     + 8 + 8 + BUCKETS * 20 // window
     + 8 + 8 // health checks
     + 4 + 4 + 4 + 4 + 8 + MAX_PROBES * 17; // probes
-const TALLY_LEN: usize = TOLD_APART * 8 + 4;
+const TALLY_LEN: usize = TOLD_APART * 16 + 12;
 
 impl Breaker {
     /// The breaker in a layout of fixed length, little-endian, with a version.
@@ -190,20 +190,24 @@ impl Writer<'_> {
     fn tally(&mut self, tally: &Tally) {
         for share in tally.shares {
             self.u32(share.caller.hash());
-            self.u32(share.complaints);
+            self.complaints(share.complaints);
         }
-        self.u32(tally.others);
+        self.complaints(tally.others);
+    }
+    fn complaints(&mut self, complaints: Complaints) {
+        self.u32(complaints.strong);
+        self.u32(complaints.weak);
+        self.u32(complaints.unanswered);
     }
     fn row(&mut self, row: &Row) {
         self.u32(row.length);
-        self.u32(row.strong);
-        self.tally(&row.weak);
+        self.u32(row.strong_run);
+        self.tally(&row.by_caller);
         self.u64(row.since.as_nanos());
         self.u32(row.again_after_secs);
     }
     fn callers(&mut self, callers: &Callers) {
-        self.tally(&callers.failed);
-        self.tally(&callers.unanswered);
+        self.tally(&callers.complaints);
         self.u64(callers.faded.as_nanos());
         for witness in callers.answered.0 {
             self.u8(u8::from(witness.is_some()));
@@ -262,25 +266,32 @@ impl Reader<'_> {
         for share in &mut shares {
             *share = Share {
                 caller: self.caller()?,
-                complaints: self.u32()?,
+                complaints: self.complaints()?,
             };
         }
         Some(Tally {
             shares,
-            others: self.u32()?,
+            others: self.complaints()?,
+        })
+    }
+    fn complaints(&mut self) -> Option<Complaints> {
+        Some(Complaints {
+            strong: self.u32()?,
+            weak: self.u32()?,
+            unanswered: self.u32()?,
         })
     }
     fn row(&mut self) -> Option<Row> {
         Some(Row {
             length: self.u32()?,
-            strong: self.u32()?,
-            weak: self.tally()?,
+            strong_run: self.u32()?,
+            by_caller: self.tally()?,
             since: self.instant()?,
             again_after_secs: self.u32()?,
         })
     }
     fn callers(&mut self) -> Option<Callers> {
-        let (failed, unanswered) = (self.tally()?, self.tally()?);
+        let complaints = self.tally()?;
         let faded = self.instant()?;
         let mut answered = Answered::default();
         for witness in &mut answered.0 {
@@ -292,8 +303,7 @@ impl Reader<'_> {
             *witness = is_known.then_some(known);
         }
         Some(Callers {
-            failed,
-            unanswered,
+            complaints,
             faded,
             answered,
         })

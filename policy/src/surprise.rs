@@ -18,17 +18,28 @@ const FEW_CALLS: u32 = 20;
 /// One bit.
 const BIT: u64 = 1 << 16;
 
-/// Whether `failures_in_row` are improbable for a service that `calls` were made to before, of which
-/// `failed` ones did, where `usual` in a row are enough for one that hardly ever fails.
-pub(crate) fn is_news(failures_in_row: u32, usual: u32, calls: u32, failed: u32) -> bool {
-    let failed = failed.min(calls);
-    if failed == 0 || calls < FEW_CALLS {
-        return failures_in_row >= usual;
+/// What a service is expected to do, by what it has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) calls: u32,
+    /// How many of them failed.
+    pub(crate) failed: u32,
+}
+
+impl Expected {
+    /// Whether so many failures in a row are improbable, where `usual` ones are enough for a service that
+    /// hardly ever fails.
+    pub(crate) fn is_refuted_by(self, failures_in_row: u32, usual: u32) -> bool {
+        let Self { calls, failed } = self;
+        let failed = failed.min(calls);
+        if failed == 0 || calls < FEW_CALLS {
+            return failures_in_row >= usual;
+        }
+        let each = log2(u64::from(calls)) - log2(u64::from(failed));
+        let rarity = log2(u64::from(calls.max(MANY_CALLS))) - log2(u64::from(MANY_CALLS));
+        let needed = u64::from(usual) * EVERY_FAILURE * BIT + rarity;
+        failures_in_row >= usual && u64::from(failures_in_row) * each >= needed
     }
-    let each = log2(u64::from(calls)) - log2(u64::from(failed));
-    let rarity = log2(u64::from(calls.max(MANY_CALLS))) - log2(u64::from(MANY_CALLS));
-    let needed = u64::from(usual) * EVERY_FAILURE * BIT + rarity;
-    failures_in_row >= usual && u64::from(failures_in_row) * each >= needed
 }
 
 /// The binary logarithm of `number`, which is not 0, in units of 1 / [`BIT`]. Off by 0.01 at most.
@@ -48,6 +59,10 @@ mod tests {
     use proptest::prelude::*;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn is_news(row: u32, usual: u32, calls: u32, failed: u32) -> bool {
+        Expected { calls, failed }.is_refuted_by(row, usual)
+    }
 
     fn length_that_decides(calls: u32, failed: u32) -> u32 {
         (1..=u32::MAX)

@@ -30,6 +30,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Outcome::SUCCESS),
         1 => Just(Outcome::FAILURE),
         4 => Just(Outcome::WEAK_FAILURE),
+        1 => Just(Outcome::Unanswered),
         1 => Just(Outcome::Neutral),
     ];
     prop_oneof![
@@ -44,30 +45,42 @@ fn event() -> impl Strategy<Value = Event> {
 #[derive(Default)]
 struct Model {
     began: u64,
-    /// Callers of weak failures since the last success.
-    weak: Vec<u32>,
-    strong: usize,
+    /// What was complained about since the last success, and by whom.
+    row: Vec<(u32, Outcome)>,
     row_since: u64,
     successes: Vec<u64>,
-    failures: Vec<u64>,
+    failures: Vec<(u64, u32, Outcome)>,
     /// When each caller was answered last after a failure.
     answered: Vec<(u32, u64)>,
 }
 
 impl Model {
-    fn weak_of(&self, caller: u32) -> usize {
-        self.weak.iter().filter(|by| **by == caller).count()
+    fn count(&self, is_meant: impl Fn(u32, Outcome) -> bool) -> usize {
+        let row = self.row.iter();
+        row.filter(|(caller, outcome)| is_meant(*caller, *outcome))
+            .count()
     }
 
-    /// The weak failures of the caller with the most.
-    fn most(&self) -> usize {
-        let failures = self.weak.iter().map(|by| self.weak_of(*by));
-        failures.max().unwrap_or(0)
+    /// What a caller may have brought about by itself.
+    fn doubtful_of(&self, caller: u32) -> usize {
+        self.count(|by, outcome| by == caller && outcome != Outcome::FAILURE)
+    }
+
+    fn failures_of(&self, caller: u32) -> usize {
+        self.count(|by, outcome| by == caller && outcome != Outcome::Unanswered)
+    }
+
+    fn suspicion(&self, caller: u32) -> (usize, usize) {
+        (self.doubtful_of(caller), self.failures_of(caller))
+    }
+
+    fn failures(&self) -> usize {
+        self.count(|_, outcome| outcome != Outcome::Unanswered)
     }
 
     /// `None` if it is too close to tell.
     fn opens(&mut self, caller: u32, outcome: Outcome, now: u64) -> Option<bool> {
-        let was_empty = self.weak.is_empty() && self.strong == 0;
+        let was_empty = self.row.is_empty();
         match outcome {
             Outcome::Success { .. } => {
                 if !was_empty {
@@ -75,61 +88,99 @@ impl Model {
                     self.answered.push((caller, now));
                 }
                 self.successes.push(now);
-                self.weak.clear();
-                self.strong = 0;
+                self.row.clear();
                 return Some(false);
             }
-            Outcome::WEAK_FAILURE => self.weak.push(caller),
-            Outcome::Failure { .. } => self.strong += 1,
-            _ => return Some(false),
+            Outcome::Unanswered => {
+                if !was_empty {
+                    self.row.push((caller, outcome));
+                }
+                return Some(false);
+            }
+            Outcome::Failure { .. } => self.row.push((caller, outcome)),
+            Outcome::Neutral => return Some(false),
         }
         if was_empty {
             self.row_since = now;
         }
-        self.failures.push(now);
-        let of = |times: &[u64]| {
-            times
-                .iter()
-                .filter(|at| **at / 1000 + 10 > now / 1000)
-                .count()
-        };
-        let row = self.weak.len() + self.strong;
-        let failed = of(&self.failures);
-        let calls = of(&self.successes) + failed;
+        self.failures.push((now, caller, outcome));
+        let row = self.failures();
         if row < LIMIT {
             return Some(false);
         }
-        is_news(
-            self.worth(now),
-            LIMIT,
-            calls.saturating_sub(row),
-            failed.saturating_sub(row),
-        )
+        self.is_news(now)
     }
 
-    fn worth(&self, now: u64) -> usize {
-        let most = self.most();
-        let rest = self.strong + self.weak.len() - most;
-        let last_two = self.answered.iter().rev().take(2);
-        let others_are_well = last_two.into_iter().any(|(caller, at)| {
-            let failures = self.weak_of(*caller);
-            let may_be_chance = failures == 0 || (failures == 1 && most > 1);
-            may_be_chance && now - at < REMEMBERED
+    /// Of the failures before the row, the strong ones are expected of the service. How many weak ones
+    /// are depends on who the suspect is, so all numbers must lead to the same answer.
+    fn is_news(&self, now: u64) -> Option<bool> {
+        let in_window = |at: u64| at / 1000 + 10 > now / 1000;
+        let answered = self.successes.iter().filter(|at| in_window(**at)).count();
+        let count = |is_meant: &dyn Fn(Outcome) -> bool| {
+            let before_row = self.failures.len() - self.failures();
+            let before = self.failures.iter().take(before_row);
+            before
+                .filter(|(at, _, outcome)| in_window(*at) && is_meant(*outcome))
+                .count()
+        };
+        let (strong, all) = (
+            count(&|outcome| outcome == Outcome::FAILURE),
+            count(&|_| true),
+        );
+        let mut answers = (strong..=all).map(|failed| {
+            let calls = answered + failed;
+            let worth = self.worth(now, calls, failed)?;
+            is_news(worth, LIMIT, calls, failed)
         });
+        let first = answers.next()??;
+        answers.all(|answer| answer == Some(first)).then_some(first)
+    }
+
+    /// `None` if it is too close to tell.
+    fn worth(&self, now: u64, calls: usize, failed: usize) -> Option<usize> {
+        let callers = self.row.iter().map(|(caller, _)| *caller);
+        let Some(suspect) = callers.max_by_key(|caller| self.suspicion(*caller)) else {
+            return Some(0);
+        };
+        let most = self.doubtful_of(suspect);
+        if most == 0 {
+            return Some(self.row.len());
+        }
+        let own = self.failures_of(suspect);
+        let of_others = self.failures() - own;
+        let last = self.row.iter().rev();
+        let strong_run = last
+            .take_while(|(_, outcome)| *outcome == Outcome::FAILURE)
+            .count();
+        let mut others_are_well = false;
+        for (caller, at) in self.answered.iter().rev().take(2) {
+            let failures = self.doubtful_of(*caller);
+            let may_be_chance =
+                failures == 0 || (most > 1 && !is_news(failures, 2, calls, failed)?);
+            others_are_well |= may_be_chance && now - at < REMEMBERED;
+        }
         if others_are_well || now - self.row_since < OTHERS_REPORT {
-            return rest + most.min(rest);
+            return Some(strong_run.max(of_others + own.min(of_others).min(1)));
         }
-        if rest > 0 {
-            return rest + most;
-        }
+        Some(if of_others > 0 {
+            self.failures()
+        } else if !self.is_alone(now) {
+            strong_run
+        } else if self.count(|_, outcome| outcome == Outcome::FAILURE) > 0 {
+            self.failures()
+        } else {
+            self.count(|_, outcome| outcome == Outcome::WEAK_FAILURE) / 3
+        })
+    }
+
+    /// Whether more than seven answers were to be expected since the row began.
+    fn is_alone(&self, now: u64) -> bool {
         let in_window = |at: &&u64| **at / 1000 + 10 > now / 1000;
         let answers = self.successes.iter().filter(in_window).count() as u64;
         let period = WINDOW.min(now - self.began);
         let without_answer = now - self.row_since;
         let before = period.saturating_sub(without_answer);
-        let is_alone =
-            without_answer >= 5_000 && (answers == 0 || without_answer * answers >= 7 * before);
-        if is_alone { most / 3 } else { 0 }
+        without_answer >= 5_000 && (answers == 0 || without_answer * answers >= 7 * before)
     }
 }
 
@@ -195,5 +246,5 @@ fn the_model_knows_one_caller_and_two() {
     let mut model = Model::default();
     let opened =
         (1..100).find(|number| model.opens(number % 2, Outcome::WEAK_FAILURE, 5) == Some(true));
-    assert_eq!(opened, Some(4));
+    assert_eq!(opened, Some(6));
 }

@@ -12,6 +12,8 @@ mod breakdowns;
 mod clients;
 #[path = "simulation/half_open.rs"]
 mod half_open;
+#[path = "simulation/now_and_then.rs"]
+mod now_and_then;
 #[path = "simulation/random.rs"]
 mod random;
 #[path = "simulation/world.rs"]

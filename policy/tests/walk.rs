@@ -333,11 +333,13 @@ fn check_result(mode: Mode, start: Start, whose: Whose, outcome: Outcome, caller
     let complains = failed || outcome == Outcome::Unanswered;
     let expected = if whose == Whose::Current {
         match (phase_of(start), start) {
-            (Phase::Closed, Start::ClosedOnTheBrink | Start::ClosedOneCallerOnTheBrink)
-                if failed =>
+            // What the caller of the others may have brought about says nothing more.
+            (Phase::Closed, Start::ClosedOnTheBrink)
+                if failed && (is_strong || caller != Caller::UNKNOWN) =>
             {
                 Phase::Open
             }
+            (Phase::Closed, Start::ClosedOneCallerOnTheBrink) if failed => Phase::Open,
             (Phase::HalfOpen, _) if is_strong || outcome == (Outcome::Success { slow: true }) => {
                 Phase::Open
             }
