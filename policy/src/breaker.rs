@@ -735,10 +735,7 @@ impl Breaker {
                     .failed(caller, weight, counts, now, settings.window);
                 self.row.add(weight, caller, again_after_secs, now);
                 let limit = settings.consecutive_failures?;
-                let expected = self.expected(settings);
-                let is_news = self.row.length >= limit
-                    && expected.is_refuted_by(self.worth_of_row(settings, expected, now), limit);
-                is_news
+                (self.row.length >= limit && self.is_news(settings, limit, now))
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
             }
             Outcome::Unanswered => {
@@ -802,6 +799,13 @@ impl Breaker {
         complained.expected(settings.witnesses, answered_well(sum))
     }
 
+    /// Whether the row is worth more than what is expected of the service, where `limit` failures would be
+    /// enough for one that hardly ever fails.
+    fn is_news(&self, settings: &BreakerSettings, limit: u32, now: Instant) -> bool {
+        let expected = self.expected(settings);
+        expected.is_refuted_by(self.worth_of_row(settings, expected, now), limit)
+    }
+
     fn worth_of_row(&self, settings: &BreakerSettings, expected: Expected, now: Instant) -> u32 {
         // Whoever complains too isn't well any more, unless it is as often as is to be expected.
         let row = &self.row.by_caller;
@@ -852,41 +856,60 @@ impl Breaker {
         counts: Counts,
         now: Instant,
     ) -> Option<Cause> {
-        let met = |ratio: Ratio, minimum: u32, part: u32, whole: u32| {
-            part > 0 && whole >= minimum && ratio.is_reached_by(part, whole)
-        };
-        let reached = |ratio, minimum: u32, portion: Portion| {
-            let minimum = minimum.saturating_mul(portion.times_minimum);
-            met(ratio, minimum, portion.part, portion.whole)
-        };
-        let complained = |measure: fn(Complaints) -> (u32, u32)| {
-            let complained = Complained::new(counts, &self.callers.complaints, measure);
-            let others = self.others_than(complained.suspect, counts, now);
-            (complained, others)
-        };
-        if settings.failure_rate.is_some_and(|rule| {
-            let (complained, others) = complained(Complaints::suspicion);
-            let answered = answered_well(counts);
-            let portions = complained.failures(settings.witnesses, others, answered);
-            portions
-                .iter()
-                .any(|portion| reached(rule.ratio, rule.minimum_requests, *portion))
-        }) {
-            Some(Cause::FailureRate)
-        } else if settings
-            .slow_calls
-            .is_some_and(|rule| met(rule.ratio, rule.minimum_requests, counts.slow, counts.total))
+        if settings
+            .failure_rate
+            .is_some_and(|rule| self.fails_too_often(settings, rule, counts, now))
         {
-            Some(Cause::SlowCalls)
-        } else if settings.silence.is_some_and(|rule| {
-            let (complained, others) = complained(|complaints| (complaints.unanswered, 0));
-            let portion = complained.silence(settings.witnesses, others, counts.total);
-            reached(rule.ratio, rule.minimum_requests, portion)
+            Some(Cause::FailureRate)
+        } else if settings.slow_calls.is_some_and(|rule| {
+            Portion::of(counts.slow, counts.total).reaches(rule.ratio, rule.minimum_requests)
         }) {
+            Some(Cause::SlowCalls)
+        } else if settings
+            .silence
+            .is_some_and(|rule| self.is_silent(settings, rule, counts, now))
+        {
             Some(Cause::Silence)
         } else {
             None
         }
+    }
+
+    fn fails_too_often(
+        &self,
+        settings: &BreakerSettings,
+        rule: FailureRate,
+        counts: Counts,
+        now: Instant,
+    ) -> bool {
+        let reaches = |portion: Portion| portion.reaches(rule.ratio, rule.minimum_requests);
+        // Whoever complains, it is no more than that.
+        if !reaches(Portion::of(counts.failures, counts.total)) {
+            return false;
+        }
+        let by_caller = &self.callers.complaints;
+        let complained = Complained::new(counts, by_caller, Complaints::suspicion);
+        let others = self.others_than(complained.suspect, counts, now);
+        let portions = complained.failures(settings.witnesses, others, answered_well(counts));
+        portions.into_iter().any(reaches)
+    }
+
+    fn is_silent(
+        &self,
+        settings: &BreakerSettings,
+        rule: Silence,
+        counts: Counts,
+        now: Instant,
+    ) -> bool {
+        let reaches = |portion: Portion| portion.reaches(rule.ratio, rule.minimum_requests);
+        if !reaches(Portion::beside(counts.unanswered, counts.total)) {
+            return false;
+        }
+        let by_caller = &self.callers.complaints;
+        let unanswered = |complaints: Complaints| (complaints.unanswered, 0);
+        let complained = Complained::new(counts, by_caller, unanswered);
+        let others = self.others_than(complained.suspect, counts, now);
+        reaches(complained.silence(settings.witnesses, others, counts.total))
     }
 
     /// Who calls besides the suspect.

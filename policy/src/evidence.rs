@@ -2,11 +2,13 @@
 //!
 //! A strong failure is one that no caller can bring about: no connection, a reset, a time limit. A
 //! weak one may be the caller's own doing: an error for something that it sent. Five strong ones in
-//! a row are enough for a service that is well. Weak ones need a second witness: another caller, or a strong failure. If one
-//! caller is all there is, three times as many are enough, but only while nobody else is answered.
+//! a row are enough for a service that is well. Weak ones need a second witness: a failure of another
+//! caller. If one caller is all there is, three times as many are enough, but only while nobody else is
+//! answered.
 
 use crate::answered::Answered;
 use crate::callers::{Caller, Complaints, Tally};
+use crate::ratio::Ratio;
 use crate::surprise::Expected;
 use crate::time::Instant;
 use crate::window::Counts;
@@ -198,7 +200,10 @@ impl Callers {
         now: Instant,
         window: Duration,
     ) {
-        self.complain(caller, weight.times(COMPLAINT), counts, now, window);
+        // Whose the strong ones are matters only beside doubtful ones.
+        if complaints_in(counts).doubtful() > 0 {
+            self.complain(caller, weight.times(COMPLAINT), counts, now, window);
+        }
     }
 
     /// `caller` has given up a call.
@@ -243,21 +248,32 @@ impl Callers {
 /// A part of some calls, to compare with the ratio of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Portion {
-    pub(crate) part: u32,
-    pub(crate) whole: u32,
+    part: u32,
+    whole: u32,
     /// How much larger the rule's minimum is.
-    pub(crate) times_minimum: u32,
+    times_minimum: u32,
 }
 
 impl Portion {
-    const NONE: Self = Self::new(0, 0);
+    const NONE: Self = Self::of(0, 0);
 
-    const fn new(part: u32, answered: u32) -> Self {
+    pub(crate) const fn of(part: u32, whole: u32) -> Self {
         Self {
             part,
-            whole: answered.saturating_add(part),
+            whole,
             times_minimum: 1,
         }
+    }
+
+    /// A part that is not among these `others`.
+    pub(crate) const fn beside(part: u32, others: u32) -> Self {
+        Self::of(part, others.saturating_add(part))
+    }
+
+    /// Whether it is as large as `ratio`, of at least `minimum` calls.
+    pub(crate) fn reaches(self, ratio: Ratio, minimum: u32) -> bool {
+        let minimum = minimum.saturating_mul(self.times_minimum);
+        self.part > 0 && self.whole >= minimum && ratio.is_reached_by(self.part, self.whole)
     }
 }
 
@@ -308,22 +324,19 @@ impl Complained {
     ) -> [Portion; 2] {
         let all = self.all.failures();
         if witnesses == Witnesses::One || self.all.doubtful() == 0 {
-            return [Portion::new(all, answered), Portion::NONE];
+            return [Portion::beside(all, answered), Portion::NONE];
         }
         if others == Others::None {
             let is_alone = self.all.strong == 0 && all == self.own.weak;
             return [alone(all, answered, is_alone), Portion::NONE];
         }
         // Strong failures are a sample of all calls: the more the suspect makes, the more of them it meets.
-        let among_all_calls = Portion {
-            part: self.believed(),
-            whole: answered
-                .saturating_add(all)
-                .saturating_add(self.all.unanswered),
-            times_minimum: 1,
-        };
+        let calls = answered
+            .saturating_add(all)
+            .saturating_add(self.all.unanswered);
+        let among_all_calls = Portion::of(self.believed(), calls);
         let of_others = all.saturating_sub(self.own.failures());
-        [among_all_calls, Portion::new(of_others, answered)]
+        [among_all_calls, Portion::beside(of_others, answered)]
     }
 
     /// What unanswered calls are worth beside `answered` ones.
@@ -331,10 +344,10 @@ impl Complained {
         let all = self.all.unanswered;
         let of_others = all - self.own.unanswered;
         match (witnesses, others) {
-            (Witnesses::One, _) => Portion::new(all, answered),
+            (Witnesses::One, _) => Portion::beside(all, answered),
             (Witnesses::Two, Others::None) => alone(all, answered, of_others == 0),
             (Witnesses::Two, Others::AreWell | Others::Unknown) => {
-                Portion::new(of_others, answered)
+                Portion::beside(of_others, answered)
             }
         }
     }
@@ -360,7 +373,7 @@ impl Complained {
 fn alone(complaints: u32, answered: u32, is_alone: bool) -> Portion {
     Portion {
         times_minimum: if is_alone { ALONE } else { 1 },
-        ..Portion::new(complaints, answered)
+        ..Portion::beside(complaints, answered)
     }
 }
 

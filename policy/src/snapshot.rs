@@ -48,11 +48,13 @@ impl Breaker {
         out.u64(window.width);
         out.u64(window.newest);
         for counts in window.buckets {
-            out.u32(counts.total);
-            out.u32(counts.failures);
-            out.u32(counts.weak);
-            out.u32(counts.slow);
-            out.u32(counts.unanswered);
+            out.words([
+                counts.total,
+                counts.failures,
+                counts.weak,
+                counts.slow,
+                counts.unanswered,
+            ]);
         }
         out.u64(self.checks.last.as_nanos());
         out.u64(self.checks.cut_short.as_nanos());
@@ -93,12 +95,13 @@ impl Breaker {
         let (width, newest) = (input.u64()?, input.u64()?);
         let mut buckets = [Counts::default(); BUCKETS];
         for counts in &mut buckets {
+            let [total, failures, weak, slow, unanswered] = input.words()?;
             *counts = Counts {
-                total: input.u32()?,
-                failures: input.u32()?,
-                weak: input.u32()?,
-                slow: input.u32()?,
-                unanswered: input.u32()?,
+                total,
+                failures,
+                weak,
+                slow,
+                unanswered,
             };
         }
         let checks = Checks {
@@ -171,6 +174,13 @@ impl Writer<'_> {
     fn u64(&mut self, value: u64) {
         self.put(value.to_le_bytes());
     }
+    fn words<const N: usize>(&mut self, values: [u32; N]) {
+        let (head, rest) = std::mem::take(&mut self.rest).split_at_mut(4 * N);
+        for (word, value) in head.as_chunks_mut().0.iter_mut().zip(values) {
+            *word = value.to_le_bytes();
+        }
+        self.rest = rest;
+    }
     fn probes_in_flight(&mut self, probes: &Probes) {
         self.u32(probes.successes);
         self.u32(probes.held_long.hash());
@@ -188,16 +198,16 @@ impl Writer<'_> {
         }
     }
     fn tally(&mut self, tally: &Tally) {
-        for share in tally.shares {
-            self.u32(share.caller.hash());
-            self.complaints(share.complaints);
+        for Share { caller, complaints } in tally.shares {
+            let Complaints {
+                strong,
+                weak,
+                unanswered,
+            } = complaints;
+            self.words([caller.hash(), strong, weak, unanswered]);
         }
-        self.complaints(tally.others);
-    }
-    fn complaints(&mut self, complaints: Complaints) {
-        self.u32(complaints.strong);
-        self.u32(complaints.weak);
-        self.u32(complaints.unanswered);
+        let others = tally.others;
+        self.words([others.strong, others.weak, others.unanswered]);
     }
     fn row(&mut self, row: &Row) {
         self.u32(row.length);
@@ -240,6 +250,15 @@ impl Reader<'_> {
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
+    fn words<const N: usize>(&mut self) -> Option<[u32; N]> {
+        let (head, rest) = self.rest.split_at_checked(4 * N)?;
+        let mut values = [0; N];
+        for (value, word) in values.iter_mut().zip(head.as_chunks().0) {
+            *value = u32::from_le_bytes(*word);
+        }
+        self.rest = rest;
+        Some(values)
+    }
     fn caller(&mut self) -> Option<Caller> {
         self.u32().map(Caller::from_hash)
     }
@@ -264,21 +283,24 @@ impl Reader<'_> {
     fn tally(&mut self) -> Option<Tally> {
         let mut shares = [Share::default(); TOLD_APART];
         for share in &mut shares {
+            let [caller, strong, weak, unanswered] = self.words()?;
             *share = Share {
-                caller: self.caller()?,
-                complaints: self.complaints()?,
+                caller: Caller::from_hash(caller),
+                complaints: Complaints {
+                    strong,
+                    weak,
+                    unanswered,
+                },
             };
         }
+        let [strong, weak, unanswered] = self.words()?;
         Some(Tally {
             shares,
-            others: self.complaints()?,
-        })
-    }
-    fn complaints(&mut self) -> Option<Complaints> {
-        Some(Complaints {
-            strong: self.u32()?,
-            weak: self.u32()?,
-            unanswered: self.u32()?,
+            others: Complaints {
+                strong,
+                weak,
+                unanswered,
+            },
         })
     }
     fn row(&mut self) -> Option<Row> {

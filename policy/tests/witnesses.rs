@@ -294,6 +294,19 @@ fn a_service_that_fails_for_all_opens_though_one_caller_calls_most() {
 }
 
 #[test]
+fn an_outage_opens_it_at_once_whatever_one_caller_has_complained_about_before() {
+    let mut bench = Bench::every(Duration::from_millis(10));
+    let opened = bench.until_open(1_000, |number| match number % 10 {
+        0 => (HONEST, Outcome::SUCCESS),
+        _ => (ATTACKER, WEAK),
+    });
+    assert_eq!(opened, None);
+    bench.call(HONEST, Outcome::SUCCESS);
+    let opened = bench.until_open(100, |_| (HONEST, Outcome::FAILURE));
+    assert_eq!(opened, Some(5));
+}
+
+#[test]
 fn silence_opens_it_and_one_caller_that_leaves_does_not() {
     let silent = |number: u32| (Caller::from_hash(1 + number % 5), Outcome::Unanswered);
     let mut bench = Bench::new();

@@ -6,6 +6,7 @@
 mod beside_honest;
 mod broken;
 mod callers;
+mod now_and_then;
 
 use std::net::SocketAddr;
 use std::time::Duration;
