@@ -219,7 +219,8 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
         }
         if let (Verdict::Admit(permit), transition) = breaker.admit(settings, now) {
             met.half_opened |= transition.is_some();
-            breaker.record(settings, permit, outcome, now, drawn);
+            let transition = breaker.record(settings, permit, outcome, now, drawn);
+            met.closed |= transition.is_some_and(|transition| transition.to == Phase::Closed);
         }
     }
 }
