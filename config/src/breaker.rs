@@ -24,7 +24,7 @@ pub fn read_breaker(section: &mut Section<'_>, base: BreakerSettings) -> Breaker
     settings
 }
 
-/// Reads the section of a breaker that knows its callers: with `silence` and `witnesses`.
+/// Reads the section of a breaker that knows its callers: with `silence`, `witnesses` and `recover_for`.
 pub fn read_breaker_with_callers(
     section: &mut Section<'_>,
     base: BreakerSettings,
@@ -32,6 +32,9 @@ pub fn read_breaker_with_callers(
     let mut settings = read_keys(section, base);
     read_evidence(section, &mut settings);
     read_open_times_unreachable(section, &mut settings);
+    if let Some(recover_for) = section.duration("recover_for", Duration::ZERO..=LONGEST) {
+        settings.recover_for = recover_for;
+    }
     refuse_no_rule(section, &settings, settings.silence);
     settings
 }

@@ -149,7 +149,7 @@ impl HealthChecks {
                 return;
             }
         }
-        open.log(name, &Failure::NoCluster);
+        open.log(&services[service].title(), &Failure::NoCluster);
     }
 
     /// The request with this number has ended. `body_size` is zero if there is no answer.
@@ -171,7 +171,7 @@ impl HealthChecks {
                 permit,
             }),
             Err(failure) => {
-                open.log(name, &failure);
+                open.log(&services[open.service].title(), &failure);
                 None
             }
         }

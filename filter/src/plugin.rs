@@ -260,6 +260,10 @@ impl<H: Host> Plugin<H> {
 
     #[cold]
     fn ask_shared(&mut self, index: ServiceIndex, who: Who) -> Verdict {
+        let service = &mut self.services[index];
+        if let Some(verdict) = service.replica.admit_share(&service.settings, self.now) {
+            return verdict;
+        }
         let caller = who.calls(&self.host);
         self.visit(index, Visit::Admit(caller))
             .and_then(|visited| visited.verdict)

@@ -826,3 +826,57 @@ fn workers_that_have_ended_get_no_more_messages() {
     gateway.pass(Duration::from_secs(11));
     assert_eq!(messages(&mut gateway), 0);
 }
+
+/// Closes the breaker again. Calls must go to worker 0.
+fn recovered(configuration: &str) -> Gateway {
+    let mut gateway = Gateway::new(1, configuration);
+    open(&mut gateway);
+    gateway.pass(OPEN_FOR);
+    for _ in 0..3 {
+        assert!(gateway.request(0, "auth", End::Status(200)));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    gateway
+}
+
+#[test]
+fn after_an_outage_a_growing_share_of_the_requests_is_let_through() {
+    let mut gateway = recovered(r#"{"breaker": {"recover_for": "10s"}}"#);
+    let rejected = gateway.outcome("auth", "rejected");
+    let mut passed = Vec::new();
+    for _ in 0..11 {
+        let of_a_second = (0..100).filter(|_| {
+            gateway.pass(Duration::from_millis(10));
+            gateway.request(0, "auth", End::Status(200))
+        });
+        passed.push(of_a_second.count());
+    }
+    // A tenth at the beginning, and nine more within ten seconds.
+    for (second, count) in passed.iter().enumerate().take(10) {
+        let share = 14 + 9 * second;
+        assert!(count.abs_diff(share) <= 3, "{passed:?}");
+    }
+    assert_eq!(passed[10], 100);
+    let refused = 1_100 - passed.iter().sum::<usize>();
+    let counted = gateway.outcome("auth", "rejected") - rejected;
+    assert_eq!(counted, u64::try_from(refused).unwrap());
+    assert_eq!(gateway.state("auth"), 0, "closed all the time");
+}
+
+#[test]
+fn a_request_that_is_refused_during_the_recovery_should_come_again_soon() {
+    let mut gateway = recovered(r#"{"breaker": {"recover_for": "10s"}}"#);
+    assert!(gateway.request(0, "auth", End::Status(200)), "the first");
+    let refused = gateway.begin(0, "auth");
+    let reply = gateway.stream(refused).reply.expect("a refusal");
+    assert!(matches!(reply.header("retry-after"), Some("1" | "2")));
+    // Other services are not concerned, nor is this one where it is off.
+    assert!((0..20).all(|_| gateway.request(0, "chat", End::Status(200))));
+    let mut gateway = recovered("");
+    assert!((0..20).all(|_| gateway.request(0, "auth", End::Status(200))));
+    let mut gateway = recovered(r#"{"breaker": {"recover_for": "10s", "mode": "shadow"}}"#);
+    assert!((0..20).all(|_| gateway.request(0, "auth", End::Status(200))));
+    gateway.pass(Duration::from_secs(1));
+    let shadowed = gateway.metric("circuit_breaker_shadow_rejected_total.service.auth");
+    assert!(shadowed >= 15, "{shadowed}");
+}

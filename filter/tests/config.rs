@@ -26,7 +26,7 @@ fn every_key_is_read() {
                      "failure_rate": {"ratio": 0.4, "minimum_requests": 30, "window": "20s"},
                      "slow_calls": {"longer_than": "2s", "ratio": 0.9, "minimum_requests": 5},
                      "open_for": "10s", "open_for_max": "1m",
-                     "open_for_unreachable": "2s", "open_for_unreachable_max": "3s",
+                     "open_for_unreachable": "2s", "open_for_unreachable_max": "3s", "recover_for": "1m",
                      "half_open": {"max_in_flight": 2, "successes_to_close": 4, "lease": "5s"},
                      "mode": "shadow"},
         "timeouts": {"class": "medium", "response_header": "3s",
@@ -58,6 +58,7 @@ fn every_key_is_read() {
     assert_eq!(general.open.max, Duration::from_mins(1));
     assert_eq!(general.open_unreachable.base, Duration::from_secs(2));
     assert_eq!(general.open_unreachable.max, Duration::from_secs(3));
+    assert_eq!(general.recover_for, Duration::from_mins(1));
     assert_eq!(general.half_open.max_in_flight, 2);
     assert_eq!(general.half_open.successes_to_close, 4);
     assert_eq!(general.half_open.lease, Duration::from_secs(5));

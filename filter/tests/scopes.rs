@@ -316,3 +316,37 @@ fn forced_open_refuses_all_scopes() {
         assert!(!request(&mut gateway, 0, route, OK));
     }
 }
+
+#[test]
+fn a_scope_is_checked_by_the_path_of_its_service() {
+    let mut gateway = divided(2, r#"{"breaker": {"health_check": {"path": "/healthz"}}}"#);
+    shut(&mut gateway, 0, "login");
+    gateway.pass(SECOND.mul_f64(1.4));
+    let sent = gateway.take_sent();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert_eq!(
+        (&*sent[0].cluster, sent[0].header(":path")),
+        ("auth", "/healthz")
+    );
+    gateway.answer(&sent[0], fake::Answer::status("200"));
+    assert_eq!(state(&gateway, "login"), 2);
+    for worker in [0, 1, 0] {
+        assert!(request(&mut gateway, worker, "login", OK));
+    }
+    assert_eq!(state(&gateway, "login"), 0);
+}
+
+#[test]
+fn where_a_scope_and_its_service_recover_the_share_is_not_taken_twice() {
+    let mut gateway = divided(1, r#"{"breaker": {"recover_for": "1m"}}"#);
+    shut(&mut gateway, 0, "login");
+    shut(&mut gateway, 0, "profile");
+    assert_eq!(gateway.state("auth"), 1, "all scopes are open");
+    gateway.pass(SECOND * 33);
+    for _ in 0..3 {
+        assert!(request(&mut gateway, 0, "login", OK));
+    }
+    assert_eq!((state(&gateway, "login"), gateway.state("auth")), (0, 0));
+    let passed = (0..100).filter(|_| request(&mut gateway, 0, "login", OK));
+    assert!((9..=12).contains(&passed.count()));
+}

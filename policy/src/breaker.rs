@@ -167,6 +167,9 @@ pub struct BreakerSettings {
     pub open_unreachable: Backoff,
     /// How the service is tested afterwards.
     pub half_open: HalfOpen,
+    /// How long after it has closed a [`Replica`](crate::replica::Replica) lets only a share of the
+    /// calls through, which grows from a tenth to all. Zero: all at once.
+    pub recover_for: Duration,
 }
 
 impl Default for BreakerSettings {
@@ -202,6 +205,7 @@ impl Default for BreakerSettings {
                 successes_to_close: 3,
                 lease: Duration::from_secs(15),
             },
+            recover_for: Duration::ZERO,
         }
     }
 }
@@ -278,6 +282,8 @@ impl Outcome {
 
 /// Numbers the periods between transitions. A breaker starts with 1; 0 is never used.
 pub(crate) type Generation = u32;
+
+const FIRST_GENERATION: Generation = 1;
 
 /// What an admitted call holds until its result is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -462,7 +468,7 @@ impl Breaker {
     pub fn new(settings: &BreakerSettings, now: Instant) -> Self {
         Self {
             state: State::Closed,
-            generation: 1,
+            generation: FIRST_GENERATION,
             since: now,
             openings: Openings::default(),
             row: Row::default(),
@@ -481,6 +487,11 @@ impl Breaker {
     /// When the current phase began.
     pub const fn since(&self) -> Instant {
         self.since
+    }
+
+    /// When it was closed after an outage, if it is closed. `None` if it was never open.
+    pub(crate) fn closed_again_at(&self) -> Option<Instant> {
+        (self.state == State::Closed && self.generation != FIRST_GENERATION).then_some(self.since)
     }
 
     /// How many leases of probes have expired in total (wraps around).
@@ -980,7 +991,7 @@ impl Breaker {
         self.state = to;
         self.since = now;
         // 0 is the generation of untracked permits.
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        self.generation = self.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
         self.row = Row::default();
         self.callers.complaints.clear();
         if matches!(to, State::Open { .. }) {

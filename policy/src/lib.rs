@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`breaker`] | whether a call may go out, and what its result means for the next ones |
 //! | [`replica`] | the same for several workers that share a breaker and rarely communicate |
+//! | `recovery` | which share of the calls goes out after an outage |
 //! | [`callers`] | who complains, and how much of it is one caller |
 //! | `answered` | who was answered well, lately |
 //! | [`evidence`] | whether that is enough to shut a service |
@@ -30,6 +31,7 @@ pub mod callers;
 pub mod evidence;
 pub mod random;
 pub mod ratio;
+mod recovery;
 pub mod replica;
 pub mod scope;
 mod snapshot;

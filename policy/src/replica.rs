@@ -10,6 +10,9 @@
 //! * at intervals ([`Replica::wants_sync`]) while failures are in the window, so that the rates
 //!   include the calls of all workers.
 //!
+//! After the breaker has closed, each worker lets a growing share of its own calls through, if
+//! [`BreakerSettings::recover_for`] says so.
+//!
 //! Once a second, and up to ten times while it finds the caller that it knows, it asks whom it has
 //! answered. It says so when it visits, so that one caller whose calls fail is not taken to be alone
 //! because another worker serves the others.
@@ -29,6 +32,7 @@ use crate::breaker::{
 };
 use crate::callers::Caller;
 use crate::evidence::Witnesses;
+use crate::recovery::Ramp;
 use crate::time::Instant;
 use crate::window::Window;
 use std::time::Duration;
@@ -42,11 +46,15 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// And after it has found the one that it knew: many good calls of one caller must not hide the others.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
+/// When a call should come again that is refused while the share of those let through grows.
+const RETRY_IN: Duration = Duration::from_secs(1);
+
 /// A worker's view of a shared [`Breaker`].
 #[derive(Clone, Debug)]
 pub struct Replica {
     generation: Generation,
-    state: State,
+    view: View,
+    ramp: Ramp,
     /// Whether the shared breaker counts consecutive failures: the next success must clear them.
     row: bool,
     /// When this worker first learned of the failures or slow calls in the window.
@@ -59,13 +67,28 @@ pub struct Replica {
     ask_at: Instant,
 }
 
+/// The state of the shared breaker, as a worker knows it.
+#[derive(Clone, Copy, Debug)]
+enum View {
+    Closed,
+    Open {
+        until: Instant,
+    },
+    /// Half-open, or closed `since` then and letting a share of the calls through. With one variant
+    /// for both it costs less to see that it is closed to none.
+    Between {
+        since: Option<Instant>,
+    },
+}
+
 /// A worker's answer to a call that asks for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Admission {
     /// This worker knows the answer.
     Decided(Verdict),
-    /// Only the shared breaker can answer: visit it with [`Visit::Admit`].
+    /// [`Replica::admit_share`] may know the answer, and otherwise only the shared breaker: visit it
+    /// with [`Visit::Admit`].
     VisitNeeded,
 }
 
@@ -123,7 +146,8 @@ impl Replica {
     pub fn new(settings: &BreakerSettings, breaker: &Breaker, now: Instant) -> Self {
         let mut replica = Self {
             generation: breaker.generation,
-            state: breaker.state,
+            view: View::Closed,
+            ramp: Ramp::new(settings.recover_for),
             row: false,
             troubled_since: None,
             unsynced: Window::new(settings.window),
@@ -139,7 +163,11 @@ impl Replica {
 
     /// The breaker's phase when this worker last read it.
     pub const fn phase(&self) -> Phase {
-        self.state.phase()
+        match self.view {
+            View::Closed | View::Between { since: Some(_) } => Phase::Closed,
+            View::Open { .. } => Phase::Open,
+            View::Between { since: None } => Phase::HalfOpen,
+        }
     }
 
     /// May a call go out?
@@ -150,16 +178,46 @@ impl Replica {
         if !settings.mode.learns() {
             return Admission::Decided(fixed_verdict(settings));
         }
-        match self.state {
-            State::Closed => Admission::Decided(Verdict::Admit(Permit {
+        match self.view {
+            View::Closed => Admission::Decided(Verdict::Admit(Permit {
                 generation: self.generation,
                 probe: None,
             })),
-            State::Open { until } if now < until => {
+            View::Open { until } if now < until => {
                 Admission::Decided(refusal(settings.mode, until.since(now)))
             }
-            State::Open { .. } | State::HalfOpen => Admission::VisitNeeded,
+            View::Open { .. } | View::Between { .. } => Admission::VisitNeeded,
         }
+    }
+
+    /// The answer to a call while a growing share of them is let through. `None` at other times.
+    #[cold]
+    pub fn admit_share(&mut self, settings: &BreakerSettings, now: Instant) -> Option<Verdict> {
+        let View::Between { since: Some(since) } = self.view else {
+            return None;
+        };
+        let elapsed = now.since(since);
+        Some(if self.ramp.lets_through(elapsed) {
+            Verdict::Admit(Permit {
+                generation: self.generation,
+                probe: None,
+            })
+        } else {
+            refusal(settings.mode, self.ramp.left(elapsed).min(RETRY_IN))
+        })
+    }
+
+    /// Whether only a share of the calls may be let through now.
+    pub const fn is_recovering(&self) -> bool {
+        matches!(self.view, View::Between { since: Some(_) })
+    }
+
+    /// The permit of a call that belongs to the share of another breaker. `None` if this one has none.
+    pub fn permit_beside_share(&self) -> Option<Permit> {
+        self.is_recovering().then_some(Permit {
+            generation: self.generation,
+            probe: None,
+        })
     }
 
     /// Records the result of a call.
@@ -196,14 +254,14 @@ impl Replica {
     }
 
     /// Whether this worker should visit with [`Visit::Sync`] though no call requires it: failures
-    /// are in the window, or probes are in flight.
+    /// are in the window, probes are in flight, or the ramp may be over.
     pub const fn wants_sync(&self) -> bool {
-        self.troubled_since.is_some() || matches!(self.state, State::HalfOpen)
+        self.troubled_since.is_some() || matches!(self.view, View::Between { .. })
     }
 
     /// Whether a health check could bring the probes forward: visit with [`Visit::Check`].
     pub fn wants_check(&self, settings: &BreakerSettings, now: Instant) -> bool {
-        settings.mode.learns() && matches!(self.state, State::Open { until } if now < until)
+        settings.mode.learns() && matches!(self.view, View::Open { until } if now < until)
     }
 
     /// Visits the shared breaker: changes `breaker` and returns the result. The view itself only
@@ -262,9 +320,19 @@ impl Replica {
         if self.generation != breaker.generation {
             // Whoever was answered before may not be any more.
             self.answered.clear();
+            self.ramp.restart();
         }
         self.generation = breaker.generation;
-        self.state = breaker.state;
+        self.view = match breaker.state {
+            State::Closed => match breaker.closed_again_at() {
+                Some(since) if self.ramp.left(now.since(since)) > Duration::ZERO => {
+                    View::Between { since: Some(since) }
+                }
+                _ => View::Closed,
+            },
+            State::Open { until } => View::Open { until },
+            State::HalfOpen => View::Between { since: None },
+        };
         self.row = !breaker.row.is_empty();
         let mut window = breaker.window.clone();
         self.troubled_since = if window.totals(now).is_clean() {

@@ -129,6 +129,36 @@ struct Met {
     closed: bool,
     hastened: bool,
     check_passed: bool,
+    shared: bool,
+}
+
+/// A call asks a worker.
+fn admit(
+    replica: &mut Replica,
+    settings: &BreakerSettings,
+    breaker: &mut Breaker,
+    met: &mut Met,
+    now: Instant,
+) -> Verdict {
+    match replica.admit(settings, now) {
+        Admission::Decided(verdict) => {
+            met.admitted_at_once |= matches!(verdict, Verdict::Admit(_));
+            met.refused_at_once |= matches!(verdict, Verdict::Refuse { .. } | Verdict::WouldRefuse);
+            verdict
+        }
+        Admission::VisitNeeded => {
+            if let Some(verdict) = replica.admit_share(settings, now) {
+                met.shared = true;
+                return verdict;
+            }
+            met.asked = true;
+            let visit = Visit::Admit(Caller::UNKNOWN);
+            let visited = replica.visit(settings, breaker, visit, now, 0);
+            replica.adopt(breaker, now);
+            met.half_opened |= visited.transition.is_some();
+            visited.verdict.unwrap()
+        }
+    }
 }
 
 /// A worker may send a health check.
@@ -159,23 +189,7 @@ fn play(settings: &BreakerSettings, met: &mut Met) {
     for _ in 0..20_000 {
         let drawn = random.next_u64();
         now = now.after(Duration::from_millis(drawn % 100));
-        let verdict = if let Admission::Decided(verdict) = replica.admit(settings, now) {
-            met.admitted_at_once |= matches!(verdict, Verdict::Admit(_));
-            met.refused_at_once |= matches!(verdict, Verdict::Refuse { .. } | Verdict::WouldRefuse);
-            verdict
-        } else {
-            met.asked = true;
-            let visited = replica.visit(
-                settings,
-                &mut breaker,
-                Visit::Admit(Caller::UNKNOWN),
-                now,
-                drawn,
-            );
-            replica.adopt(&breaker, now);
-            met.half_opened |= visited.transition.is_some();
-            visited.verdict.unwrap()
-        };
+        let verdict = admit(&mut replica, settings, &mut breaker, met, now);
         let permit = match verdict {
             Verdict::Admit(permit) => permit,
             Verdict::WouldRefuse | Verdict::Refuse { .. } => Permit::UNTRACKED,
@@ -233,6 +247,7 @@ fn a_worker_allocates_nothing_on_any_path() {
             ratio: Ratio::percent(50),
             minimum_requests: 20,
         }),
+        recover_for: Duration::from_secs(5),
         ..BreakerSettings::default()
     };
     let mut met = Met::default();
@@ -249,6 +264,7 @@ fn a_worker_allocates_nothing_on_any_path() {
         closed: true,
         hastened: true,
         check_passed: true,
+        shared: true,
     };
     assert_eq!(met, all, "every path was taken");
 }

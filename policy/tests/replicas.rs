@@ -106,8 +106,9 @@ impl Workers {
     fn begin(&mut self, worker: usize) -> Option<Permit> {
         let verdict = match self.replicas[worker].admit(&self.settings, self.now) {
             Admission::Decided(verdict) => verdict,
-            Admission::VisitNeeded => self
-                .visit(worker, Visit::Admit(Caller::UNKNOWN))
+            Admission::VisitNeeded => self.replicas[worker]
+                .admit_share(&self.settings, self.now)
+                .or_else(|| self.visit(worker, Visit::Admit(Caller::UNKNOWN)))
                 .expect("an answer"),
         };
         match verdict {
@@ -687,4 +688,140 @@ fn one_worker_sends_a_health_check_and_all_hear_that_it_has_passed() {
         assert!(workers.call(worker, Outcome::SUCCESS));
     }
     assert_eq!(workers.shared.phase(), Phase::Closed);
+}
+
+fn recovers_for(recover_for: Duration) -> BreakerSettings {
+    BreakerSettings {
+        recover_for,
+        ..settings()
+    }
+}
+
+/// Opens and closes the breaker again.
+fn recover(workers: &mut Workers) {
+    let first = workers.replicas.len() - 1;
+    for _ in 0..5 {
+        workers.call(first, Outcome::FAILURE);
+    }
+    workers.pass(Duration::from_secs(30));
+    for probe in 0..3 {
+        assert!(workers.call(probe % workers.replicas.len(), Outcome::SUCCESS));
+    }
+    assert_eq!(workers.shared.phase(), Phase::Closed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    /// Against the definition in floating point.
+    #[test]
+    fn after_an_outage_each_worker_lets_the_share_through_that_is_due(
+        count in 1_usize..5,
+        takes in 1_u32..120,
+        gaps in vec(0_u32..400, 1..600),
+    ) {
+        let takes = Duration::from_secs(takes.into());
+        let mut workers = Workers::new(count, recovers_for(takes));
+        recover(&mut workers);
+        let closed = workers.now;
+        let mut due = vec![0.0; count];
+        let mut passed = vec![0_u32; count];
+        for (place, gap) in gaps.into_iter().enumerate() {
+            workers.pass(Duration::from_millis(gap.into()));
+            let worker = place * 7 % count;
+            let elapsed = workers.now.since(closed);
+            let share = (0.1 + 0.9 * elapsed.as_secs_f64() / takes.as_secs_f64()).min(1.0);
+            due[worker] += share;
+            let was_passed = workers.call(worker, Outcome::SUCCESS);
+            passed[worker] += u32::from(was_passed);
+            prop_assert!(was_passed || elapsed < takes, "it is over after {:?}", elapsed);
+            // The first call goes out, and at most one is owed.
+            let ahead = f64::from(passed[worker]) - due[worker];
+            prop_assert!((-0.1..=1.0).contains(&ahead), "{ahead} at {share}");
+            if place % 5 == 0 {
+                workers.tick();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ramp_ends_when_its_time_is_over_and_then_no_worker_visits() {
+    let mut workers = Workers::new(2, recovers_for(Duration::from_secs(5)));
+    recover(&mut workers);
+    let passed = |workers: &mut Workers, calls: usize| {
+        let all = (0..calls).filter(|call| workers.call(call % 2, Outcome::SUCCESS));
+        all.count()
+    };
+    assert!(passed(&mut workers, 100) < 15);
+    workers.pass(Duration::from_secs(5));
+    assert_eq!(passed(&mut workers, 100), 100);
+    workers.tick();
+    let visits = workers.visits;
+    workers.tick();
+    assert_eq!(passed(&mut workers, 100), 100);
+    assert_eq!(workers.visits, visits);
+}
+
+#[test]
+fn a_refusal_during_the_ramp_says_when_to_come_again_and_shadow_mode_refuses_nothing() {
+    for mode in [Mode::Enforce, Mode::Shadow] {
+        let settings = BreakerSettings {
+            mode,
+            ..recovers_for(Duration::from_secs(5))
+        };
+        let mut workers = Workers::new(1, settings);
+        recover(&mut workers);
+        let admit = |workers: &mut Workers| {
+            let replica = &mut workers.replicas[0];
+            assert_eq!(
+                replica.admit(&settings, workers.now),
+                Admission::VisitNeeded
+            );
+            let verdict = replica.admit_share(&settings, workers.now);
+            verdict.expect("the worker knows")
+        };
+        assert!(matches!(admit(&mut workers), Verdict::Admit(_)));
+        for (wait, retry_after) in [(0, 1_000), (4_500, 500)] {
+            workers.pass(Duration::from_millis(wait));
+            let refused = (0..20)
+                .map(|_| admit(&mut workers))
+                .find(|verdict| !matches!(verdict, Verdict::Admit(_)));
+            let expected = match mode {
+                Mode::Shadow => Verdict::WouldRefuse,
+                _ => Verdict::Refuse {
+                    retry_after: Duration::from_millis(retry_after),
+                },
+            };
+            assert_eq!(refused, Some(expected));
+        }
+    }
+}
+
+#[test]
+fn failures_during_the_ramp_open_the_breaker_and_the_next_ramp_begins_anew() {
+    let mut workers = Workers::new(2, recovers_for(Duration::from_mins(1)));
+    recover(&mut workers);
+    workers.pass(Duration::from_secs(50));
+    let mut failed = 0;
+    while workers.shared.phase() == Phase::Closed {
+        failed += u32::from(workers.call(0, Outcome::FAILURE));
+    }
+    assert_eq!(failed, 5);
+    assert!(!workers.call(1, Outcome::SUCCESS));
+    workers.pass(Duration::from_secs(30));
+    for _ in 0..3 {
+        assert!(workers.call(1, Outcome::SUCCESS));
+    }
+    let passed = (0..100).filter(|_| workers.call(1, Outcome::SUCCESS));
+    assert!((10..=12).contains(&passed.count()));
+}
+
+#[test]
+fn there_is_no_ramp_before_the_first_outage_nor_where_it_is_off() {
+    let mut workers = Workers::new(1, recovers_for(Duration::from_mins(1)));
+    assert!((0..100).all(|_| workers.call(0, Outcome::SUCCESS)));
+    let mut workers = Workers::new(1, settings());
+    recover(&mut workers);
+    assert!((0..100).all(|_| workers.call(0, Outcome::SUCCESS)));
 }

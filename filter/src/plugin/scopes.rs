@@ -29,7 +29,7 @@ impl<H: Host> Plugin<H> {
             Verdict::Admit(permit) => permit,
             refusal => return Admitted::refused(scope, refusal),
         };
-        match self.ask(breakers.service, Who::Known(self.as_caller(scope))) {
+        match self.ask_service(breakers.service, scope) {
             Verdict::Admit(permit) => Admitted::With(Permits {
                 service: permit,
                 scope: scopes_permit,
@@ -41,6 +41,17 @@ impl<H: Host> Plugin<H> {
                 Admitted::refused(breakers.service, refusal)
             }
         }
+    }
+
+    /// Asks the service's breaker about a request that the scope's has let through. If both recover,
+    /// the scope's share is enough.
+    fn ask_service(&mut self, service: ServiceIndex, scope: ServiceIndex) -> Verdict {
+        if self.services[scope].replica.is_recovering()
+            && let Some(permit) = self.services[service].replica.permit_beside_share()
+        {
+            return Verdict::Admit(permit);
+        }
+        self.ask(service, Who::Known(self.as_caller(scope)))
     }
 
     /// Tells both breakers what concerns them.

@@ -173,6 +173,9 @@ impl Gate {
         match self.workers[worker].admit(&self.settings, now) {
             Admission::Decided(verdict) => (verdict, None),
             Admission::VisitNeeded => {
+                if let Some(verdict) = self.workers[worker].admit_share(&self.settings, now) {
+                    return (verdict, None);
+                }
                 let (verdict, transition) = self.visit(worker, Visit::Admit(caller), now, 0);
                 (verdict.expect("an answer"), transition)
             }

@@ -256,6 +256,11 @@ struct Replicated<T> {
 impl<T: Time> Replicated<T> {
     #[inline(never)]
     fn visit(&mut self, visit: Visit, now: Instant) -> Option<Verdict> {
+        if let Visit::Admit(_) = visit
+            && let Some(verdict) = self.replica.admit_share(&self.settings, now)
+        {
+            return Some(verdict);
+        }
         let mut breaker = Breaker::from_bytes(&self.shared).expect("written here");
         let visited = self
             .replica
