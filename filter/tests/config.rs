@@ -227,7 +227,8 @@ fn all_wrong_entries_of_failures_are_reported_at_once_with_their_paths() {
         format!("failures.http[1]: \"302\" {not_http}"),
         "failures.http[2]: \"599-500\" is no range; begin with its lower end".to_owned(),
         format!("failures.http[3]: \"500-600\" {not_http}"),
-        "failures.http[4]: \"!501\" excludes nothing; the list replaces the default,".to_owned(),
+        "failures.http[4]: \"!501\" excludes nothing: no entry before it has these codes;"
+            .to_owned(),
         format!("failures.http[5]: \"503.5\" {not_http}"),
         "failures.http[6]: is true; it must be a string".to_owned(),
         "failures.http[7]: is empty".to_owned(),

@@ -158,8 +158,8 @@ pub(super) fn read_codes(
         codes.set(range, listed);
         if listed == Listed::No && codes == before {
             return Err(format!(
-                "{entry:?} excludes nothing; the list replaces the default, so what it is to be \
-                 taken from must come before it"
+                "{entry:?} excludes nothing: no entry before it has these codes; list those first, since \
+                 the list replaces the default"
             ));
         }
         Ok(())

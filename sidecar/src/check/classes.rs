@@ -10,8 +10,8 @@ use std::time::Duration;
 /// The longest limit of any request.
 pub fn longest(filter: &LeveeFilter<'_>) -> Option<Duration> {
     let config = filter.config.as_ref()?;
-    let services = config.services.values().chain([&config.general]);
-    services
+    config
+        .all_services()
         .flat_map(|service| {
             let timeouts = &service.timeouts;
             let ruled = timeouts.rules.iter().map(|rule| rule.class);
