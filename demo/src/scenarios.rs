@@ -46,6 +46,12 @@ const VALID_TOKENS: u32 = 100;
 const STALE_CALLS: u32 = 1_000;
 const RECENT_CALLS: u32 = 100;
 
+/// Tokens that are used while Redis hangs.
+const TOKENS_USED: usize = 10;
+
+/// How soon logins must be refused then, without Redis being asked.
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Clients that ask at the same time.
 const CROWD: usize = 8;
 
@@ -256,7 +262,7 @@ pub struct Scenario {
     pub play: fn(&mut Stack) -> Result<Report>,
 }
 
-pub const ALL: [Scenario; 6] = [
+pub const ALL: [Scenario; 7] = [
     Scenario {
         name: "database slow",
         about: "somebody locks the table of calls; eight clients ask for a call",
@@ -266,6 +272,11 @@ pub const ALL: [Scenario; 6] = [
         name: "Redis down",
         about: "Redis restarts while clients read a session; then it hangs, and eight clients ask",
         play: redis_down,
+    },
+    Scenario {
+        name: "login down",
+        about: "Redis hangs, which only logins and sessions need; eight clients log in, and tokens are used",
+        play: login_down,
     },
     Scenario {
         name: "a backend down",
@@ -305,6 +316,14 @@ fn a_call(stack: &Stack) -> Result<String> {
 fn a_session(stack: &Stack) -> Result<String> {
     let (status, session) = stack.post("/v1/auth/login", &json!({"user": "ann"}));
     made("session", status, &session).map(|id| format!("/v1/auth/session/{id}"))
+}
+
+/// A new token: the path at which it can be used.
+fn a_token(stack: &Stack, session: &str) -> Result<String> {
+    let id = session.rsplit('/').next().unwrap_or_default();
+    let body = json!({"session": id, "email": "ann@example.org"});
+    let (status, token) = stack.post("/v1/auth/email-token", &body);
+    made("token", status, &token).map(|id| format!("/v1/auth/email-token/{id}/use"))
 }
 
 /// All is normal again: a path answers 200 three times in a row, and the breakers are closed.
@@ -431,6 +450,58 @@ pub fn redis_down(stack: &mut Stack) -> Result<Report> {
     report.always("calls keep working meanwhile", status, status == 200);
     stack.redis.signal(Signal::Continue)?;
     normal_again(&mut report, stack, &session, &["auth", "redis:sessions"])?;
+    Ok(report)
+}
+
+/// A part of a service needs Redis, which hangs. The other part does not.
+pub fn login_down(stack: &mut Stack) -> Result<Report> {
+    let mut report = Report::default();
+    let session = a_session(stack)?;
+    let tokens: Vec<String> = (0..TOKENS_USED)
+        .map(|_| a_token(stack, &session))
+        .collect::<Result<_>>()?;
+    let before = stack.metrics()?;
+    stack.redis.signal(Signal::Stop)?;
+
+    let login = Request::post("/v1/auth/login", json!({"user": "ann"}).to_string())
+        .header("content-type", "application/json")
+        .bound(PATIENCE);
+    let mut used = Vec::new();
+    let (logins, holds) = within(REFUSED_WITHIN, || {
+        let logins = Answered::of(stack.crowd(&login, CROWD));
+        // Between the rounds, as other clients would.
+        if let Some(token) = tokens.get(used.len()) {
+            used.push(stack.post(token, &Value::Null).0);
+        }
+        let refused = logins.answers.iter().filter(|answer| answer.is_refusal());
+        let holds = refused.count() == CROWD && logins.all_within(AT_ONCE);
+        Ok((logins, holds))
+    })?;
+    let wanted = format!("within {REFUSED_WITHIN:?} {CROWD} logins are refused at once");
+    report.promise(wanted, &logins, holds);
+    for token in tokens.iter().skip(used.len()) {
+        used.push(stack.post(token, &Value::Null).0);
+    }
+    let statuses = listed(&used.iter().copied().collect());
+    let wanted = format!("meanwhile {TOKENS_USED} tokens of the same service can be used");
+    report.always(wanted, &statuses, used.iter().all(|status| *status == 204));
+    let sessions = [("service", "auth"), ("scope", "sessions")];
+    report.gauge(stack, "circuit_breaker_state", &sessions, 1)?;
+    report.gauge(stack, "circuit_breaker_state", &[("service", "auth")], 0)?;
+    report.counter(
+        stack,
+        &before,
+        "circuit_breaker_failures_total",
+        &sessions,
+        5,
+    )?;
+    let rejected = [sessions[0], sessions[1], ("outcome", "rejected")];
+    let requests = "circuit_breaker_requests_total";
+    report.counter(stack, &before, requests, &rejected, 8)?;
+
+    stack.redis.signal(Signal::Continue)?;
+    normal_again(&mut report, stack, &session, &["auth", "redis:sessions"])?;
+    report.gauge(stack, "circuit_breaker_state", &sessions, 0)?;
     Ok(report)
 }
 

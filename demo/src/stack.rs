@@ -287,8 +287,18 @@ fn gateway(parts: Parts) -> EnvoyConfig {
         let millis = |limit: Duration| format!("{}ms", limit.as_millis());
         return EnvoyConfig::gateway().plugin(&json!({
             "breaker": {"open_for": "1s"},
-            // Only a health check brings it back in time.
-            "services": {"storage": {"breaker": {"open_for": "30s", "health_check": {"path": "/healthz"}}}},
+            "services": {
+                // Only a health check brings it back in time.
+                "storage": {"breaker": {"open_for": "30s", "health_check": {"path": "/healthz"}}},
+                "auth": {
+                    // Here all clients have one address.
+                    "breaker": {"witnesses": 1},
+                    "scopes": {"rules": [
+                        {"name": "sessions", "path_prefix": "/v1/auth/login"},
+                        {"name": "sessions", "path_prefix": "/v1/auth/session"},
+                    ]},
+                },
+            },
             "timeouts": {
                 "response_header": millis(HEADER_LIMIT),
                 "classes": {"short": millis(HEADER_LIMIT), "default": millis(2 * HEADER_LIMIT)},

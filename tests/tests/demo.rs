@@ -66,6 +66,7 @@ fn the_demonstration_ends_with_a_table_in_which_all_hold() {
     for (line, name) in lines.iter().zip([
         "database slow",
         "Redis down",
+        "login down",
         "a backend down",
         "a moment of failure",
         "expired tokens pile up",
@@ -73,7 +74,7 @@ fn the_demonstration_ends_with_a_table_in_which_all_hold() {
     ]) {
         assert!(line.starts_with(name) && line.ends_with("holds"), "{line}");
     }
-    assert_eq!(lines.len(), 6, "{table}");
+    assert_eq!(lines.len(), 7, "{table}");
 }
 
 #[test]

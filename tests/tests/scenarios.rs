@@ -46,6 +46,11 @@ fn redis_may_restart_or_hang() {
 }
 
 #[test]
+fn logins_that_fail_are_refused_and_the_rest_of_their_service_works_on() {
+    plays("login down");
+}
+
+#[test]
 fn a_service_that_is_down_is_not_called_and_called_again_when_it_is_back() {
     plays("a backend down");
 }
