@@ -751,3 +751,36 @@ async fn a_grpc_service_is_asked_by_its_own_health_protocol() {
         back.elapsed()
     );
 }
+
+#[tokio::test]
+async fn after_an_outage_a_share_of_the_requests_goes_to_the_service_which_grows_to_all() {
+    let video = Backend::start().unwrap();
+    let plugin = json!({"breaker": {"open_for": "300ms", "recover_for": "6s"}});
+    let envoy = gateway(&video, plugin).await;
+    open_the_breaker(&envoy, &video).await;
+    video.always(Behaviour::status(200));
+    for _ in 0..3 {
+        envoy
+            .first_let_through(VIDEO, wait::GENEROUS)
+            .await
+            .unwrap();
+    }
+    transitions(&envoy, "closed", 1.0).await;
+    let closed = Stopwatch::start();
+    let mut refused_by_half = [0; 2];
+    // A machine that is busy sends less, and later.
+    while closed.elapsed() < Duration::from_secs(6) {
+        let answer = envoy.get(VIDEO).await.unwrap();
+        if answer.is_refusal() {
+            assert!(matches!(answer.header("retry-after"), "1" | "2"));
+            refused_by_half[usize::from(closed.elapsed() > Duration::from_secs(3))] += 1;
+        } else {
+            assert_eq!(answer.status, 200);
+        }
+    }
+    assert!(refused_by_half[0] > 20, "{refused_by_half:?}");
+    for _ in 0..50 {
+        assert_eq!(envoy.get(VIDEO).await.unwrap().status, 200);
+    }
+    transitions(&envoy, "open", 1.0).await;
+}

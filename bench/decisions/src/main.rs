@@ -1,6 +1,7 @@
 //! When circuit breakers open and close: Levee's real code beside models of others, calculated and simulated. See
 //! `docs/explanation/decisions.md`.
 
+mod cold;
 mod disturbances;
 mod given;
 mod openings;
@@ -11,6 +12,7 @@ mod rules;
 mod table;
 mod world;
 
+use cold::Recovery;
 use disturbances::{BadHost, Moments};
 use given::SEED;
 use openings::{Effort, Traffic, openings};
@@ -83,20 +85,21 @@ fn report(extent: Extent) -> Report {
         }),
         bad_host: of_each(&Candidate::ALL, bad_hosts),
         moments: of_each(&Candidate::BREAKERS, moments),
+        recovery: of_each(&cold::Kind::ALL, |kind| recoveries(kind, extent.runs)),
     }
 }
 
 /// What `compute` returns for each, computed at the same time.
-fn of_each<T: Send>(
-    candidates: &[Candidate],
-    compute: impl Fn(Candidate) -> Vec<T> + Copy + Send + Sync,
+fn of_each<C: Copy + Send + Sync, T: Send>(
+    cases: &[C],
+    compute: impl Fn(C) -> Vec<T> + Copy + Send + Sync,
 ) -> Vec<T> {
     thread::scope(|scope| {
-        let run = |candidate: &Candidate| {
-            let candidate = *candidate;
-            scope.spawn(move || compute(candidate))
+        let run = |case: &C| {
+            let case = *case;
+            scope.spawn(move || compute(case))
         };
-        let runs: Vec<_> = candidates.iter().map(run).collect();
+        let runs: Vec<_> = cases.iter().map(run).collect();
         let results = runs.into_iter().map(|run| run.join().expect("no panic"));
         results.flatten().collect()
     })
@@ -141,5 +144,11 @@ fn bad_hosts(candidate: Candidate) -> Vec<BadHost> {
 fn moments(candidate: Candidate) -> Vec<Moments> {
     MOMENTS_MS
         .map(|moment_ms| disturbances::moments(candidate, moment_ms))
+        .into()
+}
+
+fn recoveries(kind: cold::Kind, runs: u32) -> Vec<Recovery> {
+    cold::RAMPS
+        .map(|recover_for| cold::recovery(kind, recover_for, runs))
         .into()
 }

@@ -1,5 +1,6 @@
 //! The figures, as `--json` prints them.
 
+use crate::cold::Recovery;
 use crate::disturbances::{BadHost, Moments};
 use crate::openings::Openings;
 use crate::outages::{Return, UntilOpen};
@@ -18,6 +19,7 @@ pub struct Report {
     pub comes_back: Vec<Return>,
     pub bad_host: Vec<BadHost>,
     pub moments: Vec<Moments>,
+    pub recovery: Vec<Recovery>,
 }
 
 /// Of one rule at one service.

@@ -1,5 +1,6 @@
 //! The report as tables in Markdown.
 
+use crate::cold::{self, Recovery};
 use crate::disturbances::{BadHost, MOMENTS_RATE, Moments, Shares};
 use crate::openings::How;
 use crate::outages::{RETURN_RATE, Return, UntilOpen};
@@ -15,6 +16,7 @@ pub fn tables(report: &Report) -> String {
     comes_back(&mut text, report);
     bad_host(&mut text, report);
     moments(&mut text, report);
+    recovery(&mut text, report);
     text
 }
 
@@ -132,6 +134,28 @@ fn moments(text: &mut String, report: &Report) {
         text: shares(&figure.shares),
     };
     table(text, "moment", report.moments.iter().map(cell));
+}
+
+fn recovery(text: &mut String, report: &Report) {
+    let rate = cold::RATE;
+    let _ = writeln!(
+        text,
+        "\n## A service that is back\n\n{rate} calls a second. Until all calls are good, and how many fail and are refused after its return."
+    );
+    let cell = |figure: &Recovery| Cell {
+        rule: figure.service.name(),
+        row: format!("{} s", figure.recover_for_seconds),
+        text: format!(
+            "{}, {}, {}",
+            figure.until_well_seconds.map_or_else(
+                || "-".to_owned(),
+                |seconds| format!("{} s", number(seconds))
+            ),
+            number(figure.failed_after),
+            number(figure.refused_after)
+        ),
+    };
+    table(text, "recover_for", report.recovery.iter().map(cell));
 }
 
 fn shares(shares: &Shares) -> String {

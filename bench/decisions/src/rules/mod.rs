@@ -10,11 +10,13 @@
 mod outlier;
 mod plain;
 mod ring;
+mod worker;
 
 use crate::random::Random;
 pub use outlier::Outlier;
 pub use plain::Plain;
 pub use ring::Ring;
+use worker::Worker;
 
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Phase, Verdict};
 use levee_policy::time::Instant;
@@ -130,6 +132,8 @@ impl Levee {
 #[derive(Clone)]
 pub enum Rule {
     Levee(Box<Levee>),
+    /// The same as in the filter, where it has a ramp.
+    Worker(Box<Worker>),
     /// Rows of a fixed length, and rates.
     Plain(Box<Plain>),
     /// The last hundred calls.
@@ -141,6 +145,10 @@ pub enum Rule {
 impl Rule {
     pub fn levee(settings: BreakerSettings, now: Instant) -> Self {
         Self::Levee(Box::new(Levee::new(settings, now)))
+    }
+
+    pub fn worker(settings: BreakerSettings, now: Instant) -> Self {
+        Self::Worker(Box::new(Worker::new(settings, now)))
     }
 
     /// Asks the service whether it is well, if the rule does that now.
@@ -160,6 +168,14 @@ impl Rule {
         match self {
             Self::Levee(levee) => {
                 let permit = levee.admit(now)?;
+                let host = balancer.pick(|_| true, random)?;
+                Some(Ticket {
+                    permit,
+                    ..Ticket::new(host, 0)
+                })
+            }
+            Self::Worker(worker) => {
+                let permit = worker.admit(now)?;
                 let host = balancer.pick(|_| true, random)?;
                 Some(Ticket {
                     permit,
@@ -188,6 +204,7 @@ impl Rule {
         let failed = matches!(outcome, Outcome::Failure { .. });
         match self {
             Self::Levee(levee) => levee.record(ticket.permit, outcome, now, random.bits()),
+            Self::Worker(worker) => worker.record(ticket.permit, outcome, now, random.bits()),
             Self::Plain(plain) => plain.record(ticket.generation, failed, now, random.bits()),
             Self::Ring(ring) => ring.record(failed, now),
             Self::Outlier(outlier) => outlier.record(ticket.host, failed, now),
@@ -198,6 +215,7 @@ impl Rule {
     pub fn is_closed(&self) -> bool {
         match self {
             Self::Levee(levee) => levee.breaker.phase() == Phase::Closed,
+            Self::Worker(worker) => worker.is_closed(),
             Self::Plain(plain) => plain.is_closed(),
             Self::Ring(ring) => ring.is_closed(),
             Self::Outlier(outlier) => outlier.ejected() == 0,
@@ -208,6 +226,7 @@ impl Rule {
     pub fn openings(&self) -> u64 {
         match self {
             Self::Levee(levee) => levee.openings,
+            Self::Worker(worker) => worker.openings,
             Self::Plain(plain) => plain.openings,
             Self::Ring(ring) => ring.openings,
             Self::Outlier(outlier) => outlier.ejections,
