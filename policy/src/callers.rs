@@ -1,7 +1,7 @@
 //! Who complains: callers, and how many of the weak failures come from one of them.
 //!
 //! A caller can bring a weak failure about by what it sends, so one caller alone must not be able
-//! to shut a service for the others. A [`Tally`] tells the most frequent callers apart in constant
+//! to shut a service for the others. A `Tally` tells the most frequent callers apart in constant
 //! space. A new caller takes the place of the rarest one, as in Space-Saving (Metwally et al.,
 //! "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005), but not its count, so
 //! that no count is too high.
