@@ -293,3 +293,25 @@ fn a_check_costs_a_tick_nothing_while_no_breaker_is_open() {
     };
     assert_eq!(ticks(BY_PATH), ticks(""));
 }
+
+/// It may pass its checks, and answer calls with 429.
+#[test]
+fn a_service_that_asks_to_be_left_alone_is_not_checked_until_then() {
+    let configuration = r#"{"breaker": {"health_check": {"path": "/healthz"}},
+        "failures": {"http": [429, "500-599"], "retry_after": true}}"#;
+    for (retry_after, is_checked) in [("60", false), ("5", true)] {
+        let mut gateway = Gateway::new(1, configuration);
+        for _ in 0..5 {
+            let call = gateway.begin(0, "auth");
+            gateway.change(call, |stream| {
+                stream.code = Some(503);
+                stream.details = b"via_upstream".to_vec();
+                stream.retry_after = Some(retry_after);
+            });
+            gateway.finish(call);
+        }
+        assert_eq!(gateway.state("auth"), 1);
+        gateway.pass(5 * SECOND);
+        assert_eq!(!gateway.take_sent().is_empty(), is_checked, "{retry_after}");
+    }
+}

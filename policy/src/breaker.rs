@@ -72,8 +72,9 @@ pub struct CheckPermit(Generation);
 pub(crate) struct Checks {
     /// When the last one was sent.
     pub(crate) last: Instant,
-    /// When the open period would have ended that one has cut short last.
-    pub(crate) cut_short: Instant,
+    /// None is sent before, and an open period that begins sooner counts from then: the end of the
+    /// period that a check has cut short last, or of one that the service has asked for.
+    pub(crate) not_before: Instant,
 }
 
 /// A circuit breaker: see the [module](self).
@@ -231,7 +232,7 @@ impl Breaker {
         let is_due = settings.mode.learns()
             && now < until
             && now >= last.after(every)
-            && now >= self.checks.cut_short;
+            && now >= self.checks.not_before;
         is_due.then(|| {
             self.checks.last = now;
             CheckPermit(self.generation)
@@ -252,7 +253,7 @@ impl Breaker {
             return None;
         }
         let transition = self.hasten(settings, now)?;
-        self.checks.cut_short = until;
+        self.checks.not_before = until;
         Some(transition)
     }
 
@@ -580,6 +581,7 @@ impl Breaker {
         if self.state != State::HalfOpen {
             self.openings = Openings::default();
         }
+        let mut is_asked_for = false;
         let wait = match weight {
             Weight::Unreachable => {
                 let before = self.openings.unreachable;
@@ -591,10 +593,14 @@ impl Breaker {
                 self.openings.reached = before.saturating_add(1);
                 let nominal = settings.open.nominal(before);
                 let asked = self.asked_for(cause).min(settings.open.max);
+                is_asked_for = asked > nominal;
                 settings.open.jitter.apply(nominal.max(asked), random)
             }
         };
-        let until = now.max(self.checks.cut_short).after(wait);
+        let until = now.max(self.checks.not_before).after(wait);
+        if is_asked_for {
+            self.checks.not_before = until;
+        }
         self.change(State::Open { until }, cause, now)
     }
 

@@ -57,7 +57,7 @@ impl Breaker {
             ]);
         }
         out.u64(self.checks.last.as_nanos());
-        out.u64(self.checks.cut_short.as_nanos());
+        out.u64(self.checks.not_before.as_nanos());
         out.u32(self.probes.admitted);
         out.u32(self.probes.expired);
         // Only a half-open breaker has more of them.
@@ -106,7 +106,7 @@ impl Breaker {
         }
         let checks = Checks {
             last: input.instant()?,
-            cut_short: input.instant()?,
+            not_before: input.instant()?,
         };
         let mut probes = Probes {
             admitted: input.u32()?,

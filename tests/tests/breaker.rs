@@ -717,6 +717,38 @@ async fn a_health_check_that_hangs_or_has_no_host_is_no_harm() {
 }
 
 #[tokio::test]
+async fn a_listener_may_be_replaced_while_its_filter_waits_for_a_health_check() {
+    let video = Backend::start().unwrap();
+    let check = |path: &str| json!({"path": path, "every": "2s", "timeout": "2s"});
+    let config = |path| {
+        EnvoyConfig::gateway()
+            .upstream("video", video.address())
+            .connection_manager(&json!({"drain_timeout": "0s"}))
+            .plugin(&json!({"breaker": {"health_check": check(path)}}))
+    };
+    let mut envoy = Envoy::start_with_listeners_in_a_file(config("/old"))
+        .await
+        .unwrap();
+    open_the_breaker(&envoy, &video).await;
+    let gate = Gate::closed();
+    video.always(Behaviour::Hold(gate.clone(), Response::status(200)));
+    let waits =
+        |path: &'static str| video.wait_until(path, move |seen| seen.by_path.contains_key(path));
+    waits("/old").await.unwrap();
+    envoy.replace_listeners(config("/new")).unwrap();
+    waits("/new").await.unwrap();
+    gate.open();
+    video.always(Behaviour::status(200));
+    let first = envoy
+        .first_let_through(VIDEO, wait::GENEROUS)
+        .await
+        .unwrap();
+    assert_eq!(first.status, 200);
+    envoy.check_alive().unwrap();
+    assert!(!envoy.log().contains("[critical]"), "{}", envoy.log());
+}
+
+#[tokio::test]
 async fn a_grpc_service_is_asked_by_its_own_health_protocol() {
     let auth = GrpcBackend::start().unwrap();
     let config = EnvoyConfig::gateway()
