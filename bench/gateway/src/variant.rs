@@ -241,7 +241,7 @@ impl Place<'_> {
 /// Levee's settings for the measured states: one breaker stays open, one half-open.
 fn settings() -> Value {
     json!({"services": {
-        "failing": {"breaker": {"open_for": "5m"}},
+        "failing": {"breaker": {"open_for": "5m", "witnesses": 1}},
         "switched": {"breaker": {"open_for": "1s", "half_open": {"successes_to_close": 1_000_000}}},
     }})
 }
