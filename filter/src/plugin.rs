@@ -162,8 +162,7 @@ impl<H: Host> Plugin<H> {
         let config = Rc::new(Config::parse(configuration)?);
         shared::create_list(&host);
         workers::create_list(&host);
-        let rules = config.all_services().map(|service| &service.failures);
-        let expressions = Expressions::compile(&host, rules);
+        let expressions = Expressions::compile(&host, config.all_failures());
         if expressions.is_none() {
             log::warn!(
                 "this Envoy was built without CEL expressions: each request costs four more host calls"
@@ -784,7 +783,9 @@ impl<H: Host> Plugin<H> {
         now: Instant,
     ) -> ServiceIndex {
         let mut own = self.config.of_service(name).clone();
-        own.breaker = self.rules.of_service(name).breaker;
+        let part = scope.as_ref().map(|part| part.name.as_str());
+        own.failures = self.config.of_breaker(name, part).failures;
+        own.breaker = self.rules.of_breaker(name, part).breaker;
         let breaker = shared::read(&self.host, id, &own.breaker, now);
         let mut service = Service::new(&self.host, name, scope, &own, id, &breaker, now);
         let expressions = self.expressions.as_ref();
@@ -817,7 +818,9 @@ impl<H: Host> Plugin<H> {
         self.rules = Rc::clone(rules);
         let now = self.host.now();
         for index in self.services.indices() {
-            let settings = self.rules.of_service(&self.services[index].name).breaker;
+            let service = &self.services[index];
+            let scope = service.scope.as_ref().map(|part| part.name.as_str());
+            let settings = self.rules.of_breaker(&service.name, scope).breaker;
             // Hands over what was counted by the settings that may end, and sees what has changed.
             self.visit(index, Visit::Sync);
             if self.services[index].settings != settings {

@@ -355,6 +355,52 @@ fn each_of_these_is_a_mistake() {
 }
 
 #[test]
+fn each_of_these_is_a_mistake_in_scopes() {
+    for (json, path) in [
+        (r#"{"scopes": {"max": 0}}"#, "scopes.max"),
+        (r#"{"scopes": {"by_route": "yes"}}"#, "scopes.by_route"),
+        (
+            r#"{"scopes": {"rules": [{"path_prefix": "/x"}]}}"#,
+            "scopes.rules[0].name",
+        ),
+        (
+            r#"{"scopes": {"rules": [{"name": "x"}]}}"#,
+            "scopes.rules[0]",
+        ),
+        (r#"{"scopes": {"named": {}}}"#, "scopes.named"),
+        (
+            r#"{"services": {"a": {"scopes": {"named": {"b": {"timeouts": {}}}}}}}"#,
+            "services.a.scopes.named.b.timeouts",
+        ),
+    ] {
+        let errors = Config::parse(json.as_bytes()).expect_err(json);
+        assert_eq!(errors.len(), 1, "{json}: {errors:#?}");
+        assert_eq!(errors[0].path, path, "{json}: {errors:#?}");
+    }
+}
+
+#[test]
+fn scopes_are_inherited_key_by_key_and_a_services_rules_come_first() {
+    let config = Config::parse(
+        br#"{"scopes": {"by_route": false, "max": 7, "rules": [{"name": "a", "method": "GET"}]},
+            "services": {"auth": {
+                "breaker": {"consecutive_failures": 7},
+                "scopes": {"by_route": true, "rules": [{"name": "b", "path_prefix": "/b"}],
+                           "named": {"b": {"breaker": {"open_for": "3s"}}}}}}}"#,
+    )
+    .expect("it is valid");
+    let scopes = &config.of_service("auth").scopes;
+    assert_eq!((scopes.by_route, scopes.max), (true, 7));
+    let names = scopes.rules.iter().map(|rule| rule.name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["b", "a"]);
+    let of = |scope| config.of_breaker("auth", scope).breaker;
+    assert_eq!(of(Some("b")).consecutive_failures, Some(7));
+    assert_eq!(of(Some("b")).open.base, Duration::from_secs(3));
+    assert_eq!(of(Some("a")), of(None));
+    assert!(!config.of_service("chat").scopes.by_route);
+}
+
+#[test]
 fn a_struct_is_read_as_envoy_encodes_it() {
     use prost::Message;
     use prost_types::{ListValue, Struct, Value, value::Kind};

@@ -276,6 +276,34 @@ fn a_result_belongs_to_the_route_that_was_taken() {
 }
 
 #[test]
+fn a_scope_may_have_settings_and_failures_of_its_own() {
+    let mut gateway = divided(
+        1,
+        r#"{"services": {"auth": {
+            "breaker": {"consecutive_failures": 7},
+            "scopes": {"named": {
+                "login": {"breaker": {"consecutive_failures": 2}},
+                "profile": {"failures": {"http": [404, "500-599"]}}
+            }}}}}"#,
+    );
+    for expected in [true, true, false] {
+        assert_eq!(request(&mut gateway, 0, "login", RESET), expected);
+    }
+    for _ in 0..7 {
+        for route in ["profile", "refresh"] {
+            assert!(request(&mut gateway, 0, route, End::Status(404)));
+        }
+    }
+    gateway.pass(SECOND);
+    let failures = |scope: &str| {
+        gateway.metric(&format!(
+            "circuit_breaker_failures_total.service.auth.scope.{scope}"
+        ))
+    };
+    assert_eq!((failures("profile"), failures("refresh")), (7, 0));
+}
+
+#[test]
 fn each_request_is_counted_at_its_scope_only() {
     let mut gateway = divided(1, "");
     shut(&mut gateway, 0, "login");

@@ -70,8 +70,9 @@ async fn only_login_is_shut(failure: u16) {
         (&body["service"], &body["scope"]),
         (&json!("auth"), &json!("login"))
     );
-    // One was answered before.
-    assert_eq!(auth.seen().by_path[LOGIN], 1 + 5, "{logins:?}");
+    // One was answered before. Another worker may let one through until it hears of the fifth failure.
+    let seen = auth.seen().by_path[LOGIN];
+    assert!((1 + 5..=1 + 7).contains(&seen), "{seen}: {logins:?}");
     for (scope, state) in [("login", 1.0), ("refresh", 0.0), ("profile", 0.0)] {
         let labels = [("service", "auth"), ("scope", scope)];
         envoy
@@ -85,8 +86,8 @@ async fn only_login_is_shut(failure: u16) {
         let sum = metrics.sum("circuit_breaker_requests_total", &[("service", "auth")]);
         let rejected = [("scope", "login"), ("outcome", "rejected")];
         let rejected = metrics.sum("circuit_breaker_requests_total", &rejected);
-        let wanted = (84.0, 56.0);
-        if (sum, rejected) == wanted {
+        // But for those that were let through by another worker.
+        if (84.0..=84.0).contains(&sum) && (54.0..=56.0).contains(&rejected) {
             Ok(())
         } else {
             Err(metrics.show("circuit_breaker_requests_total"))
@@ -118,7 +119,11 @@ async fn a_service_that_is_down_opens_at_the_fifth_failure_whichever_routes_are_
         let answer = envoy.get(path).await.unwrap();
         assert_eq!((answer.status, answer.is_refusal()), (503, false));
     }
-    assert!(envoy.get(PROFILE).await.unwrap().is_refusal());
+    // No further request: the fifth has opened it.
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "auth")], 1.0)
+        .await
+        .unwrap();
     auth.accept().unwrap();
     for path in [LOGIN, REFRESH, PROFILE] {
         let answer = envoy.first_let_through(path, wait::GENEROUS).await.unwrap();

@@ -16,7 +16,7 @@ use levee_config::breaker::read_breaker_with_callers;
 use levee_config::reader::{Section, is_header_name, read};
 use levee_policy::breaker::BreakerSettings;
 use levee_policy::timeout::{Class, Classes};
-pub use scopes::{ScopeRule, Scopes};
+pub use scopes::{ScopeConfig, ScopeRule, Scopes};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -179,6 +179,24 @@ impl Config {
         self.services.get(service).unwrap_or(&self.general)
     }
 
+    /// The settings of a breaker: a scope's, or the service's.
+    pub fn of_breaker(&self, service: &str, scope: Option<&str>) -> ScopeConfig {
+        let service = self.of_service(service);
+        let own = scope.and_then(|scope| service.scopes.named.get(scope));
+        own.copied().unwrap_or(ScopeConfig {
+            breaker: service.breaker,
+            failures: service.failures,
+        })
+    }
+
+    /// All rules for failures.
+    pub fn all_failures(&self) -> impl Iterator<Item = &Failures> {
+        self.all_services().flat_map(|service| {
+            let of_scopes = service.scopes.named.values().map(|scope| &scope.failures);
+            of_scopes.chain([&service.failures])
+        })
+    }
+
     /// Whether any service's fallback is another route.
     pub fn has_fallback_routes(&self) -> bool {
         self.all_services()
@@ -239,11 +257,15 @@ fn read_service(section: &mut Section<'_>, general: &ServiceConfig) -> ServiceCo
         health_check = s.section("health_check", |s| HealthCheck::read(s, &health_check));
         read_breaker_with_callers(s, general.breaker)
     });
+    let failures = section.section("failures", |s| Failures::read(s, general.failures));
+    let service = ScopeConfig { breaker, failures };
     ServiceConfig {
         breaker,
         health_check,
-        failures: section.section("failures", |s| Failures::read(s, general.failures)),
-        scopes: section.section("scopes", |s| Scopes::read(s, &general.scopes)),
+        failures,
+        scopes: section.section("scopes", |s| {
+            Scopes::read_of_service(s, &general.scopes, &service)
+        }),
         timeouts: section.section("timeouts", |s| read_timeouts(s, &general.timeouts)),
         fallback: section.section("fallback", |s| read_fallback(s, &general.fallback)),
     }

@@ -1,6 +1,10 @@
 //! Which parts of a service have a breaker of their own: the section `scopes`.
 
+use super::Failures;
+use levee_config::breaker::read_breaker_with_callers;
 use levee_config::reader::Section;
+use levee_policy::breaker::BreakerSettings;
+use std::collections::HashMap;
 
 /// Which parts of a service have a breaker of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +15,15 @@ pub struct Scopes {
     pub max: usize,
     /// The first that matches names the scope, before the route does.
     pub rules: Vec<ScopeRule>,
+    /// Those with settings of their own.
+    pub named: HashMap<String, ScopeConfig>,
+}
+
+/// What a scope can have differently from its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScopeConfig {
+    pub breaker: BreakerSettings,
+    pub failures: Failures,
 }
 
 /// Names the scope of the requests that meet all of its conditions.
@@ -27,6 +40,7 @@ impl Default for Scopes {
             by_route: true,
             max: 32,
             rules: Vec::new(),
+            named: HashMap::new(),
         }
     }
 }
@@ -58,6 +72,23 @@ impl Scopes {
             by_route: section.flag("by_route").unwrap_or(base.by_route),
             max: section.size("max", 1..=256).unwrap_or(base.max),
             rules,
+            named: HashMap::new(),
+        }
+    }
+
+    /// The same for a service, whose scopes may have settings of their own.
+    pub(super) fn read_of_service(
+        section: &mut Section<'_>,
+        base: &Self,
+        service: &ScopeConfig,
+    ) -> Self {
+        let named = section.entries("named", |s| ScopeConfig {
+            breaker: s.section("breaker", |s| read_breaker_with_callers(s, service.breaker)),
+            failures: s.section("failures", |s| Failures::read(s, service.failures)),
+        });
+        Self {
+            named,
+            ..Self::read(section, base)
         }
     }
 }

@@ -81,11 +81,12 @@ impl<H: Host> Plugin<H> {
     /// A scope has opened. If most are open, so is the service.
     #[cold]
     pub(super) fn judge_scopes(&mut self, service: ServiceIndex, now: Instant) {
-        let list = List::ScopesOf(self.services[service].breaker_id);
-        let settings = self.services[service].settings;
+        let of = &self.services[service];
+        let list = List::ScopesOf(of.breaker_id);
         let standings = shared::breakers(&self.host, list)
             .into_iter()
-            .map(|(_, id)| {
+            .map(|(scope, id)| {
+                let settings = self.rules.of_breaker(&of.name, Some(&scope)).breaker;
                 let breaker = shared::read(&self.host, id, &settings, now);
                 Standing::of(&breaker, &settings, now)
             });
@@ -132,7 +133,8 @@ impl<H: Host> Plugin<H> {
         let of = &self.services[service];
         let limit = self.config.of_service(&of.name).scopes.max;
         let list = List::ScopesOf(of.breaker_id);
-        let listed = shared::find_or_create(&self.host, list, name, &of.settings, limit, now);
+        let settings = self.rules.of_breaker(&of.name, Some(name)).breaker;
+        let listed = shared::find_or_create(&self.host, list, name, &settings, limit, now);
         if listed.is_none() {
             log::warn!(
                 "no breaker for {}, scope {name}: the limit of {limit} scopes (scopes.max) is reached",
