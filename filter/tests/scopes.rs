@@ -304,6 +304,23 @@ fn a_scope_may_have_settings_and_failures_of_its_own() {
 }
 
 #[test]
+fn a_newer_configuration_reaches_the_scopes_of_old_connections_and_is_shown_without_a_request() {
+    const OTHER: u32 = 1000;
+    let mut gateway = divided(1, "");
+    let newer = r#"{"services": {"auth": {"scopes": {"named": {
+        "login": {"breaker": {"mode": "forced_open"}}}}}}}"#;
+    gateway.workers[0].configure(OTHER, newer);
+    gateway.pass_without_ticks(Duration::from_millis(100));
+    gateway.workers[0].contexts.on_tick(OTHER);
+    let mode = |scope: &str| format!("circuit_breaker_mode.service.auth.scope.{scope}");
+    assert_eq!(gateway.metric(&mode("login")), 3);
+    assert_eq!(gateway.metric(&mode("profile")), 0);
+    assert_eq!(gateway.metric("circuit_breaker_mode.service.auth"), 0);
+    assert!(!request(&mut gateway, 0, "login", OK));
+    assert!(request(&mut gateway, 0, "profile", OK));
+}
+
+#[test]
 fn each_request_is_counted_at_its_scope_only() {
     let mut gateway = divided(1, "");
     shut(&mut gateway, 0, "login");
