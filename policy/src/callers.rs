@@ -58,8 +58,16 @@ impl Complaints {
         self.failures().saturating_add(self.unanswered)
     }
 
+    pub(crate) const fn times(self, times: u32) -> Self {
+        Self {
+            strong: self.strong.saturating_mul(times),
+            weak: self.weak.saturating_mul(times),
+            unanswered: self.unanswered.saturating_mul(times),
+        }
+    }
+
     /// Each kind, and the same kind of `other`, combined.
-    pub(crate) fn with(self, other: Self, combine: impl Fn(u32, u32) -> u32) -> Self {
+    fn with(self, other: Self, combine: impl Fn(u32, u32) -> u32) -> Self {
         Self {
             strong: combine(self.strong, other.strong),
             weak: combine(self.weak, other.weak),

@@ -151,8 +151,7 @@ impl Row {
             }
             Others::Unknown | Others::None if of_others > 0 => self.length,
             Others::Unknown => self.strong_run,
-            Others::None if suspect.strong > 0 => self.length,
-            Others::None => suspect.weak / ALONE,
+            Others::None => suspect.strong.saturating_add(suspect.weak / ALONE),
         }
     }
 }
@@ -226,9 +225,7 @@ impl Callers {
         window: Duration,
     ) {
         self.fade(now, window);
-        let times = |count, _| COMPLAINT.saturating_mul(count);
-        let most = complaints_in(counts).with(Complaints::default(), times);
-        self.complaints.cap(most);
+        self.complaints.cap(complaints_in(counts).times(COMPLAINT));
         self.complaints.add(caller, complaint);
     }
 
@@ -335,8 +332,14 @@ impl Complained {
             .saturating_add(all)
             .saturating_add(self.all.unanswered);
         let among_all_calls = Portion::of(self.believed(), calls);
-        let of_others = all.saturating_sub(self.own.failures());
-        [among_all_calls, Portion::beside(of_others, answered)]
+        let second = if others == Others::AreWell {
+            all.saturating_sub(self.own.failures())
+        } else {
+            // There may be nobody else. What the suspect sees is believed as far as the rest bears it out.
+            let believed = self.believed();
+            believed.saturating_add(self.own.weak.min(believed))
+        };
+        [among_all_calls, Portion::beside(second, answered)]
     }
 
     /// What unanswered calls are worth beside `answered` ones.
@@ -452,12 +455,12 @@ mod tests {
         ] {
             row.add(weight, suspect, 0, NOW);
         }
-        assert_eq!(worth(&row), [0, 0, 4]);
+        assert_eq!(worth(&row), [0, 0, 2]);
         row.add(Weight::Strong, suspect, 0, NOW);
         row.add(Weight::Strong, suspect, 0, NOW);
-        assert_eq!(worth(&row), [2, 2, 6]);
+        assert_eq!(worth(&row), [2, 2, 4]);
         row.gave_up(suspect);
-        assert_eq!(worth(&row), [0, 0, 6]);
+        assert_eq!(worth(&row), [0, 0, 4]);
         row.gave_up(other);
         row.add(Weight::Strong, other, 0, NOW);
         assert_eq!(worth(&row), [2, 7, 7]);
@@ -508,16 +511,18 @@ mod tests {
             (vec![300], vec![], AreWell, [75, 0]),
             (vec![], vec![300], AreWell, [0, 0]),
             (vec![], vec![300], Unknown, [0, 0]),
+            (vec![100], vec![100], Unknown, [33, 66]),
+            (vec![100], vec![100], AreWell, [33, 0]),
             (vec![], vec![300], None, [75, 0]),
             (vec![], vec![75, 75, 75, 75], AreWell, [56, 69]),
             // One caller makes most calls, and all see the same.
             (vec![], vec![300, 100], AreWell, [20, 50]),
             (vec![300, 100], vec![], AreWell, [80, 0]),
             // One in ten calls fails strongly, and the first caller fails weakly as well.
-            (vec![0, 11], vec![11], Unknown, [9, 9]),
-            (vec![100, 11], vec![900], Unknown, [9, 9]),
+            (vec![0, 11], vec![11], AreWell, [9, 9]),
+            (vec![100, 11], vec![900], AreWell, [9, 9]),
             // The same, and most of the others' calls fail weakly.
-            (vec![100, 30], vec![900, 270], Unknown, [28, 75]),
+            (vec![100, 30], vec![900, 270], AreWell, [28, 75]),
         ] {
             let found = percent(&strong, &weak, others);
             assert_eq!(found, expected, "{strong:?} {weak:?} {others:?}");

@@ -166,10 +166,9 @@ impl Model {
             self.failures()
         } else if !self.is_alone(now) {
             strong_run
-        } else if self.count(|_, outcome| outcome == Outcome::FAILURE) > 0 {
-            self.failures()
         } else {
-            self.count(|_, outcome| outcome == Outcome::WEAK_FAILURE) / 3
+            let weak = self.count(|_, outcome| outcome == Outcome::WEAK_FAILURE);
+            own - weak + weak / 3
         })
     }
 

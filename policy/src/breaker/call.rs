@@ -107,8 +107,8 @@ pub struct Report {
     pub permit: Permit,
     /// What it says about the service.
     pub outcome: Outcome,
-    /// Who called. It matters for weak failures and unanswered calls, for a success that follows on
-    /// them, and for the results of probes, neutral ones too.
+    /// Who called. It matters for failures and unanswered calls, for a success that follows on them, and for
+    /// the results of probes, neutral ones too.
     pub caller: Caller,
     /// How many seconds the service asks to be left alone. Zero if it does not say.
     pub again_after_secs: u32,
