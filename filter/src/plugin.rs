@@ -1,7 +1,7 @@
 //! The state of a worker, and what happens at each of Envoy's callbacks.
 //!
 //! A good request costs four host calls: the names of its cluster and route, the two limits, and how it
-//! ended. Up to ten times a second there is one more, for its caller's address, and once a second, or
+//! ended. Up to ten times a second for each scope there is one more, for its caller's address, and once a second, or
 //! always while this configuration follows a newer one, one for the number of its connection.
 //! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
 
