@@ -118,7 +118,8 @@ impl Service {
             protocol: Protocol::default(),
             usual: Usual::default(),
             is_touched: false,
-            visited: now,
+            // A scope's first success is handed in at once.
+            visited: Instant::default(),
             counts: [0; Counter::ALL.len()],
             counters: Counter::ALL.map(|counter| host.define_counter(&counter.name(&label))),
             state: host.define_gauge(&state_name(&label)),

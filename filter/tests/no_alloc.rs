@@ -57,6 +57,7 @@ impl Host for Quiet {
     fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         match path {
             property::RESPONSE_CODE => Some(read(&self.code.get().to_le_bytes())),
+            property::CLUSTER => Some(read(b"auth")),
             property::RESPONSE_CODE_DETAILS => Some(read(b"via_upstream")),
             _ => None,
         }
@@ -138,14 +139,19 @@ fn allocations(act: impl FnOnce()) -> u64 {
 
 #[test]
 fn a_good_request_allocates_nothing() {
+    check(b"");
+    check(br#"{"scopes": {"by_route": true}}"#);
+}
+
+fn check(configuration: &[u8]) {
     let host = Quiet::default();
     host.code.set(200);
     host.destination.set(LOGIN);
     let mut contexts = Contexts::default();
     contexts.on_create(FILTER, 0);
     contexts
-        .on_configure(FILTER, host.clone(), b"")
-        .expect("an empty configuration is valid");
+        .on_configure(FILTER, host.clone(), configuration)
+        .expect("it is valid");
     // The first request creates the service and sizes the table of requests.
     assert!(allocations(|| assert_eq!(request(&mut contexts, 2), Action::Continue)) > 0);
     let allocated = allocations(|| {

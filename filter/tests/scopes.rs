@@ -48,9 +48,21 @@ fn unreachable(gateway: &mut Gateway, route: &str) -> bool {
     true
 }
 
+/// A configuration with a scope for each route, if it does not say otherwise.
+fn by_route(configuration: &str) -> String {
+    const BY_ROUTE: &str = r#""scopes": {"by_route": true"#;
+    match configuration.strip_prefix('{') {
+        Some(rest) if rest.starts_with(r#""scopes": {"#) => {
+            configuration.replacen(r#""scopes": {"#, &format!("{BY_ROUTE}, "), 1)
+        }
+        Some(rest) => format!("{{{BY_ROUTE}}}, {rest}"),
+        None => format!("{{{BY_ROUTE}}}}}"),
+    }
+}
+
 /// A gateway whose workers know two routes of a service.
 fn divided(workers: usize, configuration: &str) -> Gateway {
-    let mut gateway = Gateway::new(workers, configuration);
+    let mut gateway = Gateway::new(workers, &by_route(configuration));
     for worker in 0..workers {
         for route in ["login", "profile"] {
             assert!(request(&mut gateway, worker, route, OK));
@@ -87,7 +99,7 @@ fn a_route_that_fails_shuts_itself_and_no_other() {
 
 #[test]
 fn a_service_with_one_route_has_no_scopes_until_another_one_is_called() {
-    let mut gateway = Gateway::new(2, "");
+    let mut gateway = Gateway::new(2, &by_route(""));
     for worker in [0, 1] {
         assert!(request(&mut gateway, worker, "login", OK));
     }
@@ -126,9 +138,11 @@ fn failures_to_connect_concern_the_service_whichever_routes_are_called() {
 }
 
 #[test]
-fn a_service_opens_when_most_of_its_scopes_are_and_closes_where_one_works() {
+fn a_service_opens_when_none_of_its_scopes_works_and_closes_where_one_does() {
     let mut gateway = divided(1, "");
     assert!(request(&mut gateway, 0, "refresh", OK));
+    // Nobody calls it any more.
+    gateway.pass(15 * SECOND);
     shut(&mut gateway, 0, "login");
     assert_eq!(gateway.state("auth"), 0);
     for _ in 0..5 {
@@ -143,6 +157,38 @@ fn a_service_opens_when_most_of_its_scopes_are_and_closes_where_one_works() {
     assert_eq!(gateway.state("auth"), 0);
     assert!(!request(&mut gateway, 0, "profile", OK));
     assert_eq!(state(&gateway, "profile"), 1);
+}
+
+#[test]
+fn scopes_that_fail_keep_no_other_out_of_a_service_that_is_half_open() {
+    let mut gateway = divided(1, "");
+    for _ in 0..5 {
+        assert!(unreachable(&mut gateway, "login"));
+    }
+    gateway.pass(2 * SECOND);
+    for route in ["login", "verify", "login", "verify"] {
+        assert!(request(&mut gateway, 0, route, RESET));
+    }
+    assert_eq!(gateway.state("auth"), 2);
+    for _ in 0..3 {
+        assert!(request(&mut gateway, 0, "profile", OK));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn right_after_the_start_scopes_that_work_in_other_workers_are_known() {
+    let mut gateway = divided(2, "");
+    for _ in 0..2 {
+        assert!(request(&mut gateway, 1, "refresh", OK));
+    }
+    gateway.pass(SECOND / 4);
+    shut(&mut gateway, 0, "login");
+    for _ in 0..5 {
+        assert!(request(&mut gateway, 0, "profile", RESET));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    assert!(request(&mut gateway, 0, "refresh", OK));
 }
 
 #[test]
@@ -230,7 +276,7 @@ fn beyond_the_limit_there_is_no_scope_and_off_means_none() {
 
 #[test]
 fn without_cel_there_are_no_scopes() {
-    let mut gateway = Gateway::with_cel(1, "", false);
+    let mut gateway = Gateway::with_cel(1, &by_route(""), false);
     for route in ["login", "profile"] {
         assert!(request(&mut gateway, 0, route, OK));
     }
@@ -309,7 +355,7 @@ fn a_newer_configuration_reaches_the_scopes_of_old_connections_and_is_shown_with
     let mut gateway = divided(1, "");
     let newer = r#"{"services": {"auth": {"scopes": {"named": {
         "login": {"breaker": {"mode": "forced_open"}}}}}}}"#;
-    gateway.workers[0].configure(OTHER, newer);
+    gateway.workers[0].configure(OTHER, &by_route(newer));
     gateway.pass_without_ticks(Duration::from_millis(100));
     gateway.workers[0].contexts.on_tick(OTHER);
     let mode = |scope: &str| format!("circuit_breaker_mode.service.auth.scope.{scope}");
@@ -355,7 +401,7 @@ fn shadow_mode_refuses_nothing_and_says_which_scope_it_would_refuse() {
 fn forced_open_refuses_all_scopes() {
     let mut gateway = Gateway::new(
         1,
-        r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#,
+        &by_route(r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#),
     );
     for route in ["login", "profile", "login"] {
         assert!(!request(&mut gateway, 0, route, OK));

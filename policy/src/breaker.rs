@@ -257,9 +257,9 @@ impl Breaker {
         Some(transition)
     }
 
-    /// Most of the service's scopes are open ([`scope`](crate::scope)), so all of it is shut. Only
-    /// the other scopes notice, and a few of their calls cost little: so it asks again as soon as if the
-    /// service could not be reached.
+    /// None of the service's scopes works ([`scope`](crate::scope)), so all of it is shut. Only scopes that
+    /// nobody has called lately notice, and a few of their calls cost little: so it asks again as soon as
+    /// if the service could not be reached.
     pub fn open_with_scopes(
         &mut self,
         settings: &BreakerSettings,
@@ -270,7 +270,7 @@ impl Breaker {
         opens.then(|| {
             self.open(
                 settings,
-                Cause::MostScopesOpen,
+                Cause::NoScopeWorks,
                 Weight::Unreachable,
                 now,
                 random,

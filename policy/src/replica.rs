@@ -122,8 +122,8 @@ pub enum Visit {
     Hasten(CheckPermit),
     /// To report that a second scope of the service was called, which may work though the first does not.
     SecondScope,
-    /// To report that most of the service's scopes are open: [`Breaker::open_with_scopes`].
-    MostScopesOpen,
+    /// To report that none of the service's scopes works: [`Breaker::open_with_scopes`].
+    NoScopeWorks,
 }
 
 /// The result of a visit to the shared breaker.
@@ -299,7 +299,7 @@ impl Replica {
             }
             Visit::Hasten(check) => breaker.check_passed(settings, check, now),
             Visit::SecondScope => breaker.test_now(settings, Cause::SecondScope, now),
-            Visit::MostScopesOpen => breaker.open_with_scopes(settings, now, random),
+            Visit::NoScopeWorks => breaker.open_with_scopes(settings, now, random),
         };
         let transition = transition.or_else(|| {
             self.troubled_since

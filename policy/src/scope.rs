@@ -7,13 +7,13 @@
 //! * without a connection, whoever asked would have failed: that concerns the service;
 //! * everything else (an error, a reset, a time limit) concerns the scope.
 //!
-//! A service can be broken in all of its scopes and still accept connections. So its breaker opens,
-//! too, when most of its scopes are open, of those that were called lately ([`most_are_open`]).
-//! Then it asks again soon: those that are open stay so, and where another one works, its calls close
-//! the service's breaker as soon as its first probes are answered.
+//! A service can be broken in all of its scopes and still accept connections. So its breaker opens, too,
+//! when none of the scopes that were called lately works ([`none_works`]). Then it asks again soon, a few
+//! calls at a time. Those that are open stay so, and where another one works, its calls close the
+//! service's breaker.
 
 use crate::breaker::{Breaker, BreakerSettings, Outcome, State};
-use crate::evidence::Weight;
+use crate::evidence::{Weight, answered_well};
 use crate::time::Instant;
 use crate::window::Counts;
 use std::time::Duration;
@@ -23,46 +23,27 @@ use std::time::Duration;
 pub struct Heard {
     /// The scope's.
     pub scope: Outcome,
-    /// The service's. Its caller is the scope: as a probe, a failure needs another scope as witness.
+    /// The service's. Its caller is the scope.
     pub service: Outcome,
 }
 
-/// Whether the service's breaker has let a call through as a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// It has.
-    AsProbe,
-    /// It was closed.
-    AsCall,
-}
-
 impl Heard {
-    /// Divides the result of a call that the service's breaker has sent like this.
+    /// Divides the result of a call.
     #[inline]
-    pub const fn of(outcome: Outcome, sent: Sent) -> Self {
-        let service = match (outcome, sent) {
+    pub const fn of(outcome: Outcome) -> Self {
+        let (scope, service) = match outcome {
             // A slow scope may be the only one.
-            (Outcome::Success { .. }, _) => Outcome::SUCCESS,
-            (
-                Outcome::Failure {
-                    weight: Weight::Unreachable,
-                    ..
-                },
-                _,
-            ) => {
-                return Self {
-                    scope: Outcome::Neutral,
-                    service: Outcome::UNREACHABLE,
-                };
+            Outcome::Success { .. } => (outcome, Outcome::SUCCESS),
+            Outcome::Failure {
+                weight: Weight::Unreachable,
+                ..
+            } => (Outcome::Neutral, Outcome::UNREACHABLE),
+            // Also of a probe: a scope that fails keeps no others out.
+            Outcome::Failure { .. } | Outcome::Unanswered | Outcome::Neutral => {
+                (outcome, Outcome::Neutral)
             }
-            (Outcome::Failure { .. } | Outcome::Unanswered, Sent::AsProbe) => Outcome::WEAK_FAILURE,
-            (Outcome::Failure { .. } | Outcome::Unanswered, Sent::AsCall)
-            | (Outcome::Neutral, _) => Outcome::Neutral,
         };
-        Self {
-            scope: outcome,
-            service,
-        }
+        Self { scope, service }
     }
 }
 
@@ -71,8 +52,10 @@ impl Heard {
 pub enum Standing {
     /// Nobody has called it lately.
     Idle,
-    /// It is called, and its breaker is closed.
-    Closed,
+    /// It is called, and answers.
+    Works,
+    /// It is called, and its last calls failed.
+    Fails,
     /// Its breaker is open, or tests it.
     Open,
 }
@@ -82,8 +65,16 @@ impl Standing {
     pub fn of(breaker: &Breaker, settings: &BreakerSettings, now: Instant) -> Self {
         let is_recent = |end: Instant| now.since(end) < settings.window;
         match breaker.state {
-            State::Closed if breaker.window.clone().totals(now) == Counts::default() => Self::Idle,
-            State::Closed => Self::Closed,
+            State::Closed => {
+                let calls = breaker.window.clone().totals(now);
+                if calls == Counts::default() {
+                    Self::Idle
+                } else if answered_well(calls) > 0 && breaker.row.length < LAST_CALLS {
+                    Self::Works
+                } else {
+                    Self::Fails
+                }
+            }
             State::Open { until } if is_recent(until) => Self::Open,
             State::HalfOpen if is_recent(breaker.since.after(settings.half_open.lease)) => {
                 Self::Open
@@ -93,18 +84,22 @@ impl Standing {
     }
 }
 
-/// Whether most of the scopes that were called lately are open, and at least two: then the
-/// failures concern the service.
-pub fn most_are_open(scopes: impl IntoIterator<Item = Standing>) -> bool {
-    let (mut open, mut closed) = (0_u32, 0_u32);
+/// So many failures in a row show that a scope does not work any more. One may be chance.
+const LAST_CALLS: u32 = 2;
+
+/// Whether none of the scopes that were called lately works, and at least two are open: then the
+/// failures concern the service. One that works keeps it open to all others, so nobody can shut it by
+/// scopes that nobody else calls.
+pub fn none_works(scopes: impl IntoIterator<Item = Standing>) -> bool {
+    let mut open = 0_u32;
     for standing in scopes {
         match standing {
-            Standing::Idle => {}
-            Standing::Closed => closed = closed.saturating_add(1),
+            Standing::Works => return false,
             Standing::Open => open = open.saturating_add(1),
+            Standing::Idle | Standing::Fails => {}
         }
     }
-    open >= 2 && open > closed
+    open >= 2
 }
 
 /// How often a worker hands in its successes in a scope, while all is well, so that the scope counts
@@ -142,40 +137,31 @@ mod tests {
     #[test]
     fn each_failure_counts_for_one_of_the_two_and_each_success_for_both() {
         for outcome in ALL {
-            for sent in [Sent::AsCall, Sent::AsProbe] {
-                let Heard { scope, service } = Heard::of(outcome, sent);
-                match outcome {
-                    Outcome::Success { .. } => {
-                        assert_eq!((scope, service), (outcome, Outcome::SUCCESS));
-                    }
-                    Outcome::UNREACHABLE => {
-                        assert_eq!((scope, service), (Outcome::Neutral, outcome));
-                    }
-                    Outcome::Neutral => assert_eq!((scope, service), (outcome, outcome)),
-                    _ if sent == Sent::AsCall => {
-                        assert_eq!((scope, service), (outcome, Outcome::Neutral));
-                    }
-                    _ => assert_eq!((scope, service), (outcome, Outcome::WEAK_FAILURE)),
-                }
-            }
+            let Heard { scope, service } = Heard::of(outcome);
+            let expected = match outcome {
+                Outcome::Success { .. } => (outcome, Outcome::SUCCESS),
+                Outcome::UNREACHABLE => (Outcome::Neutral, outcome),
+                _ => (outcome, Outcome::Neutral),
+            };
+            assert_eq!((scope, service), expected);
         }
     }
 
     #[test]
-    fn most_are_more_than_half_of_those_that_are_called_and_at_least_two() {
-        use Standing::{Closed, Idle, Open};
+    fn one_scope_that_works_is_enough_for_the_service() {
+        use Standing::{Fails, Idle, Open, Works};
         for (scopes, expected) in [
             (vec![], false),
             (vec![Open], false),
             (vec![Open, Idle, Idle], false),
-            (vec![Open, Closed], false),
+            (vec![Open, Fails], false),
             (vec![Open, Open], true),
-            (vec![Open, Open, Idle, Idle, Idle], true),
-            (vec![Open, Open, Closed], true),
-            (vec![Open, Open, Closed, Closed], false),
-            (vec![Closed, Closed], false),
+            (vec![Open, Open, Idle, Fails], true),
+            (vec![Open, Open, Works], false),
+            (vec![Open, Open, Open, Open, Works], false),
+            (vec![Fails, Fails], false),
         ] {
-            assert_eq!(most_are_open(scopes.clone()), expected, "{scopes:?}");
+            assert_eq!(none_works(scopes.clone()), expected, "{scopes:?}");
         }
     }
 
@@ -193,9 +179,15 @@ mod tests {
             breaker.record(&settings, permit, outcome, at(secs), 0);
         };
         call(&mut breaker, Outcome::SUCCESS, 0);
-        assert_eq!(standing(&breaker, 9), Standing::Closed);
+        assert_eq!(standing(&breaker, 9), Standing::Works);
         assert_eq!(standing(&breaker, 20), Standing::Idle);
-        for _ in 0..5 {
+        call(&mut breaker, Outcome::FAILURE, 20);
+        assert_eq!(standing(&breaker, 20), Standing::Fails);
+        call(&mut breaker, Outcome::SUCCESS, 20);
+        call(&mut breaker, Outcome::FAILURE, 20);
+        assert_eq!(standing(&breaker, 20), Standing::Works);
+        for _ in 0..4 {
+            assert_eq!(breaker.phase(), crate::breaker::Phase::Closed);
             call(&mut breaker, Outcome::FAILURE, 20);
         }
         // It is open for 30 s.

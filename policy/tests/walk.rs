@@ -467,7 +467,7 @@ fn a_breaker_whose_scopes_are_open_opens_unless_it_is() {
             let transition = Transition {
                 from: phase_of(start),
                 to: Phase::Open,
-                cause: Cause::MostScopesOpen,
+                cause: Cause::NoScopeWorks,
             };
             assert_eq!(opened, Some(transition), "{start:?}");
             // For a second, and nothing of before counts any more.

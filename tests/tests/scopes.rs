@@ -48,7 +48,7 @@ fn fail_login(auth: &Backend, status: u16) {
 /// go on.
 async fn only_login_is_shut(failure: u16) {
     let auth = Backend::start().unwrap();
-    let envoy = start(&auth, &json!({})).await;
+    let envoy = start(&auth, &json!({"scopes": {"by_route": true}})).await;
     for path in [LOGIN, REFRESH, PROFILE] {
         assert_eq!(status(&envoy, path, 1).await, 200);
     }
@@ -110,7 +110,7 @@ async fn a_route_that_answers_500_to_everyone_shuts_no_other_route_of_its_servic
 #[tokio::test]
 async fn a_service_that_is_down_opens_at_the_fifth_failure_whichever_routes_are_called() {
     let auth = Backend::start().unwrap();
-    let envoy = start(&auth, &json!({})).await;
+    let envoy = start(&auth, &json!({"scopes": {"by_route": true}})).await;
     for path in [LOGIN, REFRESH, PROFILE] {
         assert_eq!(status(&envoy, path, 1).await, 200);
     }

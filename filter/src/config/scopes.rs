@@ -37,7 +37,7 @@ pub struct ScopeRule {
 impl Default for Scopes {
     fn default() -> Self {
         Self {
-            by_route: true,
+            by_route: false,
             max: 32,
             rules: Vec::new(),
             named: HashMap::new(),

@@ -12,7 +12,7 @@ use crate::shared::{self, BreakerId, List, Listed};
 use levee_policy::breaker::{Outcome, Verdict};
 use levee_policy::callers::Caller;
 use levee_policy::replica::{Admission, Visit};
-use levee_policy::scope::{Heard, Sent, Standing, most_are_open};
+use levee_policy::scope::{Heard, Standing, none_works};
 use levee_policy::time::Instant;
 
 impl<H: Host> Plugin<H> {
@@ -62,12 +62,7 @@ impl<H: Host> Plugin<H> {
         permits: Permits,
         outcome: Outcome,
     ) {
-        let sent = if permits.service.is_probe() {
-            Sent::AsProbe
-        } else {
-            Sent::AsCall
-        };
-        let heard = Heard::of(outcome, sent);
+        let heard = Heard::of(outcome);
         self.record(scope, permits.scope, heard.scope, Who::Client);
         let caller = Who::Known(self.as_caller(scope));
         self.record(service, permits.service, heard.service, caller);
@@ -78,7 +73,7 @@ impl<H: Host> Plugin<H> {
         part.map_or(Caller::UNKNOWN, |part| part.as_caller)
     }
 
-    /// A scope has opened. If most are open, so is the service.
+    /// A scope has opened. If none works, the service is to open, too.
     #[cold]
     pub(super) fn judge_scopes(&mut self, service: ServiceIndex, now: Instant) {
         let of = &self.services[service];
@@ -90,8 +85,8 @@ impl<H: Host> Plugin<H> {
                 let breaker = shared::read(&self.host, id, &settings, now);
                 Standing::of(&breaker, &settings, now)
             });
-        if most_are_open(standings) {
-            self.visit(service, Visit::MostScopesOpen);
+        if none_works(standings) {
+            self.visit(service, Visit::NoScopeWorks);
         }
     }
 

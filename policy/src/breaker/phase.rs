@@ -64,8 +64,8 @@ pub enum Cause {
     ProbeFailed,
     /// Enough probes succeeded.
     ProbesSucceeded,
-    /// Most of the service's scopes are open: [`Breaker::open_with_scopes`](super::Breaker::open_with_scopes).
-    MostScopesOpen,
+    /// None of the service's scopes works: [`Breaker::open_with_scopes`](super::Breaker::open_with_scopes).
+    NoScopeWorks,
     /// A second scope was called: what the first has shut says nothing about it.
     SecondScope,
 }
