@@ -42,6 +42,11 @@ impl Lookup {
         };
         let question = format!("[xds.cluster_name, xds.route_name{by_rule}]");
         let expression = host.compile_value(&question);
+        if expression.is_none() {
+            log::warn!(
+                "services have no scopes: this Envoy does not take the expression {question}"
+            );
+        }
         Self(expression.map(|expression| Compiled {
             expression,
             has_rules,
@@ -58,7 +63,7 @@ impl Lookup {
         }
     }
 
-    /// Takes an answer apart.
+    /// Parses an answer.
     pub fn names(self, answer: &[u8]) -> Names {
         if self.0.is_none() {
             return Names {
@@ -133,7 +138,12 @@ fn rules(config: &Config) -> Option<String> {
 
 fn condition(rule: &ScopeRule) -> String {
     let prefix = rule.path_prefix.as_ref();
-    let prefix = prefix.map(|prefix| format!("request.path.startsWith({})", quoted(prefix)));
+    let prefix = prefix.map(|prefix| {
+        format!(
+            "has(request.path) && request.path.startsWith({})",
+            quoted(prefix)
+        )
+    });
     let method = rule.method.as_ref();
     let method = method.map(|method| format!("request.method == {}", quoted(method)));
     let conditions: Vec<String> = prefix.into_iter().chain(method).collect();
@@ -198,8 +208,8 @@ mod tests {
         )
         .expect("it is valid");
         let expected = concat!(
-            r#"(xds.cluster_name in ["auth", "auth-v2"] && request.path.startsWith("/\"a") && request.method == "PUT") ? "a" : "#,
-            r#"((xds.cluster_name in ["auth", "auth-v2"] && request.path.startsWith("/b")) ? "b" : "#,
+            r#"(xds.cluster_name in ["auth", "auth-v2"] && has(request.path) && request.path.startsWith("/\"a") && request.method == "PUT") ? "a" : "#,
+            r#"((xds.cluster_name in ["auth", "auth-v2"] && has(request.path) && request.path.startsWith("/b")) ? "b" : "#,
             r#"((request.method == "GET") ? "get" : ('')))"#,
         );
         assert_eq!(rules(&config).as_deref(), Some(expected));

@@ -580,13 +580,17 @@ impl Breaker {
     ) -> Transition {
         if self.state != State::HalfOpen {
             self.openings = Openings::default();
+            if now.since(self.since) >= settings.window {
+                // What health checks have saved before, the service has earned.
+                self.checks.not_before = Instant::default();
+            }
         }
         let mut is_asked_for = false;
-        let wait = match weight {
+        let until = match weight {
             Weight::Unreachable => {
                 let before = self.openings.unreachable;
                 self.openings.unreachable = before.saturating_add(1);
-                settings.open_unreachable.wait(before, random)
+                now.after(settings.open_unreachable.wait(before, random))
             }
             Weight::Strong | Weight::Weak => {
                 let before = self.openings.reached;
@@ -594,10 +598,10 @@ impl Breaker {
                 let nominal = settings.open.nominal(before);
                 let asked = self.asked_for(cause).min(settings.open.max);
                 is_asked_for = asked > nominal;
-                settings.open.jitter.apply(nominal.max(asked), random)
+                let wait = settings.open.jitter.apply(nominal.max(asked), random);
+                now.max(self.checks.not_before).after(wait)
             }
         };
-        let until = now.max(self.checks.not_before).after(wait);
         if is_asked_for {
             self.checks.not_before = until;
         }

@@ -165,20 +165,26 @@ impl Model {
         if opens {
             let wait = [5_000, 10_000, 20_000][self.opened.min(2) as usize];
             self.opened += 1;
-            self.open(wait, now);
+            self.forget_checks(now);
+            self.until = now.max(self.cut_short) + wait;
+            self.enter(1, now);
         }
     }
 
-    fn open(&mut self, wait: u64, now: u64) {
-        self.until = now.max(self.cut_short) + wait;
-        self.enter(1, now);
+    /// Who was well for as long as a window has earned what a check has cut short before.
+    fn forget_checks(&mut self, now: u64) {
+        if self.phase == 0 && now - self.since >= 10_000 {
+            self.cut_short = 0;
+        }
     }
 
     fn scopes_open(&mut self, now: u64) {
         if self.phase != 1 {
             let wait = [1_000, 2_000][self.opened_by_scopes.min(1) as usize];
             self.opened_by_scopes += 1;
-            self.open(wait, now);
+            self.forget_checks(now);
+            self.until = now + wait;
+            self.enter(1, now);
         }
     }
 

@@ -487,6 +487,42 @@ fn a_breaker_whose_scopes_are_open_opens_unless_it_is() {
 }
 
 #[test]
+fn what_a_check_has_cut_short_is_forgotten_where_the_service_was_well() {
+    let mut walk = Walk::to(Start::Closed, Mode::Enforce);
+    let every = Duration::from_secs(1);
+    walk.fail(5);
+    walk.pass(1);
+    let check = walk.breaker.take_check(&walk.settings, every, walk.now);
+    let passed = walk
+        .breaker
+        .check_passed(&walk.settings, check.expect("it is due"), walk.now);
+    assert!(passed.is_some());
+    walk.succeed(3);
+    assert_eq!(walk.breaker.phase(), Phase::Closed);
+    let waits = |walk: &Walk| match walk.breaker.clone().admit(&walk.settings, walk.now).0 {
+        Verdict::Refuse { retry_after } => retry_after.as_secs(),
+        other => panic!("{other:?}"),
+    };
+    // It fails again at once: the 29 s that were cut off come on top.
+    let mut soon = Walk {
+        breaker: walk.breaker.clone(),
+        ..walk
+    };
+    soon.fail(5);
+    assert_eq!(waits(&soon), 59);
+    // Without a connection, it costs nothing to ask again.
+    let mut unreachable = Walk {
+        breaker: walk.breaker.clone(),
+        ..walk
+    };
+    unreachable.fail_by(Outcome::UNREACHABLE, 5);
+    assert_eq!(waits(&unreachable), 1);
+    walk.pass(10);
+    walk.fail(5);
+    assert_eq!(waits(&walk), 30);
+}
+
+#[test]
 fn a_health_check_changes_nothing_in_a_mode_that_learns_nothing() {
     for mode in [Mode::Disabled, Mode::ForcedOpen, Mode::ForcedClosed] {
         let mut walk = Walk::to(Start::Open, Mode::Enforce);

@@ -6,7 +6,10 @@ use levee_config::reader::Section;
 use levee_policy::breaker::BreakerSettings;
 use std::collections::HashMap;
 
-/// Which parts of a service have a breaker of their own.
+/// Envoy tries the rules one after the other, and an expression may not be nested too deeply.
+const MOST_RULES: usize = 32;
+
+/// Settings for the parts of a service that have a breaker of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scopes {
     /// Whether each of Envoy's routes is one, by its name.
@@ -68,6 +71,13 @@ impl Scopes {
             rule
         });
         rules.extend(base.rules.iter().cloned());
+        if rules.len() > MOST_RULES {
+            let count = rules.len();
+            section.error(
+                "rules",
+                &format!("has {count} entries, with the general ones; {MOST_RULES} are allowed"),
+            );
+        }
         Self {
             by_route: section.flag("by_route").unwrap_or(base.by_route),
             max: section.size("max", 1..=256).unwrap_or(base.max),

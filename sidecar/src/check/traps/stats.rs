@@ -24,13 +24,22 @@ struct Label {
     value: String,
 }
 
-/// All metrics of one service and of one of its scopes.
-fn metrics() -> Vec<Metric> {
+/// Whether a filter divides services into scopes.
+fn has_scopes(envoy: &Envoy<'_>) -> bool {
+    let mut configs = envoy
+        .guarded()
+        .filter_map(|(_, filter)| filter.config.as_ref());
+    configs.any(|config| config.all_services().any(|service| service.scopes.is_on()))
+}
+
+/// All metrics of one service, and of one of its scopes.
+fn metrics(has_scopes: bool) -> Vec<Metric> {
     let (service, scope) = ("outbound|8080||auth.default.svc", "ns.login/0");
     let of_service = filter::names(service).map(|name| metric(&name, service, None));
     let both = label_of_scope(service, scope);
     let of_scope: Vec<Metric> = filter::names(&both)
         .map(|name| metric(&name, service, Some(scope)))
+        .filter(|_| has_scopes)
         .collect();
     of_service.chain(of_scope).collect()
 }
@@ -67,14 +76,18 @@ fn stats_tags(envoy: &Envoy<'_>, caught: &mut Caught) {
         .iter()
         .find_map(|path| envoy.find(path))
         .unwrap_or_else(|| bootstrap.clone());
-    let metrics = metrics();
+    let has_scopes = has_scopes(envoy);
+    let metrics = metrics(has_scopes);
     let rules_for = |name| -> Vec<&At<'_>> {
         let is_for = |tag: &&At<'_>| tag.text_at("tag_name") == Some(name);
         tags.iter().filter(is_for).collect()
     };
     let labels = ["service", "scope", "outcome", "to", "kind"];
-    let missing: Vec<&str> = labels
+    let labels = labels
         .into_iter()
+        .filter(|label| has_scopes || *label != "scope");
+    let missing: Vec<&str> = labels
+        .clone()
         .filter(|name| rules_for(name).is_empty())
         .collect();
     if !missing.is_empty() {
@@ -137,7 +150,10 @@ fn stats_hidden(envoy: &Envoy<'_>, caught: &mut Caught) {
     {
         caught.at(&all, format!("leaves out the filter's metrics; {RIGHT}"));
     }
-    let names: Vec<String> = metrics().into_iter().map(|metric| metric.full).collect();
+    let names: Vec<String> = metrics(true)
+        .into_iter()
+        .map(|metric| metric.full)
+        .collect();
     for (at, name) in left_out(&matcher, &names) {
         caught.at(&at, format!("leaves out {name:?}; {RIGHT}"));
     }
