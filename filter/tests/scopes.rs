@@ -160,6 +160,30 @@ fn a_service_opens_when_none_of_its_scopes_works_and_closes_where_one_does() {
 }
 
 #[test]
+fn one_rule_is_enough_for_a_scope() {
+    let rules = r#"{"scopes": {"rules": [{"name": "x", "path_prefix": "/x"}]}}"#;
+    let mut gateway = Gateway::new(1, rules);
+    let call = |gateway: &mut Gateway, rule: &str, end| {
+        let stream = Stream {
+            scope_by_rule: rule.as_bytes().to_vec(),
+            ..at("everything")
+        };
+        let call = gateway.begin_stream(0, stream);
+        let is_let_through = gateway.stream(call).reply.is_none();
+        if is_let_through {
+            gateway.end(call, end);
+        }
+        is_let_through
+    };
+    for _ in 0..5 {
+        assert!(call(&mut gateway, "x", RESET));
+    }
+    assert!(!call(&mut gateway, "x", OK));
+    assert!(call(&mut gateway, "", OK));
+    assert_eq!((state(&gateway, "x"), gateway.state("auth")), (1, 0));
+}
+
+#[test]
 fn scopes_that_fail_keep_no_other_out_of_a_service_that_is_half_open() {
     let mut gateway = divided(1, "");
     for _ in 0..5 {

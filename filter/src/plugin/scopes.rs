@@ -1,7 +1,8 @@
 //! Services that are divided into scopes, each with a breaker below the service's.
 //!
-//! A service whose requests all take one route has no scopes: that route is all of it. When a
-//! worker meets a second one, it divides the service and tells the other workers.
+//! A service whose requests all take one route has no scopes by route: that route is all of it. When a
+//! worker meets a second one, it divides the service and tells the other workers. A scope that a rule
+//! names is there from its first request on.
 
 use super::{Admitted, Plugin, Target, Who};
 use crate::breakers::{Breakers, Permits, ServiceIndex};
@@ -99,7 +100,8 @@ impl<H: Host> Plugin<H> {
     ) -> Breakers {
         let scope = self.scope_named(service, names).and_then(|name| {
             let listed = self.list_scope(service, name, now)?;
-            if listed.among == 1 {
+            // Who writes a rule wants its scope, if it is the only one, too.
+            if listed.among == 1 && names.by_rule.is_empty() {
                 self.services[service].divided = Divided::NotYet;
                 return None;
             }
@@ -187,7 +189,8 @@ impl<H: Host> Plugin<H> {
         let list = List::ScopesOf(self.services[service].breaker_id);
         let scopes = shared::breakers(&self.host, list);
         let config = self.config.of_service(&self.services[service].name);
-        if scopes.len() < 2 || !config.scopes.is_on() {
+        let at_least = if config.scopes.rules.is_empty() { 2 } else { 1 };
+        if scopes.len() < at_least || !config.scopes.is_on() {
             return;
         }
         self.services[service].divided = Divided::Yes;
