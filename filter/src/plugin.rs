@@ -666,6 +666,7 @@ impl<H: Host> Plugin<H> {
             outcome,
             caller,
             again_after_secs,
+            usual: self.services[index].usual.exceeded_by(),
         };
         self.visit(index, Visit::Record(report));
     }

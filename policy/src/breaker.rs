@@ -358,6 +358,7 @@ impl Breaker {
             outcome,
             caller,
             again_after_secs,
+            usual,
             ..
         }: Report,
         now: Instant,
@@ -376,7 +377,7 @@ impl Breaker {
                     .failed(caller, weight, counts, now, settings.window);
                 self.row.add(weight, caller, again_after_secs, now);
                 let limit = settings.consecutive_failures?;
-                (self.row.length >= limit && self.is_news(settings, limit, now))
+                (self.row.length >= limit && self.is_news(settings, limit, usual, now))
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
             }
             Outcome::Unanswered => {
@@ -442,8 +443,20 @@ impl Breaker {
 
     /// Whether the row is worth more than what is expected of the service, where `limit` failures would be
     /// enough for one that hardly ever fails.
-    fn is_news(&self, settings: &BreakerSettings, limit: u32, now: Instant) -> bool {
+    ///
+    /// A refused connection is known before any answer. So where many calls are made at once and some fail
+    /// anyway, their failures come in a row, and the row says nothing until answers could have come too.
+    fn is_news(
+        &self,
+        settings: &BreakerSettings,
+        limit: u32,
+        usual: Duration,
+        now: Instant,
+    ) -> bool {
         let expected = self.expected(settings);
+        if expected.some_fail() && now.since(self.row.since) < usual {
+            return false;
+        }
         expected.is_refuted_by(self.worth_of_row(settings, expected, now), limit)
     }
 

@@ -15,6 +15,10 @@ const MANY_CALLS: u32 = 1 << 6;
 /// Fewer calls than this say nothing about what is to be expected.
 const FEW_CALLS: u32 = 20;
 
+/// Where fewer than one in so many calls fail, a burst of calls would have to be large to have a row of
+/// failures among its first results.
+const SOME: u32 = 64;
+
 /// One bit.
 const BIT: u64 = 1 << 16;
 
@@ -27,6 +31,11 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
+    /// Whether some calls fail anyway.
+    pub(crate) const fn some_fail(self) -> bool {
+        self.calls >= FEW_CALLS && self.failed >= self.calls / SOME
+    }
+
     /// Whether so many failures in a row are improbable, where `usual` ones are enough for a service that
     /// hardly ever fails.
     pub(crate) fn is_refuted_by(self, failures_in_row: u32, usual: u32) -> bool {

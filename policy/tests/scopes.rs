@@ -79,6 +79,7 @@ impl Divided {
             outcome,
             caller,
             again_after_secs: 0,
+            usual: Duration::ZERO,
         };
         let breaker = match scope {
             Some(scope) => &mut self.scopes[scope],

@@ -307,6 +307,45 @@ fn an_outage_opens_it_at_once_whatever_one_caller_has_complained_about_before() 
 }
 
 #[test]
+fn where_some_calls_fail_anyway_a_burst_of_failures_waits_for_the_answers_of_other_calls() {
+    let usual = Duration::from_millis(300);
+    let fail = |bench: &mut Bench| {
+        let report = Report {
+            usual,
+            ..Report::new(bench.permit(), Outcome::FAILURE)
+        };
+        bench.breaker.report(&bench.settings, report, bench.now, 0);
+        bench.breaker.phase()
+    };
+    let bench = |every: u32| {
+        let mut bench = Bench::new();
+        for number in 1..=200 {
+            bench.pass(10);
+            let failed = number % every == 0;
+            let outcome = if failed {
+                Outcome::FAILURE
+            } else {
+                Outcome::SUCCESS
+            };
+            bench.call(HONEST, outcome);
+        }
+        bench.call(HONEST, Outcome::SUCCESS);
+        bench
+    };
+    let mut one_in_ten = bench(10);
+    for _ in 0..50 {
+        assert_eq!(fail(&mut one_in_ten), Phase::Closed);
+    }
+    one_in_ten.pass(300);
+    assert_eq!(fail(&mut one_in_ten), Phase::Open);
+    let mut one_in_a_hundred = bench(100);
+    for _ in 0..4 {
+        assert_eq!(fail(&mut one_in_a_hundred), Phase::Closed);
+    }
+    assert_eq!(fail(&mut one_in_a_hundred), Phase::Open);
+}
+
+#[test]
 fn silence_opens_it_and_one_caller_that_leaves_does_not() {
     let silent = |number: u32| (Caller::from_hash(1 + number % 5), Outcome::Unanswered);
     let mut bench = Bench::new();

@@ -2,7 +2,7 @@
 //! nothing is retried.
 
 use crate::clients::{Attack, Honest};
-use crate::world::{Clients, Connections, Sharing, run};
+use crate::world::{Arrivals, Clients, Connections, End, Sharing, run};
 use crate::{RATES, seeds, settings};
 use levee_policy::breaker::Outcome;
 use levee_policy::evidence::Witnesses;
@@ -13,6 +13,8 @@ use std::time::Duration;
 struct Service {
     hosts: u64,
     failure: Outcome,
+    /// How long a failure takes. As long as a good answer if it is not said.
+    takes: Option<Duration>,
 }
 
 impl Service {
@@ -23,6 +25,7 @@ impl Service {
                 let mut end = end(number, at, random);
                 if random.below(self.hosts) == 0 {
                     end.outcome = self.failure;
+                    end.after = self.takes.unwrap_or(end.after);
                 }
                 end
             }),
@@ -66,6 +69,44 @@ struct Openings {
     alone: usize,
 }
 
+/// Of many calls at once, those to the dead host end first.
+#[test]
+fn bursts_open_next_to_nothing_where_one_host_of_ten_is_dead() {
+    let service = Service {
+        hosts: 10,
+        failure: Outcome::UNREACHABLE,
+        takes: Some(Duration::from_millis(1)),
+    };
+    let (mut runs, mut opened) = (0, 0);
+    for (outcome, takes) in [
+        (Outcome::SUCCESS, 50),
+        (Outcome::SUCCESS, 250),
+        (Outcome::WEAK_FAILURE, 50),
+    ] {
+        for rate in [6.0, 12.0, 100.0] {
+            let attack = || Clients {
+                arrivals: Arrivals::Random {
+                    rate: 100.0,
+                    at_once: 100,
+                },
+                end: Box::new(move |_, _, _| End::new(outcome, Duration::from_millis(takes))),
+                ..Attack::Failures.clients(1.0, Connections::ToAllWorkers)
+            };
+            for seed in 1..=5 {
+                let honest = Honest::at_random(10, rate).clients();
+                let clients = vec![service.spoil(honest), service.spoil(attack())];
+                let (settings, length) = (settings(Witnesses::Two), Duration::from_mins(1));
+                let history = run(settings, Sharing::FourWorkers, clients, length, seed);
+                runs += 1;
+                opened += usize::from(history.openings() > 0);
+            }
+        }
+    }
+    // A failure of somebody else right before a burst begins the row sooner.
+    println!("Bursts of 100: {opened} of {runs} opened.");
+    assert!(opened * 20 <= runs, "{opened} of {runs}");
+}
+
 #[test]
 fn one_attacker_opens_nothing_where_one_host_of_ten_fails() {
     // Many good calls make a service seem well, and two failures of an honest client no chance.
@@ -77,7 +118,11 @@ fn one_attacker_opens_nothing_where_one_host_of_ten_fails() {
         (Outcome::UNREACHABLE, &Attack::ALL[..]),
         (Outcome::WEAK_FAILURE, &without_calm),
     ] {
-        let service = Service { hosts: 10, failure };
+        let service = Service {
+            hosts: 10,
+            failure,
+            takes: None,
+        };
         for rate in [1.0, 6.0, 12.0, 100.0] {
             let openings = service.openings(rate, attacks);
             assert_eq!(
@@ -92,7 +137,11 @@ fn one_attacker_opens_nothing_where_one_host_of_ten_fails() {
 #[test]
 fn one_attacker_adds_next_to_nothing_where_one_host_of_three_fails() {
     for failure in [Outcome::UNREACHABLE, Outcome::WEAK_FAILURE] {
-        let service = Service { hosts: 3, failure };
+        let service = Service {
+            hosts: 3,
+            failure,
+            takes: None,
+        };
         let mut sum = Openings::default();
         for rate in [6.0, 12.0, 100.0] {
             let openings = service.openings(rate, &Attack::ALL);

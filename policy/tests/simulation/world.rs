@@ -16,6 +16,8 @@ const START: Instant = Instant::from_nanos(1_000_000_000_000);
 const TICK: Duration = Duration::from_millis(100);
 /// How long it takes until the other workers know of a change.
 const NEWS: Duration = Duration::from_millis(1);
+/// As workers of the filter see it of a service that answers within 256 ms.
+const USUAL: Duration = Duration::from_millis(300);
 /// A probe whose request takes longer to arrive gives its place back.
 const UPLOADED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -394,6 +396,7 @@ impl World {
         seen.failed += u64::from(failed);
         let report = Report {
             caller,
+            usual: USUAL,
             ..Report::new(permit, end.outcome)
         };
         let place = self.store(Call { worker, report });

@@ -16,9 +16,9 @@ use crate::random::Random;
 pub use outlier::Outlier;
 pub use plain::Plain;
 pub use ring::Ring;
-use worker::Worker;
+use worker::{USUAL, Worker};
 
-use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Phase, Verdict};
+use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Phase, Report, Verdict};
 use levee_policy::time::Instant;
 use std::time::Duration;
 
@@ -119,9 +119,16 @@ impl Levee {
     }
 
     fn record(&mut self, permit: Permit, outcome: Outcome, now: Instant, random: u64) {
-        let changed = self
-            .breaker
-            .record(&self.settings, permit, outcome, now, random);
+        let changed = if outcome == Outcome::SUCCESS {
+            self.breaker
+                .record(&self.settings, permit, outcome, now, random)
+        } else {
+            let report = Report {
+                usual: USUAL,
+                ..Report::new(permit, outcome)
+            };
+            self.breaker.report(&self.settings, report, now, random)
+        };
         let opens = |(from, to)| from == Phase::Closed && to == Phase::Open;
         let opened = changed.is_some_and(|change| opens((change.from, change.to)));
         self.openings += u64::from(opened);

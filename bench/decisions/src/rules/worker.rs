@@ -9,6 +9,8 @@ use levee_policy::time::Instant;
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_millis(100);
+/// How long answers usually take at most, as workers of the filter see it of a service that is not slow.
+pub(super) const USUAL: Duration = Duration::from_millis(300);
 
 #[derive(Clone)]
 pub struct Worker {
@@ -61,7 +63,11 @@ impl Worker {
             Recorded::Here => {}
             Recorded::WhoCalled => self.replica.answered(Caller::UNKNOWN, now),
             Recorded::VisitNeeded => {
-                self.visit(Visit::Record(Report::new(permit, outcome)), now, random);
+                let report = Report {
+                    usual: USUAL,
+                    ..Report::new(permit, outcome)
+                };
+                self.visit(Visit::Record(report), now, random);
             }
         }
     }
