@@ -57,8 +57,10 @@ pub enum Witnesses {
 /// Who else calls, besides the caller with the most complaints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
-    /// Somebody else was answered well, lately, or may be known to another worker to have been.
+    /// Somebody else was answered well, lately.
     AreWell,
+    /// Another worker may know of somebody, and has had no time to say so.
+    MayBeWell,
     /// Calls were answered, but nobody knows whose.
     Unknown,
     /// Nobody, as far as can be seen.
@@ -71,7 +73,7 @@ impl Others {
     pub(crate) fn unseen(row: &Row, answered: u32, period: Duration, now: Instant) -> Self {
         let without_answer = now.since(row.since);
         if without_answer < OTHERS_REPORT {
-            return Self::AreWell;
+            return Self::MayBeWell;
         }
         let before = period.saturating_sub(without_answer);
         let is_alone = without_answer >= SOONEST_ALONE
@@ -147,6 +149,10 @@ impl Row {
             Others::AreWell => {
                 // One may be chance for anybody.
                 let own = suspect.failures().min(of_others).min(1);
+                self.strong_run.max(of_others.saturating_add(own))
+            }
+            Others::MayBeWell => {
+                let own = suspect.failures().min(of_others);
                 self.strong_run.max(of_others.saturating_add(own))
             }
             Others::Unknown | Others::None if of_others > 0 => self.length,
@@ -349,7 +355,7 @@ impl Complained {
         match (witnesses, others) {
             (Witnesses::One, _) => Portion::beside(all, answered),
             (Witnesses::Two, Others::None) => alone(all, answered, of_others == 0),
-            (Witnesses::Two, Others::AreWell | Others::Unknown) => {
+            (Witnesses::Two, Others::AreWell | Others::MayBeWell | Others::Unknown) => {
                 Portion::beside(of_others, answered)
             }
         }
@@ -584,7 +590,10 @@ mod tests {
             assert_ne!(others(millis - 1), Others::None, "{answers}");
             assert_eq!(others(millis), Others::None, "{answers}");
         }
-        assert_eq!(Others::unseen(&row, 10, WINDOW, after(9)), Others::AreWell);
+        assert_eq!(
+            Others::unseen(&row, 10, WINDOW, after(9)),
+            Others::MayBeWell
+        );
         assert_eq!(Others::unseen(&row, 10, WINDOW, after(10)), Others::Unknown);
     }
 

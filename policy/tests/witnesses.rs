@@ -138,7 +138,7 @@ fn in_its_first_10_ms_no_row_takes_others_for_absent() {
     let one_other = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
     assert_eq!(at_once().until_open(100, one_other), Some(18));
     let even = |number| (if number % 2 == 0 { OTHER } else { HONEST }, WEAK);
-    assert_eq!(at_once().until_open(100, even), Some(8));
+    assert_eq!(at_once().until_open(100, even), Some(6));
     assert_eq!(
         at_once().until_open(100, |_| (HONEST, Outcome::FAILURE)),
         Some(5)
