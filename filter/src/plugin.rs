@@ -666,7 +666,7 @@ impl<H: Host> Plugin<H> {
             outcome,
             caller,
             again_after_secs,
-            usual: self.services[index].usual.exceeded_by(),
+            usual_millis: milliseconds(self.services[index].usual.exceeded_by()),
         };
         self.visit(index, Visit::Record(report));
     }
@@ -896,6 +896,11 @@ fn stood_still_since(
 ) -> bool {
     now.since(last_tick) >= STANDSTILL
         || late_tick.is_some_and(|at| since < at && now.since(at) < AFTER_STANDSTILL)
+}
+
+/// As many as fit.
+fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn announce(service: &str, transition: Transition) {

@@ -358,7 +358,7 @@ impl Breaker {
             outcome,
             caller,
             again_after_secs,
-            usual,
+            usual_millis,
             ..
         }: Report,
         now: Instant,
@@ -377,7 +377,7 @@ impl Breaker {
                     .failed(caller, weight, counts, now, settings.window);
                 self.row.add(weight, caller, again_after_secs, now);
                 let limit = settings.consecutive_failures?;
-                (self.row.length >= limit && self.is_news(settings, limit, usual, now))
+                (self.row.length >= limit && self.is_news(settings, limit, usual_millis, now))
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
             }
             Outcome::Unanswered => {
@@ -450,11 +450,13 @@ impl Breaker {
         &self,
         settings: &BreakerSettings,
         limit: u32,
-        usual: Duration,
+        usual_millis: u32,
         now: Instant,
     ) -> bool {
         let expected = self.expected(settings);
-        if expected.some_fail() && now.since(self.row.since) < usual {
+        if expected.some_fail()
+            && now.since(self.row.since) < Duration::from_millis(usual_millis.into())
+        {
             return false;
         }
         expected.is_refuted_by(self.worth_of_row(settings, expected, now), limit)

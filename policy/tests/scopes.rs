@@ -79,7 +79,7 @@ impl Divided {
             outcome,
             caller,
             again_after_secs: 0,
-            usual: Duration::ZERO,
+            usual_millis: 0,
         };
         let breaker = match scope {
             Some(scope) => &mut self.scopes[scope],

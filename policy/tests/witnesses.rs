@@ -308,10 +308,9 @@ fn an_outage_opens_it_at_once_whatever_one_caller_has_complained_about_before() 
 
 #[test]
 fn where_some_calls_fail_anyway_a_burst_of_failures_waits_for_the_answers_of_other_calls() {
-    let usual = Duration::from_millis(300);
     let fail = |bench: &mut Bench| {
         let report = Report {
-            usual,
+            usual_millis: 300,
             ..Report::new(bench.permit(), Outcome::FAILURE)
         };
         bench.breaker.report(&bench.settings, report, bench.now, 0);

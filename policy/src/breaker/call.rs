@@ -112,8 +112,8 @@ pub struct Report {
     pub caller: Caller,
     /// How many seconds the service asks to be left alone. Zero if it does not say.
     pub again_after_secs: u32,
-    /// How long an answer of the service takes at most, usually. Zero if that is not known.
-    pub usual: Duration,
+    /// How many milliseconds an answer of the service takes at most, usually. Zero if that is not known.
+    pub usual_millis: u32,
 }
 
 impl Report {
@@ -124,7 +124,7 @@ impl Report {
             outcome,
             caller: Caller::UNKNOWN,
             again_after_secs: 0,
-            usual: Duration::ZERO,
+            usual_millis: 0,
         }
     }
 }

@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long it takes until the other workers know of a change.
 const NEWS: Duration = Duration::from_millis(1);
 /// As workers of the filter see it of a service that answers within 256 ms.
-const USUAL: Duration = Duration::from_millis(300);
+const USUAL_MILLIS: u32 = 300;
 /// A probe whose request takes longer to arrive gives its place back.
 const UPLOADED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -396,7 +396,7 @@ impl World {
         seen.failed += u64::from(failed);
         let report = Report {
             caller,
-            usual: USUAL,
+            usual_millis: USUAL_MILLIS,
             ..Report::new(permit, end.outcome)
         };
         let place = self.store(Call { worker, report });

@@ -16,7 +16,7 @@ use crate::random::Random;
 pub use outlier::Outlier;
 pub use plain::Plain;
 pub use ring::Ring;
-use worker::{USUAL, Worker};
+use worker::{USUAL_MILLIS, Worker};
 
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Permit, Phase, Report, Verdict};
 use levee_policy::time::Instant;
@@ -124,7 +124,7 @@ impl Levee {
                 .record(&self.settings, permit, outcome, now, random)
         } else {
             let report = Report {
-                usual: USUAL,
+                usual_millis: USUAL_MILLIS,
                 ..Report::new(permit, outcome)
             };
             self.breaker.report(&self.settings, report, now, random)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const TICK: Duration = Duration::from_millis(100);
 /// How long answers usually take at most, as workers of the filter see it of a service that is not slow.
-pub(super) const USUAL: Duration = Duration::from_millis(300);
+pub(super) const USUAL_MILLIS: u32 = 300;
 
 #[derive(Clone)]
 pub struct Worker {
@@ -64,7 +64,7 @@ impl Worker {
             Recorded::WhoCalled => self.replica.answered(Caller::UNKNOWN, now),
             Recorded::VisitNeeded => {
                 let report = Report {
-                    usual: USUAL,
+                    usual_millis: USUAL_MILLIS,
                     ..Report::new(permit, outcome)
                 };
                 self.visit(Visit::Record(report), now, random);

@@ -254,6 +254,12 @@ struct Replicated<T> {
 }
 
 impl<T: Time> Replicated<T> {
+    /// Out of line, as in the filter.
+    #[inline(never)]
+    fn report(&mut self, permit: Permit, outcome: Outcome, now: Instant) {
+        self.visit(Visit::Record(Report::new(permit, outcome)), now);
+    }
+
     #[inline(never)]
     fn visit(&mut self, visit: Visit, now: Instant) -> Option<Verdict> {
         if let Visit::Admit(_) = visit
@@ -298,9 +304,7 @@ impl<T: Time> Decides for Replicated<T> {
         match self.replica.record(permit, outcome, now) {
             Recorded::Here => {}
             Recorded::WhoCalled => self.replica.answered(Caller::UNKNOWN, now),
-            Recorded::VisitNeeded => {
-                self.visit(Visit::Record(Report::new(permit, outcome)), now);
-            }
+            Recorded::VisitNeeded => self.report(permit, outcome, now),
         }
     }
 }
