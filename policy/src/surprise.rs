@@ -33,7 +33,7 @@ pub(crate) struct Expected {
 impl Expected {
     /// Whether some calls fail anyway.
     pub(crate) const fn some_fail(self) -> bool {
-        self.calls >= FEW_CALLS && self.failed >= self.calls / SOME
+        self.calls >= FEW_CALLS && self.failed > 0 && self.failed >= self.calls / SOME
     }
 
     /// Whether so many failures in a row are improbable, where `usual` ones are enough for a service that
