@@ -78,7 +78,7 @@ impl fmt::Display for Failure {
 }
 
 impl HealthChecks {
-    /// Takes care of a service from now on, if its breaker is open.
+    /// Starts to check a service, if its breaker is open.
     pub fn see(
         &mut self,
         services: &Services,

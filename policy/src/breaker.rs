@@ -213,7 +213,7 @@ impl Breaker {
         is_open.then(|| self.change(State::HalfOpen, cause, now))
     }
 
-    /// Whether a health check may be sent at `now`: one `every` so often, and while it could help.
+    /// Whether a health check may be sent at `now`: at most one per `every`, and while it could help.
     ///
     /// A service may pass its checks while calls to it fail. So each open period is cut short once:
     /// if calls fail all the same, the next period is added to its end, and none is cut short before

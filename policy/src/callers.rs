@@ -25,7 +25,7 @@ impl Caller {
     }
 }
 
-/// How many callers a [`Tally`] tells apart.
+/// How many callers a [`Tally`] tracks.
 pub(crate) const TOLD_APART: usize = 4;
 
 /// What was complained about, and how often.

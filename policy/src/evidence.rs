@@ -146,13 +146,14 @@ impl Row {
         }
         let of_others = self.length.saturating_sub(suspect.failures());
         match others {
-            Others::AreWell => {
+            Others::AreWell | Others::MayBeWell => {
                 // One may be chance for anybody.
-                let own = suspect.failures().min(of_others).min(1);
-                self.strong_run.max(of_others.saturating_add(own))
-            }
-            Others::MayBeWell => {
-                let own = suspect.failures().min(of_others);
+                let most = if others == Others::AreWell {
+                    1
+                } else {
+                    of_others
+                };
+                let own = suspect.failures().min(of_others).min(most);
                 self.strong_run.max(of_others.saturating_add(own))
             }
             Others::Unknown | Others::None if of_others > 0 => self.length,

@@ -32,7 +32,7 @@ impl Ramp {
         self.takes.saturating_sub(elapsed)
     }
 
-    /// From now on it begins anew, with a call that is let through.
+    /// Restarts the ramp. The next call is let through.
     pub(crate) const fn restart(&mut self) {
         self.credit = WHOLE;
     }
