@@ -3,24 +3,26 @@
 //! A good request costs four host calls: the names of its cluster and route, the two limits, and how it
 //! ended. Up to ten times a second for each scope there is one more, for its caller's address, and once a second, or
 //! always while this configuration follows a newer one, one for the number of its connection.
-//! The tick hands counts to Envoy and, while there are failures, syncs with the other workers.
+//! The tick, in `tick.rs`, hands counts to Envoy and, while there are failures, syncs with the other workers.
 
+mod called;
+mod meet;
 mod scopes;
+mod tick;
 
 use crate::breakers::{Breakers, Permits, ServiceIndex};
 use crate::caller;
 use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::{Deadlines, LimitedBy};
 use crate::destination::Lookup;
-use crate::health_check::{Due, HealthChecks, Passed};
+use crate::health_check::HealthChecks;
 use crate::host::{Host, LocalReply, MetricId};
-use crate::metrics::{Counter, RequestLabel, SERVICES_OVER_LIMIT, UNSEEN};
+use crate::metrics::{Counter, RequestLabel};
 use crate::outcome::{self, Arrival, Circumstances, Ended, Expressions};
-use crate::probes::{Probe, Probes, Sight};
-use crate::service::{Part, Service};
+use crate::probes::{Probe, Probes};
 use crate::services::Services;
-use crate::shared::{self, BreakerId, List};
-use crate::workers::{self, Renewal, Worker};
+use crate::shared;
+use crate::workers::{self, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
 use levee_policy::callers::Caller;
@@ -28,7 +30,7 @@ use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Visit, Visited};
 use levee_policy::time::Instant;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,8 +49,6 @@ const STEERING_DETAILS: &str = "levee_fallback_header_refused";
 const GRPC_INVALID_ARGUMENT: u32 = 3;
 /// Spreads `retry-after`, so that refused clients don't all come back at once.
 const RETRY_AFTER_JITTER: Jitter = Jitter::longer(Ratio::percent(20));
-/// Capacity of the cache of destinations, per allowed service and besides its scopes.
-const CLUSTERS_PER_SERVICE: usize = 4;
 
 /// What Envoy does with a request after the filter has seen its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -442,104 +442,6 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// What was called in place of what the filter was asked for, if a later filter has changed the
-    /// route. Only results that may decide something are worth the host call.
-    fn called_instead(&mut self, breakers: Breakers, outcome: Outcome) -> Option<Breakers> {
-        if !matches!(outcome, Outcome::Failure { .. } | Outcome::Unanswered) {
-            return None;
-        }
-        let target = match self.destination() {
-            Destination::NoCluster => return None,
-            Destination::Known(target) => target,
-            Destination::Unknown(answer) => self.meet(answer),
-        };
-        let Target::Service(others) = target else {
-            return None;
-        };
-        let is_other = if self.lookup.lasts() {
-            others != breakers
-        } else {
-            others.service != breakers.service
-        };
-        is_other.then_some(others)
-    }
-
-    /// A request has ended that the filter was not asked about.
-    pub fn on_unseen(&mut self) {
-        if !outcome::was_answered_by_upstream(&self.host) {
-            return;
-        }
-        if self.unseen.is_none() {
-            log::warn!(
-                "requests reach services though this filter is not asked: a filter before it goes \
-                 upstream by itself, as a cache does; put Levee before it"
-            );
-            self.unseen = self.host.define_counter(UNSEEN);
-        }
-        if let Some(counter) = self.unseen {
-            self.host.add(counter, 1);
-        }
-    }
-
-    /// A fallback route that is missing, or that leads back to the service, would disable its
-    /// breaker. After the first request that shows this, requests are refused instead.
-    fn check_fallback(&mut self, index: ServiceIndex) {
-        let destination = self.destination();
-        let service = &mut self.services[index];
-        if matches!(destination, Destination::Known(Target::Service(to)) if to.service == index)
-            && let Fallback::Route(route) = &service.fallback
-        {
-            log::error!(
-                "{}: no route for x-levee-fallback: {route} leads to another cluster; \
-                 refusing requests instead",
-                service.name
-            );
-            service.fallback = Fallback::Refusal;
-        }
-    }
-
-    /// Other workers have changed breakers.
-    pub fn on_news(&mut self) {
-        while let Some(breaker_id) = self
-            .worker
-            .as_ref()
-            .and_then(|worker| worker.next_news(&self.host))
-        {
-            // Ignore news of a service that this worker has not met.
-            if let Some(index) = self.services.with_breaker(breaker_id) {
-                self.visit(index, Visit::Sync);
-                self.see_division(index);
-            }
-        }
-    }
-
-    /// The timer has fired.
-    pub fn on_tick(&mut self) {
-        let now = self.host.now();
-        if now.since(self.now) >= STANDSTILL {
-            self.stood_still = Some(now);
-        }
-        self.now = now;
-        let renewal = self
-            .worker
-            .as_mut()
-            .map(|worker| worker.renew(&self.host, self.now));
-        if renewal == Some(Renewal::MissedNews) {
-            for index in self.services.indices() {
-                self.visit(index, Visit::Sync);
-                self.see_division(index);
-            }
-        }
-        self.check_probes();
-        self.check_health();
-        for index in self.services.take_touched() {
-            if self.services[index].wants_sync(now) {
-                self.visit(index, Visit::Sync);
-            }
-            self.services[index].flush(&self.host);
-        }
-    }
-
     /// This plugin ends. Without this Envoy would keep calling its tick.
     pub fn finish(&mut self) {
         self.hand_over();
@@ -558,56 +460,6 @@ impl<H: Host> Plugin<H> {
     fn flush(&mut self) {
         for index in self.services.take_touched() {
             self.services[index].flush(&self.host);
-        }
-    }
-
-    /// Some probes have a result before they end.
-    fn check_probes(&mut self) {
-        for context_id in self.probes.contexts() {
-            if !self.host.enter_request(context_id) {
-                continue;
-            }
-            let status = outcome::status_so_far(&self.host);
-            let lease = |index| self.services[index].settings.half_open.lease;
-            match self.probes.look(context_id, status, self.now, lease) {
-                Sight::Succeeded => self.settle_probe(context_id, Outcome::SUCCESS),
-                Sight::NeverAsked => {
-                    if let Some(probe) = self.probes.get(context_id) {
-                        self.settle(probe.breakers, probe.permits, Outcome::Neutral);
-                    }
-                }
-                Sight::Nothing => {}
-            }
-        }
-    }
-
-    /// Asks services whose breakers are open whether they are well. A worker that the others don't
-    /// know could not tell them.
-    fn check_health(&mut self) {
-        if self.worker.is_none() {
-            return;
-        }
-        let due = self
-            .health_checks
-            .due(&self.services, &self.rules, self.now);
-        for Due { service, every } in due {
-            let visited = self.visit(service, Visit::Check { every });
-            if let Some(permit) = visited.and_then(|visited| visited.check) {
-                let (host, services) = (&self.host, &self.services);
-                self.health_checks
-                    .send(host, services, &self.rules, service, permit);
-            }
-        }
-    }
-
-    /// A request that this filter has sent itself has ended.
-    pub fn on_answer(&mut self, token: u32, body_size: u32) {
-        let (host, services) = (&self.host, &self.services);
-        let answered = self
-            .health_checks
-            .on_answer(host, services, &self.rules, token, body_size);
-        if let Some(Passed { service, permit }) = answered {
-            self.visit(service, Visit::Hasten(permit));
         }
     }
 
@@ -724,113 +576,6 @@ impl<H: Host> Plugin<H> {
             self.judge_scopes(service, now);
         }
         Some(visited)
-    }
-
-    /// The first request to a destination, by the answer of the lookup.
-    fn meet(&mut self, answer: Vec<u8>) -> Target {
-        let now = self.host.now();
-        if self.worker.is_none() {
-            self.worker = Worker::join(&self.host, now);
-            // What has changed before was told to others only.
-            for index in self.services.indices() {
-                self.visit(index, Visit::Sync);
-            }
-        }
-        let config = Rc::clone(&self.config);
-        let names = self.lookup.names(&answer);
-        let name = config.service_of(&names.cluster);
-        let service = match self.services.named(name) {
-            Some(index) => Some(index),
-            None => self.add_service(name, now),
-        };
-        let target = match service {
-            Some(index) => Target::Service(self.breakers_of(index, &names, now)),
-            None => Target::OverLimit,
-        };
-        let most_scopes = config.all_services().map(|service| service.scopes.max);
-        let per_service = CLUSTERS_PER_SERVICE + most_scopes.max().unwrap_or(0);
-        if self.by_destination.len() >= config.max_services * per_service {
-            return target;
-        }
-        if matches!(target, Target::OverLimit) {
-            log::warn!(
-                "no breaker for {name}: the limit of {} services (max_services) is reached",
-                config.max_services
-            );
-            self.over_limit = self
-                .over_limit
-                .or_else(|| self.host.define_counter(SERVICES_OVER_LIMIT));
-            if let Some(counter) = self.over_limit {
-                self.host.add(counter, 1);
-            }
-        }
-        self.by_destination.insert(answer, target);
-        target
-    }
-
-    fn add_service(&mut self, name: &str, now: Instant) -> Option<ServiceIndex> {
-        let settings = self.rules.of_service(name).breaker;
-        let limit = self.config.max_services;
-        let list = List::Services;
-        let listed = shared::find_or_create(&self.host, list, name, &settings, limit, now)?;
-        Some(self.add_known(name, None, listed.id, now))
-    }
-
-    fn add_known(
-        &mut self,
-        name: &str,
-        scope: Option<Part>,
-        id: BreakerId,
-        now: Instant,
-    ) -> ServiceIndex {
-        let mut own = self.config.of_service(name).clone();
-        let part = scope.as_ref().map(|part| part.name.as_str());
-        own.failures = self.config.of_breaker(name, part).failures;
-        own.breaker = self.rules.of_breaker(name, part).breaker;
-        let breaker = shared::read(&self.host, id, &own.breaker, now);
-        let mut service = Service::new(&self.host, name, scope, &own, id, &breaker, now);
-        let expressions = self.expressions.as_ref();
-        service.answered_well = expressions.and_then(|all| all.of(&own.failures));
-        let index = self.services.add(service);
-        self.health_checks
-            .see(&self.services, index, &self.rules, now);
-        index
-    }
-
-    pub fn names_of_services(&self) -> impl Iterator<Item = &str> {
-        let indices = self.services.indices();
-        indices.map(|index| self.services[index].name.as_str())
-    }
-
-    /// Meets these services as far as they have breakers, so that their gauges show this configuration
-    /// though no request has come.
-    pub fn meet_known_services(&mut self, names: &HashSet<String>) {
-        let now = self.host.now();
-        for (name, id) in shared::breakers(&self.host, List::Services) {
-            if names.contains(&name) && self.services.with_breaker(id).is_none() {
-                let index = self.add_known(&name, None, id, now);
-                self.meet_known_scopes(index, now);
-            }
-        }
-    }
-
-    /// Applies the settings of breakers that `rules` has, and shows them.
-    pub fn follow(&mut self, rules: &Rc<Config>) {
-        self.rules = Rc::clone(rules);
-        let now = self.host.now();
-        for index in self.services.indices() {
-            let service = &self.services[index];
-            let scope = service.scope.as_ref().map(|part| part.name.as_str());
-            let settings = self.rules.of_breaker(&service.name, scope).breaker;
-            // Hands over what was counted by the settings that may end, and sees what has changed.
-            self.visit(index, Visit::Sync);
-            if self.services[index].settings != settings {
-                let service = &mut self.services[index];
-                let breaker = shared::read(&self.host, service.breaker_id, &settings, now);
-                service.change_settings(settings, &breaker, now);
-            }
-            self.services[index].show_again(&self.host);
-        }
     }
 
     pub const fn host(&self) -> &H {

@@ -1,0 +1,104 @@
+//! What happens besides requests: the tick, news from other workers, and answers to health checks.
+
+use super::{Plugin, STANDSTILL};
+use crate::health_check::{Due, Passed};
+use crate::host::Host;
+use crate::outcome;
+use crate::probes::Sight;
+use crate::workers::Renewal;
+use levee_policy::breaker::Outcome;
+use levee_policy::replica::Visit;
+
+impl<H: Host> Plugin<H> {
+    /// The timer has fired.
+    pub fn on_tick(&mut self) {
+        let now = self.host.now();
+        if now.since(self.now) >= STANDSTILL {
+            self.stood_still = Some(now);
+        }
+        self.now = now;
+        let renewal = self
+            .worker
+            .as_mut()
+            .map(|worker| worker.renew(&self.host, self.now));
+        if renewal == Some(Renewal::MissedNews) {
+            for index in self.services.indices() {
+                self.visit(index, Visit::Sync);
+                self.see_division(index);
+            }
+        }
+        self.check_probes();
+        self.check_health();
+        for index in self.services.take_touched() {
+            if self.services[index].wants_sync(now) {
+                self.visit(index, Visit::Sync);
+            }
+            self.services[index].flush(&self.host);
+        }
+    }
+
+    /// Other workers have changed breakers.
+    pub fn on_news(&mut self) {
+        while let Some(breaker_id) = self
+            .worker
+            .as_ref()
+            .and_then(|worker| worker.next_news(&self.host))
+        {
+            // Ignore news of a service that this worker has not met.
+            if let Some(index) = self.services.with_breaker(breaker_id) {
+                self.visit(index, Visit::Sync);
+                self.see_division(index);
+            }
+        }
+    }
+
+    /// A request that this filter has sent itself has ended.
+    pub fn on_answer(&mut self, token: u32, body_size: u32) {
+        let (host, services) = (&self.host, &self.services);
+        let answered = self
+            .health_checks
+            .on_answer(host, services, &self.rules, token, body_size);
+        if let Some(Passed { service, permit }) = answered {
+            self.visit(service, Visit::Hasten(permit));
+        }
+    }
+
+    /// Some probes have a result before they end.
+    fn check_probes(&mut self) {
+        for context_id in self.probes.contexts() {
+            if !self.host.enter_request(context_id) {
+                continue;
+            }
+            let status = outcome::status_so_far(&self.host);
+            let lease = |index| self.services[index].settings.half_open.lease;
+            match self.probes.look(context_id, status, self.now, lease) {
+                Sight::Succeeded => self.settle_probe(context_id, Outcome::SUCCESS),
+                Sight::NeverAsked => {
+                    if let Some(probe) = self.probes.get(context_id) {
+                        self.settle(probe.breakers, probe.permits, Outcome::Neutral);
+                    }
+                }
+                Sight::Nothing => {}
+            }
+        }
+    }
+
+    /// Asks services whose breakers are open whether they are well. A worker that the others don't
+    /// know could not tell them.
+    fn check_health(&mut self) {
+        if self.worker.is_none() {
+            return;
+        }
+        let due = self
+            .health_checks
+            .due(&self.services, &self.rules, self.now);
+        for Due { service, every } in due {
+            let visited = self.visit(service, Visit::Check { every });
+            if let Some(permit) = visited.and_then(|visited| visited.check) {
+                let (host, services) = (&self.host, &self.services);
+                self.health_checks
+                    .send(host, services, &self.rules, service, permit);
+            }
+        }
+    }
+}
