@@ -63,11 +63,19 @@ impl Lookup {
         }
     }
 
+    /// The cluster of an answer.
+    pub fn cluster(self, answer: &[u8]) -> String {
+        match self.0 {
+            Some(_) => list(answer).next().unwrap_or_default(),
+            None => String::from_utf8_lossy(answer).into_owned(),
+        }
+    }
+
     /// Parses an answer.
     pub fn names(self, answer: &[u8]) -> Names {
         if self.0.is_none() {
             return Names {
-                cluster: String::from_utf8_lossy(answer).into_owned(),
+                cluster: self.cluster(answer),
                 ..Names::default()
             };
         }

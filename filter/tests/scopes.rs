@@ -345,6 +345,45 @@ fn a_result_belongs_to_the_route_that_was_taken() {
     assert!(!request(&mut gateway, 0, "profile", OK));
 }
 
+/// Where the fallback's route leads to `cluster`: how many of ten requests to a scope that is shut go
+/// there.
+fn sent_to_fallback(cluster: &str) -> usize {
+    let mut gateway = divided(
+        1,
+        r#"{"aliases": {"auth-v2": "auth"}, "services": {"auth": {"fallback": {"route": "other"}}}}"#,
+    );
+    for _ in 0..5 {
+        assert!(request(&mut gateway, 0, "login", RESET));
+    }
+    let mut sent = 0;
+    for _ in 0..10 {
+        let stream = Stream {
+            cluster_by_fallback: Some(cluster.into()),
+            route_by_fallback: Some(b"other".to_vec()),
+            ..at("login")
+        };
+        let call = gateway.begin_stream(0, stream);
+        if !call.was_refused {
+            sent += 1;
+            gateway.end(call, RESET);
+        }
+    }
+    let names = gateway.metric_names();
+    assert!(
+        !names.iter().any(|name| name.ends_with(".scope.other")),
+        "{names:?}"
+    );
+    assert_eq!((state(&gateway, "login"), gateway.state("auth")), (1, 0));
+    sent
+}
+
+#[test]
+fn a_fallback_route_with_a_name_of_its_own_that_leads_back_does_not_disable_the_breaker() {
+    assert_eq!(sent_to_fallback("auth"), 1);
+    assert_eq!(sent_to_fallback("auth-v2"), 1);
+    assert_eq!(sent_to_fallback("maintenance"), 10);
+}
+
 #[test]
 fn a_scope_may_have_settings_and_failures_of_its_own() {
     let mut gateway = divided(

@@ -203,6 +203,12 @@ impl Config {
             .any(|service| matches!(service.fallback, Fallback::Route(_)))
     }
 
+    /// Whether any service is asked whether it is well.
+    pub fn has_health_checks(&self) -> bool {
+        self.all_services()
+            .any(|service| service.health_check.question != Question::Off)
+    }
+
     /// All settings of services, the general ones among them.
     pub fn all_services(&self) -> impl Iterator<Item = &ServiceConfig> {
         self.services.values().chain([&self.general])

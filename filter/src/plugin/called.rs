@@ -39,17 +39,32 @@ impl<H: Host> Plugin<H> {
     /// A fallback route that is missing, or that leads back to the service, would disable its
     /// breaker. After the first request that shows this, requests are refused instead.
     pub(super) fn check_fallback(&mut self, index: ServiceIndex) {
-        let destination = self.destination();
-        let service = &mut self.services[index];
-        if matches!(destination, Destination::Known(Target::Service(to)) if to.service == index)
-            && let Fallback::Route(route) = &service.fallback
-        {
+        let Fallback::Route(route) = &self.services[index].fallback else {
+            return;
+        };
+        let leads_back = self
+            .lookup
+            .ask(&self.host, |answer| self.leads_to(answer, index));
+        if leads_back == Some(true) {
             log::error!(
                 "{}: no route for x-levee-fallback: {route} leads to another cluster; \
                  refusing requests instead",
-                service.name
+                self.services[index].name
             );
-            service.fallback = Fallback::Refusal;
+            self.services[index].fallback = Fallback::Refusal;
+        }
+    }
+
+    /// Whether requests with this answer of the lookup go to the service. It may be new to this worker, as
+    /// that of a route which only fallbacks take.
+    fn leads_to(&self, answer: &[u8], service: ServiceIndex) -> bool {
+        match self.by_destination.get(answer) {
+            Some(Target::Service(to)) => to.service == service,
+            Some(Target::OverLimit) => false,
+            None => {
+                let cluster = self.lookup.cluster(answer);
+                self.config.service_of(&cluster) == self.services[service].name
+            }
         }
     }
 

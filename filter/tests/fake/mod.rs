@@ -129,6 +129,8 @@ pub struct Stream {
     pub route_was_cleared: bool,
     /// The cluster of the route that the filter's fallback header leads to.
     pub cluster_by_fallback: Option<Vec<u8>>,
+    /// The name of that route.
+    pub route_by_fallback: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,6 +286,9 @@ impl Host for FakeHost {
             stream.route_was_cleared = true;
             if let Some(cluster) = stream.cluster_by_fallback.take() {
                 stream.cluster = cluster;
+            }
+            if let Some(route) = stream.route_by_fallback.take() {
+                stream.route = route;
             }
         });
     }

@@ -5,6 +5,7 @@ use crate::check::at::At;
 use crate::check::envoy::{Envoy, Route};
 use crate::check::http_filter::HttpFilter;
 use crate::check::levee_filter::Order;
+use levee_filter::config::Config;
 use std::collections::BTreeSet;
 
 pub(super) const TRAPS: &[Trap] = &[
@@ -38,7 +39,7 @@ fn filter_order(envoy: &Envoy<'_>, caught: &mut Caught) {
 }
 
 /// The filter's imports and exports. A test compares it with `envoy/gateway.yaml`.
-const CAPABILITIES: [&str; 34] = [
+const CAPABILITIES: [&str; 32] = [
     "proxy_on_configure",
     "proxy_on_context_create",
     "proxy_on_request_headers",
@@ -64,8 +65,6 @@ const CAPABILITIES: [&str; 34] = [
     "proxy_record_metric",
     "proxy_set_tick_period_milliseconds",
     "proxy_set_effective_context",
-    "proxy_http_call",
-    "proxy_on_http_call_response",
     "proxy_call_foreign_function",
     "clock_time_get",
     "random_get",
@@ -75,19 +74,31 @@ const CAPABILITIES: [&str; 34] = [
     "proc_exit",
 ];
 
+/// Those that only health checks need.
+const CAPABILITIES_OF_CHECKS: [&str; 2] = ["proxy_http_call", "proxy_on_http_call_response"];
+
 /// A missing capability disables the filter silently. An empty list restricts nothing.
 fn capabilities(envoy: &Envoy<'_>, caught: &mut Caught) {
     const PATHS: [&str; 2] = [
         "capability_restriction_config.allowed_capabilities",
         "vm_config.capability_restriction_config.allowed_capabilities",
     ];
-    for plugin in envoy.filters().filter_map(|filter| filter.plugin.as_ref()) {
+    for filter in envoy.filters() {
+        let Some(plugin) = &filter.plugin else {
+            continue;
+        };
         let Some(list) = PATHS.iter().find_map(|path| plugin.find(path)) else {
             continue;
         };
         let allowed: BTreeSet<&str> = list.entries().into_iter().map(|(name, _)| name).collect();
+        let has_checks = filter
+            .config
+            .as_ref()
+            .is_some_and(Config::has_health_checks);
+        let for_checks = CAPABILITIES_OF_CHECKS.into_iter().filter(|_| has_checks);
         let missing: Vec<&str> = CAPABILITIES
             .into_iter()
+            .chain(for_checks)
             .filter(|name| !allowed.contains(name))
             .collect();
         if !allowed.is_empty() && !missing.is_empty() {
