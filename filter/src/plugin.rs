@@ -29,6 +29,7 @@ use levee_policy::callers::Caller;
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Visit, Visited};
+use levee_policy::scope::Standing;
 use levee_policy::time::Instant;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -561,18 +562,18 @@ impl<H: Host> Plugin<H> {
         {
             worker.tell_others(&self.host, service.breaker_id, now);
         }
-        let service_of_scope = service.scope.as_ref().map(|part| part.of);
+        let has_failed = matches!(visit, Visit::Record(report) if report.is_complaint_of_a_call());
+        let asks_about = match &service.scope {
+            Some(part) if has_failed && Standing::of(&breaker, &service.settings, now).is_bad() => {
+                Some(part.of)
+            }
+            _ => None,
+        };
         if is_open {
             self.health_checks
                 .see(&self.services, index, &self.rules, now);
         }
-        if let Some(service) = service_of_scope
-            && let Some(Transition {
-                from: Phase::Closed,
-                to: Phase::Open,
-                ..
-            }) = visited.transition
-        {
+        if let Some(service) = asks_about {
             self.judge_scopes(service, now);
         }
         Some(visited)

@@ -20,6 +20,15 @@ fn begin(gateway: &mut Gateway, worker: usize, route: &str) -> Call {
     gateway.begin_stream(worker, at(route))
 }
 
+/// A request of another client.
+fn begin_by(gateway: &mut Gateway, client: &str, route: &str) -> Call {
+    let stream = Stream {
+        source: format!("{client}:1").into_bytes(),
+        ..at(route)
+    };
+    gateway.begin_stream(0, stream)
+}
+
 /// A whole request. Returns whether it was let through.
 fn request(gateway: &mut Gateway, worker: usize, route: &str, end: End) -> bool {
     let call = begin(gateway, worker, route);
@@ -245,7 +254,7 @@ fn the_place_of_a_probe_is_free_again_if_the_service_refuses() {
     }
     gateway.pass(2 * SECOND);
     // The service lets three through and no more.
-    let held = ["profile", "refresh", "verify"].map(|route| begin(&mut gateway, 0, route));
+    let held = ["profile", "refresh", "verify"].map(|route| begin_by(&mut gateway, route, route));
     assert!(held.iter().all(|call| !call.was_refused));
     for _ in 0..10 {
         assert!(begin(&mut gateway, 0, "login").was_refused);
@@ -258,6 +267,49 @@ fn the_place_of_a_probe_is_free_again_if_the_service_refuses() {
         assert!(request(&mut gateway, 0, "login", OK));
     }
     assert_eq!(state(&gateway, "login"), 0);
+}
+
+#[test]
+fn two_clients_of_one_scope_have_a_probe_of_the_service_each() {
+    let mut gateway = divided(1, "");
+    for _ in 0..5 {
+        assert!(unreachable(&mut gateway, "profile"));
+    }
+    gateway.pass(2 * SECOND);
+    let held = ["10.0.0.1", "10.0.0.2"].map(|client| begin_by(&mut gateway, client, "login"));
+    assert!(held.iter().all(|call| !call.was_refused));
+    assert!(begin_by(&mut gateway, "10.0.0.1", "profile").was_refused);
+}
+
+/// Twelve routes that work, each known to have been called by somebody else.
+fn many_routes(gateway: &mut Gateway) -> Vec<String> {
+    let routes: Vec<String> = (0..12).map(|number| format!("route{number}")).collect();
+    for route in &routes {
+        for client in ["10.0.0.8", "10.0.0.9"] {
+            let call = begin_by(gateway, client, route);
+            gateway.end(call, OK);
+        }
+    }
+    routes
+}
+
+#[test]
+fn a_service_that_fails_in_many_scopes_opens_before_each_has_failed_five_times() {
+    let mut gateway = divided(1, "");
+    let routes = many_routes(&mut gateway);
+    gateway.pass(11 * SECOND);
+    let mut failures = 0;
+    for client in ["10.0.0.2", "10.0.0.3"] {
+        for route in &routes {
+            let call = begin_by(&mut gateway, client, route);
+            if !call.was_refused {
+                failures += 1;
+                gateway.end(call, RESET);
+            }
+        }
+    }
+    assert_eq!((failures, gateway.state("auth")), (17, 1));
+    assert_eq!(state(&gateway, "route0"), 0);
 }
 
 #[test]

@@ -568,6 +568,11 @@ impl Breaker {
         reaches(complained.silence(settings.witnesses, others, counts.total))
     }
 
+    /// How many failures the row is worth, whatever is expected.
+    pub(crate) fn failures_in_row(&self, settings: &BreakerSettings, now: Instant) -> u32 {
+        self.worth_of_row(settings, Expected::default(), now)
+    }
+
     /// Who calls besides the suspect.
     fn others_than(&self, suspect: Caller, counts: Counts, now: Instant) -> Others {
         if self.callers.answered.any(now, |caller| caller != suspect) {

@@ -178,7 +178,7 @@ impl Weight {
     }
 }
 
-const fn unanswered(count: u32) -> Complaints {
+pub(crate) const fn unanswered(count: u32) -> Complaints {
     Complaints {
         strong: 0,
         weak: 0,
@@ -221,6 +221,14 @@ impl Callers {
         window: Duration,
     ) {
         self.complain(caller, unanswered(COMPLAINT), counts, now, window);
+    }
+
+    /// Who has given up the most of the calls in `counts`, and how many.
+    pub(crate) fn most_unanswered(&self, counts: Counts) -> (Caller, u32) {
+        let complained = Complained::new(counts, &self.complaints, |complaints| {
+            (complaints.unanswered, 0)
+        });
+        (complained.suspect, complained.own.unanswered)
     }
 
     fn complain(

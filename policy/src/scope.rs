@@ -8,12 +8,13 @@
 //! * everything else (an error, a reset, a time limit) concerns the scope.
 //!
 //! A service can be broken in all of its scopes and still accept connections. So its breaker opens, too,
-//! when none of the scopes that were called lately works ([`none_works`]). Then it asks again soon, a few
-//! calls at a time. Those that are open stay so, and where another one works, its calls close the
-//! service's breaker.
+//! when none of the scopes that were called lately works ([`none_works`]), though each of them may have
+//! failed too rarely to open its own. Then it asks again soon, a few calls at a time. Those that are open
+//! stay so, and where another one works, its calls close the service's breaker.
 
-use crate::breaker::{Breaker, BreakerSettings, Outcome, State};
-use crate::evidence::{Weight, answered_well};
+use crate::breaker::{Breaker, BreakerSettings, Outcome, Silence, State};
+use crate::callers::{Caller, Tally};
+use crate::evidence::{ALONE, Portion, Weight, answered_well, unanswered};
 use crate::time::Instant;
 use crate::window::Counts;
 use std::time::Duration;
@@ -50,14 +51,49 @@ impl Heard {
 /// How a scope is, as far as it says something about its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nobody has called it lately.
+    /// It says nothing: hardly anybody has called it lately.
     Idle,
     /// It is called, and answers.
     Works,
-    /// It is called, and its last calls failed.
-    Fails,
+    /// Its last calls failed.
+    Fails {
+        /// How many failures they are worth.
+        failures: u32,
+    },
+    /// It is called, and hardly ever answers.
+    Silent(Silent),
     /// Its breaker is open, or tests it.
     Open,
+}
+
+/// What nobody has answered lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// How many calls.
+    pub calls: u32,
+    /// Who has made the most of them.
+    pub suspect: Caller,
+    /// How many it has made.
+    pub own: u32,
+}
+
+impl Silent {
+    /// `None` if calls are answered, as far as callers other than the suspect can see.
+    fn of(breaker: &Breaker, counts: Counts, rule: Silence) -> Option<Self> {
+        let (suspect, own) = breaker.callers.most_unanswered(counts);
+        let of_others = if counts.total == 0 {
+            counts.unanswered
+        } else {
+            counts.unanswered.saturating_sub(own)
+        };
+        Portion::beside(of_others, counts.total)
+            .reaches(rule.ratio, 1)
+            .then_some(Self {
+                calls: counts.unanswered,
+                suspect,
+                own,
+            })
+    }
 }
 
 impl Standing {
@@ -65,16 +101,7 @@ impl Standing {
     pub fn of(breaker: &Breaker, settings: &BreakerSettings, now: Instant) -> Self {
         let is_recent = |end: Instant| now.since(end) < settings.window;
         match breaker.state {
-            State::Closed => {
-                let calls = breaker.window.clone().totals(now);
-                if calls == Counts::default() {
-                    Self::Idle
-                } else if answered_well(calls) > 0 && breaker.row.length < LAST_CALLS {
-                    Self::Works
-                } else {
-                    Self::Fails
-                }
-            }
+            State::Closed => Self::of_closed(breaker, settings, now),
             State::Open { until } if is_recent(until) => Self::Open,
             State::HalfOpen if is_recent(breaker.since.after(settings.half_open.lease)) => {
                 Self::Open
@@ -82,24 +109,85 @@ impl Standing {
             State::Open { .. } | State::HalfOpen => Self::Idle,
         }
     }
+
+    fn of_closed(breaker: &Breaker, settings: &BreakerSettings, now: Instant) -> Self {
+        let counts = breaker.window.clone().totals(now);
+        if counts == Counts::default() {
+            return Self::Idle;
+        }
+        let failures = breaker.failures_in_row(settings, now);
+        if failures >= LAST_CALLS {
+            return Self::Fails { failures };
+        }
+        if let Some(rule) = settings.silence
+            && let Some(silent) = Silent::of(breaker, counts, rule)
+        {
+            return Self::Silent(silent);
+        }
+        if answered_well(counts) > 0 {
+            Self::Works
+        } else {
+            Self::Idle
+        }
+    }
+
+    /// Whether it is bad enough to ask how the others are.
+    pub const fn is_bad(self) -> bool {
+        matches!(self, Self::Fails { .. } | Self::Silent(_) | Self::Open)
+    }
 }
 
 /// So many failures in a row show that a scope does not work any more. One may be chance.
 const LAST_CALLS: u32 = 2;
 
-/// Whether none of the scopes that were called lately works, and at least two are open: then the
-/// failures concern the service. One that works keeps it open to all others, so nobody can shut it by
-/// scopes that nobody else calls.
-pub fn none_works(scopes: impl IntoIterator<Item = Standing>) -> bool {
-    let mut open = 0_u32;
+/// Whether none of the scopes that were called lately works. Then the failures concern the service. One
+/// that works keeps it open to all others, so nobody can shut it by scopes that nobody else calls.
+///
+/// Two at least must be bad. Together they must have failed as often as would open two breakers, or be as
+/// silent as would open one.
+pub fn none_works(settings: &BreakerSettings, scopes: impl IntoIterator<Item = Standing>) -> bool {
+    let (mut bad, mut open, mut failures) = (0_u32, 0_u32, 0_u32);
+    let mut unanswered = Unanswered::default();
     for standing in scopes {
+        bad = bad.saturating_add(standing.is_bad().into());
         match standing {
             Standing::Works => return false,
+            Standing::Idle => {}
             Standing::Open => open = open.saturating_add(1),
-            Standing::Idle | Standing::Fails => {}
+            Standing::Fails { failures: of_scope } => {
+                failures = failures.saturating_add(of_scope);
+            }
+            Standing::Silent(silent) => unanswered.add(silent),
         }
     }
-    open >= 2
+    let is_failing = settings.consecutive_failures.map_or(open >= 2, |limit| {
+        open.saturating_mul(limit).saturating_add(failures) / 2 >= limit
+    });
+    let is_silent = settings
+        .silence
+        .is_some_and(|rule| unanswered.believed() >= rule.minimum_requests);
+    bad >= 2 && (is_failing || is_silent)
+}
+
+/// Calls of several scopes that nobody has answered.
+#[derive(Default)]
+struct Unanswered {
+    all: u32,
+    by_caller: Tally,
+}
+
+impl Unanswered {
+    fn add(&mut self, silent: Silent) {
+        self.all = self.all.saturating_add(silent.calls);
+        self.by_caller.add(silent.suspect, unanswered(silent.own));
+    }
+
+    /// One caller may have given up early. But nobody is answered, so it may be alone.
+    fn believed(&self) -> u32 {
+        let most = self.by_caller.largest(|complaints| complaints.unanswered);
+        let of_others = self.all.saturating_sub(most.complaints.unanswered);
+        of_others.max(self.all / ALONE)
+    }
 }
 
 /// How often a worker hands in its successes in a scope, while all is well, so that the scope counts
@@ -150,19 +238,65 @@ mod tests {
     #[test]
     fn one_scope_that_works_is_enough_for_the_service() {
         use Standing::{Fails, Idle, Open, Works};
+        let fails = |failures| Fails { failures };
+        // By many callers.
+        let silent = |calls| {
+            Standing::Silent(Silent {
+                calls,
+                suspect: Caller::from_hash(calls),
+                own: 0,
+            })
+        };
         for (scopes, expected) in [
             (vec![], false),
             (vec![Open], false),
             (vec![Open, Idle, Idle], false),
-            (vec![Open, Fails], false),
+            (vec![Open, fails(4)], false),
+            (vec![Open, fails(5)], true),
+            (vec![fails(10)], false),
+            (vec![fails(2), fails(8)], true),
+            (vec![fails(2), fails(7)], false),
+            (vec![fails(2); 5], true),
+            (vec![fails(2); 4], false),
             (vec![Open, Open], true),
-            (vec![Open, Open, Idle, Fails], true),
+            (vec![Open, Open, Idle, fails(2)], true),
             (vec![Open, Open, Works], false),
             (vec![Open, Open, Open, Open, Works], false),
-            (vec![Fails, Fails], false),
+            (vec![silent(40)], false),
+            (vec![silent(10), silent(10)], true),
+            (vec![silent(2); 9], false),
+            (vec![silent(2); 10], true),
+            (vec![Open, silent(20)], true),
+            (vec![Open, silent(19)], false),
+            (vec![Works, silent(20), silent(20)], false),
         ] {
-            assert_eq!(none_works(scopes.clone()), expected, "{scopes:?}");
+            let found = none_works(&BreakerSettings::default(), scopes.clone());
+            assert_eq!(found, expected, "{scopes:?}");
         }
+        let off = BreakerSettings {
+            consecutive_failures: None,
+            silence: None,
+            ..BreakerSettings::default()
+        };
+        assert!(!none_works(&off, [fails(1000), silent(1000)]));
+        assert!(none_works(&off, [Open, Open]));
+    }
+
+    #[test]
+    fn one_caller_in_several_scopes_makes_no_silence_of_a_few_calls() {
+        let by = |caller, calls| {
+            Standing::Silent(Silent {
+                calls,
+                suspect: Caller::from_hash(caller),
+                own: calls,
+            })
+        };
+        let is_silent =
+            |scopes: &[Standing]| none_works(&BreakerSettings::default(), scopes.iter().copied());
+        assert!(!is_silent(&[by(1, 20), by(1, 39)]));
+        assert!(is_silent(&[by(1, 20), by(1, 40)]));
+        assert!(is_silent(&[by(1, 20), by(2, 20)]));
+        assert!(!is_silent(&[by(1, 19), by(2, 19), by(1, 1)]));
     }
 
     #[test]
@@ -182,7 +316,9 @@ mod tests {
         assert_eq!(standing(&breaker, 9), Standing::Works);
         assert_eq!(standing(&breaker, 20), Standing::Idle);
         call(&mut breaker, Outcome::FAILURE, 20);
-        assert_eq!(standing(&breaker, 20), Standing::Fails);
+        assert_eq!(standing(&breaker, 20), Standing::Idle);
+        call(&mut breaker, Outcome::FAILURE, 20);
+        assert_eq!(standing(&breaker, 20), Standing::Fails { failures: 2 });
         call(&mut breaker, Outcome::SUCCESS, 20);
         call(&mut breaker, Outcome::FAILURE, 20);
         assert_eq!(standing(&breaker, 20), Standing::Works);

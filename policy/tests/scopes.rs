@@ -8,6 +8,7 @@ use levee_policy::random::SplitMix64;
 use levee_policy::scope::{Heard, Standing, none_works};
 use levee_policy::time::Instant;
 use proptest::prelude::*;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
@@ -43,7 +44,7 @@ impl Divided {
         }
     }
 
-    fn admit(&mut self, scope: usize) -> Option<Permits> {
+    fn admit(&mut self, scope: usize, client: Caller) -> Option<Permits> {
         if self.service.phase() == Phase::Open {
             // A known refusal.
             let (verdict, _) = self.service.clone().admit(&self.settings, self.now);
@@ -51,12 +52,11 @@ impl Divided {
                 return None;
             }
         }
-        let (Verdict::Admit(of_scope), _) = self.scopes[scope].admit(&self.settings, self.now)
-        else {
+        let (verdict, _) = self.scopes[scope].admit_caller(&self.settings, client, self.now);
+        let Verdict::Admit(of_scope) = verdict else {
             return None;
         };
-        let caller = as_caller(scope);
-        let (verdict, _) = self.service.admit_caller(&self.settings, caller, self.now);
+        let (verdict, _) = self.service.admit_caller(&self.settings, client, self.now);
         if let Verdict::Admit(service) = verdict {
             return Some(Permits {
                 service,
@@ -74,13 +74,7 @@ impl Divided {
         outcome: Outcome,
         caller: Caller,
     ) -> Option<Transition> {
-        let report = Report {
-            permit,
-            outcome,
-            caller,
-            again_after_secs: 0,
-            usual_millis: 0,
-        };
+        let report = report(permit, outcome, caller);
         let breaker = match scope {
             Some(scope) => &mut self.scopes[scope],
             None => &mut self.service,
@@ -88,14 +82,15 @@ impl Divided {
         breaker.report(&self.settings, report, self.now, self.random.next_u64())
     }
 
-    fn end(&mut self, scope: usize, permits: Permits, outcome: Outcome) {
+    fn end(&mut self, scope: usize, client: Caller, permits: Permits, outcome: Outcome) {
         let heard = Heard::of(outcome);
-        let client = Caller::from_hash(1 + u32::try_from(self.below(50)).unwrap());
-        let transition = self.report(Some(scope), permits.scope, heard.scope, client);
-        if transition.is_some_and(|t| (t.from, t.to) == (Phase::Closed, Phase::Open)) {
+        let report = report(permits.scope, heard.scope, client);
+        self.report(Some(scope), permits.scope, heard.scope, client);
+        let standing = Standing::of(&self.scopes[scope], &self.settings, self.now);
+        if report.is_complaint_of_a_call() && standing.is_bad() {
             let standings = self.scopes.iter();
             let standings = standings.map(|s| Standing::of(s, &self.settings, self.now));
-            if none_works(standings) {
+            if none_works(&self.settings, standings) {
                 let random = self.random.next_u64();
                 let opened = self
                     .service
@@ -106,15 +101,24 @@ impl Divided {
         self.report(None, permits.service, heard.service, as_caller(scope));
     }
 
-    /// A whole call. Returns whether it was let through.
+    /// A whole call by one of many clients. Returns whether it was let through.
     fn call(&mut self, scope: usize, outcome: Outcome) -> bool {
-        match self.admit(scope) {
+        let client = self.any_client();
+        self.call_by(client, scope, outcome)
+    }
+
+    fn call_by(&mut self, client: Caller, scope: usize, outcome: Outcome) -> bool {
+        match self.admit(scope, client) {
             Some(permits) => {
-                self.end(scope, permits, outcome);
+                self.end(scope, client, permits, outcome);
                 true
             }
             None => false,
         }
+    }
+
+    fn any_client(&mut self) -> Caller {
+        Caller::from_hash(1 + u32::try_from(self.below(50)).unwrap())
     }
 
     fn pass(&mut self, duration: Duration) {
@@ -127,6 +131,13 @@ impl Divided {
 
     fn any_scope(&mut self) -> usize {
         self.below(self.scopes.len())
+    }
+}
+
+fn report(permit: Permit, outcome: Outcome, caller: Caller) -> Report {
+    Report {
+        caller,
+        ..Report::new(permit, outcome)
     }
 }
 
@@ -252,6 +263,86 @@ fn a_service_that_fails_in_all_scopes_gets_five_calls_of_each_at_most_before_it_
     }
 }
 
+/// Calls of 30 scopes, three a second over all, each of another client, for two minutes after all have
+/// worked for 20 s. Returns how many of the 360 were let through.
+fn let_through_of_rare_calls(takes: Duration, outcome: impl Fn(usize) -> Outcome) -> usize {
+    let mut service = Divided::new(30, 1);
+    for _ in 0..60 {
+        let scope = service.any_scope();
+        assert!(service.call(scope, Outcome::SUCCESS));
+        service.pass(333 * MILLI);
+    }
+    let mut let_through = 0;
+    let mut in_flight: VecDeque<(Instant, usize, Caller, Permits)> = VecDeque::new();
+    for _ in 0..360 {
+        while let Some((_, scope, client, permits)) =
+            in_flight.pop_front_if(|(ends, ..)| *ends <= service.now)
+        {
+            service.end(scope, client, permits, outcome(scope));
+        }
+        let (scope, client) = (service.any_scope(), service.any_client());
+        if let Some(permits) = service.admit(scope, client) {
+            let_through += 1;
+            in_flight.push_back((service.now.after(takes), scope, client, permits));
+        }
+        service.pass(333 * MILLI);
+    }
+    let_through
+}
+
+#[test]
+fn a_service_that_fails_in_many_scopes_is_shut_before_each_of_them_has_failed_five_times() {
+    // Those that were called lately count as working until they fail.
+    for outcome in REACHED {
+        let let_through = let_through_of_rare_calls(MILLI, |_| outcome);
+        assert!(let_through < 110, "{let_through}");
+    }
+}
+
+#[test]
+fn a_service_that_is_silent_in_all_scopes_is_shut_though_each_is_called_rarely() {
+    let patience = Duration::from_secs(3);
+    let let_through = let_through_of_rare_calls(patience, |_| Outcome::Unanswered);
+    assert!(let_through < 180, "{let_through}");
+    // One in six calls is answered.
+    let some = |scope| {
+        if scope < 5 {
+            Outcome::SUCCESS
+        } else {
+            Outcome::Unanswered
+        }
+    };
+    assert_eq!(let_through_of_rare_calls(patience, some), 360);
+}
+
+#[test]
+fn one_client_shuts_no_service_by_what_it_does_in_all_scopes() {
+    let attacker = Caller::from_hash(1_000_000);
+    for bad in [Outcome::WEAK_FAILURE, Outcome::Unanswered] {
+        for honest_every in [10, 100] {
+            let mut service = Divided::new(4, 1);
+            // Where a caller is the only one that was ever seen, it is believed.
+            for scope in 0..4 {
+                service.call_by(attacker, scope, Outcome::WEAK_FAILURE);
+                assert!(service.call(scope, Outcome::SUCCESS));
+            }
+            for number in 0..100_000 {
+                let scope = service.any_scope();
+                if number % honest_every == 0 {
+                    assert!(
+                        service.call(scope, Outcome::SUCCESS),
+                        "{bad:?} {honest_every}"
+                    );
+                } else {
+                    service.call_by(attacker, scope, bad);
+                }
+                service.pass(3 * MILLI);
+            }
+            assert_eq!(service.opened_by_scopes, 0);
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Begin(usize),
@@ -285,19 +376,20 @@ proptest! {
         scopes in 2_usize..6, seed in any::<u64>(), events in prop::collection::vec(event(), 1..300),
     ) {
         let mut service = Divided::new(scopes, seed);
-        let mut in_flight: Vec<(usize, Permits)> = Vec::new();
+        let mut in_flight: Vec<(usize, Caller, Permits)> = Vec::new();
         for event in events {
             match event {
                 Event::Begin(scope) => {
                     let scope = scope % scopes;
-                    if let Some(permits) = service.admit(scope) {
-                        in_flight.push((scope, permits));
+                    let client = service.any_client();
+                    if let Some(permits) = service.admit(scope, client) {
+                        in_flight.push((scope, client, permits));
                     }
                 }
                 Event::End(oldest, outcome) if !in_flight.is_empty() => {
                     let place = if oldest { 0 } else { in_flight.len() - 1 };
-                    let (scope, permits) = in_flight.remove(place);
-                    service.end(scope, permits, outcome);
+                    let (scope, client, permits) = in_flight.remove(place);
+                    service.end(scope, client, permits, outcome);
                 }
                 Event::End(..) => {}
                 Event::Pass(millis) => service.pass(Duration::from_millis(millis)),

@@ -52,7 +52,7 @@ impl<H: Host> Plugin<H> {
         {
             return Verdict::Admit(permit);
         }
-        self.ask(service, Who::Known(self.as_caller(scope)))
+        self.ask(service, Who::Client)
     }
 
     /// Tells both breakers what concerns them.
@@ -74,19 +74,18 @@ impl<H: Host> Plugin<H> {
         part.map_or(Caller::UNKNOWN, |part| part.as_caller)
     }
 
-    /// A scope has opened. If none works, the service is to open, too.
+    /// A scope has failed. If none works, the service is to open, too.
     #[cold]
     pub(super) fn judge_scopes(&mut self, service: ServiceIndex, now: Instant) {
         let of = &self.services[service];
         let list = List::ScopesOf(of.breaker_id);
-        let standings = shared::breakers(&self.host, list)
-            .into_iter()
-            .map(|(scope, id)| {
-                let settings = self.rules.of_breaker(&of.name, Some(&scope)).breaker;
-                let breaker = shared::read(&self.host, id, &settings, now);
-                Standing::of(&breaker, &settings, now)
-            });
-        if none_works(standings) {
+        let scopes = shared::breakers(&self.host, list).into_iter();
+        let standings = scopes.map(|(scope, id)| {
+            let settings = self.rules.of_breaker(&of.name, Some(&scope)).breaker;
+            let breaker = shared::read(&self.host, id, &settings, now);
+            Standing::of(&breaker, &settings, now)
+        });
+        if none_works(&of.settings, standings) {
             self.visit(service, Visit::NoScopeWorks);
         }
     }

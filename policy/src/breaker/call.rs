@@ -127,6 +127,12 @@ impl Report {
             usual_millis: 0,
         }
     }
+
+    /// Whether a call that was no probe has failed, or was not answered.
+    pub const fn is_complaint_of_a_call(&self) -> bool {
+        let is_complaint = matches!(self.outcome, Outcome::Failure { .. } | Outcome::Unanswered);
+        is_complaint && !self.permit.is_probe()
+    }
 }
 
 /// The answer to a call that asks for admission.
