@@ -1,8 +1,8 @@
 //! Asking services whose breakers are open whether they are well again.
 //!
 //! A filter cannot see Envoy's own health checks. So one of the workers sends a request of its own,
-//! and if the answer is good, the breaker lets probes through before its time has passed. While no
-//! breaker is open, this costs nothing.
+//! and if the answer is good, the breaker lets probes through before its time has passed. One request
+//! is for a service and all of its scopes. While no breaker is open, this costs nothing.
 
 use crate::breakers::ServiceIndex;
 use crate::config::{Config, HealthCheck, Question};
@@ -18,15 +18,17 @@ const GRPC_SERVING: [u8; 2] = [0x08, 0x01];
 /// Where there is no better name of a host.
 const ANY_HOST: &str = "localhost";
 
-/// The services of a worker whose breakers are open and that are asked whether they are well.
+/// The services of a worker that are asked whether they are well.
 #[derive(Debug, Default)]
 pub struct HealthChecks {
-    open: Vec<Open>,
+    asked: Vec<Asked>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct Asked {
     service: ServiceIndex,
+    /// Its breakers that are open, as this worker knows: its own, or those of scopes.
+    open: Vec<ServiceIndex>,
     /// When this worker tries again to be the one that sends a check.
     next: Instant,
     sent: Option<Sent>,
@@ -36,11 +38,11 @@ struct Open {
     is_logged: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Sent {
     /// Envoy's number of the request.
     token: u32,
-    permit: CheckPermit,
+    permits: Vec<Permitted>,
 }
 
 /// A service that may be checked.
@@ -51,10 +53,11 @@ pub struct Due {
     pub every: Duration,
 }
 
-/// A check that has passed.
+/// A breaker of the service that was open for long enough when a check was sent: if that passes, it lets
+/// probes through.
 #[derive(Clone, Copy, Debug)]
-pub struct Passed {
-    pub service: ServiceIndex,
+pub struct Permitted {
+    pub breaker: ServiceIndex,
     pub permit: CheckPermit,
 }
 
@@ -78,22 +81,30 @@ impl fmt::Display for Failure {
 }
 
 impl HealthChecks {
-    /// Starts to check a service, if its breaker is open.
+    /// Starts to check the service of a breaker, if that is open.
     pub fn see(
         &mut self,
         services: &Services,
-        service: ServiceIndex,
+        breaker: ServiceIndex,
         rules: &Config,
         now: Instant,
     ) {
-        let (name, phase) = (&services[service].name, services[service].replica.phase());
-        if phase != Phase::Open || self.open.iter().any(|open| open.service == service) {
+        let seen = &services[breaker];
+        if seen.replica.phase() != Phase::Open {
             return;
         }
-        let check = &rules.of_service(name).health_check;
+        let service = seen.scope.as_ref().map_or(breaker, |part| part.of);
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.service == service) {
+            if !asked.open.contains(&breaker) {
+                asked.open.push(breaker);
+            }
+            return;
+        }
+        let check = &rules.of_service(&seen.name).health_check;
         if check.question != Question::Off {
-            self.open.push(Open {
+            self.asked.push(Asked {
                 service,
+                open: vec![breaker],
                 next: now.after(check.interval()),
                 sent: None,
                 turn: 0,
@@ -104,22 +115,25 @@ impl HealthChecks {
 
     /// The services for which this worker should try to send a check.
     pub fn due(&mut self, services: &Services, rules: &Config, now: Instant) -> Vec<Due> {
-        self.open
-            .retain(|open| services[open.service].replica.phase() == Phase::Open);
+        for asked in &mut self.asked {
+            let is_open =
+                |breaker: &ServiceIndex| services[*breaker].replica.phase() == Phase::Open;
+            asked.open.retain(is_open);
+        }
+        self.asked.retain(|asked| !asked.open.is_empty());
         let mut due = Vec::new();
-        for open in self.open.iter_mut().filter(|open| open.next <= now) {
-            let service = &services[open.service];
-            let check = &rules.of_service(&service.name).health_check;
+        for asked in self.asked.iter_mut().filter(|asked| asked.next <= now) {
+            let service = asked.service;
+            let check = &rules.of_service(&services[service].name).health_check;
             let every = check.interval();
             // Another worker may be the one that sends them, and may end.
-            open.next = now.after(every / 4);
-            if check.question != Question::Off
-                && service.replica.wants_check(&service.settings, now)
-            {
-                due.push(Due {
-                    service: open.service,
-                    every,
-                });
+            asked.next = now.after(every / 4);
+            let wants_check = |breaker: &ServiceIndex| {
+                let breaker = &services[*breaker];
+                breaker.replica.wants_check(&breaker.settings, now)
+            };
+            if check.question != Question::Off && asked.open.iter().any(wants_check) {
+                due.push(Due { service, every });
             }
         }
         due
@@ -132,27 +146,28 @@ impl HealthChecks {
         services: &Services,
         config: &Config,
         service: ServiceIndex,
-        permit: CheckPermit,
+        permits: Vec<Permitted>,
     ) {
         let name = &services[service].name;
         let check = &config.of_service(name).health_check;
-        let Some(open) = self.open.iter_mut().find(|open| open.service == service) else {
+        let Some(asked) = self.asked.iter_mut().find(|asked| asked.service == service) else {
             return;
         };
         let clusters = config.clusters_of(name);
-        open.sent = None;
+        asked.sent = None;
         for _ in &clusters {
-            let cluster = clusters.get(open.turn % clusters.len());
-            open.turn = open.turn.wrapping_add(1);
+            let cluster = clusters.get(asked.turn % clusters.len());
+            asked.turn = asked.turn.wrapping_add(1);
             if let Some(token) = cluster.and_then(|cluster| check.send(host, cluster, name)) {
-                open.sent = Some(Sent { token, permit });
+                asked.sent = Some(Sent { token, permits });
                 return;
             }
         }
-        open.log(&services[service].title(), &Failure::NoCluster);
+        asked.log(name, &Failure::NoCluster);
     }
 
-    /// The request with this number has ended. `body_size` is zero if there is no answer.
+    /// The request with this number has ended. `body_size` is zero if there is no answer. Returns which
+    /// breakers let probes through.
     pub fn on_answer<H: Host>(
         &mut self,
         host: &H,
@@ -160,26 +175,27 @@ impl HealthChecks {
         config: &Config,
         token: u32,
         body_size: u32,
-    ) -> Option<Passed> {
-        let is_it = |open: &&mut Open| open.sent.is_some_and(|sent| sent.token == token);
-        let open = self.open.iter_mut().find(is_it)?;
-        let permit = open.sent.take()?.permit;
-        let name = &services[open.service].name;
+    ) -> Vec<Permitted> {
+        let was_sent = |sent: &mut Sent| sent.token == token;
+        let Some((asked, sent)) = self.asked.iter_mut().find_map(|asked| {
+            let sent = asked.sent.take_if(was_sent)?;
+            Some((asked, sent))
+        }) else {
+            return Vec::new();
+        };
+        let name = &services[asked.service].name;
         match config.of_service(name).health_check.judge(host, body_size) {
-            Ok(()) => Some(Passed {
-                service: open.service,
-                permit,
-            }),
+            Ok(()) => sent.permits,
             Err(failure) => {
-                open.log(&services[open.service].title(), &failure);
-                None
+                asked.log(name, &failure);
+                Vec::new()
             }
         }
     }
 }
 
-impl Open {
-    /// Once in an open period.
+impl Asked {
+    /// Once, until none of its breakers is open.
     fn log(&mut self, name: &str, failure: &Failure) {
         if !std::mem::replace(&mut self.is_logged, true) {
             log::info!("{name}: the health check {failure}");

@@ -12,12 +12,15 @@ use crate::host::{Host, Swap, Version, Versioned};
 use levee_policy::breaker::{Breaker, BreakerSettings};
 use levee_policy::time::Instant;
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// The list of services. Each entry: two bytes of length, the name, the eight bytes of its id.
 const SERVICES: &str = "levee/4/services";
 /// A list of this kind for the scopes of each service, by the id of its breaker.
 const SCOPES_PREFIX: &str = "levee/4/scopes/";
 const BREAKER_PREFIX: &str = "levee/4/breaker/";
+/// When each service was checked last, by the id of its breaker: nanoseconds in eight bytes.
+const CHECKED_PREFIX: &str = "levee/1/checked/";
 
 /// Each failed compare-and-swap means that another worker's has succeeded.
 const TRIES: usize = 1000;
@@ -120,15 +123,51 @@ pub fn find_or_create<H: Host>(
     None
 }
 
-/// Writes a breaker that only its creator knows, and for a service its list of scopes.
+/// Writes a breaker that only its creator knows, and for a service what else it has.
 fn create<H: Host>(host: &H, list: List, settings: &BreakerSettings, now: Instant) -> BreakerId {
     let id = BreakerId(host.random());
     let breaker = Breaker::new(settings, now).to_bytes();
     host.set_shared(&id.key(), &breaker, Version::ANY);
     if list == List::Services {
         host.set_shared(&List::ScopesOf(id).key(), &[], Version::ANY);
+        host.set_shared(&checked_key(id), &[], Version::ANY);
     }
     id
+}
+
+fn checked_key(service: BreakerId) -> String {
+    format!("{CHECKED_PREFIX}{:016x}", service.0)
+}
+
+/// A turn to check a service. The first worker that takes it has it.
+#[derive(Debug)]
+pub struct Turn {
+    key: String,
+    version: Version,
+}
+
+impl Turn {
+    /// The turn to check the service with this breaker. `None` if it was checked within the time `every`.
+    pub fn of<H: Host>(
+        host: &H,
+        service: BreakerId,
+        every: Duration,
+        now: Instant,
+    ) -> Option<Self> {
+        let key = checked_key(service);
+        let Versioned { value, version } = host.shared(&key).unwrap_or_default();
+        let last = value
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let is_due = now >= Instant::from_nanos(last).after(every);
+        is_due.then_some(Self { key, version })
+    }
+
+    /// Whether this worker has it.
+    pub fn take<H: Host>(self, host: &H, now: Instant) -> bool {
+        let now = now.as_nanos().to_le_bytes();
+        host.set_shared(&self.key, &now, self.version) == Swap::Written
+    }
 }
 
 /// All breakers in a list, by name.

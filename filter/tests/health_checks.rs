@@ -2,7 +2,7 @@
 
 mod fake;
 
-use fake::{Answer, End, FILTER, Gateway, Sent};
+use fake::{Answer, End, FILTER, Gateway, Sent, Stream};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,8 +29,10 @@ fn open(gateway: &mut Gateway) {
 fn next_check(gateway: &mut Gateway) -> Sent {
     for _ in 0..14 {
         gateway.pass(Duration::from_millis(100));
-        if let Some(sent) = gateway.take_sent().pop() {
-            return sent;
+        let mut sent = gateway.take_sent();
+        assert!(sent.len() <= 1, "{sent:?}");
+        if let Some(check) = sent.pop() {
+            return check;
         }
     }
     panic!("no check was sent")
@@ -314,4 +316,181 @@ fn a_service_that_asks_to_be_left_alone_is_not_checked_until_then() {
         gateway.pass(5 * SECOND);
         assert_eq!(!gateway.take_sent().is_empty(), is_checked, "{retry_after}");
     }
+}
+
+const SCOPES: &str =
+    r#"{"scopes": {"by_route": true}, "breaker": {"health_check": {"path": "/healthz"}}}"#;
+
+/// A request to a scope of `auth`.
+fn call(gateway: &mut Gateway, worker: usize, scope: &str, end: End) -> bool {
+    let stream = Stream {
+        cluster: b"auth".to_vec(),
+        route: scope.into(),
+        source: b"10.0.0.1:1".to_vec(),
+        ..Stream::default()
+    };
+    let call = gateway.begin_stream(worker, stream);
+    if !call.was_refused {
+        gateway.end(call, end);
+    }
+    !call.was_refused
+}
+
+/// A gateway with a scope that works.
+fn with_scopes(workers: usize) -> Gateway {
+    let mut gateway = Gateway::new(workers, SCOPES);
+    for worker in 0..workers {
+        for scope in ["works", "login"] {
+            assert!(call(&mut gateway, worker, scope, End::Status(200)));
+        }
+    }
+    // All know by now that it does.
+    gateway.pass(SECOND / 4);
+    gateway
+}
+
+fn shut(gateway: &mut Gateway, worker: usize, scope: &str) {
+    for _ in 0..5 {
+        assert!(call(gateway, worker, scope, End::Reset));
+        for _ in 0..2 {
+            assert!(call(gateway, worker, "works", End::Status(200)));
+        }
+    }
+    assert_eq!((state(gateway, scope), gateway.state("auth")), (1, 0));
+}
+
+fn state(gateway: &Gateway, scope: &str) -> u64 {
+    gateway.metric(&format!("circuit_breaker_state.service.auth.scope.{scope}"))
+}
+
+#[test]
+fn one_check_a_second_is_for_all_scopes_of_a_service() {
+    const OTHER: u32 = 1000;
+    for open in [2, 10] {
+        let mut gateway = with_scopes(3);
+        for worker in &mut gateway.workers {
+            worker.configure(OTHER, SCOPES);
+        }
+        let scopes: Vec<String> = (0..open).map(|scope| format!("s{scope}")).collect();
+        for scope in &scopes {
+            shut(&mut gateway, 0, scope);
+        }
+        let mut sent = 0;
+        for _ in 0..200 {
+            gateway.pass(Duration::from_millis(100));
+            for worker in &mut gateway.workers {
+                worker.contexts.on_tick(OTHER);
+            }
+            for check in gateway.take_sent() {
+                sent += 1;
+                gateway.answer(&check, Answer::NONE);
+            }
+        }
+        assert!((14..=20).contains(&sent), "{sent} within 20 s, {open} open");
+        let check = next_check(&mut gateway);
+        assert_eq!(check.header(":path"), "/healthz");
+        gateway.answer(&check, Answer::status("200"));
+        for scope in &scopes {
+            assert_eq!(state(&gateway, scope), 2, "{scope} of {open}");
+        }
+        gateway.pass(5 * SECOND);
+        assert!(gateway.take_sent().is_empty(), "none is open");
+    }
+}
+
+#[test]
+fn a_scope_that_opened_while_a_check_was_on_its_way_waits_for_the_next() {
+    let mut gateway = with_scopes(2);
+    shut(&mut gateway, 0, "login");
+    let check = next_check(&mut gateway);
+    shut(&mut gateway, 1, "verify");
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(
+        (state(&gateway, "login"), state(&gateway, "verify")),
+        (2, 1)
+    );
+    let check = next_check(&mut gateway);
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(state(&gateway, "verify"), 2);
+}
+
+#[test]
+fn each_scope_is_open_for_a_while_before_it_is_checked() {
+    let mut gateway = with_scopes(1);
+    shut(&mut gateway, 0, "login");
+    gateway.pass(SECOND / 2);
+    shut(&mut gateway, 0, "verify");
+    let check = next_check(&mut gateway);
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(
+        (state(&gateway, "login"), state(&gateway, "verify")),
+        (2, 1)
+    );
+    gateway.pass(SECOND * 9 / 10);
+    assert!(gateway.take_sent().is_empty(), "one a second");
+    let check = next_check(&mut gateway);
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(state(&gateway, "verify"), 2);
+}
+
+#[test]
+fn a_service_that_is_open_itself_is_checked_with_its_scopes() {
+    let configuration = r#"{"scopes": {"by_route": true},
+        "breaker": {"open_for_unreachable": "30s", "health_check": {"path": "/healthz"}}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    for scope in ["login", "verify"] {
+        assert!(call(&mut gateway, 0, scope, End::Status(200)));
+    }
+    for scope in ["login", "verify"] {
+        for _ in 0..5 {
+            call(&mut gateway, 0, scope, End::Reset);
+        }
+    }
+    assert_eq!(gateway.state("auth"), 1, "none works");
+    let check = next_check(&mut gateway);
+    assert!(gateway.take_sent().is_empty());
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(gateway.state("auth"), 2);
+    assert_eq!(
+        (state(&gateway, "login"), state(&gateway, "verify")),
+        (2, 2)
+    );
+}
+
+/// The worker that sends the checks is always the same one.
+#[test]
+fn a_check_is_also_for_scopes_that_its_worker_has_not_met() {
+    let mut gateway = with_scopes(2);
+    shut(&mut gateway, 0, "login");
+    shut(&mut gateway, 1, "verify");
+    let check = next_check(&mut gateway);
+    assert_eq!(check.worker, 0);
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(
+        (state(&gateway, "login"), state(&gateway, "verify")),
+        (2, 2)
+    );
+    for worker in [0, 1, 0] {
+        assert!(call(&mut gateway, worker, "verify", End::Status(200)));
+    }
+    assert_eq!(state(&gateway, "verify"), 0);
+}
+
+#[test]
+fn each_scope_is_hastened_once_in_an_open_period_whatever_the_others_do() {
+    let mut gateway = with_scopes(1);
+    shut(&mut gateway, 0, "login");
+    let check = next_check(&mut gateway);
+    gateway.answer(&check, Answer::status("200"));
+    assert!(call(&mut gateway, 0, "login", End::Reset), "a probe");
+    assert_eq!(state(&gateway, "login"), 1);
+    gateway.pass(3 * SECOND);
+    assert!(gateway.take_sent().is_empty(), "not before it is over");
+    shut(&mut gateway, 0, "verify");
+    let check = next_check(&mut gateway);
+    gateway.answer(&check, Answer::status("200"));
+    assert_eq!(
+        (state(&gateway, "login"), state(&gateway, "verify")),
+        (1, 2)
+    );
 }

@@ -4,9 +4,10 @@ mod fake;
 
 use fake::Gateway;
 use levee_filter::host::Host;
-use levee_filter::shared::{BreakerId, List, breakers, change, read};
+use levee_filter::shared::{BreakerId, List, Turn, breakers, change, read};
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Verdict};
 use levee_policy::time::Instant;
+use std::time::Duration;
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -118,4 +119,20 @@ fn the_lists_exist_before_there_are_workers() {
     let host = &gateway.workers[0].host;
     assert!(host.shared("levee/4/services").is_some());
     assert!(host.shared("levee/1/workers").is_some());
+}
+
+#[test]
+fn of_workers_that_see_the_same_turn_to_check_a_service_one_has_it() {
+    let gateway = Gateway::new(2, "");
+    let hosts = [&gateway.workers[0].host, &gateway.workers[1].host];
+    let id = find_or_create(hosts[0], "auth", &BreakerSettings::default());
+    let every = Duration::from_secs(1);
+    let mut now = NOW;
+    for _ in 0..3 {
+        let turns = hosts.map(|host| Turn::of(host, id, every, now).expect("it is due"));
+        let taken = turns.map(|turn| turn.take(hosts[0], now));
+        assert_eq!(taken, [true, false]);
+        assert!(Turn::of(hosts[1], id, every, now.after(every / 2)).is_none());
+        now = now.after(every);
+    }
 }

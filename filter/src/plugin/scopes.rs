@@ -140,7 +140,7 @@ impl<H: Host> Plugin<H> {
         listed
     }
 
-    fn add_scope(
+    pub(super) fn add_scope(
         &mut self,
         service: ServiceIndex,
         name: &str,

@@ -1,13 +1,17 @@
 //! What happens besides requests: the tick, news from other workers, and answers to health checks.
 
 use super::{Plugin, STANDSTILL};
-use crate::health_check::{Due, Passed};
+use crate::breakers::ServiceIndex;
+use crate::health_check::{Due, Permitted};
 use crate::host::Host;
 use crate::outcome;
 use crate::probes::Sight;
+use crate::shared::{self, BreakerId, List, Turn};
 use crate::workers::Renewal;
-use levee_policy::breaker::Outcome;
+use levee_policy::breaker::{CheckPermit, Outcome};
 use levee_policy::replica::Visit;
+use levee_policy::time::Instant;
+use std::time::Duration;
 
 impl<H: Host> Plugin<H> {
     /// The timer has fired.
@@ -55,11 +59,11 @@ impl<H: Host> Plugin<H> {
     /// A request that this filter has sent itself has ended.
     pub fn on_answer(&mut self, token: u32, body_size: u32) {
         let (host, services) = (&self.host, &self.services);
-        let answered = self
+        let hastened = self
             .health_checks
             .on_answer(host, services, &self.rules, token, body_size);
-        if let Some(Passed { service, permit }) = answered {
-            self.visit(service, Visit::Hasten(permit));
+        for Permitted { breaker, permit } in hastened {
+            self.visit(breaker, Visit::Hasten(permit));
         }
     }
 
@@ -93,12 +97,53 @@ impl<H: Host> Plugin<H> {
             .health_checks
             .due(&self.services, &self.rules, self.now);
         for Due { service, every } in due {
-            let visited = self.visit(service, Visit::Check { every });
-            if let Some(permit) = visited.and_then(|visited| visited.check) {
+            let permits = self.permits_to_check(service, every);
+            if !permits.is_empty() {
                 let (host, services) = (&self.host, &self.services);
                 self.health_checks
-                    .send(host, services, &self.rules, service, permit);
+                    .send(host, services, &self.rules, service, permits);
             }
         }
+    }
+
+    /// The breakers of a service that a check is for, if this worker is to send one now. Those of scopes
+    /// that it has not met are among them: it may send all checks.
+    fn permits_to_check(&mut self, service: ServiceIndex, every: Duration) -> Vec<Permitted> {
+        let now = self.host.now();
+        let id = self.services[service].breaker_id;
+        let Some(turn) = Turn::of(&self.host, id, every, now) else {
+            return Vec::new();
+        };
+        let own = self.permit_to_check(service, None, id, every, now);
+        let mut permits = Vec::from_iter(own.map(|permit| Permitted {
+            breaker: service,
+            permit,
+        }));
+        for (scope, id) in shared::breakers(&self.host, List::ScopesOf(id)) {
+            if let Some(permit) = self.permit_to_check(service, Some(&scope), id, every, now) {
+                let breaker = self.add_scope(service, &scope, id, now);
+                permits.push(Permitted { breaker, permit });
+            }
+        }
+        if permits.is_empty() || !turn.take(&self.host, now) {
+            return Vec::new();
+        }
+        permits
+    }
+
+    /// Asks a copy of the breaker: it need not remember the check, since the service's turn does.
+    fn permit_to_check(
+        &self,
+        service: ServiceIndex,
+        scope: Option<&str>,
+        id: BreakerId,
+        every: Duration,
+        now: Instant,
+    ) -> Option<CheckPermit> {
+        let settings = self
+            .rules
+            .of_breaker(&self.services[service].name, scope)
+            .breaker;
+        shared::read(&self.host, id, &settings, now).take_check(&settings, every, now)
     }
 }
