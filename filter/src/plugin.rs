@@ -10,7 +10,7 @@ mod meet;
 mod scopes;
 mod tick;
 
-use crate::breakers::{Breakers, Permits, ServiceIndex};
+use crate::breakers::{Breakers, ServiceIndex};
 use crate::caller;
 use crate::config::{ClientDeadline, Config, ConfigError, Fallback};
 use crate::deadline::{Deadlines, LimitedBy};
@@ -26,10 +26,10 @@ use crate::workers::{self, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
 use levee_policy::callers::Caller;
+use levee_policy::divided::{self, Permits, Replicas, Who, asks_about_all};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
-use levee_policy::replica::{Admission, Recorded, Visit, Visited};
-use levee_policy::scope::Standing;
+use levee_policy::replica::{Admission, Recorded, Replica, Visit, Visited};
 use levee_policy::time::Instant;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -237,34 +237,28 @@ impl<H: Host> Plugin<H> {
     /// Asks the breakers before a request.
     #[inline]
     fn admit(&mut self, breakers: Breakers) -> Admitted {
-        if let Some(scope) = breakers.scope {
-            return self.admit_to_scope(breakers, scope);
-        }
-        match self.ask(breakers.service, Who::Client) {
-            Verdict::Admit(permit) => Admitted::With(Permits::of_service(permit)),
-            refusal => Admitted::refused(breakers.service, refusal),
+        let service = breakers.service;
+        let admitted = match breakers.scope {
+            Some(scope) => divided::admit(self, service, scope),
+            None => match self.ask(service) {
+                Verdict::Admit(permit) => Ok(Permits::of_service(permit)),
+                refusal => Err((service, refusal)),
+            },
+        };
+        match admitted {
+            Ok(permits) => Admitted::With(permits),
+            Err((by, verdict)) => Admitted::refused(by, verdict),
         }
     }
 
-    /// Asks one breaker.
-    ///
     /// If the shared breaker cannot be reached, the call goes out and decides nothing.
-    #[inline]
-    fn ask(&mut self, index: ServiceIndex, who: Who) -> Verdict {
-        let service = &self.services[index];
-        match service.replica.admit(&service.settings, self.now) {
-            Admission::Decided(verdict) => verdict,
-            Admission::VisitNeeded => self.ask_shared(index, who),
-        }
-    }
-
     #[cold]
-    fn ask_shared(&mut self, index: ServiceIndex, who: Who) -> Verdict {
+    fn ask_shared(&mut self, index: ServiceIndex) -> Verdict {
         let service = &mut self.services[index];
         if let Some(verdict) = service.replica.admit_share(&service.settings, self.now) {
             return verdict;
         }
-        let caller = who.calls(&self.host);
+        let caller = self.caller(Who::Client);
         self.visit(index, Visit::Admit(caller))
             .and_then(|visited| visited.verdict)
             .unwrap_or(Verdict::Admit(Permit::UNTRACKED))
@@ -490,24 +484,20 @@ impl<H: Host> Plugin<H> {
     fn settle(&mut self, breakers: Breakers, permits: Permits, outcome: Outcome) {
         match breakers.scope {
             None => self.record(breakers.service, permits.service, outcome, Who::Client),
-            Some(scope) => self.record_both(breakers.service, scope, permits, outcome),
+            Some(scope) => divided::record(self, breakers.service, scope, permits, outcome),
         }
     }
 
-    /// Records a result of the current request at one breaker.
-    #[inline]
-    fn record(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
-        let replica = &mut self.services[index].replica;
-        match replica.record(permit, outcome, self.now) {
-            Recorded::Here => {}
-            Recorded::WhoCalled => replica.answered(who.calls(&self.host), self.now),
-            Recorded::VisitNeeded => self.report(index, permit, outcome, who),
+    fn caller(&self, who: Who) -> Caller {
+        match who {
+            Who::Client => caller::of_current_request(&self.host),
+            Who::Known(caller) => caller,
         }
     }
 
     /// Tells the shared breaker the result of the current request.
     fn report(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
-        let caller = who.calls(&self.host);
+        let caller = self.caller(who);
         let again_after_secs = match outcome {
             Outcome::Failure { .. } if self.services[index].failures.retry_after => {
                 outcome::asked_to_wait_secs(&self.host)
@@ -562,11 +552,8 @@ impl<H: Host> Plugin<H> {
         {
             worker.tell_others(&self.host, service.breaker_id, now);
         }
-        let has_failed = matches!(visit, Visit::Record(report) if report.is_complaint_of_a_call());
         let asks_about = match &service.scope {
-            Some(part) if has_failed && Standing::of(&breaker, &service.settings, now).is_bad() => {
-                Some(part.of)
-            }
+            Some(part) if asks_about_all(visit, &breaker, &service.settings, now) => Some(part.of),
             _ => None,
         };
         if is_open {
@@ -593,6 +580,48 @@ impl<H: Host> Plugin<H> {
     }
 }
 
+impl<H: Host> Replicas for Plugin<H> {
+    type Index = ServiceIndex;
+
+    #[inline]
+    fn replica(&self, index: ServiceIndex) -> &Replica {
+        &self.services[index].replica
+    }
+
+    #[inline]
+    fn view(&self, index: ServiceIndex) -> Admission {
+        let service = &self.services[index];
+        service.replica.admit(&service.settings, self.now)
+    }
+
+    #[inline]
+    fn ask(&mut self, index: ServiceIndex) -> Verdict {
+        match self.view(index) {
+            Admission::Decided(verdict) => verdict,
+            Admission::VisitNeeded => self.ask_shared(index),
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
+        let replica = &mut self.services[index].replica;
+        match replica.record(permit, outcome, self.now) {
+            Recorded::Here => {}
+            Recorded::WhoCalled => {
+                let caller = self.caller(who);
+                self.services[index].replica.answered(caller, self.now);
+            }
+            Recorded::VisitNeeded => self.report(index, permit, outcome, who),
+        }
+    }
+
+    #[inline]
+    fn as_caller(&self, scope: ServiceIndex) -> Caller {
+        let part = self.services[scope].scope.as_ref();
+        part.map_or(Caller::UNKNOWN, |part| part.as_caller)
+    }
+}
+
 /// The answer of the breakers before a request.
 #[derive(Clone, Copy, Debug)]
 enum Admitted {
@@ -611,23 +640,6 @@ impl Admitted {
         match verdict {
             Verdict::Refuse { retry_after } => Self::No { by, retry_after },
             Verdict::WouldRefuse | Verdict::Admit(_) => Self::ByShadow,
-        }
-    }
-}
-
-/// Who calls, as a breaker sees it.
-#[derive(Clone, Copy, Debug)]
-enum Who {
-    /// The client, by its address, which is asked for when needed.
-    Client,
-    Known(Caller),
-}
-
-impl Who {
-    fn calls<H: Host>(self, host: &H) -> Caller {
-        match self {
-            Self::Client => caller::of_current_request(host),
-            Self::Known(caller) => caller,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! moment, it has succeeded, though it may last for hours. One whose request is slow to arrive has not
 //! asked the service anything yet, and gives its place to another; its result still counts.
 
-use crate::breakers::{Breakers, Permits, ServiceIndex};
+use crate::breakers::{Breakers, ServiceIndex};
+use levee_policy::divided::Permits;
 use levee_policy::time::Instant;
 use std::time::Duration;
 

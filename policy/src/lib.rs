@@ -14,6 +14,7 @@
 //! | [`evidence`] | whether that is enough to shut a service |
 //! | `surprise` | whether a row of failures is news |
 //! | [`scope`] | what a result in a part of a service says about all of it |
+//! | [`divided`] | the same for a call that has two breakers before it: the service's and the scope's |
 //! | [`usual`] | how long a service usually takes to answer |
 //! | [`window`] | how many recent calls failed |
 //! | [`backoff`] | how long to wait before the next attempt |
@@ -28,6 +29,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod callers;
+pub mod divided;
 pub mod evidence;
 pub mod random;
 pub mod ratio;

@@ -1,11 +1,12 @@
 //! Scopes and their service, called at random: who is refused, and who comes back.
 
-use levee_policy::breaker::{
-    Breaker, BreakerSettings, Cause, Outcome, Permit, Phase, Report, Transition, Verdict,
-};
+mod gate;
+
+use gate::{Gate, Moment, TICK};
+use levee_policy::breaker::{Breaker, BreakerSettings, Cause, Outcome, Phase, Verdict};
 use levee_policy::callers::Caller;
+use levee_policy::divided::Permits;
 use levee_policy::random::SplitMix64;
-use levee_policy::scope::{Heard, Standing, none_works};
 use levee_policy::time::Instant;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -14,91 +15,58 @@ use std::time::Duration;
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// A service that is divided, with the rules of the filter for two breakers before each call.
+/// A service that is divided, and workers that hear news at once.
 struct Divided {
-    settings: BreakerSettings,
-    service: Breaker,
-    scopes: Vec<Breaker>,
+    gate: Gate,
+    scopes: usize,
     random: SplitMix64,
     now: Instant,
+    next_tick: Instant,
     opened_by_scopes: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Permits {
-    service: Permit,
-    scope: Permit,
 }
 
 impl Divided {
     fn new(scopes: usize, seed: u64) -> Self {
-        let settings = BreakerSettings::default();
-        let breaker = Breaker::new(&settings, START);
         Self {
-            settings,
-            service: breaker.clone(),
-            scopes: vec![breaker; scopes],
+            gate: Gate::new(BreakerSettings::default(), 4, scopes, START),
+            scopes,
             random: SplitMix64::new(seed),
             now: START,
+            next_tick: START.after(TICK),
             opened_by_scopes: 0,
         }
     }
 
-    fn admit(&mut self, scope: usize, client: Caller) -> Option<Permits> {
-        if self.service.phase() == Phase::Open {
-            // A known refusal.
-            let (verdict, _) = self.service.clone().admit(&self.settings, self.now);
-            if matches!(verdict, Verdict::Refuse { retry_after } if !retry_after.is_zero()) {
-                return None;
-            }
+    fn moment(&mut self, caller: Caller) -> Moment {
+        Moment {
+            worker: usize::try_from(caller.hash()).unwrap() % self.gate.workers(),
+            caller,
+            now: self.now,
+            random: self.random.next_u64(),
         }
-        let (verdict, _) = self.scopes[scope].admit_caller(&self.settings, client, self.now);
-        let Verdict::Admit(of_scope) = verdict else {
-            return None;
-        };
-        let (verdict, _) = self.service.admit_caller(&self.settings, client, self.now);
-        if let Verdict::Admit(service) = verdict {
-            return Some(Permits {
-                service,
-                scope: of_scope,
-            });
-        }
-        self.report(Some(scope), of_scope, Outcome::Neutral, Caller::UNKNOWN);
-        None
     }
 
-    fn report(
-        &mut self,
-        scope: Option<usize>,
-        permit: Permit,
-        outcome: Outcome,
-        caller: Caller,
-    ) -> Option<Transition> {
-        let report = report(permit, outcome, caller);
-        let breaker = match scope {
-            Some(scope) => &mut self.scopes[scope],
-            None => &mut self.service,
-        };
-        breaker.report(&self.settings, report, self.now, self.random.next_u64())
+    fn admit(&mut self, scope: usize, client: Caller) -> Option<Permits> {
+        let moment = self.moment(client);
+        let permits = self.gate.admit(moment, Some(scope));
+        self.hear_news();
+        permits
     }
 
     fn end(&mut self, scope: usize, client: Caller, permits: Permits, outcome: Outcome) {
-        let heard = Heard::of(outcome);
-        let report = report(permits.scope, heard.scope, client);
-        self.report(Some(scope), permits.scope, heard.scope, client);
-        let standing = Standing::of(&self.scopes[scope], &self.settings, self.now);
-        if report.is_complaint_of_a_call() && standing.is_bad() {
-            let standings = self.scopes.iter();
-            let standings = standings.map(|s| Standing::of(s, &self.settings, self.now));
-            if none_works(&self.settings, standings) {
-                let random = self.random.next_u64();
-                let opened = self
-                    .service
-                    .open_with_scopes(&self.settings, self.now, random);
-                self.opened_by_scopes += usize::from(opened.is_some());
-            }
+        let moment = self.moment(client);
+        self.gate.end(moment, Some(scope), permits, outcome);
+        self.hear_news();
+        let changes = self.gate.take_changes().into_iter();
+        self.opened_by_scopes += changes
+            .filter(|(_, change)| change.cause == Cause::NoScopeWorks)
+            .count();
+    }
+
+    fn hear_news(&mut self) {
+        if self.gate.has_news() {
+            self.gate.hear_news(self.now, self.random.next_u64());
         }
-        self.report(None, permits.service, heard.service, as_caller(scope));
     }
 
     /// A whole call by one of many clients. Returns whether it was let through.
@@ -122,7 +90,13 @@ impl Divided {
     }
 
     fn pass(&mut self, duration: Duration) {
-        self.now = self.now.after(duration);
+        let end = self.now.after(duration);
+        while self.next_tick <= end {
+            let random = self.random.next_u64();
+            self.gate.tick(self.next_tick, random);
+            self.next_tick = self.next_tick.after(TICK);
+        }
+        self.now = end;
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -130,19 +104,8 @@ impl Divided {
     }
 
     fn any_scope(&mut self) -> usize {
-        self.below(self.scopes.len())
+        self.below(self.scopes)
     }
-}
-
-fn report(permit: Permit, outcome: Outcome, caller: Caller) -> Report {
-    Report {
-        caller,
-        ..Report::new(permit, outcome)
-    }
-}
-
-fn as_caller(scope: usize) -> Caller {
-    Caller::from_hash(1000 + u32::try_from(scope).unwrap())
 }
 
 /// An error that a caller may have brought about, and one that none can.
@@ -154,11 +117,12 @@ fn scopes_that_work_are_never_refused_however_many_others_fail() {
         for failing in 1..scopes {
             for outcome in REACHED {
                 let mut service = Divided::new(scopes, (scopes * 100 + failing) as u64);
-                // All are called before, so that they are known to be.
+                // All are called before, and a tick hands that in, so that they are known to be.
                 for scope in 0..scopes {
                     assert!(service.call(scope, Outcome::SUCCESS));
                 }
-                for _ in 0..50_000 {
+                service.pass(TICK);
+                for _ in 0..20_000 {
                     let scope = service.any_scope();
                     if scope < failing {
                         service.call(scope, outcome);
@@ -167,9 +131,9 @@ fn scopes_that_work_are_never_refused_however_many_others_fail() {
                     }
                     service.pass(5 * MILLI);
                 }
-                assert_eq!(service.service.phase(), Phase::Closed);
+                assert_eq!(service.gate.phase(None), Phase::Closed);
                 for scope in 0..failing {
-                    assert_ne!(service.scopes[scope].phase(), Phase::Closed);
+                    assert_ne!(service.gate.phase(Some(scope)), Phase::Closed);
                 }
             }
         }
@@ -199,7 +163,7 @@ fn after_an_outage_two_scopes_that_fail_keep_the_others_out_no_longer() {
     for _ in 0..5 {
         service.call(0, Outcome::UNREACHABLE);
     }
-    assert_eq!(service.service.phase(), Phase::Open);
+    assert_eq!(service.gate.phase(None), Phase::Open);
     service.pass(Duration::from_millis(1_200));
     for _ in 0..5 {
         for scope in [0, 1] {
@@ -212,7 +176,7 @@ fn after_an_outage_two_scopes_that_fail_keep_the_others_out_no_longer() {
     for scope in [2, 3, 4] {
         assert!(service.call(scope, Outcome::SUCCESS));
     }
-    assert_eq!(service.service.phase(), Phase::Closed);
+    assert_eq!(service.gate.phase(None), Phase::Closed);
 }
 
 #[test]
@@ -230,7 +194,7 @@ fn an_unreachable_service_opens_at_the_fifth_failure_whichever_scopes_are_called
         }
         for scope in 0..8 {
             assert!(!service.call(scope, Outcome::UNREACHABLE));
-            assert_eq!(service.scopes[scope].phase(), Phase::Closed);
+            assert_eq!(service.gate.phase(Some(scope)), Phase::Closed);
         }
         // It is back: within a second and a bit all scopes are answered.
         service.pass(Duration::from_millis(1_200));
@@ -304,9 +268,9 @@ fn a_service_that_is_silent_in_all_scopes_is_shut_though_each_is_called_rarely()
     let patience = Duration::from_secs(3);
     let let_through = let_through_of_rare_calls(patience, |_| Outcome::Unanswered);
     assert!(let_through < 180, "{let_through}");
-    // One in six calls is answered.
+    // One in three calls is answered, so that hardly ever none is for as long as the window.
     let some = |scope| {
-        if scope < 5 {
+        if scope < 10 {
             Outcome::SUCCESS
         } else {
             Outcome::Unanswered
@@ -319,7 +283,7 @@ fn a_service_that_is_silent_in_all_scopes_is_shut_though_each_is_called_rarely()
 fn one_client_shuts_no_service_by_what_it_does_in_all_scopes() {
     let attacker = Caller::from_hash(1_000_000);
     for bad in [Outcome::WEAK_FAILURE, Outcome::Unanswered] {
-        for honest_every in [10, 100] {
+        for honest_every in [10, 100, 300] {
             let mut service = Divided::new(4, 1);
             // Where a caller is the only one that was ever seen, it is believed.
             for scope in 0..4 {
@@ -402,9 +366,9 @@ proptest! {
                 service.call(scope, Outcome::SUCCESS);
             }
         }
-        prop_assert_eq!(service.service.phase(), Phase::Closed);
+        prop_assert_eq!(service.gate.phase(None), Phase::Closed);
         for scope in 0..scopes {
-            prop_assert_eq!(service.scopes[scope].phase(), Phase::Closed);
+            prop_assert_eq!(service.gate.phase(Some(scope)), Phase::Closed);
             prop_assert!(service.call(scope, Outcome::SUCCESS));
         }
     }

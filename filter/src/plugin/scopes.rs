@@ -4,76 +4,17 @@
 //! worker meets a second one, it divides the service and tells the other workers. A scope that a rule
 //! names is there from its first request on.
 
-use super::{Admitted, Plugin, Target, Who};
-use crate::breakers::{Breakers, Permits, ServiceIndex};
+use super::{Plugin, Target};
+use crate::breakers::{Breakers, ServiceIndex};
 use crate::destination::Names;
 use crate::host::Host;
 use crate::service::{Divided, Part};
 use crate::shared::{self, BreakerId, List, Listed};
-use levee_policy::breaker::{Outcome, Verdict};
-use levee_policy::callers::Caller;
-use levee_policy::replica::{Admission, Visit};
-use levee_policy::scope::{Heard, Standing, none_works};
+use levee_policy::replica::Visit;
+use levee_policy::scope::{Standing, none_works};
 use levee_policy::time::Instant;
 
 impl<H: Host> Plugin<H> {
-    /// Asks both breakers. A refusal of the service that is known comes first: a probe of the scope
-    /// would be for nothing.
-    pub(super) fn admit_to_scope(&mut self, breakers: Breakers, scope: ServiceIndex) -> Admitted {
-        let service = &self.services[breakers.service];
-        if let Admission::Decided(verdict) = service.replica.admit(&service.settings, self.now)
-            && !matches!(verdict, Verdict::Admit(_))
-        {
-            return Admitted::refused(breakers.service, verdict);
-        }
-        let scopes_permit = match self.ask(scope, Who::Client) {
-            Verdict::Admit(permit) => permit,
-            refusal => return Admitted::refused(scope, refusal),
-        };
-        match self.ask_service(breakers.service, scope) {
-            Verdict::Admit(permit) => Admitted::With(Permits {
-                service: permit,
-                scope: scopes_permit,
-            }),
-            refusal => {
-                // Nobody is asked, so the place is free again.
-                let nobody = Who::Known(Caller::UNKNOWN);
-                self.record(scope, scopes_permit, Outcome::Neutral, nobody);
-                Admitted::refused(breakers.service, refusal)
-            }
-        }
-    }
-
-    /// Asks the service's breaker about a request that the scope's has let through. If both recover,
-    /// the scope's share is enough.
-    fn ask_service(&mut self, service: ServiceIndex, scope: ServiceIndex) -> Verdict {
-        if self.services[scope].replica.is_recovering()
-            && let Some(permit) = self.services[service].replica.permit_beside_share()
-        {
-            return Verdict::Admit(permit);
-        }
-        self.ask(service, Who::Client)
-    }
-
-    /// Tells both breakers what concerns them.
-    pub(super) fn record_both(
-        &mut self,
-        service: ServiceIndex,
-        scope: ServiceIndex,
-        permits: Permits,
-        outcome: Outcome,
-    ) {
-        let heard = Heard::of(outcome);
-        self.record(scope, permits.scope, heard.scope, Who::Client);
-        let caller = Who::Known(self.as_caller(scope));
-        self.record(service, permits.service, heard.service, caller);
-    }
-
-    fn as_caller(&self, scope: ServiceIndex) -> Caller {
-        let part = self.services[scope].scope.as_ref();
-        part.map_or(Caller::UNKNOWN, |part| part.as_caller)
-    }
-
     /// A scope has failed. If none works, the service is to open, too.
     #[cold]
     pub(super) fn judge_scopes(&mut self, service: ServiceIndex, now: Instant) {

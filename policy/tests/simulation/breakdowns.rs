@@ -1,9 +1,9 @@
 //! When the breaker opens for a service that is really broken.
 
 use crate::clients::{Breakdown, WARM_UP, at_random};
-use crate::world::{Clients, Sharing, run_until};
+use crate::world::{Change, Clients, Sharing, run_until};
 use crate::{seeds, settings};
-use levee_policy::breaker::{Phase, Transition};
+use levee_policy::breaker::Phase;
 use levee_policy::evidence::Witnesses;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn opens(callers: Callers, breakdown: Breakdown, witnesses: Witnesses) -> Option
     let slowest = |opened: &Option<Opened>| opened.map_or(Duration::MAX, |opened| opened.after);
     let of_seed = |seed| {
         let clients = callers.clients(breakdown);
-        let enough = |transition: Transition| transition.to == Phase::Open;
+        let enough = |change: &Change| change.transition.to == Phase::Open;
         let length = Duration::from_mins(2);
         let settings = settings(witnesses);
         let history = run_until(

@@ -30,6 +30,7 @@ pub fn at_random(first: u32, count: u32, rate: f64, end: Ends) -> Clients {
         from: Duration::ZERO,
         arrivals: Arrivals::Random { rate, at_once: 1 },
         connections: Connections::One,
+        scopes: Vec::new(),
         end,
     }
 }
@@ -160,6 +161,7 @@ impl Attack {
             from: WARM_UP,
             arrivals: Arrivals::Random { rate, at_once },
             connections,
+            scopes: Vec::new(),
             end: self.end(),
         }
     }

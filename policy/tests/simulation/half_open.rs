@@ -3,7 +3,7 @@
 use crate::clients::{BACK, Hindrance, at_random, down_for_a_while};
 use crate::world::{Change, Clients, Seen, Sharing, run_until};
 use crate::{RATES, seeds, settings};
-use levee_policy::breaker::{Phase, Transition};
+use levee_policy::breaker::Phase;
 use levee_policy::evidence::Witnesses;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl fmt::Display for Recovery {
 }
 
 fn recovery(sharing: Sharing, clients: Vec<Clients>, seed: u64) -> Recovery {
-    let closes = |transition: Transition| transition.to == Phase::Closed;
+    let closes = |change: &Change| change.transition.to == Phase::Closed;
     let length = BACK + Duration::from_mins(2);
     let settings = settings(Witnesses::Two);
     let history = run_until(settings, sharing, clients, length, seed, closes);

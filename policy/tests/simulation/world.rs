@@ -1,23 +1,18 @@
-//! One service behind one breaker, and those who call it, in simulated time.
+//! One service behind its breakers, and those who call it, in simulated time.
 
+use crate::gate::{Gate, Moment, Part, TICK};
 use crate::random::Random;
-use levee_policy::breaker::{
-    Breaker, BreakerSettings, Outcome, Phase, Report, Transition, Verdict,
-};
+use levee_policy::breaker::{BreakerSettings, Outcome, Phase, Transition};
 use levee_policy::callers::Caller;
-use levee_policy::replica::{Admission, Recorded, Replica, Visit};
+use levee_policy::divided::Permits;
 use levee_policy::time::Instant;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
-/// How often a worker of the filter syncs.
-const TICK: Duration = Duration::from_millis(100);
 /// How long it takes until the other workers know of a change.
 const NEWS: Duration = Duration::from_millis(1);
-/// As workers of the filter see it of a service that answers within 256 ms.
-const USUAL_MILLIS: u32 = 300;
 /// A probe whose request takes longer to arrive gives its place back.
 const UPLOADED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -68,10 +63,12 @@ pub struct Clients {
     pub from: Duration,
     pub arrivals: Arrivals,
     pub connections: Connections,
+    /// The scopes that they call, each as often. None if the service is not divided.
+    pub scopes: Vec<usize>,
     pub end: Ends,
 }
 
-/// How many workers share the breaker.
+/// How many workers share the breakers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     OneWorker,
@@ -98,124 +95,27 @@ pub struct History {
 pub struct Change {
     /// Since the start.
     pub at: Duration,
+    pub part: Part,
     pub transition: Transition,
     /// What was seen of each group of clients until then.
     pub seen: Vec<Seen>,
 }
 
 impl History {
+    /// Of the service's breaker.
     pub fn openings(&self) -> usize {
-        let opens = |change: &&Change| change.transition.to == Phase::Open;
+        self.openings_of(None)
+    }
+
+    pub fn openings_of(&self, part: Part) -> usize {
+        let opens = |change: &&Change| change.transition.to == Phase::Open && change.part == part;
         self.changes.iter().filter(opens).count()
     }
 
-    /// The first change to `phase`.
+    /// The first change of the service's breaker to `phase`.
     pub fn first(&self, phase: Phase) -> Option<&Change> {
         let mut changes = self.changes.iter();
-        changes.find(|change| change.transition.to == phase)
-    }
-}
-
-/// The breaker, and the workers that share it.
-struct Gate {
-    settings: BreakerSettings,
-    breaker: Breaker,
-    workers: Vec<Replica>,
-    notified: Vec<bool>,
-}
-
-impl Gate {
-    fn new(settings: BreakerSettings, sharing: Sharing) -> Self {
-        let breaker = Breaker::new(&settings, START);
-        let count = match sharing {
-            Sharing::OneWorker => 1,
-            Sharing::FourWorkers => 4,
-        };
-        Self {
-            settings,
-            workers: vec![Replica::new(&settings, &breaker, START); count],
-            breaker,
-            notified: vec![false; count],
-        }
-    }
-
-    /// The worker that a call of `caller` reaches.
-    fn worker_for(&self, caller: Caller, connections: Connections, random: &mut Random) -> usize {
-        let count = self.workers.len() as u64;
-        let worker = match connections {
-            Connections::One => u64::from(caller.hash()) % count,
-            Connections::ToAllWorkers => random.below(count),
-        };
-        usize::try_from(worker).expect("below the count")
-    }
-
-    fn visit(
-        &mut self,
-        worker: usize,
-        visit: Visit,
-        now: Instant,
-        random: u64,
-    ) -> (Option<Verdict>, Option<Transition>) {
-        let replica = &mut self.workers[worker];
-        let visited = replica.visit(&self.settings, &mut self.breaker, visit, now, random);
-        replica.adopt(&self.breaker, now);
-        if visited.tell_others {
-            self.notified.fill(true);
-            self.notified[worker] = false;
-        }
-        (visited.verdict, visited.transition)
-    }
-
-    fn admit(
-        &mut self,
-        worker: usize,
-        caller: Caller,
-        now: Instant,
-    ) -> (Verdict, Option<Transition>) {
-        match self.workers[worker].admit(&self.settings, now) {
-            Admission::Decided(verdict) => (verdict, None),
-            Admission::VisitNeeded => {
-                if let Some(verdict) = self.workers[worker].admit_share(&self.settings, now) {
-                    return (verdict, None);
-                }
-                let (verdict, transition) = self.visit(worker, Visit::Admit(caller), now, 0);
-                (verdict.expect("an answer"), transition)
-            }
-        }
-    }
-
-    fn report(
-        &mut self,
-        worker: usize,
-        report: Report,
-        now: Instant,
-        random: u64,
-    ) -> Option<Transition> {
-        match self.workers[worker].record(report.permit, report.outcome, now) {
-            Recorded::Here => None,
-            Recorded::WhoCalled => {
-                self.workers[worker].answered(report.caller, now);
-                None
-            }
-            Recorded::VisitNeeded => self.visit(worker, Visit::Record(report), now, random).1,
-        }
-    }
-
-    fn has_news(&self) -> bool {
-        self.notified.contains(&true)
-    }
-
-    /// Syncs the workers that were notified, or all that want to.
-    fn sync(&mut self, all: bool, now: Instant, random: u64) -> Option<Transition> {
-        let mut transition = None;
-        for worker in 0..self.workers.len() {
-            let is_notified = std::mem::take(&mut self.notified[worker]);
-            if is_notified || (all && self.workers[worker].wants_sync()) {
-                let changed = self.visit(worker, Visit::Sync, now, random).1;
-                transition = transition.or(changed);
-            }
-        }
-        transition
+        changes.find(|change| change.transition.to == phase && change.part.is_none())
     }
 }
 
@@ -234,7 +134,10 @@ enum Event {
 #[derive(Clone, Copy)]
 struct Call {
     worker: usize,
-    report: Report,
+    scope: Part,
+    caller: Caller,
+    permits: Permits,
+    outcome: Outcome,
 }
 
 struct World {
@@ -267,9 +170,9 @@ pub fn run_until(
     clients: Vec<Clients>,
     length: Duration,
     seed: u64,
-    enough: impl Fn(Transition) -> bool,
+    enough: impl Fn(&Change) -> bool,
 ) -> History {
-    let mut world = World::new(Gate::new(settings, sharing), clients, seed);
+    let mut world = World::new(settings, sharing, clients, seed);
     let end = START.after(length);
     let mut changes = 0;
     while let Some(Reverse((at, event))) = world.events.pop() {
@@ -279,7 +182,7 @@ pub fn run_until(
         world.now = at;
         world.handle(event);
         let new = &world.history.changes[changes..];
-        if new.iter().any(|change| enough(change.transition)) {
+        if new.iter().any(&enough) {
             break;
         }
         changes = world.history.changes.len();
@@ -288,7 +191,13 @@ pub fn run_until(
 }
 
 impl World {
-    fn new(gate: Gate, clients: Vec<Clients>, seed: u64) -> Self {
+    fn new(settings: BreakerSettings, sharing: Sharing, clients: Vec<Clients>, seed: u64) -> Self {
+        let workers = match sharing {
+            Sharing::OneWorker => 1,
+            Sharing::FourWorkers => 4,
+        };
+        let scopes = clients.iter().flat_map(|clients| &clients.scopes);
+        let scopes = scopes.max().map_or(0, |last| 1 + last);
         let mut world = Self {
             history: History {
                 seen: vec![Seen::default(); clients.len()],
@@ -300,7 +209,7 @@ impl World {
             free: Vec::new(),
             news_due: false,
             now: START,
-            gate,
+            gate: Gate::new(settings, workers, scopes, START),
             clients,
         };
         for group in 0..world.clients.len() {
@@ -346,7 +255,7 @@ impl World {
             Event::Arrival(group) => self.arrive(group),
             Event::GiveBack(place) => {
                 let mut call = self.calls[place];
-                call.report.outcome = Outcome::Neutral;
+                call.outcome = Outcome::Neutral;
                 self.report(call);
             }
             Event::End(place) => {
@@ -355,15 +264,15 @@ impl World {
             }
             Event::Tick => {
                 let random = self.random.bits();
-                let transition = self.gate.sync(true, self.now, random);
-                self.note(transition);
+                self.gate.tick(self.now, random);
+                self.note();
                 self.at(TICK, Event::Tick);
             }
             Event::News => {
                 self.news_due = false;
                 let random = self.random.bits();
-                let transition = self.gate.sync(false, self.now, random);
-                self.note(transition);
+                self.gate.hear_news(self.now, random);
+                self.note();
             }
         }
         if !self.news_due && self.gate.has_news() {
@@ -372,35 +281,67 @@ impl World {
         }
     }
 
-    fn report(&mut self, Call { worker, report }: Call) {
-        let random = self.random.bits();
-        let transition = self.gate.report(worker, report, self.now, random);
-        self.note(transition);
+    fn report(&mut self, call: Call) {
+        let moment = Moment {
+            worker: call.worker,
+            caller: call.caller,
+            now: self.now,
+            random: self.random.bits(),
+        };
+        self.gate
+            .end(moment, call.scope, call.permits, call.outcome);
+        self.note();
+    }
+
+    /// The worker that a call of `caller` reaches.
+    fn worker_for(&mut self, caller: Caller, connections: Connections) -> usize {
+        let count = self.gate.workers() as u64;
+        let worker = match connections {
+            Connections::One => u64::from(caller.hash()) % count,
+            Connections::ToAllWorkers => self.random.below(count),
+        };
+        usize::try_from(worker).expect("below the count")
+    }
+
+    fn scope_for(&mut self, group: usize) -> Part {
+        let scopes = &self.clients[group].scopes;
+        if scopes.len() < 2 {
+            return scopes.first().copied();
+        }
+        let place = self.random.below(scopes.len() as u64);
+        Some(scopes[usize::try_from(place).expect("below the count")])
     }
 
     fn call(&mut self, group: usize, caller: Caller) {
         let connections = self.clients[group].connections;
-        let worker = self.gate.worker_for(caller, connections, &mut self.random);
-        let (verdict, transition) = self.gate.admit(worker, caller, self.now);
-        self.note(transition);
+        let moment = Moment {
+            worker: self.worker_for(caller, connections),
+            caller,
+            now: self.now,
+            random: 0,
+        };
+        let scope = self.scope_for(group);
+        let permits = self.gate.admit(moment, scope);
+        self.note();
         let since_start = self.now.since(START);
         let number = self.history.seen[group].sent;
         let end = (self.clients[group].end)(number, since_start, &mut self.random);
         let failed = matches!(end.outcome, Outcome::Failure { .. } | Outcome::Unanswered);
         let seen = &mut self.history.seen[group];
         seen.sent += 1;
-        let Verdict::Admit(permit) = verdict else {
+        let Some(permits) = permits else {
             seen.refused += 1;
             return;
         };
         seen.failed += u64::from(failed);
-        let report = Report {
+        let place = self.store(Call {
+            worker: moment.worker,
+            scope,
             caller,
-            usual_millis: USUAL_MILLIS,
-            ..Report::new(permit, end.outcome)
-        };
-        let place = self.store(Call { worker, report });
-        if permit.is_probe() && end.upload > UPLOADED_WITHIN {
+            permits,
+            outcome: end.outcome,
+        });
+        if permits.is_probe() && end.upload > UPLOADED_WITHIN {
             self.at(UPLOADED_WITHIN, Event::GiveBack(place));
         }
         self.at(end.after.max(end.upload), Event::End(place));
@@ -416,10 +357,11 @@ impl World {
         }
     }
 
-    fn note(&mut self, transition: Option<Transition>) {
-        if let Some(transition) = transition {
+    fn note(&mut self) {
+        for (part, transition) in self.gate.take_changes() {
             self.history.changes.push(Change {
                 at: self.now.since(START),
+                part,
                 transition,
                 seen: self.history.seen.clone(),
             });
