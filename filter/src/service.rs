@@ -90,7 +90,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Defines the service's metrics, too.
+    /// Defines the service's metrics, too. Counters of a scope are defined when they count something.
     pub fn new<H: Host>(
         host: &H,
         name: &str,
@@ -100,10 +100,8 @@ impl Service {
         breaker: &Breaker,
         now: Instant,
     ) -> Self {
-        let label = match &scope {
-            Some(scope) => label_of_scope(name, &scope.name),
-            None => label(name),
-        };
+        let is_scope = scope.is_some();
+        let label = label_of(name, scope.as_ref());
         let mut service = Self {
             name: name.to_owned(),
             scope,
@@ -121,7 +119,11 @@ impl Service {
             // A scope's first success is handed in at once.
             visited: Instant::default(),
             counts: [0; Counter::ALL.len()],
-            counters: Counter::ALL.map(|counter| host.define_counter(&counter.name(&label))),
+            // A service can have many scopes, most of which only ever count successes.
+            counters: Counter::ALL.map(|counter| {
+                let name = (!is_scope).then(|| counter.name(&label));
+                name.and_then(|name| host.define_counter(&name))
+            }),
             state: host.define_gauge(&state_name(&label)),
             mode: host.define_gauge(&mode_name(&label)),
             shown: None,
@@ -183,12 +185,18 @@ impl Service {
 
     /// Hands the counts to Envoy.
     pub fn flush<H: Host>(&mut self, host: &H) {
-        for (count, counter) in self.counts.iter_mut().zip(self.counters) {
+        let counts = self.counts.iter_mut().zip(&mut self.counters);
+        for ((count, id), counter) in counts.zip(Counter::ALL) {
             let amount = std::mem::take(count);
-            if amount > 0
-                && let Some(counter) = counter
-            {
-                host.add(counter, amount);
+            if amount == 0 {
+                continue;
+            }
+            if id.is_none() {
+                let label = label_of(&self.name, self.scope.as_ref());
+                *id = host.define_counter(&counter.name(&label));
+            }
+            if let Some(id) = id {
+                host.add(*id, amount);
             }
         }
     }
@@ -269,6 +277,11 @@ impl Service {
             grpc_status: GRPC_UNAVAILABLE,
         });
     }
+}
+
+/// In the names of its metrics.
+fn label_of(name: &str, scope: Option<&Part>) -> String {
+    scope.map_or_else(|| label(name), |scope| label_of_scope(name, &scope.name))
 }
 
 /// `wait` in seconds, the unit of `retry-after` (RFC 9110, section 10.2.3): rounded up, at least 1.

@@ -43,19 +43,20 @@ fn a_good_request_costs_four_host_calls() {
     let calls = calls_of_a_good_request("", &auth());
     assert_eq!(
         calls,
-        [
-            "property",
-            "set_request_header",
-            "set_request_header",
-            "holds"
-        ]
+        ["value", "set_request_header", "set_request_header", "holds"]
     );
+}
+
+#[test]
+fn without_scopes_the_cluster_is_a_property() {
+    let calls = calls_of_a_good_request(r#"{"scopes": {"by_route": false}}"#, &auth());
+    assert_eq!((calls.len(), calls[0]), (4, "property"));
 }
 
 #[test]
 fn a_scope_costs_no_host_call() {
     for configuration in [
-        r#"{"scopes": {"by_route": true}}"#,
+        "",
         r#"{"scopes": {"rules": [{"name": "x", "path_prefix": "/x"}]}}"#,
     ] {
         let mut gateway = Gateway::new(1, configuration);
@@ -200,7 +201,7 @@ fn a_refusal_costs_two_host_calls() {
     gateway.take_calls(0);
     assert!(!gateway.request(0, "auth", End::Status(200)));
     let calls = gateway.take_calls(0);
-    assert_eq!(calls, ["property", "reply"]);
+    assert_eq!(calls, ["value", "reply"]);
 }
 
 #[test]

@@ -57,21 +57,9 @@ fn unreachable(gateway: &mut Gateway, route: &str) -> bool {
     true
 }
 
-/// A configuration with a scope for each route, if it does not say otherwise.
-fn by_route(configuration: &str) -> String {
-    const BY_ROUTE: &str = r#""scopes": {"by_route": true"#;
-    match configuration.strip_prefix('{') {
-        Some(rest) if rest.starts_with(r#""scopes": {"#) => {
-            configuration.replacen(r#""scopes": {"#, &format!("{BY_ROUTE}, "), 1)
-        }
-        Some(rest) => format!("{{{BY_ROUTE}}}, {rest}"),
-        None => format!("{{{BY_ROUTE}}}}}"),
-    }
-}
-
 /// A gateway whose workers know two routes of a service.
 fn divided(workers: usize, configuration: &str) -> Gateway {
-    let mut gateway = Gateway::new(workers, &by_route(configuration));
+    let mut gateway = Gateway::new(workers, configuration);
     for worker in 0..workers {
         for route in ["login", "profile"] {
             assert!(request(&mut gateway, worker, route, OK));
@@ -108,7 +96,7 @@ fn a_route_that_fails_shuts_itself_and_no_other() {
 
 #[test]
 fn a_service_with_one_route_has_no_scopes_until_another_one_is_called() {
-    let mut gateway = Gateway::new(2, &by_route(""));
+    let mut gateway = Gateway::new(2, "");
     for worker in [0, 1] {
         assert!(request(&mut gateway, worker, "login", OK));
     }
@@ -129,6 +117,23 @@ fn a_service_with_one_route_has_no_scopes_until_another_one_is_called() {
     shut(&mut gateway, 0, "login");
     assert!(request(&mut gateway, 0, "profile", OK));
     assert_eq!((state(&gateway, "login"), gateway.state("auth")), (1, 0));
+}
+
+#[test]
+fn a_scope_shows_no_counter_before_it_counts() {
+    let mut gateway = divided(1, "");
+    assert!(request(&mut gateway, 0, "login", OK));
+    gateway.pass(SECOND);
+    let counters = |gateway: &Gateway| {
+        let names = gateway.metric_names().into_iter();
+        let is_one = |name: &String| name.contains("_total") && name.contains(".scope.login");
+        names.filter(is_one).collect::<Vec<_>>()
+    };
+    let success = "circuit_breaker_requests_total.outcome.success.service.auth.scope.login";
+    assert_eq!(counters(&gateway), [success]);
+    assert!(request(&mut gateway, 0, "login", RESET));
+    gateway.pass(SECOND);
+    assert_eq!(counters(&gateway).len(), 3);
 }
 
 #[test]
@@ -352,7 +357,7 @@ fn beyond_the_limit_there_is_no_scope_and_off_means_none() {
 
 #[test]
 fn without_cel_there_are_no_scopes() {
-    let mut gateway = Gateway::with_cel(1, &by_route(""), false);
+    let mut gateway = Gateway::with_cel(1, "", false);
     for route in ["login", "profile"] {
         assert!(request(&mut gateway, 0, route, OK));
     }
@@ -456,12 +461,11 @@ fn a_scope_may_have_settings_and_failures_of_its_own() {
         }
     }
     gateway.pass(SECOND);
-    let failures = |scope: &str| {
-        gateway.metric(&format!(
-            "circuit_breaker_failures_total.service.auth.scope.{scope}"
-        ))
-    };
-    assert_eq!((failures("profile"), failures("refresh")), (7, 0));
+    let failures_of =
+        |scope: &str| format!("circuit_breaker_failures_total.service.auth.scope.{scope}");
+    assert_eq!(gateway.metric(&failures_of("profile")), 7);
+    let shown = gateway.metric_names();
+    assert!(!shown.contains(&failures_of("refresh")), "{shown:?}");
 }
 
 #[test]
@@ -470,7 +474,7 @@ fn a_newer_configuration_reaches_the_scopes_of_old_connections_and_is_shown_with
     let mut gateway = divided(1, "");
     let newer = r#"{"services": {"auth": {"scopes": {"named": {
         "login": {"breaker": {"mode": "forced_open"}}}}}}}"#;
-    gateway.workers[0].configure(OTHER, &by_route(newer));
+    gateway.workers[0].configure(OTHER, newer);
     gateway.pass_without_ticks(Duration::from_millis(100));
     gateway.workers[0].contexts.on_tick(OTHER);
     let mode = |scope: &str| format!("circuit_breaker_mode.service.auth.scope.{scope}");
@@ -516,7 +520,7 @@ fn shadow_mode_refuses_nothing_and_says_which_scope_it_would_refuse() {
 fn forced_open_refuses_all_scopes() {
     let mut gateway = Gateway::new(
         1,
-        &by_route(r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#),
+        r#"{"services": {"auth": {"breaker": {"mode": "forced_open"}}}}"#,
     );
     for route in ["login", "profile", "login"] {
         assert!(!request(&mut gateway, 0, route, OK));

@@ -40,7 +40,7 @@ pub struct ScopeRule {
 impl Default for Scopes {
     fn default() -> Self {
         Self {
-            by_route: false,
+            by_route: true,
             max: 32,
             rules: Vec::new(),
             named: HashMap::new(),
