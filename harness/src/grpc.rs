@@ -18,13 +18,12 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::task::JoinSet;
 
 use crate::backend::listen;
 use crate::client::{Answer, Connection, NoAnswer, Request};
 use crate::error::{Context, Result};
 use crate::lock::lock;
-use crate::runtime::accept_each;
+use crate::runtime::{Serving, accept_each};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -81,7 +80,7 @@ struct Shared {
 pub struct GrpcBackend {
     address: SocketAddr,
     shared: Arc<Shared>,
-    _serving: JoinSet<()>,
+    _serving: Serving,
 }
 
 impl fmt::Debug for Shared {

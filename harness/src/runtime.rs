@@ -3,12 +3,14 @@
 //! It is separate from the tests' own runtimes, so that neither can delay the other.
 
 use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 
 use crate::error::{Context, Error, Result};
+use crate::wait::GENEROUS;
 
 pub(crate) fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Result<Runtime>> = OnceLock::new();
@@ -23,14 +25,31 @@ pub(crate) fn runtime() -> Result<&'static Runtime> {
     RUNTIME.get_or_init(start).as_ref().map_err(Error::clone)
 }
 
-/// Serves each connection of a backend in a task of its own. Dropping the result ends all of them, and the listener.
-pub(crate) fn accept_each<F, Fut>(listener: TcpListener, each: F) -> Result<JoinSet<()>>
+/// The tasks of a backend. Dropping it ends them, and waits until they are gone: no connection answers any more, and the
+/// port is closed.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    tasks: JoinSet<()>,
+    /// Disconnected when all tasks are gone.
+    gone: Receiver<()>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+        let _ = self.gone.recv_timeout(GENEROUS);
+    }
+}
+
+/// Serves each connection of a backend in a task of its own.
+pub(crate) fn accept_each<F, Fut>(listener: TcpListener, each: F) -> Result<Serving>
 where
     F: Fn(TcpStream) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let mut serving = JoinSet::new();
-    serving.spawn_on(
+    let (is_there, gone) = channel::<()>();
+    let mut tasks = JoinSet::new();
+    tasks.spawn_on(
         async move {
             let mut connections = JoinSet::new();
             loop {
@@ -38,10 +57,14 @@ where
                     continue;
                 };
                 while connections.try_join_next().is_some() {}
-                connections.spawn(each(stream));
+                let (connection, is_there) = (each(stream), is_there.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(is_there);
+                });
             }
         },
         runtime()?.handle(),
     );
-    Ok(serving)
+    Ok(Serving { tasks, gone })
 }

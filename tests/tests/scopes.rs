@@ -1,9 +1,10 @@
 //! Routes of one service with a breaker each: one that fails shuts itself, and no other.
 
 use levee_harness::backend::{Backend, Behaviour};
-use levee_harness::client::Request;
-use levee_harness::envoy::Envoy;
+use levee_harness::client::{Connection, Request};
+use levee_harness::envoy::{Envoy, Start};
 use levee_harness::envoy_config::EnvoyConfig;
+use levee_harness::grpc::{self, GrpcBackend, GrpcBehaviour, status};
 use levee_harness::wait;
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ fn fail_login(auth: &Backend, status: u16) {
 /// go on.
 async fn only_login_is_shut(failure: u16) {
     let auth = Backend::start().unwrap();
-    let envoy = start(&auth, &json!({"scopes": {"by_route": true}})).await;
+    let envoy = start(&auth, &json!({})).await;
     for path in [LOGIN, REFRESH, PROFILE] {
         assert_eq!(status(&envoy, path, 1).await, 200);
     }
@@ -108,9 +109,140 @@ async fn a_route_that_answers_500_to_everyone_shuts_no_other_route_of_its_servic
 }
 
 #[tokio::test]
+async fn what_a_route_has_shut_is_shut_for_all_workers() {
+    let auth = Backend::start().unwrap();
+    let four = Start {
+        concurrency: 4,
+        ..Start::default()
+    };
+    let config = gateway(&auth, &json!({}));
+    let envoy = Envoy::start_with(config, &four).await.unwrap();
+    // A new connection each: they reach all workers.
+    for path in [LOGIN, PROFILE].repeat(10) {
+        assert_eq!(status(&envoy, path, 1).await, 200);
+    }
+    fail_login(&auth, 503);
+    envoy.first_refusal(LOGIN, wait::GENEROUS).await.unwrap();
+    wait::until("all workers to refuse", wait::GENEROUS, || async {
+        for _ in 0..20 {
+            let answer = envoy.get(LOGIN).await.unwrap();
+            if !answer.is_refusal() {
+                return Err(answer.status);
+            }
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    for _ in 0..20 {
+        assert_eq!(status(&envoy, PROFILE, 1).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_new_configuration_finds_the_scopes_as_they_were_and_has_its_own_mode() {
+    let auth = Backend::start().unwrap();
+    let config = gateway(&auth, &json!({}));
+    let envoy = Envoy::start_with_listeners_in_a_file(config).await.unwrap();
+    for path in [LOGIN, PROFILE] {
+        assert_eq!(status(&envoy, path, 1).await, 200);
+    }
+    fail_login(&auth, 503);
+    envoy.first_refusal(LOGIN, wait::GENEROUS).await.unwrap();
+    let asked = auth.seen().by_path[LOGIN];
+    let mut kept_alive = Connection::open(envoy.address()).await.unwrap();
+    let login = Request::get(LOGIN);
+    assert!(kept_alive.send(&login).await.unwrap().is_refusal());
+
+    let named = json!({"login": {"breaker": {"mode": "shadow"}}});
+    let shadow = json!({"services": {"auth": {"scopes": {"named": named}}}});
+    envoy.replace_listeners(gateway(&auth, &shadow)).unwrap();
+    let labels = [("service", "auth"), ("scope", "login")];
+    for (gauge, value) in [
+        ("circuit_breaker_mode", 1.0),
+        ("circuit_breaker_state", 1.0),
+    ] {
+        envoy.wait_for_metric(gauge, &labels, value).await.unwrap();
+    }
+    // It is open, in a mode that lets all through.
+    assert_eq!(kept_alive.send(&login).await.unwrap().status, 503);
+    assert_eq!(auth.seen().by_path[LOGIN], asked + 1);
+}
+
+#[tokio::test]
+async fn a_service_that_fails_in_all_routes_is_shut_as_a_whole_and_back_soon() {
+    let auth = Backend::start().unwrap();
+    let envoy = start(&auth, &json!({})).await;
+    let routes = [LOGIN, REFRESH, PROFILE];
+    for path in routes {
+        assert_eq!(status(&envoy, path, 1).await, 200);
+    }
+    auth.always(Behaviour::status(503));
+    let mut failures = 0;
+    for path in routes.repeat(5) {
+        failures += usize::from(!envoy.get(path).await.unwrap().is_refusal());
+    }
+    assert_eq!(failures, 10);
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "auth")], 1.0)
+        .await
+        .unwrap();
+    auth.always(Behaviour::status(200));
+    for path in routes {
+        let answer = envoy.first_let_through(path, wait::GENEROUS).await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    envoy
+        .wait_for_metric("circuit_breaker_state", &[("service", "auth")], 0.0)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_rule_gives_a_method_of_grpc_a_breaker_of_its_own() {
+    let chat = GrpcBackend::start().unwrap();
+    let rules = json!([{"name": "Send", "path_prefix": "/v1/chat/chat.Chat/Send"}]);
+    let config = EnvoyConfig::gateway()
+        .upstream("chat", chat.address())
+        .upstream_http2("chat")
+        .plugin(&json!({"services": {"chat": {"scopes": {"rules": rules}}}}));
+    let envoy = Envoy::start(config).await.unwrap();
+    let [send, list] =
+        ["Send", "List"].map(|method| grpc::call(&format!("/v1/chat/chat.Chat/{method}")));
+    let ok = GrpcBehaviour::Trailers(status::OK);
+    for call in [&send, &list] {
+        let answer = grpc::send(call, envoy.address()).await.unwrap();
+        assert_eq!(grpc::status_of(&answer), Some(status::OK));
+    }
+    chat.always(GrpcBehaviour::Trailers(status::UNAVAILABLE));
+    wait::until("Send to be refused", wait::GENEROUS, || async {
+        let answer = grpc::send(&send, envoy.address()).await.unwrap();
+        assert_eq!(grpc::status_of(&answer), Some(status::UNAVAILABLE));
+        if answer.is_refusal() {
+            Ok(())
+        } else {
+            Err("it fails")
+        }
+    })
+    .await
+    .unwrap();
+    chat.always(ok);
+    for _ in 0..20 {
+        let answer = grpc::send(&list, envoy.address()).await.unwrap();
+        assert_eq!(grpc::status_of(&answer), Some(status::OK));
+        assert!(
+            grpc::send(&send, envoy.address())
+                .await
+                .unwrap()
+                .is_refusal()
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_is_down_opens_at_the_fifth_failure_whichever_routes_are_called() {
     let auth = Backend::start().unwrap();
-    let envoy = start(&auth, &json!({"scopes": {"by_route": true}})).await;
+    let envoy = start(&auth, &json!({})).await;
     for path in [LOGIN, REFRESH, PROFILE] {
         assert_eq!(status(&envoy, path, 1).await, 200);
     }

@@ -41,7 +41,7 @@ impl Default for Scopes {
     fn default() -> Self {
         Self {
             by_route: true,
-            max: 32,
+            max: 128,
             rules: Vec::new(),
             named: HashMap::new(),
         }

@@ -29,11 +29,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use crate::error::{Context, Error, Result};
 use crate::lock::lock;
-use crate::runtime::{accept_each, runtime};
+use crate::runtime::{Serving, accept_each, runtime};
 use crate::wait;
 use behaviour::Script;
 use connection::{Shared, serve};
@@ -47,7 +46,7 @@ pub struct Backend {
     shared: Arc<Shared>,
     /// Bound, but never listening: keeps the port ours while connections are refused.
     _reserved: Socket,
-    serving: Mutex<Option<JoinSet<()>>>,
+    serving: Mutex<Option<Serving>>,
 }
 
 impl fmt::Debug for Backend {
