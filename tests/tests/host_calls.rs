@@ -76,7 +76,7 @@ async fn trace(envoy: &Envoy) {
 /// The cost of a successful response, in any protocol.
 const GOOD: [&str; 7] = [
     "proxy_on_request_headers",
-    "proxy_get_property",
+    "proxy_call_foreign_function",
     "proxy_on_memory_allocate",
     "proxy_replace_header_map_value",
     "proxy_replace_header_map_value",
