@@ -76,11 +76,28 @@ pub fn admit<R: Replicas>(
     service: R::Index,
     scope: R::Index,
 ) -> Result<Permits, (R::Index, Verdict)> {
-    if let Admission::Decided(verdict) = replicas.view(service)
-        && !matches!(verdict, Verdict::Admit(_))
-    {
-        return Err((service, verdict));
+    match (replicas.view(service), replicas.view(scope)) {
+        (
+            Admission::Decided(Verdict::Admit(of_service)),
+            Admission::Decided(Verdict::Admit(of_scope)),
+        ) => Ok(Permits {
+            service: of_service,
+            scope: of_scope,
+        }),
+        (Admission::Decided(Verdict::Admit(_)) | Admission::VisitNeeded, _) => {
+            ask_both(replicas, service, scope)
+        }
+        (Admission::Decided(refusal), _) => Err((service, refusal)),
     }
+}
+
+/// The same, where one of the answers is not known or a refusal.
+#[inline(never)]
+fn ask_both<R: Replicas>(
+    replicas: &mut R,
+    service: R::Index,
+    scope: R::Index,
+) -> Result<Permits, (R::Index, Verdict)> {
     let of_scope = match replicas.ask(scope) {
         Verdict::Admit(permit) => permit,
         refusal => return Err((scope, refusal)),

@@ -6,6 +6,7 @@ use levee_policy::breaker::{
 };
 use levee_policy::budget::{Budget, BudgetSettings};
 use levee_policy::callers::Caller;
+use levee_policy::divided::{self, Permits, Replicas, Who};
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::{Instant, nanos};
@@ -20,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         of::<Locked>("levee Breaker, clock read, lock"),
         of::<Replicated<Given>>("levee Replica"),
         of::<Replicated<Read>>("levee Replica, clock read"),
+        with_a_scope(),
     ]
     .into_iter()
     .flatten()
@@ -306,5 +308,100 @@ impl<T: Time> Decides for Replicated<T> {
             Recorded::WhoCalled => self.replica.answered(Caller::UNKNOWN, now),
             Recorded::VisitNeeded => self.report(permit, outcome, now),
         }
+    }
+}
+
+/// A call that needs the permits of two breakers: its service's, and below that its scope's.
+fn with_a_scope() -> Vec<Case> {
+    let name = "levee Replica, with a scope";
+    vec![
+        Case::new(name, PASS, Divided::new, Divided::admit),
+        Case::new(name, PASS_SUCCESS, Divided::new, |own| {
+            if let Ok(permits) = own.admit() {
+                divided::record(own, Part::Service, Part::Scope, permits, Outcome::SUCCESS);
+            }
+        }),
+    ]
+}
+
+struct Divided {
+    service: Replicated<Given>,
+    scope: Replicated<Given>,
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Service,
+    Scope,
+}
+
+impl Divided {
+    fn new() -> Self {
+        let mut own = Self {
+            service: Replicated::new(settings()),
+            scope: Replicated::new(settings()),
+        };
+        let Ok(permits) = own.admit() else {
+            panic!("closed");
+        };
+        divided::record(
+            &mut own,
+            Part::Service,
+            Part::Scope,
+            permits,
+            Outcome::SUCCESS,
+        );
+        own
+    }
+
+    #[inline]
+    fn admit(&mut self) -> Result<Permits, (Part, Verdict)> {
+        divided::admit(self, Part::Service, Part::Scope)
+    }
+
+    #[inline]
+    fn part(&self, part: Part) -> &Replicated<Given> {
+        match part {
+            Part::Service => &self.service,
+            Part::Scope => &self.scope,
+        }
+    }
+
+    #[inline]
+    fn part_mut(&mut self, part: Part) -> &mut Replicated<Given> {
+        match part {
+            Part::Service => &mut self.service,
+            Part::Scope => &mut self.scope,
+        }
+    }
+}
+
+impl Replicas for Divided {
+    type Index = Part;
+
+    #[inline]
+    fn replica(&self, part: Part) -> &Replica {
+        &self.part(part).replica
+    }
+
+    #[inline]
+    fn view(&self, part: Part) -> Admission {
+        let of = self.part(part);
+        of.replica.admit(&of.settings, of.time.now())
+    }
+
+    #[inline]
+    fn ask(&mut self, part: Part) -> Verdict {
+        self.part_mut(part).admit()
+    }
+
+    #[inline]
+    fn record(&mut self, part: Part, permit: Permit, outcome: Outcome, _: Who) {
+        self.part_mut(part).record(permit, outcome);
+    }
+
+    #[inline]
+    fn as_caller(&self, _: Part) -> Caller {
+        Caller::from_hash(1)
     }
 }
