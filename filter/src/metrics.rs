@@ -29,6 +29,9 @@ pub const UNSEEN: &str = "circuit_breaker_unseen_requests_total";
 /// Counter: clusters that got no breaker because `max_services` was reached.
 pub const SERVICES_OVER_LIMIT: &str = "circuit_breaker_services_over_limit_total";
 
+/// Counter by service: scopes that got no breaker because `scopes.max` was reached.
+pub const SCOPES_OVER_LIMIT: &str = "circuit_breaker_scopes_over_limit_total";
+
 /// Values of [`STATE`], as its help text.
 pub const STATES: &str = "0 closed, 1 open, 2 half-open.";
 /// Values of [`MODE`], as its help text.
@@ -119,6 +122,11 @@ pub fn state_name(service: &str) -> String {
 /// The name of the [`MODE`] gauge for `service`.
 pub fn mode_name(service: &str) -> String {
     format!("{MODE}.service.{service}")
+}
+
+/// The name of the [`SCOPES_OVER_LIMIT`] counter for `service`.
+pub fn scopes_over_limit_name(service: &str) -> String {
+    format!("{SCOPES_OVER_LIMIT}.service.{service}")
 }
 
 /// The names of all metrics of `service`, a label value. [`label_of_scope`](crate::label::label_of_scope)

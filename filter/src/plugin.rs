@@ -7,6 +7,7 @@
 
 mod called;
 mod meet;
+mod places;
 mod scopes;
 mod tick;
 

@@ -5,7 +5,7 @@ use crate::config::{Failures, Fallback, ServiceConfig};
 use crate::deadline::Deadlines;
 use crate::host::{Host, LocalReply, MetricId};
 use crate::label::{fnv1a_32, label, label_of_scope};
-use crate::metrics::{Counter, RequestLabel, mode_name, state_name};
+use crate::metrics::{Counter, RequestLabel, mode_name, scopes_over_limit_name, state_name};
 use crate::outcome::{AnsweredWell, Protocol};
 use crate::shared::BreakerId;
 use levee_policy::breaker::{Breaker, BreakerSettings, Mode, Outcome, Phase, Verdict};
@@ -15,6 +15,7 @@ use levee_policy::scope::hand_in_every;
 use levee_policy::time::Instant;
 use levee_policy::usual::Usual;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// The response code details of refused requests.
@@ -55,6 +56,18 @@ pub enum Divided {
     Yes,
 }
 
+/// The scopes of a service that have found no place in its list.
+#[derive(Debug, Default)]
+pub struct Placeless {
+    /// At most [`MOST_PLACELESS`].
+    names: HashSet<String>,
+    /// When they try again.
+    pub again: Option<Instant>,
+    counter: Option<MetricId>,
+}
+
+const MOST_PLACELESS: usize = 1000;
+
 /// A service that this worker has met, or a scope.
 #[derive(Debug)]
 pub struct Service {
@@ -80,6 +93,10 @@ pub struct Service {
     pub is_touched: bool,
     /// When this worker visited the breaker last.
     pub visited: Instant,
+    /// For a scope: when this worker said last that it is called.
+    pub said_called: Instant,
+    /// For a service that is divided.
+    pub placeless: Placeless,
     /// Not yet handed to Envoy.
     counts: [u32; Counter::ALL.len()],
     counters: [Option<MetricId>; Counter::ALL.len()],
@@ -118,6 +135,8 @@ impl Service {
             is_touched: false,
             // A scope's first success is handed in at once.
             visited: Instant::default(),
+            said_called: Instant::default(),
+            placeless: Placeless::default(),
             counts: [0; Counter::ALL.len()],
             // A service can have many scopes, most of which only ever count successes.
             counters: Counter::ALL.map(|counter| {
@@ -180,6 +199,44 @@ impl Service {
             Outcome::Failure { .. } => self.count(Counter::Failures),
             Outcome::Unanswered => self.count(Counter::Unanswered),
             Outcome::Success { .. } | Outcome::Neutral => {}
+        }
+    }
+
+    /// Whether requests were counted since the last [`flush`](Self::flush).
+    pub fn was_called(&self) -> bool {
+        const LABELS: [RequestLabel; 4] = [
+            RequestLabel::Success,
+            RequestLabel::Failure,
+            RequestLabel::Neutral,
+            RequestLabel::Rejected,
+        ];
+        LABELS.into_iter().any(|label| {
+            let count = self.counts.get(Counter::Requests(label).index());
+            count.is_some_and(|count| *count > 0)
+        })
+    }
+
+    /// The scope `name` has found no place, and tries again at `again`. Counts and logs each once.
+    pub fn count_placeless<H: Host>(
+        &mut self,
+        host: &H,
+        name: &str,
+        at_most: usize,
+        again: Instant,
+    ) {
+        let placeless = &mut self.placeless;
+        placeless.again = Some(again);
+        if placeless.names.len() >= MOST_PLACELESS || !placeless.names.insert(name.to_owned()) {
+            return;
+        }
+        log::warn!(
+            "no breaker for {}, scope {name}: the limit of {at_most} scopes (scopes.max) is reached",
+            self.name
+        );
+        let define = || host.define_counter(&scopes_over_limit_name(&label(&self.name)));
+        placeless.counter = placeless.counter.or_else(define);
+        if let Some(counter) = placeless.counter {
+            host.add(counter, 1);
         }
     }
 

@@ -8,16 +8,21 @@
 //!
 //! The keys carry a version, since shared data outlives the code that wrote it.
 
+mod stored;
+
+pub use stored::SAY_CALLED_EVERY;
+
 use crate::host::{Host, Swap, Version, Versioned};
 use levee_policy::breaker::{Breaker, BreakerSettings};
 use levee_policy::time::Instant;
 use std::borrow::Cow;
 use std::time::Duration;
+use stored::{Entry, Place, Stored};
 
-/// The list of services. Each entry: two bytes of length, the name, the eight bytes of its id.
-const SERVICES: &str = "levee/4/services";
+/// The list of services.
+const SERVICES: &str = "levee/5/services";
 /// A list of this kind for the scopes of each service, by the id of its breaker.
-const SCOPES_PREFIX: &str = "levee/4/scopes/";
+const SCOPES_PREFIX: &str = "levee/5/scopes/";
 const BREAKER_PREFIX: &str = "levee/4/breaker/";
 /// When each service was checked last, by the id of its breaker: nanoseconds in eight bytes.
 const CHECKED_PREFIX: &str = "levee/1/checked/";
@@ -71,7 +76,7 @@ pub struct Listed {
     pub id: BreakerId,
     /// How many breakers the list has.
     pub among: usize,
-    /// Whether this call has put it there.
+    /// Whether this call has added it, and not in the place of another.
     pub is_new: bool,
 }
 
@@ -82,7 +87,8 @@ pub fn create_list<H: Host>(host: &H) {
     }
 }
 
-/// Finds or creates the breaker `name`. Returns `None` if there are `at_most` already.
+/// Finds or creates the breaker `name`. Returns `None` if there are `at_most` already, and none of them is
+/// a scope that gives its place to this one.
 pub fn find_or_create<H: Host>(
     host: &H,
     list: List,
@@ -91,36 +97,59 @@ pub fn find_or_create<H: Host>(
     at_most: usize,
     now: Instant,
 ) -> Option<Listed> {
+    u16::try_from(name.len()).ok()?;
     let key = list.key();
     let mut created = None;
     for _ in 0..TRIES {
-        let Versioned { mut value, version } = host.shared(&key).unwrap_or_default();
-        let among = entries(&value).count();
-        let known = entries(&value).find(|(known, _)| *known == name.as_bytes());
-        if let Some((_, id)) = known {
+        let Versioned { value, version } = host.shared(&key).unwrap_or_default();
+        let mut stored = Stored::parse(&value);
+        let is_it = |entry: &&Entry| entry.name == name.as_bytes();
+        if let Some(known) = stored.entries.iter().find(is_it) {
             return Some(Listed {
-                id,
-                among,
+                id: BreakerId(known.id),
+                among: stored.entries.len(),
                 is_new: false,
             });
         }
-        if among >= at_most {
-            return None;
-        }
+        let place = stored.place_at_end(at_most).or_else(|| match list {
+            List::Services => None,
+            List::ScopesOf(_) => stored.place_of_idle(at_most, now),
+        })?;
         let id = *created.get_or_insert_with(|| create(host, list, settings, now));
-        let length = u16::try_from(name.len()).ok()?;
-        value.extend_from_slice(&length.to_le_bytes());
-        value.extend_from_slice(name.as_bytes());
-        value.extend_from_slice(&id.to_bytes());
-        if host.set_shared(&key, &value, version) == Swap::Written {
+        let entry = Entry {
+            name: name.as_bytes().to_vec(),
+            id: id.0,
+            called: now,
+        };
+        stored.put(place, entry);
+        if host.set_shared(&key, &stored.to_bytes(), version) == Swap::Written {
             return Some(Listed {
                 id,
-                among: among + 1,
-                is_new: true,
+                among: stored.entries.len(),
+                is_new: place == Place::AtEnd,
             });
         }
     }
     None
+}
+
+/// Says that a breaker of the list is called, unless that was said lately. Returns `None` if it has lost its
+/// place to another.
+pub fn say_called<H: Host>(host: &H, list: List, id: BreakerId, now: Instant) -> Option<()> {
+    let key = list.key();
+    for _ in 0..TRIES {
+        let Versioned { value, version } = host.shared(&key).unwrap_or_default();
+        let mut stored = Stored::parse(&value);
+        let entry = stored.entries.iter_mut().find(|entry| entry.id == id.0)?;
+        if now.since(entry.called) < SAY_CALLED_EVERY / 2 {
+            break;
+        }
+        entry.called = now;
+        if host.set_shared(&key, &stored.to_bytes(), version) == Swap::Written {
+            break;
+        }
+    }
+    Some(())
 }
 
 /// Writes a breaker that only its creator knows, and for a service what else it has.
@@ -173,19 +202,12 @@ impl Turn {
 /// All breakers in a list, by name.
 pub fn breakers<H: Host>(host: &H, list: List) -> Vec<(String, BreakerId)> {
     let list = host.shared(&list.key()).unwrap_or_default().value;
-    entries(&list)
-        .map(|(name, id)| (String::from_utf8_lossy(name).into_owned(), id))
-        .collect()
-}
-
-fn entries(mut list: &[u8]) -> impl Iterator<Item = (&[u8], BreakerId)> {
-    std::iter::from_fn(move || {
-        let (length, rest) = list.split_first_chunk::<2>()?;
-        let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-        let (id, rest) = rest.split_first_chunk::<8>()?;
-        list = rest;
-        Some((name, BreakerId(u64::from_le_bytes(*id))))
-    })
+    let named = |entry: Entry| {
+        let name = String::from_utf8_lossy(&entry.name).into_owned();
+        (name, BreakerId(entry.id))
+    };
+    let entries = Stored::parse(&list).entries.into_iter();
+    entries.map(named).collect()
 }
 
 /// The current breaker. A new one if it cannot be read.

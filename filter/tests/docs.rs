@@ -2,7 +2,7 @@
 
 mod fake;
 
-use fake::{End, Gateway};
+use fake::{End, Gateway, Stream};
 use levee_filter::config::Config;
 use levee_filter::metrics;
 use levee_pages::Page;
@@ -73,8 +73,17 @@ fn the_metrics_table_names_just_the_metrics_there_are() {
     let page = Page::read("docs/reference/metrics.md");
     let documented = first_column(&page.section("The filter"), "metric");
     let documented: BTreeSet<&str> = documented.iter().map(String::as_str).collect();
-    let mut gateway = Gateway::new(1, r#"{"max_services": 1}"#);
-    gateway.request(0, "auth", End::Status(200));
+    let configuration = r#"{"max_services": 1, "scopes": {"by_route": true, "max": 1}}"#;
+    let mut gateway = Gateway::new(1, configuration);
+    for route in ["login", "profile"] {
+        let stream = Stream {
+            cluster: b"auth".to_vec(),
+            route: route.into(),
+            ..Stream::default()
+        };
+        let call = gateway.begin_stream(0, stream);
+        gateway.end(call, End::Status(200));
+    }
     gateway.request(0, "chat", End::Status(200));
     gateway.bypass(0);
     let names = gateway.metric_names();

@@ -34,7 +34,7 @@ fn workers_that_meet_a_service_at_the_same_time_share_one_breaker_and_lose_nothi
         gateway.workers[0].host.clone(),
         gateway.workers[1].host.clone(),
     );
-    first.interrupt_before_writing("levee/4/services", move || {
+    first.interrupt_before_writing("levee/5/services", move || {
         let id = find_or_create(&second, "auth", &settings);
         change(&second, id, &settings, NOW, fail_once).unwrap();
     });
@@ -94,7 +94,7 @@ fn two_workers_that_meet_scopes_of_a_service_at_the_same_time_list_both() {
     let keys = first.shared_keys();
     let key = keys
         .into_iter()
-        .find(|key| key.starts_with("levee/4/scopes/"));
+        .find(|key| key.starts_with("levee/5/scopes/"));
     let key: &'static str = key.expect("it exists before there is a scope").leak();
     first.interrupt_before_writing(key, move || {
         let listed = add(&second, "login", 2).unwrap();
@@ -117,7 +117,7 @@ fn the_lists_exist_before_there_are_workers() {
     // A key that does not exist is written without comparing, so these must exist.
     let gateway = Gateway::new(1, "");
     let host = &gateway.workers[0].host;
-    assert!(host.shared("levee/4/services").is_some());
+    assert!(host.shared("levee/5/services").is_some());
     assert!(host.shared("levee/1/workers").is_some());
 }
 

@@ -4,6 +4,7 @@
 //! worker meets a second one, it divides the service and tells the other workers. A scope that a rule
 //! names is there from its first request on.
 
+use super::places::SEEK_EVERY;
 use super::{Plugin, Target};
 use crate::breakers::{Breakers, ServiceIndex};
 use crate::destination::Names;
@@ -66,17 +67,15 @@ impl<H: Host> Plugin<H> {
         by_rule.or(by_route).filter(|name| !name.is_empty())
     }
 
-    fn list_scope(&self, service: ServiceIndex, name: &str, now: Instant) -> Option<Listed> {
+    fn list_scope(&mut self, service: ServiceIndex, name: &str, now: Instant) -> Option<Listed> {
         let of = &self.services[service];
         let limit = self.config.of_service(&of.name).scopes.max;
         let list = List::ScopesOf(of.breaker_id);
         let settings = self.rules.of_breaker(&of.name, Some(name)).breaker;
         let listed = shared::find_or_create(&self.host, list, name, &settings, limit, now);
         if listed.is_none() {
-            log::warn!(
-                "no breaker for {}, scope {name}: the limit of {limit} scopes (scopes.max) is reached",
-                of.name
-            );
+            let again = now.after(SEEK_EVERY);
+            self.services[service].count_placeless(&self.host, name, limit, again);
         }
         listed
     }

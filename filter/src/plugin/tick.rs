@@ -37,6 +37,7 @@ impl<H: Host> Plugin<H> {
             if self.services[index].wants_sync(now) {
                 self.visit(index, Visit::Sync);
             }
+            self.keep_place(index, now);
             self.services[index].flush(&self.host);
         }
     }

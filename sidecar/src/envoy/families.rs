@@ -35,7 +35,7 @@ const fn gauge(name: &'static str, help: &'static str) -> Family {
 }
 
 /// All metrics of the filter.
-pub const FAMILIES: [Family; 11] = [
+pub const FAMILIES: [Family; 12] = [
     gauge(filter::STATE, filter::STATES),
     gauge(filter::MODE, filter::MODES),
     counter(filter::FAILURES, "Failed requests."),
@@ -49,6 +49,10 @@ pub const FAMILIES: [Family; 11] = [
     counter(
         filter::SERVICES_OVER_LIMIT,
         "Clusters that have no breaker since there were too many.",
+    ),
+    counter(
+        filter::SCOPES_OVER_LIMIT,
+        "Scopes that have no breaker since there were too many.",
     ),
     counter(
         filter::UNANSWERED,
