@@ -107,7 +107,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Defines the service's metrics, too. Counters of a scope are defined when they count something.
+    /// Defines the service's metrics, too. A service can have many scopes, so most of their counters
+    /// are defined when they count something.
     pub fn new<H: Host>(
         host: &H,
         name: &str,
@@ -138,9 +139,9 @@ impl Service {
             said_called: Instant::default(),
             placeless: Placeless::default(),
             counts: [0; Counter::ALL.len()],
-            // A service can have many scopes, most of which only ever count successes.
             counters: Counter::ALL.map(|counter| {
-                let name = (!is_scope).then(|| counter.name(&label));
+                let is_shown = !is_scope || matches!(counter, Counter::Requests(_));
+                let name = is_shown.then(|| counter.name(&label));
                 name.and_then(|name| host.define_counter(&name))
             }),
             state: host.define_gauge(&state_name(&label)),
