@@ -43,6 +43,8 @@ const REFRESH: &[u8] = b"\x02\0\0\0\x04\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0auth\0\0r
 #[derive(Clone, Default)]
 struct Quiet {
     code: Rc<Cell<u64>>,
+    /// Another one each time, since they name breakers.
+    last_random: Rc<Cell<u64>>,
     destination: Rc<Cell<&'static [u8]>>,
     shared: Rc<RefCell<HashMap<String, Vec<u8>>>>,
 }
@@ -52,7 +54,8 @@ impl Host for Quiet {
         Instant::from_nanos(1_000_000_000)
     }
     fn random(&self) -> u64 {
-        7
+        self.last_random.set(self.last_random.get() + 1);
+        self.last_random.get()
     }
     fn with_property<T>(&self, path: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         match path {

@@ -137,7 +137,7 @@ pub fn record<R: Replicas>(
     permits: Permits,
     outcome: Outcome,
 ) {
-    let heard = Heard::of(outcome);
+    let heard = Heard::of(outcome, permits.service);
     replicas.record(scope, permits.scope, heard.scope, Who::Client);
     let caller = Who::Known(replicas.as_caller(scope));
     replicas.record(service, permits.service, heard.service, caller);

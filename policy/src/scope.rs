@@ -5,14 +5,16 @@
 //! Each failure counts for one of the two:
 //!
 //! * without a connection, whoever asked would have failed: that concerns the service;
-//! * everything else (an error, a reset, a time limit) concerns the scope.
+//! * everything else (an error, a reset, a time limit) concerns the scope. The service was reached, and
+//!   that is a success for its breaker: otherwise somebody whose calls fail in a scope could make those
+//!   without a connection, where one of many hosts is down, seem to be nearly all.
 //!
 //! A service can be broken in all of its scopes and still accept connections. So its breaker opens, too,
 //! when none of the scopes that were called lately works ([`none_works`]), though each of them may have
 //! failed too rarely to open its own. Then it asks again soon, a few calls at a time. Those that are open
 //! stay so, and where another one works, its calls close the service's breaker.
 
-use crate::breaker::{Breaker, BreakerSettings, Outcome, Silence, State};
+use crate::breaker::{Breaker, BreakerSettings, Outcome, Permit, Silence, State};
 use crate::callers::{Caller, Tally};
 use crate::evidence::{ALONE, Portion, Weight, answered_well, unanswered};
 use crate::time::Instant;
@@ -29,20 +31,23 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// Divides the result of a call.
+    /// Divides the result of a call that had this permit of the service.
     #[inline]
-    pub const fn of(outcome: Outcome) -> Self {
+    pub const fn of(outcome: Outcome, of_service: Permit) -> Self {
         let (scope, service) = match outcome {
-            // A slow scope may be the only one.
-            Outcome::Success { .. } => (outcome, Outcome::SUCCESS),
             Outcome::Failure {
                 weight: Weight::Unreachable,
                 ..
             } => (Outcome::Neutral, Outcome::UNREACHABLE),
-            // Also of a probe: a scope that fails keeps no others out.
-            Outcome::Failure { .. } | Outcome::Unanswered | Outcome::Neutral => {
+            // A scope that fails neither keeps the others out nor lets them in.
+            Outcome::Failure { .. } | Outcome::Unanswered if of_service.is_probe() => {
                 (outcome, Outcome::Neutral)
             }
+            // It was reached. And a slow scope may be the only one.
+            Outcome::Success { .. } | Outcome::Failure { .. } | Outcome::Unanswered => {
+                (outcome, Outcome::SUCCESS)
+            }
+            Outcome::Neutral => (outcome, Outcome::Neutral),
         };
         Self { scope, service }
     }
@@ -79,9 +84,13 @@ pub struct Silent {
 
 impl Silent {
     /// `None` if calls are answered, as far as callers other than the suspect can see.
-    fn of(breaker: &Breaker, counts: Counts, rule: Silence) -> Option<Self> {
+    fn of(breaker: &Breaker, counts: Counts, rule: Silence, now: Instant) -> Option<Self> {
         let (suspect, own) = breaker.callers.most_unanswered(counts);
-        let of_others = if counts.total == 0 {
+        let others_are_well = breaker
+            .callers
+            .answered
+            .any(now, |caller| caller != suspect);
+        let of_others = if counts.total == 0 && !others_are_well {
             counts.unanswered
         } else {
             counts.unanswered.saturating_sub(own)
@@ -120,7 +129,7 @@ impl Standing {
             return Self::Fails { failures };
         }
         if let Some(rule) = settings.silence
-            && let Some(silent) = Silent::of(breaker, counts, rule)
+            && let Some(silent) = Silent::of(breaker, counts, rule, now)
         {
             return Self::Silent(silent);
         }
@@ -224,14 +233,27 @@ mod tests {
 
     #[test]
     fn each_failure_counts_for_one_of_the_two_and_each_success_for_both() {
-        for outcome in ALL {
-            let Heard { scope, service } = Heard::of(outcome);
-            let expected = match outcome {
-                Outcome::Success { .. } => (outcome, Outcome::SUCCESS),
-                Outcome::UNREACHABLE => (Outcome::Neutral, outcome),
-                _ => (outcome, Outcome::Neutral),
-            };
-            assert_eq!((scope, service), expected);
+        let settings = BreakerSettings::default();
+        let mut breaker = Breaker::new(&settings, NOW);
+        let (Verdict::Admit(closed), _) = breaker.admit(&settings, NOW) else {
+            panic!("it is closed");
+        };
+        let _ = breaker.open_with_scopes(&settings, NOW, 0);
+        let _ = breaker.hasten(&settings, NOW);
+        let (Verdict::Admit(probe), _) = breaker.admit(&settings, NOW) else {
+            panic!("a place is free");
+        };
+        for (permit, if_reached) in [(closed, Outcome::SUCCESS), (probe, Outcome::Neutral)] {
+            for outcome in ALL {
+                let Heard { scope, service } = Heard::of(outcome, permit);
+                let expected = match outcome {
+                    Outcome::Success { .. } => (outcome, Outcome::SUCCESS),
+                    Outcome::UNREACHABLE => (Outcome::Neutral, outcome),
+                    Outcome::Neutral => (outcome, outcome),
+                    _ => (outcome, if_reached),
+                };
+                assert_eq!((scope, service), expected, "{permit:?}");
+            }
         }
     }
 

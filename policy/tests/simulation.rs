@@ -18,6 +18,8 @@ mod half_open;
 mod now_and_then;
 #[path = "simulation/random.rs"]
 mod random;
+#[path = "simulation/scopes.rs"]
+mod scopes;
 #[path = "simulation/world.rs"]
 mod world;
 

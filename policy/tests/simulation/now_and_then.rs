@@ -9,16 +9,16 @@ use levee_policy::evidence::Witnesses;
 use std::time::Duration;
 
 /// A service of which one host fails all its calls.
-#[derive(Clone, Copy)]
-struct Service {
-    hosts: u64,
-    failure: Outcome,
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    pub hosts: u64,
+    pub failure: Outcome,
     /// How long a failure takes. As long as a good answer if it is not said.
-    takes: Option<Duration>,
+    pub takes: Option<Duration>,
 }
 
 impl Service {
-    fn spoil(self, clients: Clients) -> Clients {
+    pub fn spoil(self, clients: Clients) -> Clients {
         let mut end = clients.end;
         Clients {
             end: Box::new(move |number, at, random| {

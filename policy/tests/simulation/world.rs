@@ -1,6 +1,7 @@
 //! One service behind its breakers, and those who call it, in simulated time.
 
-use crate::gate::{Gate, Moment, Part, TICK};
+pub use crate::gate::Part;
+use crate::gate::{Gate, Moment, TICK};
 use crate::random::Random;
 use levee_policy::breaker::{BreakerSettings, Outcome, Phase, Transition};
 use levee_policy::callers::Caller;
@@ -68,6 +69,16 @@ pub struct Clients {
     pub end: Ends,
 }
 
+impl Clients {
+    /// The same, at a divided service.
+    pub fn to(self, scopes: &[usize]) -> Self {
+        Self {
+            scopes: scopes.to_vec(),
+            ..self
+        }
+    }
+}
+
 /// How many workers share the breakers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -81,6 +92,8 @@ pub struct Seen {
     pub sent: u64,
     pub refused: u64,
     pub failed: u64,
+    /// When one was answered well last, since the start.
+    pub answered: Option<Duration>,
 }
 
 /// What happened when.
@@ -133,6 +146,7 @@ enum Event {
 
 #[derive(Clone, Copy)]
 struct Call {
+    group: usize,
     worker: usize,
     scope: Part,
     caller: Caller,
@@ -235,14 +249,16 @@ impl World {
             Arrivals::Random { rate, at_once } => {
                 let place = self.random.below(u64::from(count));
                 let caller = first + u32::try_from(place).expect("below the count");
+                let scope = self.scope_for(group);
                 for _ in 0..at_once {
-                    self.call(group, Caller::from_hash(caller));
+                    self.call(group, scope, Caller::from_hash(caller));
                 }
                 Duration::from_secs_f64(self.random.exponential() * f64::from(at_once) / rate)
             }
             Arrivals::Together(interval) => {
                 for caller in first..first + count {
-                    self.call(group, Caller::from_hash(caller));
+                    let scope = self.scope_for(group);
+                    self.call(group, scope, Caller::from_hash(caller));
                 }
                 interval
             }
@@ -282,6 +298,9 @@ impl World {
     }
 
     fn report(&mut self, call: Call) {
+        if matches!(call.outcome, Outcome::Success { .. }) {
+            self.history.seen[call.group].answered = Some(self.now.since(START));
+        }
         let moment = Moment {
             worker: call.worker,
             caller: call.caller,
@@ -312,7 +331,7 @@ impl World {
         Some(scopes[usize::try_from(place).expect("below the count")])
     }
 
-    fn call(&mut self, group: usize, caller: Caller) {
+    fn call(&mut self, group: usize, scope: Part, caller: Caller) {
         let connections = self.clients[group].connections;
         let moment = Moment {
             worker: self.worker_for(caller, connections),
@@ -320,7 +339,6 @@ impl World {
             now: self.now,
             random: 0,
         };
-        let scope = self.scope_for(group);
         let permits = self.gate.admit(moment, scope);
         self.note();
         let since_start = self.now.since(START);
@@ -335,6 +353,7 @@ impl World {
         };
         seen.failed += u64::from(failed);
         let place = self.store(Call {
+            group,
             worker: moment.worker,
             scope,
             caller,
