@@ -23,7 +23,7 @@ use stored::{Entry, Place, Stored};
 const SERVICES: &str = "levee/5/services";
 /// A list of this kind for the scopes of each service, by the id of its breaker.
 const SCOPES_PREFIX: &str = "levee/5/scopes/";
-const BREAKER_PREFIX: &str = "levee/4/breaker/";
+const BREAKER_PREFIX: &str = "levee/5/breaker/";
 /// When each service was checked last, by the id of its breaker: nanoseconds in eight bytes.
 const CHECKED_PREFIX: &str = "levee/1/checked/";
 

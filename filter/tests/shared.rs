@@ -58,7 +58,7 @@ fn an_overtaken_change_is_repeated_on_the_newer_breaker() {
     let keys = first.shared_keys();
     let key: &'static str = keys
         .into_iter()
-        .find(|key| key.starts_with("levee/4/breaker/"))
+        .find(|key| key.starts_with("levee/5/breaker/"))
         .unwrap()
         .leak();
     first.interrupt_before_writing(key, move || {

@@ -67,16 +67,6 @@ pub(crate) struct Openings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckPermit(Generation);
 
-/// What is known of health checks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Checks {
-    /// When the last one was sent.
-    pub(crate) last: Instant,
-    /// None is sent before, and an open period that begins sooner counts from then: the end of the
-    /// period that a check has cut short last, or of one that the service has asked for.
-    pub(crate) not_before: Instant,
-}
-
 /// A circuit breaker: see the [module](self).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breaker {
@@ -90,7 +80,9 @@ pub struct Breaker {
     pub(crate) callers: Callers,
     pub(crate) window: Window,
     pub(crate) probes: Probes,
-    pub(crate) checks: Checks,
+    /// No health check is sent before, and an open period that begins sooner counts from then: the end of
+    /// the period that a check has cut short last, or of one that the service has asked for.
+    pub(crate) not_checked_before: Instant,
 }
 
 impl Breaker {
@@ -105,7 +97,7 @@ impl Breaker {
             callers: Callers::default(),
             window: Window::new(settings.window),
             probes: Probes::default(),
-            checks: Checks::default(),
+            not_checked_before: Instant::default(),
         }
     }
 
@@ -213,30 +205,27 @@ impl Breaker {
         is_open.then(|| self.change(State::HalfOpen, cause, now))
     }
 
-    /// Whether a health check may be sent at `now`: at most one per `every`, and while it could help.
+    /// The permit of a health check that is sent at `now`, if it could help: the breaker must have been open for
+    /// `at_least`.
     ///
     /// A service may pass its checks while calls to it fail. So each open period is cut short once:
     /// if calls fail all the same, the next period is added to its end, and none is cut short before
     /// that. A service that stays down gets the probes that it would get anyway, each at most one open
     /// period earlier.
-    pub fn take_check(
-        &mut self,
+    pub fn permit_check(
+        &self,
         settings: &BreakerSettings,
-        every: Duration,
+        at_least: Duration,
         now: Instant,
     ) -> Option<CheckPermit> {
         let State::Open { until } = self.state else {
             return None;
         };
-        let last = self.checks.last.max(self.since);
-        let is_due = settings.mode.learns()
+        let may_help = settings.mode.learns()
             && now < until
-            && now >= last.after(every)
-            && now >= self.checks.not_before;
-        is_due.then(|| {
-            self.checks.last = now;
-            CheckPermit(self.generation)
-        })
+            && now >= self.since.after(at_least)
+            && now >= self.not_checked_before;
+        may_help.then_some(CheckPermit(self.generation))
     }
 
     /// A health check that was sent in this open period has passed.
@@ -253,7 +242,7 @@ impl Breaker {
             return None;
         }
         let transition = self.hasten(settings, now)?;
-        self.checks.not_before = until;
+        self.not_checked_before = until;
         Some(transition)
     }
 
@@ -602,7 +591,7 @@ impl Breaker {
             self.openings = Openings::default();
             if now.since(self.since) >= settings.window {
                 // What health checks have saved before, the service has earned.
-                self.checks.not_before = Instant::default();
+                self.not_checked_before = Instant::default();
             }
         }
         let mut is_asked_for = false;
@@ -619,11 +608,11 @@ impl Breaker {
                 let asked = self.asked_for(cause).min(settings.open.max);
                 is_asked_for = asked > nominal;
                 let wait = settings.open.jitter.apply(nominal.max(asked), random);
-                now.max(self.checks.not_before).after(wait)
+                now.max(self.not_checked_before).after(wait)
             }
         };
         if is_asked_for {
-            self.checks.not_before = until;
+            self.not_checked_before = until;
         }
         self.change(State::Open { until }, cause, now)
     }

@@ -113,11 +113,6 @@ pub enum Visit {
     Admit(Caller),
     /// To report the result of a call.
     Record(Report),
-    /// To send a health check, unless one was sent within this time.
-    Check {
-        /// The time between two, whichever workers send them.
-        every: Duration,
-    },
     /// To report that a health check has passed.
     Hasten(CheckPermit),
     /// To report that a second scope of the service was called, which may work though the first does not.
@@ -132,9 +127,6 @@ pub enum Visit {
 pub struct Visited {
     /// The answer to [`Visit::Admit`]. `None` for the other visits.
     pub verdict: Option<Verdict>,
-    /// Given to [`Visit::Check`] if the health check may be sent. If it passes, visit with
-    /// [`Visit::Hasten`].
-    pub check: Option<CheckPermit>,
     /// The change of state that this visit made.
     pub transition: Option<Transition>,
     /// Whether the other workers should sync soon.
@@ -259,7 +251,8 @@ impl Replica {
         self.troubled_since.is_some() || matches!(self.view, View::Between { .. })
     }
 
-    /// Whether a health check could bring the probes forward: visit with [`Visit::Check`].
+    /// Whether a health check could bring the probes forward: ask the shared breaker for its
+    /// [permit](Breaker::permit_check).
     pub fn wants_check(&self, settings: &BreakerSettings, now: Instant) -> bool {
         settings.mode.learns() && matches!(self.view, View::Open { until } if now < until)
     }
@@ -284,7 +277,7 @@ impl Replica {
             breaker.window.absorb(&self.unsynced);
             breaker.callers.answered.absorb(&self.answered);
         }
-        let (mut verdict, mut check) = (None, None);
+        let mut verdict = None;
         let transition = match visit {
             Visit::Sync => None,
             Visit::Admit(caller) => {
@@ -293,10 +286,6 @@ impl Replica {
                 transition
             }
             Visit::Record(report) => breaker.record_call(settings, report, now, random),
-            Visit::Check { every } => {
-                check = breaker.take_check(settings, every, now);
-                None
-            }
             Visit::Hasten(check) => breaker.check_passed(settings, check, now),
             Visit::SecondScope => breaker.test_now(settings, Cause::SecondScope, now),
             Visit::NoScopeWorks => breaker.open_with_scopes(settings, now, random),
@@ -309,7 +298,6 @@ impl Replica {
         });
         Visited {
             verdict,
-            check,
             transition,
             tell_others: News::of(breaker).tells_more_than(before),
         }

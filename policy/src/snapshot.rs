@@ -2,7 +2,7 @@
 
 use crate::answered::{Answered, Witness};
 use crate::breaker::{
-    Breaker, BreakerSettings, Checks, Lease, MAX_PROBES, Openings, ProbeId, Probes, State,
+    Breaker, BreakerSettings, Lease, MAX_PROBES, Openings, ProbeId, Probes, State,
 };
 use crate::callers::{Caller, Complaints, Share, TOLD_APART, Tally};
 use crate::evidence::{Callers, Row};
@@ -10,7 +10,7 @@ use crate::time::Instant;
 use crate::window::{BUCKETS, Counts, Parts, Window};
 
 /// The first byte. It changes with the layout, and a breaker of another layout is not read.
-const LAYOUT: u8 = 4;
+const LAYOUT: u8 = 5;
 
 const CLOSED: u8 = 0;
 const OPEN: u8 = 1;
@@ -21,7 +21,7 @@ pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, stat
     + 4 + 4 + TALLY_LEN + 8 + 4 // row
     + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
     + 8 + 8 + BUCKETS * 20 // window
-    + 8 + 8 // health checks
+    + 8 // health checks
     + 4 + 4 + 4 + 4 + 8 + MAX_PROBES * 17; // probes
 const TALLY_LEN: usize = TOLD_APART * 16 + 12;
 
@@ -56,8 +56,7 @@ impl Breaker {
                 counts.unanswered,
             ]);
         }
-        out.u64(self.checks.last.as_nanos());
-        out.u64(self.checks.not_before.as_nanos());
+        out.u64(self.not_checked_before.as_nanos());
         out.u32(self.probes.admitted);
         out.u32(self.probes.expired);
         // Only a half-open breaker has more of them.
@@ -104,10 +103,7 @@ impl Breaker {
                 unanswered,
             };
         }
-        let checks = Checks {
-            last: input.instant()?,
-            not_before: input.instant()?,
-        };
+        let not_checked_before = input.instant()?;
         let mut probes = Probes {
             admitted: input.u32()?,
             expired: input.u32()?,
@@ -129,7 +125,7 @@ impl Breaker {
                 buckets,
             }),
             probes,
-            checks,
+            not_checked_before,
         })
     }
 
@@ -142,7 +138,7 @@ impl Breaker {
         self.since = self.since.min(now);
         self.row.since = self.row.since.min(now);
         self.callers = Callers::default();
-        self.checks = Checks::default();
+        self.not_checked_before = Instant::default();
         if let State::Open { until } = &mut self.state {
             let longest = settings.open.jitter.apply(settings.open.max, u64::MAX);
             *until = (*until).min(now.after(longest));

@@ -93,7 +93,6 @@ struct Model {
     leases: Vec<(u64, u64)>, // call, end
     successes: u32,
     since: u64,
-    checked: u64,
     /// The end of the period that a health check has cut short last.
     cut_short: u64,
     /// Whether a row is so close to what decides that the model can't tell.
@@ -105,7 +104,6 @@ impl Model {
         *self = Self {
             phase,
             since: now,
-            checked: self.checked,
             cut_short: self.cut_short,
             episode: self.episode + 1,
             until: self.until,
@@ -188,13 +186,8 @@ impl Model {
         }
     }
 
-    fn may_check(&mut self, now: u64) -> bool {
-        let due = self.since.max(self.checked) + 1_000;
-        let may = self.phase == 1 && now < self.until && now >= due && now >= self.cut_short;
-        if may {
-            self.checked = now;
-        }
-        may
+    fn may_check(&self, now: u64) -> bool {
+        self.phase == 1 && now < self.until && now >= self.since + 1_000 && now >= self.cut_short
     }
 
     fn check_passes(&mut self, episode: u32, now: u64) {
@@ -253,7 +246,7 @@ proptest! {
                     calls.swap_remove(place % calls.len());
                 }
                 Event::Check => {
-                    let check = breaker.take_check(&settings, CHECK_EVERY, at(millis));
+                    let check = breaker.permit_check(&settings, CHECK_EVERY, at(millis));
                     prop_assert_eq!(check.is_some(), model.may_check(millis));
                     checks.extend(check.map(|check| (check, model.episode)));
                 }

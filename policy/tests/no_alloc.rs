@@ -172,8 +172,7 @@ fn check(
     let every = Duration::from_secs(1);
     let permit = replica
         .wants_check(settings, now)
-        .then(|| replica.visit(settings, breaker, Visit::Check { every }, now, 0))?
-        .check
+        .then(|| breaker.permit_check(settings, every, now))?
         .filter(|_| passes)?;
     let visited = replica.visit(settings, breaker, Visit::Hasten(permit), now, 0);
     replica.adopt(breaker, now);

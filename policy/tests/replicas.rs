@@ -661,23 +661,21 @@ fn one_worker_sends_a_health_check_and_all_hear_that_it_has_passed() {
     for worker in [0, 1, 2, 3, 0] {
         workers.call(worker, Outcome::FAILURE);
     }
-    let every = Duration::from_secs(1);
-    let mut sent = Vec::new();
-    for _ in 0..50 {
-        workers.pass(Duration::from_millis(100));
-        for worker in 0..4 {
-            let replica = &workers.replicas[worker];
-            assert!(replica.wants_check(&workers.settings, workers.now));
-            let mut shared = workers.shared.clone();
-            let visit = Visit::Check { every };
-            let visited = replica.visit(&workers.settings, &mut shared, visit, workers.now, 0);
-            assert!(!visited.tell_others && visited.transition.is_none());
-            sent.extend(visited.check);
-            workers.shared = shared;
-        }
+    for replica in &workers.replicas {
+        assert!(replica.wants_check(&workers.settings, workers.now));
     }
-    assert_eq!(sent.len(), 5, "one a second, whoever sends it");
-    workers.visit(3, Visit::Hasten(sent[4]));
+    let second = Duration::from_secs(1);
+    let permit = || {
+        workers
+            .shared
+            .permit_check(&workers.settings, second, workers.now)
+    };
+    assert_eq!(permit(), None, "too soon");
+    workers.pass(second);
+    let permit = workers
+        .shared
+        .permit_check(&workers.settings, second, workers.now);
+    workers.visit(3, Visit::Hasten(permit.expect("it is due")));
     workers.deliver();
     assert_eq!(workers.shared.phase(), Phase::HalfOpen);
     for worker in 0..4 {

@@ -108,7 +108,7 @@ proptest! {
         step in extreme_number(),
     ) {
         let mut bytes = bytes;
-        (bytes[0], bytes[1]) = (4, state);
+        (bytes[0], bytes[1]) = (5, state);
         let Some(mut breaker) = Breaker::from_bytes(&bytes) else {
             return Err(TestCaseError::fail("the layout is right"));
         };

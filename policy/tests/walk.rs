@@ -182,7 +182,7 @@ impl Walk {
     fn first_open_period(&mut self) {
         self.fail(5);
         self.pass(1);
-        self.earlier_check = self.take_check();
+        self.earlier_check = self.permit_check();
         self.pass(29);
     }
 
@@ -220,9 +220,9 @@ impl Walk {
         }
     }
 
-    fn take_check(&mut self) -> Option<CheckPermit> {
+    fn permit_check(&self) -> Option<CheckPermit> {
         self.breaker
-            .take_check(&self.settings, Duration::from_secs(1), self.now)
+            .permit_check(&self.settings, Duration::from_secs(1), self.now)
     }
 
     fn check_passed(&mut self, check: CheckPermit) -> Option<Transition> {
@@ -492,7 +492,7 @@ fn what_a_check_has_cut_short_is_forgotten_where_the_service_was_well() {
     let every = Duration::from_secs(1);
     walk.fail(5);
     walk.pass(1);
-    let check = walk.breaker.take_check(&walk.settings, every, walk.now);
+    let check = walk.breaker.permit_check(&walk.settings, every, walk.now);
     let passed = walk
         .breaker
         .check_passed(&walk.settings, check.expect("it is due"), walk.now);
@@ -540,10 +540,14 @@ fn health_checks_are_sent_only_while_open_and_those_of_an_earlier_period_change_
             let earlier = walk.earlier_check.expect("it was due");
             let before = walk.breaker.clone();
             assert_eq!(walk.check_passed(earlier), None, "{start:?}");
-            assert_eq!(walk.take_check(), None, "{start:?}: too soon, or too late");
+            assert_eq!(
+                walk.permit_check(),
+                None,
+                "{start:?}: too soon, or too late"
+            );
             assert_eq!(walk.breaker, before, "{start:?}");
             walk.pass(1);
-            assert_eq!(walk.take_check().is_some(), start == Start::Open);
+            assert_eq!(walk.permit_check().is_some(), start == Start::Open);
         }
     }
 }
@@ -552,8 +556,7 @@ fn health_checks_are_sent_only_while_open_and_those_of_an_earlier_period_change_
 fn a_check_that_passes_brings_the_probes_forward_once_in_an_open_period() {
     let mut walk = Walk::to(Start::Open, Mode::Enforce); // for 30 s
     walk.pass(1);
-    let check = walk.take_check().expect("it is due");
-    assert_eq!(walk.take_check(), None, "one a second");
+    let check = walk.permit_check().expect("it is due");
     let transition = walk.check_passed(check).expect("it is open");
     assert_eq!(transition.cause, Cause::HealthCheckPassed);
     assert_eq!(walk.check_passed(check), None, "it is half-open");
@@ -561,9 +564,9 @@ fn a_check_that_passes_brings_the_probes_forward_once_in_an_open_period() {
     // What was saved is added: 29 s and 30 s. It can't be saved again.
     assert_eq!(walk.check_passed(check), None, "of an earlier period");
     walk.pass(28);
-    assert_eq!(walk.take_check(), None);
+    assert_eq!(walk.permit_check(), None);
     walk.pass(1);
-    let check = walk.take_check().expect("the first period is over");
+    let check = walk.permit_check().expect("the first period is over");
     walk.check_passed(check).expect("it is open");
     walk.fail(1);
     walk.pass(59);
@@ -583,11 +586,11 @@ fn no_check_is_sent_in_a_mode_that_learns_nothing() {
     for mode in [Mode::Disabled, Mode::ForcedOpen, Mode::ForcedClosed] {
         let mut walk = Walk::to(Start::Open, Mode::Enforce);
         walk.pass(1);
-        let check = walk.take_check().expect("it is due");
+        let check = walk.permit_check().expect("it is due");
         walk.settings.mode = mode;
         assert_eq!(walk.check_passed(check), None);
         walk.pass(1);
-        assert_eq!(walk.take_check(), None);
+        assert_eq!(walk.permit_check(), None);
     }
 }
 
@@ -604,7 +607,7 @@ fn failed_probes(checks_pass: bool) -> Vec<u64> {
     let mut breaker = Breaker::new(&settings, at(0));
     let mut failed = Vec::new();
     for second in 0..3_600 {
-        let check = breaker.take_check(&settings, Duration::from_secs(1), at(second));
+        let check = breaker.permit_check(&settings, Duration::from_secs(1), at(second));
         if let Some(check) = check.filter(|_| checks_pass) {
             breaker.check_passed(&settings, check, at(second));
         }

@@ -132,7 +132,6 @@ impl<H: Host> Plugin<H> {
         permits
     }
 
-    /// Asks a copy of the breaker: it need not remember the check, since the service's turn does.
     fn permit_to_check(
         &self,
         service: ServiceIndex,
@@ -145,6 +144,6 @@ impl<H: Host> Plugin<H> {
             .rules
             .of_breaker(&self.services[service].name, scope)
             .breaker;
-        shared::read(&self.host, id, &settings, now).take_check(&settings, every, now)
+        shared::read(&self.host, id, &settings, now).permit_check(&settings, every, now)
     }
 }

@@ -86,6 +86,7 @@ pub struct Levee {
     breaker: Breaker,
     openings: u64,
     has_health_check: bool,
+    checked: Instant,
 }
 
 /// The time between two health checks, as in the filter's defaults.
@@ -98,16 +99,20 @@ impl Levee {
             breaker: Breaker::new(&settings, now),
             openings: 0,
             has_health_check: false,
+            checked: now,
         }
     }
 
     /// If a health check is due, the service answers it.
     fn check(&mut self, is_well: impl FnOnce() -> bool, now: Instant) {
         if self.has_health_check
-            && let Some(permit) = self.breaker.take_check(&self.settings, CHECK_EVERY, now)
-            && is_well()
+            && now >= self.checked.after(CHECK_EVERY)
+            && let Some(permit) = self.breaker.permit_check(&self.settings, CHECK_EVERY, now)
         {
-            self.breaker.check_passed(&self.settings, permit, now);
+            self.checked = now;
+            if is_well() {
+                self.breaker.check_passed(&self.settings, permit, now);
+            }
         }
     }
 
