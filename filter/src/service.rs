@@ -194,12 +194,12 @@ impl Service {
         self.count(Counter::Requests(match outcome {
             Outcome::Success { .. } => RequestLabel::Success,
             Outcome::Failure { .. } => RequestLabel::Failure,
-            Outcome::Unanswered | Outcome::Neutral => RequestLabel::Neutral,
+            Outcome::Unanswered | Outcome::Unknown | Outcome::Neutral => RequestLabel::Neutral,
         }));
         match outcome {
             Outcome::Failure { .. } => self.count(Counter::Failures),
             Outcome::Unanswered => self.count(Counter::Unanswered),
-            Outcome::Success { .. } | Outcome::Neutral => {}
+            Outcome::Success { .. } | Outcome::Unknown | Outcome::Neutral => {}
         }
     }
 

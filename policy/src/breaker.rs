@@ -375,7 +375,7 @@ impl Breaker {
                 self.row.gave_up(caller);
                 None
             }
-            Outcome::Neutral => None,
+            Outcome::Unknown | Outcome::Neutral => None,
         }
     }
 
@@ -399,7 +399,7 @@ impl Breaker {
                 return (self.probes.successes >= settings.half_open.successes_to_close)
                     .then(|| self.change(State::Closed, Cause::ProbesSucceeded, now));
             }
-            Outcome::Neutral => return None,
+            Outcome::Unknown | Outcome::Neutral => return None,
             // If slow probes closed the breaker, the slow-call rule would open it again.
             Outcome::Success { slow: true } => Weight::Strong,
             Outcome::Failure { weight, .. } => weight,

@@ -223,6 +223,10 @@ impl Replica {
         }
         match outcome {
             Outcome::Neutral if !permit.is_probe() => Recorded::Here,
+            Outcome::Unknown if !permit.is_probe() => {
+                self.unsynced.add_success(now);
+                Recorded::Here
+            }
             Outcome::Success { slow: false } if !permit.is_probe() && !self.row => {
                 self.unsynced.add_success(now);
                 if now >= self.ask_at {
@@ -234,6 +238,7 @@ impl Replica {
             Outcome::Success { .. }
             | Outcome::Failure { .. }
             | Outcome::Unanswered
+            | Outcome::Unknown
             | Outcome::Neutral => Recorded::VisitNeeded,
         }
     }
@@ -381,6 +386,7 @@ mod tests {
             1 => Just(Outcome::WEAK_FAILURE),
             1 => Just(Outcome::Failure { slow: true, weight: Weight::Strong }),
             1 => Just(Outcome::Unanswered),
+            1 => Just(Outcome::Unknown),
             1 => Just(Outcome::Neutral),
         ];
         prop_oneof![

@@ -7,7 +7,8 @@
 //! * without a connection, whoever asked would have failed: that concerns the service;
 //! * everything else (an error, a reset, a time limit) concerns the scope. The service was reached, and
 //!   that is a success for its breaker: otherwise somebody whose calls fail in a scope could make those
-//!   without a connection, where one of many hosts is down, seem to be nearly all.
+//!   without a connection, where one of many hosts is down, seem to be nearly all. Where the caller gave
+//!   up, nobody knows, so it is only one of the calls.
 //!
 //! A service can be broken in all of its scopes and still accept connections. So its breaker opens, too,
 //! when none of the scopes that were called lately works ([`none_works`]), though each of them may have
@@ -44,10 +45,10 @@ impl Heard {
                 (outcome, Outcome::Neutral)
             }
             // It was reached. And a slow scope may be the only one.
-            Outcome::Success { .. } | Outcome::Failure { .. } | Outcome::Unanswered => {
-                (outcome, Outcome::SUCCESS)
-            }
-            Outcome::Neutral => (outcome, Outcome::Neutral),
+            Outcome::Success { .. } | Outcome::Failure { .. } => (outcome, Outcome::SUCCESS),
+            // It may have been reached.
+            Outcome::Unanswered => (outcome, Outcome::Unknown),
+            Outcome::Unknown | Outcome::Neutral => (outcome, outcome),
         };
         Self { scope, service }
     }
@@ -243,14 +244,16 @@ mod tests {
         let (Verdict::Admit(probe), _) = breaker.admit(&settings, NOW) else {
             panic!("a place is free");
         };
-        for (permit, if_reached) in [(closed, Outcome::SUCCESS), (probe, Outcome::Neutral)] {
+        for permit in [closed, probe] {
             for outcome in ALL {
                 let Heard { scope, service } = Heard::of(outcome, permit);
                 let expected = match outcome {
                     Outcome::Success { .. } => (outcome, Outcome::SUCCESS),
                     Outcome::UNREACHABLE => (Outcome::Neutral, outcome),
-                    Outcome::Neutral => (outcome, outcome),
-                    _ => (outcome, if_reached),
+                    Outcome::Unknown | Outcome::Neutral => (outcome, outcome),
+                    _ if permit.is_probe() => (outcome, Outcome::Neutral),
+                    Outcome::Unanswered => (outcome, Outcome::Unknown),
+                    Outcome::Failure { .. } => (outcome, Outcome::SUCCESS),
                 };
                 assert_eq!((scope, service), expected, "{permit:?}");
             }

@@ -98,7 +98,7 @@ impl Model {
                 return Some(false);
             }
             Outcome::Failure { .. } => self.row.push((caller, outcome)),
-            Outcome::Neutral => return Some(false),
+            Outcome::Unknown | Outcome::Neutral => return Some(false),
         }
         if was_empty {
             self.row_since = now;

@@ -209,6 +209,19 @@ fn an_unreachable_service_opens_at_the_fifth_failure_whichever_scopes_are_called
 }
 
 #[test]
+fn calls_that_clients_give_up_hide_no_row_of_calls_without_a_connection() {
+    let mut service = Divided::new(3, 1);
+    for scope in 0..3 {
+        assert!(service.call(scope, Outcome::SUCCESS));
+    }
+    for scope in [0, 1, 2, 0, 1] {
+        assert!(service.call(scope, Outcome::Unanswered));
+        assert!(service.call(scope, Outcome::UNREACHABLE));
+    }
+    assert!(!service.call(2, Outcome::SUCCESS));
+}
+
+#[test]
 fn a_service_that_fails_in_all_scopes_gets_five_calls_of_each_at_most_before_it_is_shut() {
     for scopes in 2..20 {
         for outcome in REACHED {

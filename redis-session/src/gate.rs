@@ -173,7 +173,9 @@ impl Gate {
             Outcome::Failure { .. } => {
                 self.counts.failure.add(u64::from(commands));
             }
-            Outcome::Unanswered | Outcome::Neutral => self.counts.neutral.add(u64::from(commands)),
+            Outcome::Unanswered | Outcome::Unknown | Outcome::Neutral => {
+                self.counts.neutral.add(u64::from(commands));
+            }
         }
         let mut transition = None;
         {

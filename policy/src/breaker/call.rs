@@ -22,6 +22,8 @@ pub enum Outcome {
     },
     /// It had not answered when the caller gave up, after longer than it usually takes.
     Unanswered,
+    /// It was made, which counts for the rates. Nobody knows how it would have ended.
+    Unknown,
     /// Nothing: the client left, something else refused the call, ...
     Neutral,
 }
@@ -68,6 +70,10 @@ impl Outcome {
             },
             Self::Unanswered => Counts {
                 unanswered: 1,
+                ..NOTHING
+            },
+            Self::Unknown => Counts {
+                total: 1,
                 ..NOTHING
             },
             Self::Neutral => NOTHING,
