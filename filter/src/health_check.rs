@@ -116,9 +116,8 @@ impl HealthChecks {
     /// The services for which this worker should try to send a check.
     pub fn due(&mut self, services: &Services, rules: &Config, now: Instant) -> Vec<Due> {
         for asked in &mut self.asked {
-            let is_open =
-                |breaker: &ServiceIndex| services[*breaker].replica.phase() == Phase::Open;
-            asked.open.retain(is_open);
+            let refuses = |breaker: &ServiceIndex| services[*breaker].replica.refuses(now);
+            asked.open.retain(refuses);
         }
         self.asked.retain(|asked| !asked.open.is_empty());
         let mut due = Vec::new();
@@ -130,7 +129,7 @@ impl HealthChecks {
             asked.next = now.after(every / 4);
             let wants_check = |breaker: &ServiceIndex| {
                 let breaker = &services[*breaker];
-                breaker.replica.wants_check(&breaker.settings, now)
+                breaker.replica.wants_check(&breaker.settings, every, now)
             };
             if check.question != Question::Off && asked.open.iter().any(wants_check) {
                 due.push(Due { service, every });

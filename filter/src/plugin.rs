@@ -7,7 +7,6 @@
 
 mod called;
 mod meet;
-mod places;
 mod scopes;
 mod tick;
 
@@ -27,7 +26,7 @@ use crate::workers::{self, Worker};
 use levee_policy::backoff::Jitter;
 use levee_policy::breaker::{Outcome, Permit, Phase, Report, Transition, Verdict};
 use levee_policy::callers::Caller;
-use levee_policy::divided::{self, Permits, Replicas, Who, asks_about_all};
+use levee_policy::divided::{self, Admitted, Permits, Replicas, Who, asks_about_all};
 use levee_policy::random::SplitMix64;
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit, Visited};
@@ -212,10 +211,9 @@ impl<H: Host> Plugin<H> {
             Admitted::With(permits) => {
                 Next::Continue(Some(self.let_go(context_id, breakers, permits, body)))
             }
-            Admitted::ByShadow => {
+            Admitted::ByShadow(permits) => {
                 let service = self.services.touch(breakers.nearest());
                 service.count(Counter::ShadowRejected);
-                let permits = Permits::UNTRACKED;
                 Next::Continue(Some(self.let_go(context_id, breakers, permits, body)))
             }
             Admitted::No { by, retry_after } => self.refuse(breakers, by, retry_after),
@@ -237,18 +235,18 @@ impl<H: Host> Plugin<H> {
 
     /// Asks the breakers before a request.
     #[inline]
-    fn admit(&mut self, breakers: Breakers) -> Admitted {
+    fn admit(&mut self, breakers: Breakers) -> Admitted<ServiceIndex> {
         let service = breakers.service;
-        let admitted = match breakers.scope {
-            Some(scope) => divided::admit(self, service, scope),
-            None => match self.ask(service) {
-                Verdict::Admit(permit) => Ok(Permits::of_service(permit)),
-                refusal => Err((service, refusal)),
+        if let Some(scope) = breakers.scope {
+            return divided::admit(self, service, scope);
+        }
+        match self.ask(service) {
+            Verdict::Admit(permit) => Admitted::With(Permits::of_service(permit)),
+            Verdict::WouldRefuse => Admitted::ByShadow(Permits::UNTRACKED),
+            Verdict::Refuse { retry_after } => Admitted::No {
+                by: service,
+                retry_after,
             },
-        };
-        match admitted {
-            Ok(permits) => Admitted::With(permits),
-            Err((by, verdict)) => Admitted::refused(by, verdict),
         }
     }
 
@@ -620,28 +618,6 @@ impl<H: Host> Replicas for Plugin<H> {
     fn as_caller(&self, scope: ServiceIndex) -> Caller {
         let part = self.services[scope].scope.as_ref();
         part.map_or(Caller::UNKNOWN, |part| part.as_caller)
-    }
-}
-
-/// The answer of the breakers before a request.
-#[derive(Clone, Copy, Debug)]
-enum Admitted {
-    With(Permits),
-    /// It would be refused in another mode.
-    ByShadow,
-    No {
-        by: ServiceIndex,
-        retry_after: Duration,
-    },
-}
-
-impl Admitted {
-    /// `verdict` of the breaker `by` refuses, or would.
-    const fn refused(by: ServiceIndex, verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::Refuse { retry_after } => Self::No { by, retry_after },
-            Verdict::WouldRefuse | Verdict::Admit(_) => Self::ByShadow,
-        }
     }
 }
 

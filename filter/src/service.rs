@@ -11,11 +11,10 @@ use crate::shared::BreakerId;
 use levee_policy::breaker::{Breaker, BreakerSettings, Mode, Outcome, Phase, Verdict};
 use levee_policy::callers::Caller;
 use levee_policy::replica::{Admission, Replica};
-use levee_policy::scope::hand_in_every;
+use levee_policy::scope::wants_to_hand_in;
 use levee_policy::time::Instant;
 use levee_policy::usual::Usual;
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::time::Duration;
 
 /// The response code details of refused requests.
@@ -56,18 +55,6 @@ pub enum Divided {
     Yes,
 }
 
-/// The scopes of a service that have found no place in its list.
-#[derive(Debug, Default)]
-pub struct Placeless {
-    /// At most [`MOST_PLACELESS`].
-    names: HashSet<String>,
-    /// When they try again.
-    pub again: Option<Instant>,
-    counter: Option<MetricId>,
-}
-
-const MOST_PLACELESS: usize = 1000;
-
 /// A service that this worker has met, or a scope.
 #[derive(Debug)]
 pub struct Service {
@@ -93,15 +80,13 @@ pub struct Service {
     pub is_touched: bool,
     /// When this worker visited the breaker last.
     pub visited: Instant,
-    /// For a scope: when this worker said last that it is called.
-    pub said_called: Instant,
-    /// For a service that is divided.
-    pub placeless: Placeless,
     /// Not yet handed to Envoy.
     counts: [u32; Counter::ALL.len()],
     counters: [Option<MetricId>; Counter::ALL.len()],
     state: Option<MetricId>,
     mode: Option<MetricId>,
+    /// Counts scopes beyond the limit, once there are any.
+    scopes_over_limit: Option<MetricId>,
     /// The value of the `state` gauge.
     shown: Option<Phase>,
 }
@@ -136,8 +121,6 @@ impl Service {
             is_touched: false,
             // A scope's first success is handed in at once.
             visited: Instant::default(),
-            said_called: Instant::default(),
-            placeless: Placeless::default(),
             counts: [0; Counter::ALL.len()],
             counters: Counter::ALL.map(|counter| {
                 let is_shown = !is_scope || matches!(counter, Counter::Requests(_));
@@ -146,6 +129,7 @@ impl Service {
             }),
             state: host.define_gauge(&state_name(&label)),
             mode: host.define_gauge(&mode_name(&label)),
+            scopes_over_limit: None,
             shown: None,
         };
         service.show_phase(host);
@@ -190,6 +174,22 @@ impl Service {
         }
     }
 
+    /// There was no place for the scope `name`.
+    #[cold]
+    pub fn count_scope_over_limit<H: Host>(&mut self, host: &H, name: &str, at_most: usize) {
+        if self.scopes_over_limit.is_none() {
+            let of = &self.name;
+            log::warn!(
+                "no breaker for {of}, scope {name}, nor for further ones: the limit of {at_most} scopes (scopes.max) is \
+                 reached"
+            );
+            self.scopes_over_limit = host.define_counter(&scopes_over_limit_name(&label(of)));
+        }
+        if let Some(counter) = self.scopes_over_limit {
+            host.add(counter, 1);
+        }
+    }
+
     fn count_outcome(&mut self, outcome: Outcome) {
         self.count(Counter::Requests(match outcome {
             Outcome::Success { .. } => RequestLabel::Success,
@@ -200,44 +200,6 @@ impl Service {
             Outcome::Failure { .. } => self.count(Counter::Failures),
             Outcome::Unanswered => self.count(Counter::Unanswered),
             Outcome::Success { .. } | Outcome::Unknown | Outcome::Neutral => {}
-        }
-    }
-
-    /// Whether requests were counted since the last [`flush`](Self::flush).
-    pub fn was_called(&self) -> bool {
-        const LABELS: [RequestLabel; 4] = [
-            RequestLabel::Success,
-            RequestLabel::Failure,
-            RequestLabel::Neutral,
-            RequestLabel::Rejected,
-        ];
-        LABELS.into_iter().any(|label| {
-            let count = self.counts.get(Counter::Requests(label).index());
-            count.is_some_and(|count| *count > 0)
-        })
-    }
-
-    /// The scope `name` has found no place, and tries again at `again`. Counts and logs each once.
-    pub fn count_placeless<H: Host>(
-        &mut self,
-        host: &H,
-        name: &str,
-        at_most: usize,
-        again: Instant,
-    ) {
-        let placeless = &mut self.placeless;
-        placeless.again = Some(again);
-        if placeless.names.len() >= MOST_PLACELESS || !placeless.names.insert(name.to_owned()) {
-            return;
-        }
-        log::warn!(
-            "no breaker for {}, scope {name}: the limit of {at_most} scopes (scopes.max) is reached",
-            self.name
-        );
-        let define = || host.define_counter(&scopes_over_limit_name(&label(&self.name)));
-        placeless.counter = placeless.counter.or_else(define);
-        if let Some(counter) = placeless.counter {
-            host.add(counter, 1);
         }
     }
 
@@ -290,11 +252,16 @@ impl Service {
         }
     }
 
-    /// Whether this worker should visit the shared breaker at this tick. Successes in a scope are handed in
-    /// though all is well: they say that it is called.
+    /// Whether this worker should visit the shared breaker at this tick.
     pub fn wants_sync(&self, now: Instant) -> bool {
         self.replica.wants_sync()
-            || (self.scope.is_some() && now.since(self.visited) >= hand_in_every(&self.settings))
+            || (self.scope.is_some()
+                && wants_to_hand_in(&self.replica, &self.settings, self.visited, now))
+    }
+
+    /// Whether the next tick should take care of it though there may be no request until then.
+    pub fn has_more(&self) -> bool {
+        self.scope.is_some() && self.replica.has_successes()
     }
 
     /// Refuses the current request. The client may try again after `retry_after`.

@@ -8,18 +8,13 @@
 //!
 //! The keys carry a version, since shared data outlives the code that wrote it.
 
-mod stored;
-
-pub use stored::SAY_CALLED_EVERY;
-
 use crate::host::{Host, Swap, Version, Versioned};
 use levee_policy::breaker::{Breaker, BreakerSettings};
 use levee_policy::time::Instant;
 use std::borrow::Cow;
 use std::time::Duration;
-use stored::{Entry, Place, Stored};
 
-/// The list of services.
+/// The list of services. Each entry: two bytes of length, the name, the eight bytes of its id.
 const SERVICES: &str = "levee/5/services";
 /// A list of this kind for the scopes of each service, by the id of its breaker.
 const SCOPES_PREFIX: &str = "levee/5/scopes/";
@@ -76,7 +71,7 @@ pub struct Listed {
     pub id: BreakerId,
     /// How many breakers the list has.
     pub among: usize,
-    /// Whether this call has added it, and not in the place of another.
+    /// Whether this call has put it there.
     pub is_new: bool,
 }
 
@@ -87,8 +82,7 @@ pub fn create_list<H: Host>(host: &H) {
     }
 }
 
-/// Finds or creates the breaker `name`. Returns `None` if there are `at_most` already, and none of them is
-/// a scope that gives its place to this one.
+/// Finds or creates the breaker `name`. Returns `None` if there are `at_most` already.
 pub fn find_or_create<H: Host>(
     host: &H,
     list: List,
@@ -97,59 +91,36 @@ pub fn find_or_create<H: Host>(
     at_most: usize,
     now: Instant,
 ) -> Option<Listed> {
-    u16::try_from(name.len()).ok()?;
     let key = list.key();
     let mut created = None;
     for _ in 0..TRIES {
-        let Versioned { value, version } = host.shared(&key).unwrap_or_default();
-        let mut stored = Stored::parse(&value);
-        let is_it = |entry: &&Entry| entry.name == name.as_bytes();
-        if let Some(known) = stored.entries.iter().find(is_it) {
+        let Versioned { mut value, version } = host.shared(&key).unwrap_or_default();
+        let among = entries(&value).count();
+        let known = entries(&value).find(|(known, _)| *known == name.as_bytes());
+        if let Some((_, id)) = known {
             return Some(Listed {
-                id: BreakerId(known.id),
-                among: stored.entries.len(),
+                id,
+                among,
                 is_new: false,
             });
         }
-        let place = stored.place_at_end(at_most).or_else(|| match list {
-            List::Services => None,
-            List::ScopesOf(_) => stored.place_of_idle(at_most, now),
-        })?;
+        if among >= at_most {
+            return None;
+        }
         let id = *created.get_or_insert_with(|| create(host, list, settings, now));
-        let entry = Entry {
-            name: name.as_bytes().to_vec(),
-            id: id.0,
-            called: now,
-        };
-        stored.put(place, entry);
-        if host.set_shared(&key, &stored.to_bytes(), version) == Swap::Written {
+        let length = u16::try_from(name.len()).ok()?;
+        value.extend_from_slice(&length.to_le_bytes());
+        value.extend_from_slice(name.as_bytes());
+        value.extend_from_slice(&id.to_bytes());
+        if host.set_shared(&key, &value, version) == Swap::Written {
             return Some(Listed {
                 id,
-                among: stored.entries.len(),
-                is_new: place == Place::AtEnd,
+                among: among + 1,
+                is_new: true,
             });
         }
     }
     None
-}
-
-/// Says that a breaker of the list is called, unless that was said lately. Returns `None` if it has lost its
-/// place to another.
-pub fn say_called<H: Host>(host: &H, list: List, id: BreakerId, now: Instant) -> Option<()> {
-    let key = list.key();
-    for _ in 0..TRIES {
-        let Versioned { value, version } = host.shared(&key).unwrap_or_default();
-        let mut stored = Stored::parse(&value);
-        let entry = stored.entries.iter_mut().find(|entry| entry.id == id.0)?;
-        if now.since(entry.called) < SAY_CALLED_EVERY / 2 {
-            break;
-        }
-        entry.called = now;
-        if host.set_shared(&key, &stored.to_bytes(), version) == Swap::Written {
-            break;
-        }
-    }
-    Some(())
 }
 
 /// Writes a breaker that only its creator knows, and for a service what else it has.
@@ -168,46 +139,39 @@ fn checked_key(service: BreakerId) -> String {
     format!("{CHECKED_PREFIX}{:016x}", service.0)
 }
 
-/// A turn to check a service. The first worker that takes it has it.
-#[derive(Debug)]
-pub struct Turn {
-    key: String,
-    version: Version,
-}
-
-impl Turn {
-    /// The turn to check the service with this breaker. `None` if it was checked within the time `every`.
-    pub fn of<H: Host>(
-        host: &H,
-        service: BreakerId,
-        every: Duration,
-        now: Instant,
-    ) -> Option<Self> {
-        let key = checked_key(service);
-        let Versioned { value, version } = host.shared(&key).unwrap_or_default();
-        let last = value
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let is_due = now >= Instant::from_nanos(last).after(every);
-        is_due.then_some(Self { key, version })
-    }
-
-    /// Whether this worker has it.
-    pub fn take<H: Host>(self, host: &H, now: Instant) -> bool {
-        let now = now.as_nanos().to_le_bytes();
-        host.set_shared(&self.key, &now, self.version) == Swap::Written
-    }
+/// Takes this worker's turn to check the service with this breaker. False if another worker has taken it within the
+/// time `every`.
+pub fn take_turn_to_check<H: Host>(
+    host: &H,
+    service: BreakerId,
+    every: Duration,
+    now: Instant,
+) -> bool {
+    let key = checked_key(service);
+    let Versioned { value, version } = host.shared(&key).unwrap_or_default();
+    let last = value
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let is_due = now >= Instant::from_nanos(last).after(every);
+    is_due && host.set_shared(&key, &now.as_nanos().to_le_bytes(), version) == Swap::Written
 }
 
 /// All breakers in a list, by name.
 pub fn breakers<H: Host>(host: &H, list: List) -> Vec<(String, BreakerId)> {
     let list = host.shared(&list.key()).unwrap_or_default().value;
-    let named = |entry: Entry| {
-        let name = String::from_utf8_lossy(&entry.name).into_owned();
-        (name, BreakerId(entry.id))
-    };
-    let entries = Stored::parse(&list).entries.into_iter();
-    entries.map(named).collect()
+    entries(&list)
+        .map(|(name, id)| (String::from_utf8_lossy(name).into_owned(), id))
+        .collect()
+}
+
+fn entries(mut list: &[u8]) -> impl Iterator<Item = (&[u8], BreakerId)> {
+    std::iter::from_fn(move || {
+        let (length, rest) = list.split_first_chunk::<2>()?;
+        let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        let (id, rest) = rest.split_first_chunk::<8>()?;
+        list = rest;
+        Some((name, BreakerId(u64::from_le_bytes(*id))))
+    })
 }
 
 /// The current breaker. A new one if it cannot be read.

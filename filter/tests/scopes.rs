@@ -343,6 +343,8 @@ fn beyond_the_limit_there_is_no_scope_and_off_means_none() {
     let mut gateway = divided(1, r#"{"scopes": {"max": 2}}"#);
     shut(&mut gateway, 0, "third");
     assert_eq!(gateway.state("auth"), 1);
+    let over = "circuit_breaker_scopes_over_limit_total.service.auth";
+    assert_eq!(gateway.metric(over), 1);
     let off = r#"{"services": {"auth": {"scopes": {"by_route": false}}}}"#;
     let mut gateway = divided(1, off);
     shut(&mut gateway, 0, "login");
@@ -465,6 +467,75 @@ fn a_scope_may_have_settings_and_failures_of_its_own() {
     assert_eq!(gateway.metric(&failures_of("profile")), 7);
     let shown = gateway.metric_names();
     assert!(!shown.contains(&failures_of("refresh")), "{shown:?}");
+}
+
+#[test]
+fn a_scope_with_settings_of_its_own_is_there_from_its_first_request() {
+    let forced = r#"{"services": {"auth": {"scopes": {"named": {
+        "login": {"breaker": {"mode": "forced_open"}}}}}}}"#;
+    let mut gateway = Gateway::new(1, forced);
+    assert!(!request(&mut gateway, 0, "login", OK));
+    assert!(request(&mut gateway, 0, "profile", OK));
+}
+
+fn with_modes(service: &str, login: &str) -> Gateway {
+    let mode = |mode: &str| format!(r#"{{"mode": "{mode}"}}"#);
+    let (service, login) = (mode(service), mode(login));
+    let configuration = format!(
+        r#"{{"services": {{"auth": {{"breaker": {service}, "scopes": {{"named": {{
+            "login": {{"breaker": {login}}}}}}}}}}}}}"#
+    );
+    divided(1, &configuration)
+}
+
+#[test]
+fn a_breaker_in_shadow_leaves_the_decision_to_the_other() {
+    // The service's breaker is open, in shadow.
+    let mut gateway = with_modes("shadow", "enforce");
+    for _ in 0..5 {
+        assert!(unreachable(&mut gateway, "profile"));
+    }
+    assert_eq!(gateway.state("auth"), 1);
+    shut(&mut gateway, 0, "login");
+    gateway.pass(SECOND);
+    let shadow = "circuit_breaker_shadow_rejected_total.service.auth.scope.login";
+    assert_eq!(gateway.metric(shadow), 5);
+    // The scope's is.
+    let mut gateway = with_modes("enforce", "shadow");
+    for _ in 0..5 {
+        assert!(request(&mut gateway, 0, "login", RESET));
+    }
+    assert_eq!(state(&gateway, "login"), 1);
+    for _ in 0..5 {
+        assert!(unreachable(&mut gateway, "login"));
+    }
+    assert!(!request(&mut gateway, 0, "login", OK));
+    gateway.pass(2 * SECOND);
+    // Calls that the scope's would refuse are probes of the service, one of each client.
+    let held = begin(&mut gateway, 0, "login");
+    assert!(!held.was_refused);
+    assert!(begin(&mut gateway, 0, "login").was_refused);
+    gateway.end(held, OK);
+    for _ in 0..2 {
+        assert!(request(&mut gateway, 0, "login", OK));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
+fn a_call_counts_for_its_scope_though_no_other_follows() {
+    let mut gateway = divided(2, "");
+    assert!(request(&mut gateway, 1, "refresh", OK));
+    gateway.pass(3 * SECOND);
+    // Worker 1 has handed in the first call, and hands in this one later.
+    assert!(request(&mut gateway, 1, "refresh", OK));
+    gateway.pass(9 * SECOND);
+    shut(&mut gateway, 0, "login");
+    for _ in 0..5 {
+        assert!(request(&mut gateway, 0, "profile", RESET));
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    assert!(request(&mut gateway, 1, "refresh", OK));
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod fake;
 
 use fake::Gateway;
 use levee_filter::host::Host;
-use levee_filter::shared::{BreakerId, List, Turn, breakers, change, read};
+use levee_filter::shared::{BreakerId, List, breakers, change, read, take_turn_to_check};
 use levee_policy::breaker::{Breaker, BreakerSettings, Outcome, Verdict};
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -124,15 +124,23 @@ fn the_lists_exist_before_there_are_workers() {
 #[test]
 fn of_workers_that_see_the_same_turn_to_check_a_service_one_has_it() {
     let gateway = Gateway::new(2, "");
-    let hosts = [&gateway.workers[0].host, &gateway.workers[1].host];
-    let id = find_or_create(hosts[0], "auth", &BreakerSettings::default());
+    let [first, second] = [0, 1].map(|worker| gateway.workers[worker].host.clone());
+    let id = find_or_create(&first, "auth", &BreakerSettings::default());
     let every = Duration::from_secs(1);
+    let keys = first.shared_keys();
+    let key = keys
+        .into_iter()
+        .find(|key| key.starts_with("levee/1/checked/"));
+    let key: &'static str = key.expect("it exists before it is used").leak();
     let mut now = NOW;
     for _ in 0..3 {
-        let turns = hosts.map(|host| Turn::of(host, id, every, now).expect("it is due"));
-        let taken = turns.map(|turn| turn.take(hosts[0], now));
-        assert_eq!(taken, [true, false]);
-        assert!(Turn::of(hosts[1], id, every, now.after(every / 2)).is_none());
+        let other = second.clone();
+        first.interrupt_before_writing(key, move || {
+            assert!(take_turn_to_check(&other, id, every, now));
+        });
+        assert!(!take_turn_to_check(&first, id, every, now));
+        assert!(!take_turn_to_check(&first, id, every, now.after(every / 2)));
         now = now.after(every);
     }
+    assert!(take_turn_to_check(&first, id, every, now));
 }

@@ -255,7 +255,8 @@ impl Breaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        let opens = self.phase() != Phase::Open && settings.mode.learns();
+        let is_back = self.state == State::HalfOpen && self.probes.successes > 0;
+        let opens = self.phase() != Phase::Open && !is_back && settings.mode.learns();
         opens.then(|| {
             self.open(
                 settings,

@@ -7,6 +7,7 @@ use crate::callers::Caller;
 use crate::replica::{Admission, Replica, Visit};
 use crate::scope::{Heard, Standing};
 use crate::time::Instant;
+use std::time::Duration;
 
 /// What the breakers before a call have given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,53 +67,86 @@ pub trait Replicas {
     fn as_caller(&self, scope: Self::Index) -> Caller;
 }
 
-/// Asks both breakers. Otherwise returns which one refuses, and how.
-///
-/// # Errors
-/// A refusal of the service that is known comes first: a probe of the scope would be for nothing.
+/// The answer of two breakers to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted<I> {
+    /// It may go out. Its result must be recorded with these permits.
+    With(Permits),
+    /// The same, but in another mode it would be refused.
+    ByShadow(Permits),
+    /// It must not go out.
+    No {
+        /// Who refuses it.
+        by: I,
+        /// When to ask again. Zero if that is unknown because all probes are in flight.
+        retry_after: Duration,
+    },
+}
+
+/// Asks both breakers. Each may have a mode of its own.
 #[inline]
 pub fn admit<R: Replicas>(
     replicas: &mut R,
     service: R::Index,
     scope: R::Index,
-) -> Result<Permits, (R::Index, Verdict)> {
+) -> Admitted<R::Index> {
     match (replicas.view(service), replicas.view(scope)) {
         (
             Admission::Decided(Verdict::Admit(of_service)),
             Admission::Decided(Verdict::Admit(of_scope)),
-        ) => Ok(Permits {
+        ) => Admitted::With(Permits {
             service: of_service,
             scope: of_scope,
         }),
-        (Admission::Decided(Verdict::Admit(_)) | Admission::VisitNeeded, _) => {
-            ask_both(replicas, service, scope)
-        }
-        (Admission::Decided(refusal), _) => Err((service, refusal)),
+        // A probe of the scope would be for nothing.
+        (Admission::Decided(Verdict::Refuse { retry_after }), _) => Admitted::No {
+            by: service,
+            retry_after,
+        },
+        _ => ask_both(replicas, service, scope),
     }
 }
 
-/// The same, where one of the answers is not known or a refusal.
+/// The same, where it is not known that both let the call go.
 #[inline(never)]
 fn ask_both<R: Replicas>(
     replicas: &mut R,
     service: R::Index,
     scope: R::Index,
-) -> Result<Permits, (R::Index, Verdict)> {
+) -> Admitted<R::Index> {
     let of_scope = match replicas.ask(scope) {
-        Verdict::Admit(permit) => permit,
-        refusal => return Err((scope, refusal)),
-    };
-    match ask_service(replicas, service, scope) {
-        Verdict::Admit(permit) => Ok(Permits {
-            service: permit,
-            scope: of_scope,
-        }),
-        refusal => {
-            // Nobody is asked, so the place is free again.
-            let nobody = Who::Known(Caller::UNKNOWN);
-            replicas.record(scope, of_scope, Outcome::Neutral, nobody);
-            Err((service, refusal))
+        Verdict::Admit(permit) => Some(permit),
+        Verdict::WouldRefuse => None,
+        Verdict::Refuse { retry_after } => {
+            return Admitted::No {
+                by: scope,
+                retry_after,
+            };
         }
+    };
+    let of_service = match ask_service(replicas, service, scope) {
+        Verdict::Admit(permit) => Some(permit),
+        Verdict::WouldRefuse => None,
+        Verdict::Refuse { retry_after } => {
+            if let Some(permit) = of_scope {
+                // Nobody is asked, so the place is free again.
+                let nobody = Who::Known(Caller::UNKNOWN);
+                replicas.record(scope, permit, Outcome::Neutral, nobody);
+            }
+            return Admitted::No {
+                by: service,
+                retry_after,
+            };
+        }
+    };
+    let permits = Permits {
+        service: of_service.unwrap_or(Permit::UNTRACKED),
+        scope: of_scope.unwrap_or(Permit::UNTRACKED),
+    };
+    if of_service.is_some() && of_scope.is_some() {
+        Admitted::With(permits)
+    } else {
+        Admitted::ByShadow(permits)
     }
 }
 

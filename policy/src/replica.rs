@@ -65,6 +65,9 @@ pub struct Replica {
     answered: Answered,
     /// When it asks for the next one.
     ask_at: Instant,
+    /// When the breaker's state began.
+    since: Instant,
+    not_checked_before: Instant,
 }
 
 /// The state of the shared breaker, as a worker knows it.
@@ -142,6 +145,8 @@ impl Replica {
             ramp: Ramp::new(settings.recover_for),
             row: false,
             troubled_since: None,
+            since: breaker.since,
+            not_checked_before: breaker.not_checked_before,
             unsynced: Window::new(settings.window),
             answered: Answered::default(),
             ask_at: match settings.witnesses {
@@ -256,10 +261,28 @@ impl Replica {
         self.troubled_since.is_some() || matches!(self.view, View::Between { .. })
     }
 
-    /// Whether a health check could bring the probes forward: ask the shared breaker for its
-    /// [permit](Breaker::permit_check).
-    pub fn wants_check(&self, settings: &BreakerSettings, now: Instant) -> bool {
-        settings.mode.learns() && matches!(self.view, View::Open { until } if now < until)
+    /// Whether this worker has counted successes that it has not reported.
+    pub fn has_successes(&self) -> bool {
+        self.unsynced.sum().total > 0
+    }
+
+    /// Whether it is open and its time has not passed.
+    pub fn refuses(&self, now: Instant) -> bool {
+        matches!(self.view, View::Open { until } if now < until)
+    }
+
+    /// Whether the shared breaker would give a health check its [permit](Breaker::permit_check), as far as
+    /// this worker knows.
+    pub fn wants_check(
+        &self,
+        settings: &BreakerSettings,
+        at_least: Duration,
+        now: Instant,
+    ) -> bool {
+        settings.mode.learns()
+            && self.refuses(now)
+            && now >= self.since.after(at_least)
+            && now >= self.not_checked_before
     }
 
     /// Visits the shared breaker: changes `breaker` and returns the result. The view itself only
@@ -327,6 +350,8 @@ impl Replica {
             State::HalfOpen => View::Between { since: None },
         };
         self.row = !breaker.row.is_empty();
+        self.since = breaker.since;
+        self.not_checked_before = breaker.not_checked_before;
         let mut window = breaker.window.clone();
         self.troubled_since = if window.totals(now).is_clean() {
             None

@@ -18,6 +18,7 @@
 use crate::breaker::{Breaker, BreakerSettings, Outcome, Permit, Silence, State};
 use crate::callers::{Caller, Tally};
 use crate::evidence::{ALONE, Portion, Weight, answered_well, unanswered};
+use crate::replica::Replica;
 use crate::time::Instant;
 use crate::window::Counts;
 use std::time::Duration;
@@ -114,7 +115,11 @@ impl Standing {
             State::Closed => Self::of_closed(breaker, settings, now),
             State::Open { until } if is_recent(until) => Self::Open,
             State::HalfOpen if is_recent(breaker.since.after(settings.half_open.lease)) => {
-                Self::Open
+                if breaker.probes.successes > 0 {
+                    Self::Works
+                } else {
+                    Self::Open
+                }
             }
             State::Open { .. } | State::HalfOpen => Self::Idle,
         }
@@ -123,7 +128,10 @@ impl Standing {
     fn of_closed(breaker: &Breaker, settings: &BreakerSettings, now: Instant) -> Self {
         let counts = breaker.window.clone().totals(now);
         if counts == Counts::default() {
-            return Self::Idle;
+            // Its probes are not in the window.
+            let closed_at = breaker.closed_again_at();
+            let has_closed = closed_at.is_some_and(|at| now.since(at) < settings.window);
+            return if has_closed { Self::Works } else { Self::Idle };
         }
         let failures = breaker.failures_in_row(settings, now);
         if failures >= LAST_CALLS {
@@ -200,19 +208,25 @@ impl Unanswered {
     }
 }
 
-/// How often a worker hands in its successes in a scope, while all is well, so that the scope counts
-/// as called.
-pub fn hand_in_every(settings: &BreakerSettings) -> Duration {
-    (settings.window / 2).clamp(SOONEST, LATEST)
+/// Whether a worker that has visited the breaker of a scope at `visited` should hand in its successes,
+/// though all is well: they say that the scope works.
+pub fn wants_to_hand_in(
+    replica: &Replica,
+    settings: &BreakerSettings,
+    visited: Instant,
+    now: Instant,
+) -> bool {
+    let every = (settings.window / 2).min(LATEST);
+    replica.has_successes() && now.since(visited) >= every
 }
 
-const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::breaker::Verdict;
+    use crate::replica::Admission;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -362,12 +376,55 @@ mod tests {
 
     #[test]
     fn successes_are_handed_in_before_they_leave_the_window() {
-        for secs in 2..100 {
+        for secs in 1..100 {
             let settings = BreakerSettings {
                 window: Duration::from_secs(secs),
                 ..BreakerSettings::default()
             };
-            assert!(hand_in_every(&settings) <= settings.window / 2);
+            let breaker = Breaker::new(&settings, NOW);
+            let mut replica = Replica::new(&settings, &breaker, NOW);
+            let later = NOW.after(settings.window / 2);
+            assert!(!wants_to_hand_in(&replica, &settings, NOW, later), "none");
+            let Admission::Decided(Verdict::Admit(permit)) = replica.admit(&settings, NOW) else {
+                panic!("it is closed");
+            };
+            let _ = replica.record(permit, Outcome::SUCCESS, NOW);
+            assert!(!wants_to_hand_in(&replica, &settings, NOW, NOW));
+            assert!(wants_to_hand_in(&replica, &settings, NOW, later));
+        }
+    }
+
+    #[test]
+    fn a_scope_that_was_just_closed_works_and_so_does_one_whose_probes_succeed() {
+        let settings = BreakerSettings::default();
+        let at = |secs| NOW.after(Duration::from_secs(secs));
+        let mut breaker = Breaker::new(&settings, NOW);
+        let call = |breaker: &mut Breaker, outcome, secs| {
+            let (Verdict::Admit(permit), _) = breaker.admit(&settings, at(secs)) else {
+                panic!("it is not open");
+            };
+            breaker.record(&settings, permit, outcome, at(secs), 0);
+        };
+        for _ in 0..5 {
+            call(&mut breaker, Outcome::FAILURE, 0);
+        }
+        call(&mut breaker, Outcome::Neutral, 40);
+        assert_eq!(Standing::of(&breaker, &settings, at(40)), Standing::Open);
+        call(&mut breaker, Outcome::SUCCESS, 40);
+        assert_eq!(Standing::of(&breaker, &settings, at(40)), Standing::Works);
+        for _ in 0..2 {
+            call(&mut breaker, Outcome::SUCCESS, 41);
+        }
+        for (secs, expected) in [
+            (41, Standing::Works),
+            (50, Standing::Works),
+            (51, Standing::Idle),
+        ] {
+            assert_eq!(
+                Standing::of(&breaker, &settings, at(secs)),
+                expected,
+                "{secs}"
+            );
         }
     }
 }

@@ -177,7 +177,8 @@ impl Model {
     }
 
     fn scopes_open(&mut self, now: u64) {
-        if self.phase != 1 {
+        let is_back = self.phase == 2 && self.successes > 0;
+        if self.phase != 1 && !is_back {
             let wait = [1_000, 2_000][self.opened_by_scopes.min(1) as usize];
             self.opened_by_scopes += 1;
             self.forget_checks(now);

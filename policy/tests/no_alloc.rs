@@ -171,7 +171,7 @@ fn check(
 ) -> Option<Transition> {
     let every = Duration::from_secs(1);
     let permit = replica
-        .wants_check(settings, now)
+        .wants_check(settings, every, now)
         .then(|| breaker.permit_check(settings, every, now))?
         .filter(|_| passes)?;
     let visited = replica.visit(settings, breaker, Visit::Hasten(permit), now, 0);

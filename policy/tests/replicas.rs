@@ -661,25 +661,21 @@ fn one_worker_sends_a_health_check_and_all_hear_that_it_has_passed() {
     for worker in [0, 1, 2, 3, 0] {
         workers.call(worker, Outcome::FAILURE);
     }
-    for replica in &workers.replicas {
-        assert!(replica.wants_check(&workers.settings, workers.now));
+    let (settings, second) = (workers.settings, Duration::from_secs(1));
+    for (at, is_due) in [(0, false), (1, true)] {
+        workers.pass(at * second);
+        let permit = workers.shared.permit_check(&settings, second, workers.now);
+        assert_eq!(permit.is_some(), is_due);
+        for replica in &workers.replicas {
+            assert_eq!(replica.wants_check(&settings, second, workers.now), is_due);
+        }
     }
-    let second = Duration::from_secs(1);
-    let permit = || {
-        workers
-            .shared
-            .permit_check(&workers.settings, second, workers.now)
-    };
-    assert_eq!(permit(), None, "too soon");
-    workers.pass(second);
-    let permit = workers
-        .shared
-        .permit_check(&workers.settings, second, workers.now);
+    let permit = workers.shared.permit_check(&settings, second, workers.now);
     workers.visit(3, Visit::Hasten(permit.expect("it is due")));
     workers.deliver();
     assert_eq!(workers.shared.phase(), Phase::HalfOpen);
     for worker in 0..4 {
-        assert!(!workers.replicas[worker].wants_check(&workers.settings, workers.now));
+        assert!(!workers.replicas[worker].wants_check(&settings, second, workers.now));
         assert_eq!(workers.replicas[worker].phase(), Phase::HalfOpen);
     }
     for worker in 0..3 {

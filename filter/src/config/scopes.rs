@@ -14,7 +14,7 @@ const MOST_RULES: usize = 32;
 pub struct Scopes {
     /// Whether each of Envoy's routes is one, by its name.
     pub by_route: bool,
-    /// The most that a service has; 1 to 256.
+    /// The most that a service has; 1 to 1024.
     pub max: usize,
     /// The first that matches names the scope, before the route does.
     pub rules: Vec<ScopeRule>,
@@ -41,7 +41,7 @@ impl Default for Scopes {
     fn default() -> Self {
         Self {
             by_route: true,
-            max: 128,
+            max: 256,
             rules: Vec::new(),
             named: HashMap::new(),
         }
@@ -80,7 +80,7 @@ impl Scopes {
         }
         Self {
             by_route: section.flag("by_route").unwrap_or(base.by_route),
-            max: section.size("max", 1..=256).unwrap_or(base.max),
+            max: section.size("max", 1..=1024).unwrap_or(base.max),
             rules,
             named: HashMap::new(),
         }

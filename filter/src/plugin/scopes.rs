@@ -4,7 +4,6 @@
 //! worker meets a second one, it divides the service and tells the other workers. A scope that a rule
 //! names is there from its first request on.
 
-use super::places::SEEK_EVERY;
 use super::{Plugin, Target};
 use crate::breakers::{Breakers, ServiceIndex};
 use crate::destination::Names;
@@ -21,7 +20,8 @@ impl<H: Host> Plugin<H> {
     pub(super) fn judge_scopes(&mut self, service: ServiceIndex, now: Instant) {
         let of = &self.services[service];
         let list = List::ScopesOf(of.breaker_id);
-        let scopes = shared::breakers(&self.host, list).into_iter();
+        // Those of earlier deployments come first, and say nothing.
+        let scopes = shared::breakers(&self.host, list).into_iter().rev();
         let standings = scopes.map(|(scope, id)| {
             let settings = self.rules.of_breaker(&of.name, Some(&scope)).breaker;
             let breaker = shared::read(&self.host, id, &settings, now);
@@ -41,8 +41,7 @@ impl<H: Host> Plugin<H> {
     ) -> Breakers {
         let scope = self.scope_named(service, names).and_then(|name| {
             let listed = self.list_scope(service, name, now)?;
-            // Who writes a rule wants its scope, if it is the only one, too.
-            if listed.among == 1 && names.by_rule.is_empty() {
+            if listed.among == 1 && !self.is_wanted(service, names, name) {
                 self.services[service].divided = Divided::NotYet;
                 return None;
             }
@@ -57,6 +56,12 @@ impl<H: Host> Plugin<H> {
             Some(self.add_scope(service, name, listed.id, now))
         });
         Breakers { service, scope }
+    }
+
+    /// Whether the configuration asks for the scope `name`, though it may be the only one.
+    fn is_wanted(&self, service: ServiceIndex, names: &Names, name: &str) -> bool {
+        let config = self.config.of_service(&self.services[service].name);
+        !names.by_rule.is_empty() || config.scopes.named.contains_key(name)
     }
 
     /// The scope that requests with these names belong to.
@@ -74,8 +79,7 @@ impl<H: Host> Plugin<H> {
         let settings = self.rules.of_breaker(&of.name, Some(name)).breaker;
         let listed = shared::find_or_create(&self.host, list, name, &settings, limit, now);
         if listed.is_none() {
-            let again = now.after(SEEK_EVERY);
-            self.services[service].count_placeless(&self.host, name, limit, again);
+            self.services[service].count_scope_over_limit(&self.host, name, limit);
         }
         listed
     }

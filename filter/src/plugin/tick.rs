@@ -6,7 +6,7 @@ use crate::health_check::{Due, Permitted};
 use crate::host::Host;
 use crate::outcome;
 use crate::probes::Sight;
-use crate::shared::{self, BreakerId, List, Turn};
+use crate::shared::{self, BreakerId, List};
 use crate::workers::Renewal;
 use levee_policy::breaker::{CheckPermit, Outcome};
 use levee_policy::replica::Visit;
@@ -37,8 +37,10 @@ impl<H: Host> Plugin<H> {
             if self.services[index].wants_sync(now) {
                 self.visit(index, Visit::Sync);
             }
-            self.keep_place(index, now);
             self.services[index].flush(&self.host);
+            if self.services[index].has_more() {
+                self.services.touch(index);
+            }
         }
     }
 
@@ -112,9 +114,9 @@ impl<H: Host> Plugin<H> {
     fn permits_to_check(&mut self, service: ServiceIndex, every: Duration) -> Vec<Permitted> {
         let now = self.host.now();
         let id = self.services[service].breaker_id;
-        let Some(turn) = Turn::of(&self.host, id, every, now) else {
+        if !shared::take_turn_to_check(&self.host, id, every, now) {
             return Vec::new();
-        };
+        }
         let own = self.permit_to_check(service, None, id, every, now);
         let mut permits = Vec::from_iter(own.map(|permit| Permitted {
             breaker: service,
@@ -125,9 +127,6 @@ impl<H: Host> Plugin<H> {
                 let breaker = self.add_scope(service, &scope, id, now);
                 permits.push(Permitted { breaker, permit });
             }
-        }
-        if permits.is_empty() || !turn.take(&self.host, now) {
-            return Vec::new();
         }
         permits
     }

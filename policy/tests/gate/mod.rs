@@ -4,10 +4,10 @@ use levee_policy::breaker::{
     Breaker, BreakerSettings, Outcome, Permit, Phase, Report, Transition, Verdict,
 };
 use levee_policy::callers::Caller;
-use levee_policy::divided::{self, Permits, Replicas, Who, asks_about_all};
+use levee_policy::divided::{self, Admitted, Permits, Replicas, Who, asks_about_all};
 use levee_policy::random::SplitMix64;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
-use levee_policy::scope::{Standing, hand_in_every, none_works};
+use levee_policy::scope::{Standing, none_works, wants_to_hand_in};
 use levee_policy::time::Instant;
 use std::time::Duration;
 
@@ -33,8 +33,6 @@ struct Held {
     replica: Replica,
     /// Another worker has changed the breaker.
     is_notified: bool,
-    /// The next tick takes care of it.
-    is_touched: bool,
     visited: Instant,
 }
 
@@ -53,7 +51,6 @@ impl Gate {
         let held = Held {
             replica: Replica::new(&settings, &breaker, now),
             is_notified: false,
-            is_touched: false,
             visited: Instant::default(),
         };
         Self {
@@ -80,7 +77,10 @@ impl Gate {
     pub fn admit(&mut self, moment: Moment, scope: Part) -> Option<Permits> {
         let mut worker = AtWorker { gate: self, moment };
         if scope.is_some() {
-            return divided::admit(&mut worker, None, scope).ok();
+            return match divided::admit(&mut worker, None, scope) {
+                Admitted::With(permits) | Admitted::ByShadow(permits) => Some(permits),
+                Admitted::No { .. } => None,
+            };
         }
         match worker.ask(None) {
             Verdict::Admit(permit) => Some(Permits::of_service(permit)),
@@ -108,11 +108,10 @@ impl Gate {
 
     /// The same, and what the tick takes care of.
     pub fn tick(&mut self, now: Instant, random: u64) {
-        let hand_in_every = hand_in_every(&self.settings);
+        let settings = self.settings;
         self.sync(now, random, |held, part| {
-            let is_due = part.is_some() && now.since(held.visited) >= hand_in_every;
-            let is_touched = std::mem::take(&mut held.is_touched);
-            held.is_notified || held.replica.wants_sync() || (is_touched && is_due)
+            let wants = |held: &Held| wants_to_hand_in(&held.replica, &settings, held.visited, now);
+            held.is_notified || held.replica.wants_sync() || (part.is_some() && wants(held))
         });
     }
 
@@ -177,7 +176,6 @@ impl AtWorker<'_> {
         let visited = held.replica.visit(&settings, breaker, visit, now, random);
         held.replica.adopt(breaker, now);
         held.visited = now;
-        held.is_touched = true;
         let asks_about_all = part.is_some() && asks_about_all(visit, breaker, &settings, now);
         if let Some(transition) = visited.transition {
             self.gate.changes.push((part, transition));
@@ -221,7 +219,6 @@ impl Replicas for AtWorker<'_> {
     fn record(&mut self, part: Part, permit: Permit, outcome: Outcome, who: Who) {
         let (now, caller) = (self.moment.now, self.caller(who));
         let held = self.held(part);
-        held.is_touched = true;
         match held.replica.record(permit, outcome, now) {
             Recorded::Here => {}
             Recorded::WhoCalled => held.replica.answered(caller, now),

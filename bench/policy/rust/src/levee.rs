@@ -6,7 +6,7 @@ use levee_policy::breaker::{
 };
 use levee_policy::budget::{Budget, BudgetSettings};
 use levee_policy::callers::Caller;
-use levee_policy::divided::{self, Permits, Replicas, Who};
+use levee_policy::divided::{self, Admitted, Replicas, Who};
 use levee_policy::ratio::Ratio;
 use levee_policy::replica::{Admission, Recorded, Replica, Visit};
 use levee_policy::time::{Instant, nanos};
@@ -317,7 +317,7 @@ fn with_a_scope() -> Vec<Case> {
     vec![
         Case::new(name, PASS, Divided::new, Divided::admit),
         Case::new(name, PASS_SUCCESS, Divided::new, |own| {
-            if let Ok(permits) = own.admit() {
+            if let Admitted::With(permits) = own.admit() {
                 divided::record(own, Part::Service, Part::Scope, permits, Outcome::SUCCESS);
             }
         }),
@@ -341,7 +341,7 @@ impl Divided {
             service: Replicated::new(settings()),
             scope: Replicated::new(settings()),
         };
-        let Ok(permits) = own.admit() else {
+        let Admitted::With(permits) = own.admit() else {
             panic!("closed");
         };
         divided::record(
@@ -355,7 +355,7 @@ impl Divided {
     }
 
     #[inline]
-    fn admit(&mut self) -> Result<Permits, (Part, Verdict)> {
+    fn admit(&mut self) -> Admitted<Part> {
         divided::admit(self, Part::Service, Part::Scope)
     }
 
