@@ -3,7 +3,7 @@
 //! It is separate from the tests' own runtimes, so that neither can delay the other.
 
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{self, Runtime};
@@ -37,7 +37,9 @@ pub(crate) struct Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.tasks.abort_all();
-        let _ = self.gone.recv_timeout(GENEROUS);
+        if self.gone.recv_timeout(GENEROUS) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("a backend's tasks have not ended within {GENEROUS:?}");
+        }
     }
 }
 

@@ -155,7 +155,7 @@ impl Standing {
     }
 }
 
-/// So many failures in a row show that a scope does not work any more. One may be chance.
+/// This many failures in a row show that a scope does not work any more. One may be chance.
 const LAST_CALLS: u32 = 2;
 
 /// Whether none of the scopes that were called lately works. Then the failures concern the service. One
