@@ -8,6 +8,8 @@
 mod addresses;
 #[path = "simulation/breakdowns.rs"]
 mod breakdowns;
+#[path = "simulation/broken_scopes.rs"]
+mod broken_scopes;
 #[path = "simulation/clients.rs"]
 mod clients;
 #[expect(dead_code, reason = "only `scopes.rs` asks for phases")]

@@ -9,9 +9,9 @@ use std::time::Duration;
 pub const ATTACKER: u32 = 1_000_003;
 /// When attackers begin, and when services break down.
 pub const WARM_UP: Duration = Duration::from_secs(10);
-const GIVES_UP: Duration = Duration::from_secs(1);
+pub const GIVES_UP: Duration = Duration::from_secs(1);
 
-fn soon(outcome: Outcome, random: &mut Random) -> End {
+pub fn soon(outcome: Outcome, random: &mut Random) -> End {
     End::new(
         outcome,
         Duration::from_micros(10_000 + random.below(40_000)),
