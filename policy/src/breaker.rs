@@ -376,7 +376,11 @@ impl Breaker {
                 self.row.gave_up(caller);
                 None
             }
-            Outcome::Unknown | Outcome::Neutral => None,
+            Outcome::Unknown => {
+                self.row.gave_up(caller);
+                None
+            }
+            Outcome::Neutral => None,
         }
     }
 

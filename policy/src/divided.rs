@@ -63,7 +63,7 @@ pub trait Replicas {
     /// Tells the breaker a result of the call.
     fn record(&mut self, index: Self::Index, permit: Permit, outcome: Outcome, who: Who);
 
-    /// The caller that a service sees in a scope.
+    /// The caller of good calls in a scope, as its service sees it.
     fn as_caller(&self, scope: Self::Index) -> Caller;
 }
 
@@ -173,8 +173,12 @@ pub fn record<R: Replicas>(
 ) {
     let heard = Heard::of(outcome, permits.service);
     replicas.record(scope, permits.scope, heard.scope, Who::Client);
-    let caller = Who::Known(replicas.as_caller(scope));
-    replicas.record(service, permits.service, heard.service, caller);
+    let who = match heard.service {
+        // A client that gives its calls up is no witness for those that had no connection.
+        Outcome::Failure { .. } | Outcome::Unknown => Who::Client,
+        _ => Who::Known(replicas.as_caller(scope)),
+    };
+    replicas.record(service, permits.service, heard.service, who);
 }
 
 /// Whether to see if any scope works ([`none_works`](crate::scope::none_works)) after a visit to the

@@ -228,7 +228,7 @@ impl Replica {
         }
         match outcome {
             Outcome::Neutral if !permit.is_probe() => Recorded::Here,
-            Outcome::Unknown if !permit.is_probe() => {
+            Outcome::Unknown if !permit.is_probe() && !self.row => {
                 self.unsynced.add_success(now);
                 Recorded::Here
             }

@@ -28,7 +28,7 @@ use std::time::Duration;
 pub struct Heard {
     /// The scope's.
     pub scope: Outcome,
-    /// The service's. Its caller is the scope.
+    /// The service's. The caller of what is good is the scope.
     pub service: Outcome,
 }
 

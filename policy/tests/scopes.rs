@@ -332,6 +332,32 @@ fn one_client_shuts_no_service_by_what_it_does_in_all_scopes() {
     }
 }
 
+#[test]
+fn calls_that_one_client_gives_up_make_no_row_of_the_connections_that_it_misses() {
+    let well = || {
+        let mut service = Divided::new(3, 1);
+        for _ in 0..30 {
+            let scope = service.any_scope();
+            assert!(service.call(scope, Outcome::SUCCESS));
+            service.pass(TICK);
+        }
+        service
+    };
+    let attacker = Caller::from_hash(1_000_000);
+    let mut service = well();
+    for _ in 0..20 {
+        assert!(service.call_by(attacker, 0, Outcome::UNREACHABLE));
+        assert!(service.call_by(attacker, 1, Outcome::Unanswered));
+    }
+    // Many that give up do not hide that no connection is possible.
+    let mut service = well();
+    for _ in 0..5 {
+        service.call(0, Outcome::Unanswered);
+        service.call(1, Outcome::UNREACHABLE);
+    }
+    assert_eq!(service.gate.phase(None), Phase::Open);
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Begin(usize),

@@ -22,7 +22,7 @@ pub enum Outcome {
     },
     /// It had not answered when the caller gave up, after longer than it usually takes.
     Unanswered,
-    /// It was made, which counts for the rates. Nobody knows how it would have ended.
+    /// It was made, which counts for the rates, and given up. Nobody knows how it would have ended.
     Unknown,
     /// Nothing: the client left, something else refused the call, ...
     Neutral,
