@@ -482,7 +482,9 @@ impl<H: Host> Plugin<H> {
     #[inline]
     fn settle(&mut self, breakers: Breakers, permits: Permits, outcome: Outcome) {
         match breakers.scope {
-            None => self.record(breakers.service, permits.service, outcome, Who::Client),
+            None => {
+                self.record(breakers.service, permits.service, outcome, Who::Client);
+            }
             Some(scope) => divided::record(self, breakers.service, scope, permits, outcome),
         }
     }
@@ -495,7 +497,13 @@ impl<H: Host> Plugin<H> {
     }
 
     /// Tells the shared breaker the result of the current request.
-    fn report(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
+    fn report(
+        &mut self,
+        index: ServiceIndex,
+        permit: Permit,
+        outcome: Outcome,
+        who: Who,
+    ) -> Option<Visited> {
         let caller = self.caller(who);
         let again_after_secs = match outcome {
             Outcome::Failure { .. } if self.services[index].failures.retry_after => {
@@ -510,7 +518,17 @@ impl<H: Host> Plugin<H> {
             again_after_secs,
             usual_millis: milliseconds(self.services[index].usual.exceeded_by()),
         };
-        self.visit(index, Visit::Record(report));
+        self.visit(index, Visit::Record(report))
+    }
+
+    /// Tells the replica of a scope what is expected of its service.
+    fn hear_of_service(&mut self, scope: ServiceIndex, now: Instant) {
+        if let Some(part) = &self.services[scope].scope {
+            let service = &self.services[part.of];
+            let (id, settings) = (service.breaker_id, &service.settings);
+            let breaker = shared::read(&self.host, id, settings, now);
+            self.services[scope].replica.hear_of_service(&breaker, now);
+        }
     }
 
     /// Visits the shared breaker of a service. Returns `None` if it could not be written, which is
@@ -518,6 +536,7 @@ impl<H: Host> Plugin<H> {
     fn visit(&mut self, index: ServiceIndex, visit: Visit) -> Option<Visited> {
         let now = self.host.now();
         let random = self.random.next_u64();
+        self.hear_of_service(index, now);
         let service = self.services.touch(index);
         let changed = shared::change(
             &self.host,
@@ -552,8 +571,12 @@ impl<H: Host> Plugin<H> {
             worker.tell_others(&self.host, service.breaker_id, now);
         }
         let asks_about = match &service.scope {
-            Some(part) if asks_about_all(visit, &breaker, &service.settings, now) => Some(part.of),
-            _ => None,
+            Some(part) => {
+                let of_service = service.replica.of_service();
+                asks_about_all(visit, &breaker, &service.settings, of_service, now)
+                    .then_some(part.of)
+            }
+            None => None,
         };
         if is_open {
             self.health_checks
@@ -602,15 +625,19 @@ impl<H: Host> Replicas for Plugin<H> {
     }
 
     #[inline]
-    fn record(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) {
+    fn record(&mut self, index: ServiceIndex, permit: Permit, outcome: Outcome, who: Who) -> u32 {
         let replica = &mut self.services[index].replica;
         match replica.record(permit, outcome, self.now) {
-            Recorded::Here => {}
+            Recorded::Here => 0,
             Recorded::WhoCalled => {
                 let caller = self.caller(who);
                 self.services[index].replica.answered(caller, self.now);
+                0
             }
-            Recorded::VisitNeeded => self.report(index, permit, outcome, who),
+            Recorded::VisitNeeded => {
+                let visited = self.report(index, permit, outcome, who);
+                visited.map_or(0, |visited| visited.ended_failures)
+            }
         }
     }
 

@@ -192,14 +192,17 @@ impl Service {
 
     fn count_outcome(&mut self, outcome: Outcome) {
         self.count(Counter::Requests(match outcome {
-            Outcome::Success { .. } => RequestLabel::Success,
+            Outcome::Success { .. } | Outcome::After { .. } => RequestLabel::Success,
             Outcome::Failure { .. } => RequestLabel::Failure,
             Outcome::Unanswered | Outcome::Unknown | Outcome::Neutral => RequestLabel::Neutral,
         }));
         match outcome {
             Outcome::Failure { .. } => self.count(Counter::Failures),
             Outcome::Unanswered => self.count(Counter::Unanswered),
-            Outcome::Success { .. } | Outcome::Unknown | Outcome::Neutral => {}
+            Outcome::Success { .. }
+            | Outcome::After { .. }
+            | Outcome::Unknown
+            | Outcome::Neutral => {}
         }
     }
 

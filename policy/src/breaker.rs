@@ -291,7 +291,7 @@ impl Breaker {
             if self.window.is_clean() {
                 return None;
             }
-            return self.judge_rates(settings, now, random);
+            return self.judge_rates(settings, Expected::default(), now, random);
         }
         self.report(settings, Report::new(permit, outcome), now, random)
     }
@@ -306,19 +306,23 @@ impl Breaker {
         random: u64,
     ) -> Option<Transition> {
         let is_current = report.permit.generation == self.generation;
-        self.record_call(settings, report, now, random).or_else(|| {
-            // A stale result decides nothing, and a neutral one changes no rate.
-            (is_current && report.outcome != Outcome::Neutral)
-                .then(|| self.judge_rates(settings, now, random))
-                .flatten()
-        })
+        let elsewhere = Expected::default();
+        self.record_call(settings, report, elsewhere, now, random)
+            .or_else(|| {
+                // A stale result decides nothing, and a neutral one changes no rate.
+                (is_current && report.outcome != Outcome::Neutral)
+                    .then(|| self.judge_rates(settings, elsewhere, now, random))
+                    .flatten()
+            })
     }
 
-    /// Like [`report`](Self::report), but does not judge the rates.
+    /// Like [`report`](Self::report), but does not judge the rates. `elsewhere` is what is expected of other
+    /// scopes, if this is the breaker of one: nothing is news that all of them suffer.
     pub(crate) fn record_call(
         &mut self,
         settings: &BreakerSettings,
         report: Report,
+        elsewhere: Expected,
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
@@ -334,7 +338,7 @@ impl Breaker {
             return None;
         }
         match self.state {
-            State::Closed => self.record_closed(settings, report, now, random),
+            State::Closed => self.record_closed(settings, report, elsewhere, now, random),
             State::Open { .. } => None,
             State::HalfOpen => self.record_probe(settings, report, now, random),
         }
@@ -351,12 +355,13 @@ impl Breaker {
             usual_millis,
             ..
         }: Report,
+        elsewhere: Expected,
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
         self.count(settings, outcome, now);
         match outcome {
-            Outcome::Success { .. } => {
+            Outcome::Success { .. } | Outcome::After { .. } => {
                 self.answer(caller, now);
                 self.row = Row::default();
                 None
@@ -367,7 +372,9 @@ impl Breaker {
                     .failed(caller, weight, counts, now, settings.window);
                 self.row.add(weight, caller, again_after_secs, now);
                 let limit = settings.consecutive_failures?;
-                (self.row.length >= limit && self.is_news(settings, limit, usual_millis, now))
+                let is_news = self.row.length >= limit
+                    && self.is_news(settings, elsewhere, limit, usual_millis, now);
+                is_news
                     .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
             }
             Outcome::Unanswered => {
@@ -398,7 +405,7 @@ impl Breaker {
         random: u64,
     ) -> Option<Transition> {
         let weight = match outcome {
-            Outcome::Success { slow: false } => {
+            Outcome::Success { slow: false } | Outcome::After { .. } => {
                 self.answer(caller, now);
                 self.probes.successes = self.probes.successes.saturating_add(1);
                 return (self.probes.successes >= settings.half_open.successes_to_close)
@@ -443,6 +450,7 @@ impl Breaker {
     fn is_news(
         &self,
         settings: &BreakerSettings,
+        elsewhere: Expected,
         limit: u32,
         usual_millis: u32,
         now: Instant,
@@ -453,7 +461,8 @@ impl Breaker {
         {
             return false;
         }
-        expected.is_refuted_by(self.worth_of_row(settings, expected, now), limit)
+        let worth = self.worth_of_row(settings, expected, now);
+        expected.is_refuted_by(worth, limit) && elsewhere.is_refuted_by(worth, limit)
     }
 
     fn worth_of_row(&self, settings: &BreakerSettings, expected: Expected, now: Instant) -> u32 {
@@ -485,6 +494,7 @@ impl Breaker {
     pub(crate) fn judge_rates(
         &mut self,
         settings: &BreakerSettings,
+        elsewhere: Expected,
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
@@ -495,7 +505,7 @@ impl Breaker {
         if counts.is_clean() {
             return None;
         }
-        let cause = self.cause_of_opening(settings, counts, now)?;
+        let cause = self.cause_of_opening(settings, elsewhere, counts, now)?;
         Some(self.open(settings, cause, Weight::Strong, now, random))
     }
 
@@ -503,12 +513,13 @@ impl Breaker {
     fn cause_of_opening(
         &self,
         settings: &BreakerSettings,
+        elsewhere: Expected,
         counts: Counts,
         now: Instant,
     ) -> Option<Cause> {
         if settings
             .failure_rate
-            .is_some_and(|rule| self.fails_too_often(settings, rule, counts, now))
+            .is_some_and(|rule| self.fails_too_often(settings, rule, elsewhere, counts, now))
         {
             Some(Cause::FailureRate)
         } else if settings.slow_calls.is_some_and(|rule| {
@@ -529,6 +540,7 @@ impl Breaker {
         &self,
         settings: &BreakerSettings,
         rule: FailureRate,
+        elsewhere: Expected,
         counts: Counts,
         now: Instant,
     ) -> bool {
@@ -541,7 +553,9 @@ impl Breaker {
         let complained = Complained::new(counts, by_caller, Complaints::suspicion);
         let others = self.others_than(complained.suspect, counts, now);
         let portions = complained.failures(settings.witnesses, others, answered_well(counts));
-        portions.into_iter().any(reaches)
+        portions
+            .into_iter()
+            .any(|portion| reaches(portion) && portion.refutes(elsewhere))
     }
 
     fn is_silent(
@@ -560,6 +574,25 @@ impl Breaker {
         let complained = Complained::new(counts, by_caller, unanswered);
         let others = self.others_than(complained.suspect, counts, now);
         reaches(complained.silence(settings.witnesses, others, counts.total))
+    }
+
+    /// What is expected of the calls of a service's scopes.
+    pub fn expected_of_scopes(&self, now: Instant) -> Expected {
+        let counts = self.window.clone().totals(now);
+        Expected {
+            calls: counts.total,
+            failed: counts.in_scopes,
+        }
+    }
+
+    /// What is expected elsewhere than in this scope, of a service of which this much is.
+    pub(crate) fn expected_elsewhere(&self, of_service: Expected, now: Instant) -> Expected {
+        let own = self.window.clone().totals(now);
+        let ended = own.failures.saturating_sub(self.row.length);
+        Expected {
+            calls: of_service.calls.saturating_sub(own.total),
+            failed: of_service.failed.saturating_sub(ended),
+        }
     }
 
     /// How many failures the row is worth, whatever is expected.

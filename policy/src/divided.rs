@@ -5,7 +5,8 @@
 use crate::breaker::{Breaker, BreakerSettings, Outcome, Permit, Verdict};
 use crate::callers::Caller;
 use crate::replica::{Admission, Replica, Visit};
-use crate::scope::{Heard, Standing};
+use crate::scope::{Standing, heard_by_scope, heard_by_service};
+use crate::surprise::Expected;
 use crate::time::Instant;
 use std::time::Duration;
 
@@ -60,8 +61,9 @@ pub trait Replicas {
     /// The breaker's answer to the call.
     fn ask(&mut self, index: Self::Index) -> Verdict;
 
-    /// Tells the breaker a result of the call.
-    fn record(&mut self, index: Self::Index, permit: Permit, outcome: Outcome, who: Who);
+    /// Tells the breaker a result of the call. Returns how many failures
+    /// [that has ended](crate::replica::Visited::ended_failures).
+    fn record(&mut self, index: Self::Index, permit: Permit, outcome: Outcome, who: Who) -> u32;
 
     /// The caller of good calls in a scope, as its service sees it.
     fn as_caller(&self, scope: Self::Index) -> Caller;
@@ -171,14 +173,15 @@ pub fn record<R: Replicas>(
     permits: Permits,
     outcome: Outcome,
 ) {
-    let heard = Heard::of(outcome, permits.service);
-    replicas.record(scope, permits.scope, heard.scope, Who::Client);
-    let who = match heard.service {
+    let of_scope = heard_by_scope(outcome);
+    let ended_failures = replicas.record(scope, permits.scope, of_scope, Who::Client);
+    let of_service = heard_by_service(outcome, permits.service, ended_failures);
+    let who = match of_service {
         // A client that gives its calls up is no witness for those that had no connection.
         Outcome::Failure { .. } | Outcome::Unknown => Who::Client,
         _ => Who::Known(replicas.as_caller(scope)),
     };
-    replicas.record(service, permits.service, heard.service, who);
+    replicas.record(service, permits.service, of_service, who);
 }
 
 /// Whether to see if any scope works ([`none_works`](crate::scope::none_works)) after a visit to the
@@ -187,8 +190,9 @@ pub fn asks_about_all(
     visit: Visit,
     breaker: &Breaker,
     settings: &BreakerSettings,
+    of_service: Expected,
     now: Instant,
 ) -> bool {
     matches!(visit, Visit::Record(report) if report.is_complaint_of_a_call())
-        && Standing::of(breaker, settings, now).is_bad()
+        && Standing::of(breaker, settings, of_service, now).is_bad()
 }

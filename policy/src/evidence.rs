@@ -106,6 +106,12 @@ impl Row {
         self.length == 0
     }
 
+    /// How many of them are not only the doing of the one who may have brought the most about.
+    pub(crate) fn believed(&self) -> u32 {
+        let suspect = self.by_caller.largest(Complaints::suspicion).complaints;
+        self.length.saturating_sub(suspect.weak)
+    }
+
     pub(crate) fn add(
         &mut self,
         weight: Weight,
@@ -280,6 +286,11 @@ impl Portion {
     /// A part that is not among these `others`.
     pub(crate) const fn beside(part: u32, others: u32) -> Self {
         Self::of(part, others.saturating_add(part))
+    }
+
+    /// Whether it is improbable where so many calls fail.
+    pub(crate) fn refutes(self, expected: Expected) -> bool {
+        expected.is_refuted_by_portion(self.part, self.whole)
     }
 
     /// Whether it is as large as `ratio`, of at least `minimum` calls.

@@ -37,7 +37,7 @@ mod recovery;
 pub mod replica;
 pub mod scope;
 mod snapshot;
-mod surprise;
+pub mod surprise;
 pub mod time;
 pub mod timeout;
 pub mod usual;

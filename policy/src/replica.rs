@@ -33,6 +33,7 @@ use crate::breaker::{
 use crate::callers::Caller;
 use crate::evidence::Witnesses;
 use crate::recovery::Ramp;
+use crate::surprise::Expected;
 use crate::time::Instant;
 use crate::window::Window;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct Replica {
     answered: Answered,
     /// When it asks for the next one.
     ask_at: Instant,
+    /// What is expected of the service, if this is a scope's.
+    of_service: Expected,
     /// When the breaker's state began.
     since: Instant,
     not_checked_before: Instant,
@@ -134,6 +137,8 @@ pub struct Visited {
     pub transition: Option<Transition>,
     /// Whether the other workers should sync soon.
     pub tell_others: bool,
+    /// How many failures the success of [`Visit::Record`] has ended that were not only one caller's doing.
+    pub ended_failures: u32,
 }
 
 impl Replica {
@@ -145,6 +150,7 @@ impl Replica {
             ramp: Ramp::new(settings.recover_for),
             row: false,
             troubled_since: None,
+            of_service: Expected::default(),
             since: breaker.since,
             not_checked_before: breaker.not_checked_before,
             unsynced: Window::new(settings.window),
@@ -243,6 +249,7 @@ impl Replica {
             Outcome::Success { .. }
             | Outcome::Failure { .. }
             | Outcome::Unanswered
+            | Outcome::After { .. }
             | Outcome::Unknown
             | Outcome::Neutral => Recorded::VisitNeeded,
         }
@@ -259,6 +266,16 @@ impl Replica {
     /// are in the window, probes are in flight, or the ramp may be over.
     pub const fn wants_sync(&self) -> bool {
         self.troubled_since.is_some() || matches!(self.view, View::Between { .. })
+    }
+
+    /// What the service's breaker knows now, if this one is a scope's.
+    pub fn hear_of_service(&mut self, service: &Breaker, now: Instant) {
+        self.of_service = service.expected_of_scopes(now);
+    }
+
+    /// What this worker has heard of the service.
+    pub const fn of_service(&self) -> Expected {
+        self.of_service
     }
 
     /// Whether this worker has counted successes that it has not reported.
@@ -305,6 +322,11 @@ impl Replica {
             breaker.window.absorb(&self.unsynced);
             breaker.callers.answered.absorb(&self.answered);
         }
+        let elsewhere = breaker.expected_elsewhere(self.of_service, now);
+        let ended_failures = match visit {
+            Visit::Record(report) if ends_row(report, breaker) => breaker.row.believed(),
+            _ => 0,
+        };
         let mut verdict = None;
         let transition = match visit {
             Visit::Sync => None,
@@ -313,7 +335,7 @@ impl Replica {
                 verdict = Some(answer);
                 transition
             }
-            Visit::Record(report) => breaker.record_call(settings, report, now, random),
+            Visit::Record(report) => breaker.record_call(settings, report, elsewhere, now, random),
             Visit::Hasten(check) => breaker.check_passed(settings, check, now),
             Visit::SecondScope => breaker.test_now(settings, Cause::SecondScope, now),
             Visit::NoScopeWorks => breaker.open_with_scopes(settings, now, random),
@@ -321,13 +343,14 @@ impl Replica {
         let transition = transition.or_else(|| {
             self.troubled_since
                 .is_some_and(|since| now.since(since) >= GRACE)
-                .then(|| breaker.judge_rates(settings, now, random))
+                .then(|| breaker.judge_rates(settings, elsewhere, now, random))
                 .flatten()
         });
         Visited {
             verdict,
             transition,
             tell_others: News::of(breaker).tells_more_than(before),
+            ended_failures,
         }
     }
 
@@ -360,6 +383,12 @@ impl Replica {
         };
         self.unsynced.clear();
     }
+}
+
+fn ends_row(report: Report, breaker: &Breaker) -> bool {
+    breaker.state == State::Closed
+        && report.permit.generation == breaker.generation
+        && matches!(report.outcome, Outcome::Success { .. })
 }
 
 /// The part of a breaker's state that other workers depend on.

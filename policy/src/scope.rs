@@ -19,39 +19,43 @@ use crate::breaker::{Breaker, BreakerSettings, Outcome, Permit, Silence, State};
 use crate::callers::{Caller, Tally};
 use crate::evidence::{ALONE, Portion, Weight, answered_well, unanswered};
 use crate::replica::Replica;
+use crate::surprise::Expected;
 use crate::time::Instant;
 use crate::window::Counts;
 use std::time::Duration;
 
-/// What the two breakers are told of one result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
-    /// The scope's.
-    pub scope: Outcome,
-    /// The service's. The caller of what is good is the scope.
-    pub service: Outcome,
+/// What the scope's breaker is told of a result.
+#[inline]
+pub const fn heard_by_scope(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failure {
+            weight: Weight::Unreachable,
+            ..
+        } => Outcome::Neutral,
+        _ => outcome,
+    }
 }
 
-impl Heard {
-    /// Divides the result of a call that had this permit of the service.
-    #[inline]
-    pub const fn of(outcome: Outcome, of_service: Permit) -> Self {
-        let (scope, service) = match outcome {
-            Outcome::Failure {
-                weight: Weight::Unreachable,
-                ..
-            } => (Outcome::Neutral, Outcome::UNREACHABLE),
-            // A scope that fails neither keeps the others out nor lets them in.
-            Outcome::Failure { .. } | Outcome::Unanswered if of_service.is_probe() => {
-                (outcome, Outcome::Neutral)
-            }
-            // It was reached. And a slow scope may be the only one.
-            Outcome::Success { .. } | Outcome::Failure { .. } => (outcome, Outcome::SUCCESS),
-            // It may have been reached.
-            Outcome::Unanswered => (outcome, Outcome::Unknown),
-            Outcome::Unknown | Outcome::Neutral => (outcome, outcome),
-        };
-        Self { scope, service }
+/// What the service's breaker is told of a result, of a call that had this `permit` of it. The caller
+/// of what is good is the scope. `ended_failures` came in the scope before the result.
+#[inline]
+pub const fn heard_by_service(outcome: Outcome, permit: Permit, ended_failures: u32) -> Outcome {
+    match outcome {
+        Outcome::Failure {
+            weight: Weight::Unreachable,
+            ..
+        } => Outcome::UNREACHABLE,
+        // A scope that fails neither keeps the others out nor lets them in.
+        Outcome::Failure { .. } | Outcome::Unanswered if permit.is_probe() => Outcome::Neutral,
+        // A slow scope may be the only one.
+        Outcome::Success { .. } if ended_failures > 0 => Outcome::After {
+            failures: ended_failures,
+        },
+        // It was reached.
+        Outcome::Success { .. } | Outcome::Failure { .. } => Outcome::SUCCESS,
+        // It may have been reached.
+        Outcome::Unanswered => Outcome::Unknown,
+        Outcome::After { .. } | Outcome::Unknown | Outcome::Neutral => outcome,
     }
 }
 
@@ -108,11 +112,17 @@ impl Silent {
 }
 
 impl Standing {
-    /// Reads it from the scope's breaker. Lately is within the length of its window.
-    pub fn of(breaker: &Breaker, settings: &BreakerSettings, now: Instant) -> Self {
+    /// Reads it from the scope's breaker. Lately is within the length of its window. `expected` is what is
+    /// expected of the service.
+    pub fn of(
+        breaker: &Breaker,
+        settings: &BreakerSettings,
+        expected: Expected,
+        now: Instant,
+    ) -> Self {
         let is_recent = |end: Instant| now.since(end) < settings.window;
         match breaker.state {
-            State::Closed => Self::of_closed(breaker, settings, now),
+            State::Closed => Self::of_closed(breaker, settings, expected, now),
             State::Open { until } if is_recent(until) => Self::Open,
             State::HalfOpen if is_recent(breaker.since.after(settings.half_open.lease)) => {
                 if breaker.probes.successes > 0 {
@@ -125,7 +135,12 @@ impl Standing {
         }
     }
 
-    fn of_closed(breaker: &Breaker, settings: &BreakerSettings, now: Instant) -> Self {
+    fn of_closed(
+        breaker: &Breaker,
+        settings: &BreakerSettings,
+        expected: Expected,
+        now: Instant,
+    ) -> Self {
         let counts = breaker.window.clone().totals(now);
         if counts == Counts::default() {
             // Its probes are not in the window.
@@ -134,7 +149,7 @@ impl Standing {
             return if has_closed { Self::Works } else { Self::Idle };
         }
         let failures = breaker.failures_in_row(settings, now);
-        if failures >= LAST_CALLS {
+        if expected.is_refuted_by(failures, LAST_CALLS) {
             return Self::Fails { failures };
         }
         if let Some(rule) = settings.silence
@@ -161,9 +176,13 @@ const LAST_CALLS: u32 = 2;
 /// Whether none of the scopes that were called lately works. Then the failures concern the service. One
 /// that works keeps it open to all others, so nobody can shut it by scopes that nobody else calls.
 ///
-/// Two at least must be bad. Together they must have failed as often as would open two breakers, or be as
-/// silent as would open one.
-pub fn none_works(settings: &BreakerSettings, scopes: impl IntoIterator<Item = Standing>) -> bool {
+/// Two at least must be bad. Together they must have failed as often as would open two breakers of a service
+/// of which as much is `expected`, or be as silent as would open one.
+pub fn none_works(
+    settings: &BreakerSettings,
+    expected: Expected,
+    scopes: impl IntoIterator<Item = Standing>,
+) -> bool {
     let (mut bad, mut open, mut failures) = (0_u32, 0_u32, 0_u32);
     let mut unanswered = Unanswered::default();
     for standing in scopes {
@@ -179,7 +198,8 @@ pub fn none_works(settings: &BreakerSettings, scopes: impl IntoIterator<Item = S
         }
     }
     let is_failing = settings.consecutive_failures.map_or(open >= 2, |limit| {
-        open.saturating_mul(limit).saturating_add(failures) / 2 >= limit
+        let failures = open.saturating_mul(limit).saturating_add(failures);
+        expected.is_refuted_by(failures, limit.saturating_mul(2))
     });
     let is_silent = settings
         .silence
@@ -232,6 +252,11 @@ mod tests {
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
 
+    const NOTHING: Expected = Expected {
+        calls: 0,
+        failed: 0,
+    };
+
     const ALL: [Outcome; 8] = [
         Outcome::SUCCESS,
         Outcome::Success { slow: true },
@@ -258,18 +283,23 @@ mod tests {
         let (Verdict::Admit(probe), _) = breaker.admit(&settings, NOW) else {
             panic!("a place is free");
         };
-        for permit in [closed, probe] {
-            for outcome in ALL {
-                let Heard { scope, service } = Heard::of(outcome, permit);
+        for outcome in ALL {
+            let expected = match outcome {
+                Outcome::UNREACHABLE => Outcome::Neutral,
+                _ => outcome,
+            };
+            assert_eq!(heard_by_scope(outcome), expected);
+            for (permit, failures) in [(closed, 0), (closed, 3), (probe, 0)] {
                 let expected = match outcome {
-                    Outcome::Success { .. } => (outcome, Outcome::SUCCESS),
-                    Outcome::UNREACHABLE => (Outcome::Neutral, outcome),
-                    Outcome::Unknown | Outcome::Neutral => (outcome, outcome),
-                    _ if permit.is_probe() => (outcome, Outcome::Neutral),
-                    Outcome::Unanswered => (outcome, Outcome::Unknown),
-                    Outcome::Failure { .. } => (outcome, Outcome::SUCCESS),
+                    Outcome::Success { .. } if failures > 0 => Outcome::After { failures },
+                    Outcome::Success { .. } => Outcome::SUCCESS,
+                    Outcome::UNREACHABLE | Outcome::Neutral => outcome,
+                    _ if permit.is_probe() => Outcome::Neutral,
+                    Outcome::Unanswered => Outcome::Unknown,
+                    _ => Outcome::SUCCESS,
                 };
-                assert_eq!((scope, service), expected, "{permit:?}");
+                let heard = heard_by_service(outcome, permit, failures);
+                assert_eq!(heard, expected, "{permit:?} {failures}");
             }
         }
     }
@@ -309,7 +339,7 @@ mod tests {
             (vec![Open, silent(19)], false),
             (vec![Works, silent(20), silent(20)], false),
         ] {
-            let found = none_works(&BreakerSettings::default(), scopes.clone());
+            let found = none_works(&BreakerSettings::default(), NOTHING, scopes.clone());
             assert_eq!(found, expected, "{scopes:?}");
         }
         let off = BreakerSettings {
@@ -317,8 +347,34 @@ mod tests {
             silence: None,
             ..BreakerSettings::default()
         };
-        assert!(!none_works(&off, [fails(1000), silent(1000)]));
-        assert!(none_works(&off, [Open, Open]));
+        assert!(!none_works(&off, NOTHING, [fails(1000), silent(1000)]));
+        assert!(none_works(&off, NOTHING, [Open, Open]));
+    }
+
+    #[test]
+    fn rows_in_scopes_say_nothing_where_as_many_calls_fail_anyway() {
+        let two_in_five = Expected {
+            calls: 900,
+            failed: 360,
+        };
+        let none_works = |failures| {
+            let scopes = [Standing::Fails { failures }; 3];
+            none_works(&BreakerSettings::default(), two_in_five, scopes)
+        };
+        assert!(!none_works(13));
+        assert!(none_works(14));
+
+        let settings = BreakerSettings::default();
+        let mut breaker = Breaker::new(&settings, NOW);
+        let (Verdict::Admit(permit), _) = breaker.admit(&settings, NOW) else {
+            panic!("it is closed");
+        };
+        breaker.record(&settings, permit, Outcome::SUCCESS, NOW, 0);
+        for failures in 1..=4 {
+            breaker.record(&settings, permit, Outcome::FAILURE, NOW, 0);
+            let standing = Standing::of(&breaker, &settings, two_in_five, NOW);
+            assert_eq!(standing, Standing::Works, "{failures}");
+        }
     }
 
     #[test]
@@ -330,8 +386,9 @@ mod tests {
                 own: calls,
             })
         };
-        let is_silent =
-            |scopes: &[Standing]| none_works(&BreakerSettings::default(), scopes.iter().copied());
+        let is_silent = |scopes: &[Standing]| {
+            none_works(&BreakerSettings::default(), NOTHING, scopes.iter().copied())
+        };
         assert!(!is_silent(&[by(1, 20), by(1, 39)]));
         assert!(is_silent(&[by(1, 20), by(1, 40)]));
         assert!(is_silent(&[by(1, 20), by(2, 20)]));
@@ -342,7 +399,8 @@ mod tests {
     fn a_scope_that_nobody_calls_says_nothing() {
         let settings = BreakerSettings::default();
         let at = |secs| NOW.after(Duration::from_secs(secs));
-        let standing = |breaker: &Breaker, secs| Standing::of(breaker, &settings, at(secs));
+        let standing =
+            |breaker: &Breaker, secs| Standing::of(breaker, &settings, NOTHING, at(secs));
         let mut breaker = Breaker::new(&settings, NOW);
         assert_eq!(standing(&breaker, 0), Standing::Idle);
         let call = |breaker: &mut Breaker, outcome, secs| {
@@ -409,9 +467,15 @@ mod tests {
             call(&mut breaker, Outcome::FAILURE, 0);
         }
         call(&mut breaker, Outcome::Neutral, 40);
-        assert_eq!(Standing::of(&breaker, &settings, at(40)), Standing::Open);
+        assert_eq!(
+            Standing::of(&breaker, &settings, NOTHING, at(40)),
+            Standing::Open
+        );
         call(&mut breaker, Outcome::SUCCESS, 40);
-        assert_eq!(Standing::of(&breaker, &settings, at(40)), Standing::Works);
+        assert_eq!(
+            Standing::of(&breaker, &settings, NOTHING, at(40)),
+            Standing::Works
+        );
         for _ in 0..2 {
             call(&mut breaker, Outcome::SUCCESS, 41);
         }
@@ -421,7 +485,7 @@ mod tests {
             (51, Standing::Idle),
         ] {
             assert_eq!(
-                Standing::of(&breaker, &settings, at(secs)),
+                Standing::of(&breaker, &settings, NOTHING, at(secs)),
                 expected,
                 "{secs}"
             );

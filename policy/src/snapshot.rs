@@ -20,7 +20,7 @@ const HALF_OPEN: u8 = 2;
 pub(crate) const SNAPSHOT_LEN: usize = 1 + 1 + 8 + 4 + 8 + 4 + 4 // layout, state, until, ...
     + 4 + 4 + TALLY_LEN + 8 + 4 // row
     + TALLY_LEN + 8 + 2 * (1 + 4 + 8) // callers
-    + 8 + 8 + BUCKETS * 20 // window
+    + 8 + 8 + BUCKETS * 24 // window
     + 8 // health checks
     + 4 + 4 + 4 + 4 + 8 + MAX_PROBES * 17; // probes
 const TALLY_LEN: usize = TOLD_APART * 16 + 12;
@@ -54,6 +54,7 @@ impl Breaker {
                 counts.weak,
                 counts.slow,
                 counts.unanswered,
+                counts.in_scopes,
             ]);
         }
         out.u64(self.not_checked_before.as_nanos());
@@ -94,13 +95,14 @@ impl Breaker {
         let (width, newest) = (input.u64()?, input.u64()?);
         let mut buckets = [Counts::default(); BUCKETS];
         for counts in &mut buckets {
-            let [total, failures, weak, slow, unanswered] = input.words()?;
+            let [total, failures, weak, slow, unanswered, in_scopes] = input.words()?;
             *counts = Counts {
                 total,
                 failures,
                 weak,
                 slow,
                 unanswered,
+                in_scopes,
             };
         }
         let not_checked_before = input.instant()?;

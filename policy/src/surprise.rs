@@ -15,6 +15,9 @@ const MANY_CALLS: u32 = 1 << 6;
 /// Fewer calls than this say nothing about what is to be expected.
 const FEW_CALLS: u32 = 20;
 
+/// The surprise that a portion must amount to, in bits.
+const PORTION: i64 = 3 * EVERY_FAILURE as i64;
+
 /// Where fewer than one in so many calls fail, a burst of calls would have to be large to have a row of
 /// failures among its first results.
 const SOME: u32 = 64;
@@ -24,7 +27,7 @@ const BIT: u64 = 1 << 16;
 
 /// What a service is expected to do, by what it has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Expected {
+pub struct Expected {
     pub(crate) calls: u32,
     /// How many of them failed.
     pub(crate) failed: u32,
@@ -51,15 +54,44 @@ impl Expected {
     }
 }
 
-/// The binary logarithm of `number`, which is not 0, in units of 1 / [`BIT`]. Off by 0.01 at most.
+impl Expected {
+    /// Whether it is improbable that so many of these calls fail: by the relative entropy of the two portions
+    /// (Sanov's theorem).
+    pub(crate) fn is_refuted_by_portion(self, failures: u32, of: u32) -> bool {
+        let Self { calls, failed } = self;
+        if failed == 0 || calls < FEW_CALLS {
+            return true;
+        }
+        if u64::from(failures) * u64::from(calls) <= u64::from(failed) * u64::from(of) {
+            return false;
+        }
+        // How many bits more than expected each call is worth of which `part` of all were expected.
+        let each = |found: u32, expected: u32| {
+            let log =
+                |number: u32| i64::try_from(log2(u64::from(number.max(1)))).unwrap_or(i64::MAX);
+            log(found) - log(of) + log(calls) - log(expected)
+        };
+        let (well, expected_well) = (of.saturating_sub(failures), calls.saturating_sub(failed));
+        let bits = i64::from(failures) * each(failures, failed)
+            + i64::from(well) * each(well, expected_well);
+        bits >= PORTION << BIT.ilog2()
+    }
+}
+
+/// The binary logarithm of `number`, which is not 0, in units of 1 / [`BIT`], rounded down: bit by bit, since the
+/// square of a number has twice its logarithm.
 fn log2(number: u64) -> u64 {
     let whole = u64::from(number.ilog2());
-    // The 16 bits after the leading one.
-    let aligned = number << number.leading_zeros();
-    let rest = (aligned << 1) >> 48;
-    // log₂(1 + x) is nearly x + 0.343 x (1 - x).
-    let bend = (rest * (BIT - rest)) >> 16;
-    (whole << 16) + rest + ((bend * 22_500) >> 16)
+    // From 1 to less than 2, with 31 bits after the point.
+    let mut rest = number << number.leading_zeros() >> 32;
+    let mut logarithm = whole;
+    for _ in 0..BIT.ilog2() {
+        rest = (rest * rest) >> 31;
+        let is_set = rest >> 32;
+        rest >>= is_set;
+        logarithm = (logarithm << 1) | is_set;
+    }
+    logarithm
 }
 
 #[cfg(test)]
@@ -93,7 +125,7 @@ mod tests {
             (1_000, 100, 9),
             (1_000, 330, 19),
             (1_000, 500, 29),
-            (1_000, 900, 197),
+            (1_000, 900, 191),
             // Ten thousand calls a second.
             (100_000, 0, 5),
             (100_000, 1_000, 6),
@@ -106,6 +138,35 @@ mod tests {
                 "{failed} of {calls}"
             );
         }
+    }
+
+    #[test]
+    fn how_large_a_portion_must_be() {
+        let refutes = |failures, of, calls, failed| {
+            Expected { calls, failed }.is_refuted_by_portion(failures, of)
+        };
+        for (of, calls, failed, needed) in [
+            // Nothing is known, or nothing fails.
+            (20, 0, 0, 1),
+            (20, 19, 19, 1),
+            (20, 1_000, 0, 1),
+            (20, 1_000, 10, 5),
+            (20, 1_000, 100, 11),
+            (20, 1_000, 333, 17),
+            (100, 1_000, 10, 9),
+            (100, 1_000, 333, 56),
+            (1_000, 1_000, 333, 402),
+        ] {
+            assert!(
+                refutes(needed, of, calls, failed),
+                "{needed} {of} {calls} {failed}"
+            );
+            assert!(
+                needed == 1 || !refutes(needed - 1, of, calls, failed),
+                "{needed} {of} {calls} {failed}"
+            );
+        }
+        assert!(!refutes(20, 20, 1_000, 1_000), "all fail");
     }
 
     #[test]
@@ -129,10 +190,10 @@ mod tests {
         }
 
         #[test]
-        fn the_logarithm_is_off_by_a_hundredth_at_most(number in 1_u64..(1 << 50)) {
+        fn the_logarithm_is_exact(number in 1_u64..(1 << 50)) {
             #[expect(clippy::cast_precision_loss, reason = "50 bits are exact")]
             let (expected, found) = ((number as f64).log2(), log2(number) as f64 / BIT as f64);
-            prop_assert!((expected - found).abs() < 0.01, "{expected} {found}");
+            prop_assert!((expected - found).abs() < 0.000_1, "{expected} {found}");
         }
     }
 }

@@ -20,12 +20,14 @@ pub struct Counts {
     pub slow: u32,
     /// Calls that nobody answered before their callers gave up. They are not in `total`.
     pub unanswered: u32,
+    /// Calls that failed in scopes, before one of the same scope was answered. They are in `total`.
+    pub in_scopes: u32,
 }
 
 impl Counts {
     /// Whether nothing in here could open a breaker.
     pub const fn is_clean(&self) -> bool {
-        self.failures | self.slow | self.unanswered == 0
+        self.failures | self.slow | self.unanswered | self.in_scopes == 0
     }
 
     #[inline]
@@ -35,6 +37,7 @@ impl Counts {
         self.weak = self.weak.saturating_add(other.weak);
         self.slow = self.slow.saturating_add(other.slow);
         self.unanswered = self.unanswered.saturating_add(other.unanswered);
+        self.in_scopes = self.in_scopes.saturating_add(other.in_scopes);
     }
 }
 
@@ -208,6 +211,7 @@ impl Window {
             weak: older(|bucket| bucket.weak),
             slow: older(|bucket| bucket.slow),
             unanswered: older(|bucket| bucket.unanswered),
+            in_scopes: older(|bucket| bucket.in_scopes),
         };
     }
 
@@ -263,6 +267,7 @@ mod tests {
         weak: 0,
         slow: 0,
         unanswered: 0,
+        in_scopes: 0,
     };
 
     fn at(millis: u64) -> Instant {
@@ -349,6 +354,7 @@ mod tests {
             weak: u32::MAX,
             slow: u32::MAX,
             unanswered: u32::MAX,
+            in_scopes: u32::MAX,
         };
         let mut window = ten_seconds();
         for second in 0..3 {

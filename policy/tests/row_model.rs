@@ -82,7 +82,7 @@ impl Model {
     fn opens(&mut self, caller: u32, outcome: Outcome, now: u64) -> Option<bool> {
         let was_empty = self.row.is_empty();
         match outcome {
-            Outcome::Success { .. } => {
+            Outcome::Success { .. } | Outcome::After { .. } => {
                 if !was_empty {
                     self.answered.retain(|(by, _)| *by != caller);
                     self.answered.push((caller, now));

@@ -169,7 +169,9 @@ impl Gate {
             .fetch_sub(i64::from(commands), Ordering::Relaxed);
         let outcome = answer.outcome();
         match outcome {
-            Outcome::Success { .. } => self.counts.success.add(u64::from(commands)),
+            Outcome::Success { .. } | Outcome::After { .. } => {
+                self.counts.success.add(u64::from(commands));
+            }
             Outcome::Failure { .. } => {
                 self.counts.failure.add(u64::from(commands));
             }

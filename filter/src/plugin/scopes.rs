@@ -17,18 +17,20 @@ use levee_policy::time::Instant;
 impl<H: Host> Plugin<H> {
     /// A scope has failed. If none works, the service is to open, too.
     #[cold]
-    pub(super) fn judge_scopes(&mut self, service: ServiceIndex, now: Instant) {
-        let of = &self.services[service];
+    pub(super) fn judge_scopes(&mut self, index: ServiceIndex, now: Instant) {
+        let of = &self.services[index];
         let list = List::ScopesOf(of.breaker_id);
         // Those of earlier deployments come first, and say nothing.
         let scopes = shared::breakers(&self.host, list).into_iter().rev();
+        let service = shared::read(&self.host, of.breaker_id, &of.settings, now);
+        let expected = service.expected_of_scopes(now);
         let standings = scopes.map(|(scope, id)| {
             let settings = self.rules.of_breaker(&of.name, Some(&scope)).breaker;
             let breaker = shared::read(&self.host, id, &settings, now);
-            Standing::of(&breaker, &settings, now)
+            Standing::of(&breaker, &settings, expected, now)
         });
-        if none_works(&of.settings, standings) {
-            self.visit(service, Visit::NoScopeWorks);
+        if none_works(&of.settings, expected, standings) {
+            self.visit(index, Visit::NoScopeWorks);
         }
     }
 

@@ -22,6 +22,12 @@ pub enum Outcome {
     },
     /// It had not answered when the caller gave up, after longer than it usually takes.
     Unanswered,
+    /// It answered, after failures in its [scope](crate::scope). They decide nothing, but are what to expect of
+    /// the other scopes.
+    After {
+        /// How many.
+        failures: u32,
+    },
     /// It was made, which counts for the rates, and given up. Nobody knows how it would have ended.
     Unknown,
     /// Nothing: the client left, something else refused the call, ...
@@ -54,6 +60,7 @@ impl Outcome {
             weak: 0,
             slow: 0,
             unanswered: 0,
+            in_scopes: 0,
         };
         match self {
             Self::Success { slow } => Counts {
@@ -70,6 +77,11 @@ impl Outcome {
             },
             Self::Unanswered => Counts {
                 unanswered: 1,
+                ..NOTHING
+            },
+            Self::After { failures } => Counts {
+                total: 1,
+                in_scopes: failures,
                 ..NOTHING
             },
             Self::Unknown => Counts {

@@ -6,7 +6,7 @@ use levee_policy::breaker::{
 use levee_policy::callers::Caller;
 use levee_policy::divided::{self, Admitted, Permits, Replicas, Who, asks_about_all};
 use levee_policy::random::SplitMix64;
-use levee_policy::replica::{Admission, Recorded, Replica, Visit};
+use levee_policy::replica::{Admission, Recorded, Replica, Visit, Visited};
 use levee_policy::scope::{Standing, none_works, wants_to_hand_in};
 use levee_policy::time::Instant;
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Gate {
                         now,
                         random,
                     };
-                    AtWorker { gate: self, moment }.visit(part, Visit::Sync);
+                    let _ = AtWorker { gate: self, moment }.visit(part, Visit::Sync);
                 }
             }
         }
@@ -137,8 +137,9 @@ impl Gate {
 
     fn none_works(&self, now: Instant) -> bool {
         let scopes = self.breakers[1..].iter();
-        let standings = scopes.map(|breaker| Standing::of(breaker, &self.settings, now));
-        none_works(&self.settings, standings)
+        let expected = self.breakers[0].expected_of_scopes(now);
+        let standings = scopes.map(|breaker| Standing::of(breaker, &self.settings, expected, now));
+        none_works(&self.settings, expected, standings)
     }
 }
 
@@ -164,19 +165,25 @@ impl AtWorker<'_> {
         }
     }
 
-    fn visit(&mut self, part: Part, visit: Visit) -> Option<Verdict> {
+    fn visit(&mut self, part: Part, visit: Visit) -> Visited {
         let Moment { now, random, .. } = self.moment;
         let (settings, place) = (self.gate.settings, place(part));
         // Each breaker has its own, since several may open at once.
         let random = part.map_or(random, |scope| {
             SplitMix64::new(random ^ scope as u64).next_u64()
         });
-        let breaker = &mut self.gate.breakers[place];
         let held = &mut self.gate.workers[self.moment.worker][place];
+        if part.is_some() {
+            held.replica.hear_of_service(&self.gate.breakers[0], now);
+        }
+        let breaker = &mut self.gate.breakers[place];
         let visited = held.replica.visit(&settings, breaker, visit, now, random);
         held.replica.adopt(breaker, now);
         held.visited = now;
-        let asks_about_all = part.is_some() && asks_about_all(visit, breaker, &settings, now);
+        let asks_about_all = part.is_some() && {
+            let of_service = held.replica.of_service();
+            asks_about_all(visit, breaker, &settings, of_service, now)
+        };
         if let Some(transition) = visited.transition {
             self.gate.changes.push((part, transition));
         }
@@ -186,9 +193,9 @@ impl AtWorker<'_> {
             }
         }
         if asks_about_all && self.gate.none_works(now) {
-            self.visit(None, Visit::NoScopeWorks);
+            let _ = self.visit(None, Visit::NoScopeWorks);
         }
-        visited.verdict
+        visited
     }
 }
 
@@ -211,24 +218,27 @@ impl Replicas for AtWorker<'_> {
         let (settings, Moment { now, caller, .. }) = (self.gate.settings, self.moment);
         let share = self.held(part).replica.admit_share(&settings, now);
         share.unwrap_or_else(|| {
-            let verdict = self.visit(part, Visit::Admit(caller));
-            verdict.expect("an answer")
+            let visited = self.visit(part, Visit::Admit(caller));
+            visited.verdict.expect("an answer")
         })
     }
 
-    fn record(&mut self, part: Part, permit: Permit, outcome: Outcome, who: Who) {
+    fn record(&mut self, part: Part, permit: Permit, outcome: Outcome, who: Who) -> u32 {
         let (now, caller) = (self.moment.now, self.caller(who));
         let held = self.held(part);
         match held.replica.record(permit, outcome, now) {
-            Recorded::Here => {}
-            Recorded::WhoCalled => held.replica.answered(caller, now),
+            Recorded::Here => 0,
+            Recorded::WhoCalled => {
+                held.replica.answered(caller, now);
+                0
+            }
             Recorded::VisitNeeded => {
                 let report = Report {
                     caller,
                     usual_millis: USUAL_MILLIS,
                     ..Report::new(permit, outcome)
                 };
-                self.visit(part, Visit::Record(report));
+                self.visit(part, Visit::Record(report)).ended_failures
             }
         }
     }

@@ -396,8 +396,9 @@ impl Replicas for Divided {
     }
 
     #[inline]
-    fn record(&mut self, part: Part, permit: Permit, outcome: Outcome, _: Who) {
+    fn record(&mut self, part: Part, permit: Permit, outcome: Outcome, _: Who) -> u32 {
         self.part_mut(part).record(permit, outcome);
+        0
     }
 
     #[inline]
