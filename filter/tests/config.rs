@@ -1,6 +1,7 @@
 //! The plugin's configuration.
 
 use levee_filter::config::{ClientDeadline, Config, Failures, Fallback, Question};
+use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{BreakerSettings, Mode};
 use levee_policy::timeout::Class;
 use std::time::Duration;
@@ -396,7 +397,12 @@ fn scopes_are_inherited_key_by_key_and_a_services_rules_come_first() {
     let of = |scope| config.of_breaker("auth", scope).breaker;
     assert_eq!(of(Some("b")).consecutive_failures, Some(7));
     assert_eq!(of(Some("b")).open.base, Duration::from_secs(3));
-    assert_eq!(of(Some("a")), of(None));
+    let (of_scope, of_service) = (of(Some("a")), of(None));
+    let seconds = |open: Backoff| (open.base.as_secs(), open.max.as_secs());
+    assert_eq!(seconds(of_scope.open), (1, 30));
+    assert_eq!(seconds(of_service.open), (30, 300));
+    let open = of_service.open;
+    assert_eq!(BreakerSettings { open, ..of_scope }, of_service);
     assert!(!config.of_service("chat").scopes.by_route);
 }
 

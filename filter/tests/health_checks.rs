@@ -318,8 +318,10 @@ fn a_service_that_asks_to_be_left_alone_is_not_checked_until_then() {
     }
 }
 
-const SCOPES: &str =
-    r#"{"scopes": {"by_route": true}, "breaker": {"health_check": {"path": "/healthz"}}}"#;
+/// Scopes are open for half a minute, so that there is time for checks.
+const SCOPES: &str = r#"{"breaker": {"health_check": {"path": "/healthz"},
+    "open_for": "30s", "open_for_max": "5m",
+    "open_for_unreachable": "30s", "open_for_unreachable_max": "30s"}}"#;
 
 /// A request to a scope of `auth`.
 fn call(gateway: &mut Gateway, worker: usize, scope: &str, end: End) -> bool {

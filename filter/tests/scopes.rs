@@ -168,8 +168,9 @@ fn a_service_opens_when_none_of_its_scopes_works_and_closes_where_one_does() {
         assert!(request(&mut gateway, 0, "refresh", OK));
     }
     assert_eq!(gateway.state("auth"), 0);
-    assert!(!request(&mut gateway, 0, "profile", OK));
     assert_eq!(state(&gateway, "profile"), 1);
+    assert!(request(&mut gateway, 0, "profile", RESET), "a probe");
+    assert!(!request(&mut gateway, 0, "profile", OK));
 }
 
 #[test]
@@ -331,20 +332,51 @@ fn an_error_in_one_scope_does_not_keep_the_service_from_closing() {
 }
 
 #[test]
-fn requests_without_a_route_name_have_the_services_breaker() {
-    let mut gateway = divided(1, "");
+fn requests_without_a_route_name_are_one_scope() {
+    let mut gateway = Gateway::new(1, "");
+    for route in ["", "login", ""] {
+        assert!(request(&mut gateway, 0, route, OK));
+    }
     shut(&mut gateway, 0, "");
-    assert_eq!(gateway.state("auth"), 1);
-    assert!(!request(&mut gateway, 0, "login", OK));
+    assert_eq!((state(&gateway, "_other"), gateway.state("auth")), (1, 0));
+    assert!(request(&mut gateway, 0, "login", OK));
+}
+
+#[test]
+fn requests_without_a_route_name_speak_for_their_service() {
+    let mut gateway = divided(1, "");
+    assert!(request(&mut gateway, 0, "", OK));
+    gateway.pass(SECOND / 4);
+    for route in ["login", "profile"] {
+        for _ in 0..5 {
+            assert!(request(&mut gateway, 0, route, RESET));
+        }
+    }
+    assert_eq!(gateway.state("auth"), 0);
+    assert!(request(&mut gateway, 0, "", OK));
+}
+
+#[test]
+fn a_scope_is_open_for_a_second_at_first_and_for_half_a_minute_at_most() {
+    let mut gateway = divided(1, "");
+    shut(&mut gateway, 0, "login");
+    for seconds in [1, 2, 4, 8, 16, 30, 30] {
+        gateway.pass(seconds * SECOND - SECOND / 10);
+        assert!(!request(&mut gateway, 0, "login", OK), "{seconds}");
+        // And a tenth for the jitter.
+        gateway.pass(seconds * SECOND / 10 + SECOND / 5);
+        assert!(request(&mut gateway, 0, "login", RESET), "{seconds}");
+    }
 }
 
 #[test]
 fn beyond_the_limit_there_is_no_scope_and_off_means_none() {
     let mut gateway = divided(1, r#"{"scopes": {"max": 2}}"#);
     shut(&mut gateway, 0, "third");
-    assert_eq!(gateway.state("auth"), 1);
+    assert!(!request(&mut gateway, 0, "fourth", OK));
+    assert_eq!((state(&gateway, "_other"), gateway.state("auth")), (1, 0));
     let over = "circuit_breaker_scopes_over_limit_total.service.auth";
-    assert_eq!(gateway.metric(over), 1);
+    assert_eq!(gateway.metric(over), 2);
     let off = r#"{"services": {"auth": {"scopes": {"by_route": false}}}}"#;
     let mut gateway = divided(1, off);
     shut(&mut gateway, 0, "login");
@@ -599,7 +631,9 @@ fn forced_open_refuses_all_scopes() {
 
 #[test]
 fn a_scope_is_checked_by_the_path_of_its_service() {
-    let mut gateway = divided(2, r#"{"breaker": {"health_check": {"path": "/healthz"}}}"#);
+    let configuration = r#"{"breaker": {"health_check": {"path": "/healthz"},
+        "open_for_unreachable": "5s", "open_for_unreachable_max": "5s"}}"#;
+    let mut gateway = divided(2, configuration);
     shut(&mut gateway, 0, "login");
     gateway.pass(SECOND.mul_f64(1.4));
     let sent = gateway.take_sent();

@@ -183,9 +183,12 @@ impl Config {
     pub fn of_breaker(&self, service: &str, scope: Option<&str>) -> ScopeConfig {
         let service = self.of_service(service);
         let own = scope.and_then(|scope| service.scopes.named.get(scope));
-        own.copied().unwrap_or(ScopeConfig {
-            breaker: service.breaker,
-            failures: service.failures,
+        own.copied().unwrap_or_else(|| match scope {
+            Some(_) => ScopeConfig::inherited(service.breaker, service.failures),
+            None => ScopeConfig {
+                breaker: service.breaker,
+                failures: service.failures,
+            },
         })
     }
 
@@ -264,13 +267,13 @@ fn read_service(section: &mut Section<'_>, general: &ServiceConfig) -> ServiceCo
         read_breaker_with_callers(s, general.breaker)
     });
     let failures = section.section("failures", |s| Failures::read(s, general.failures));
-    let service = ScopeConfig { breaker, failures };
+    let of_scope = ScopeConfig::inherited(breaker, failures);
     ServiceConfig {
         breaker,
         health_check,
         failures,
         scopes: section.section("scopes", |s| {
-            Scopes::read_of_service(s, &general.scopes, &service)
+            Scopes::read_of_service(s, &general.scopes, &of_scope)
         }),
         timeouts: section.section("timeouts", |s| read_timeouts(s, &general.timeouts)),
         fallback: section.section("fallback", |s| read_fallback(s, &general.fallback)),

@@ -3,6 +3,7 @@
 use super::Failures;
 use levee_config::breaker::read_breaker_with_callers;
 use levee_config::reader::Section;
+use levee_policy::backoff::Backoff;
 use levee_policy::breaker::BreakerSettings;
 use std::collections::HashMap;
 
@@ -44,6 +45,22 @@ impl Default for Scopes {
             max: 256,
             rules: Vec::new(),
             named: HashMap::new(),
+        }
+    }
+}
+
+impl ScopeConfig {
+    /// Those of a scope whose service has these. The service is up, so it costs little to ask a part of it
+    /// again: soon at first, and later as often as a service whose breaker has just opened.
+    pub fn inherited(service: BreakerSettings, failures: Failures) -> Self {
+        let open = Backoff {
+            base: service.open_unreachable.base.min(service.open.base),
+            max: service.open.base,
+            ..service.open
+        };
+        Self {
+            breaker: BreakerSettings { open, ..service },
+            failures,
         }
     }
 }
@@ -90,11 +107,11 @@ impl Scopes {
     pub(super) fn read_of_service(
         section: &mut Section<'_>,
         base: &Self,
-        service: &ScopeConfig,
+        scope: &ScopeConfig,
     ) -> Self {
         let named = section.entries("named", |s| ScopeConfig {
-            breaker: s.section("breaker", |s| read_breaker_with_callers(s, service.breaker)),
-            failures: s.section("failures", |s| Failures::read(s, service.failures)),
+            breaker: s.section("breaker", |s| read_breaker_with_callers(s, scope.breaker)),
+            failures: s.section("failures", |s| Failures::read(s, scope.failures)),
         });
         Self {
             named,

@@ -14,6 +14,9 @@ use levee_policy::replica::Visit;
 use levee_policy::scope::{Standing, none_works};
 use levee_policy::time::Instant;
 
+/// The scope of requests that no rule and no route's name gives one, or whose scope has no place.
+const OTHER: &str = "_other";
+
 impl<H: Host> Plugin<H> {
     /// A scope has failed. If none works, the service is to open, too.
     #[cold]
@@ -42,7 +45,7 @@ impl<H: Host> Plugin<H> {
         now: Instant,
     ) -> Breakers {
         let scope = self.scope_named(service, names).and_then(|name| {
-            let listed = self.list_scope(service, name, now)?;
+            let (name, listed) = self.list_scope(service, name, now)?;
             if listed.among == 1 && !self.is_wanted(service, names, name) {
                 self.services[service].divided = Divided::NotYet;
                 return None;
@@ -71,16 +74,29 @@ impl<H: Host> Plugin<H> {
         let settings = &self.config.of_service(&self.services[service].name).scopes;
         let by_route = Some(names.route.as_str()).filter(|_| settings.by_route);
         let by_rule = Some(names.by_rule.as_str()).filter(|name| !name.is_empty());
-        by_rule.or(by_route).filter(|name| !name.is_empty())
+        let named = by_rule.or(by_route).filter(|name| !name.is_empty());
+        named.or(settings.is_on().then_some(OTHER))
     }
 
-    fn list_scope(&mut self, service: ServiceIndex, name: &str, now: Instant) -> Option<Listed> {
+    /// The scope of this name; [`OTHER`] if there are too many.
+    fn list_scope<'a>(
+        &mut self,
+        service: ServiceIndex,
+        name: &'a str,
+        now: Instant,
+    ) -> Option<(&'a str, Listed)> {
         let of = &self.services[service];
         let limit = self.config.of_service(&of.name).scopes.max;
         let list = List::ScopesOf(of.breaker_id);
-        let settings = self.rules.of_breaker(&of.name, Some(name)).breaker;
-        let listed = shared::find_or_create(&self.host, list, name, &settings, limit, now);
-        if listed.is_none() {
+        let find = |name, limit| {
+            let settings = self.rules.of_breaker(&of.name, Some(name)).breaker;
+            let listed = shared::find_or_create(&self.host, list, name, &settings, limit, now)?;
+            Some((name, listed))
+        };
+        let listed = find(name, limit);
+        let other = || find(OTHER, limit + 1);
+        let (is_over_limit, listed) = (listed.is_none(), listed.or_else(other));
+        if is_over_limit {
             self.services[service].count_scope_over_limit(&self.host, name, limit);
         }
         listed
