@@ -318,6 +318,29 @@ fn a_service_that_fails_in_many_scopes_opens_before_each_has_failed_five_times()
 }
 
 #[test]
+fn five_failures_in_a_row_shut_no_scope_where_a_third_of_all_calls_fail() {
+    let mut gateway = divided(2, "");
+    let routes = many_routes(&mut gateway);
+    for _ in 0..4 {
+        for (number, route) in routes.iter().enumerate() {
+            for end in [RESET, OK, OK] {
+                assert!(request(&mut gateway, number % 2, route, end));
+            }
+        }
+    }
+    for _ in 0..10 {
+        assert!(request(&mut gateway, 0, "login", RESET));
+    }
+    assert!(request(&mut gateway, 1, "login", OK));
+    // Much more than the others.
+    for _ in 0..25 {
+        request(&mut gateway, 0, "login", RESET);
+    }
+    assert!(!request(&mut gateway, 1, "login", OK));
+    assert_eq!(gateway.state("auth"), 0);
+}
+
+#[test]
 fn an_error_in_one_scope_does_not_keep_the_service_from_closing() {
     let mut gateway = divided(1, "");
     for _ in 0..5 {
@@ -361,7 +384,7 @@ fn a_scope_is_open_for_a_second_at_first_and_for_half_a_minute_at_most() {
     let mut gateway = divided(1, "");
     shut(&mut gateway, 0, "login");
     for seconds in [1, 2, 4, 8, 16, 30, 30] {
-        gateway.pass(seconds * SECOND - SECOND / 10);
+        gateway.pass(SECOND / 10 * (10 * seconds - 1));
         assert!(!request(&mut gateway, 0, "login", OK), "{seconds}");
         // And a tenth for the jitter.
         gateway.pass(seconds * SECOND / 10 + SECOND / 5);

@@ -106,10 +106,11 @@ impl Row {
         self.length == 0
     }
 
-    /// How many of them are not only the doing of the one who may have brought the most about.
+    /// How many of them are not only the doing of the one who may have brought the most about. One may be
+    /// chance for anybody.
     pub(crate) fn believed(&self) -> u32 {
         let suspect = self.by_caller.largest(Complaints::suspicion).complaints;
-        self.length.saturating_sub(suspect.weak)
+        self.length.saturating_sub(suspect.weak.saturating_sub(1))
     }
 
     pub(crate) fn add(

@@ -16,7 +16,7 @@ const MANY_CALLS: u32 = 1 << 6;
 const FEW_CALLS: u32 = 20;
 
 /// The surprise that a portion must amount to, in bits.
-const PORTION: i64 = 3 * EVERY_FAILURE as i64;
+const PORTION: i64 = 3 * EVERY_FAILURE.cast_signed();
 
 /// Where fewer than one in so many calls fail, a burst of calls would have to be large to have a row of
 /// failures among its first results.

@@ -304,6 +304,31 @@ fn a_service_that_is_silent_in_all_scopes_is_shut_though_each_is_called_rarely()
     assert_eq!(let_through_of_rare_calls(patience, some), 360);
 }
 
+/// One host of three fails all its calls, and each scope is called three times a second.
+#[test]
+fn what_all_scopes_suffer_opens_none_and_one_that_is_broken_opens_all_the_same() {
+    for outcome in REACHED {
+        let mut service = Divided::new(10, 5);
+        let call = |service: &mut Divided, broken: Option<usize>| {
+            let scope = service.any_scope();
+            let is_bad = service.below(3) == 0 || broken == Some(scope);
+            let result = if is_bad { outcome } else { Outcome::SUCCESS };
+            let is_let_through = service.call(scope, result);
+            service.pass(33 * MILLI);
+            is_let_through
+        };
+        let refused = (0..30_000).filter(|_| !call(&mut service, None)).count();
+        assert_eq!(refused, 0, "{outcome:?}");
+        let mut calls = 0;
+        while service.gate.phase(Some(0)) == Phase::Closed {
+            call(&mut service, Some(0));
+            calls += 1;
+        }
+        // Of ten scopes.
+        assert!(calls < 10 * 30, "{outcome:?} {calls}");
+    }
+}
+
 #[test]
 fn one_client_shuts_no_service_by_what_it_does_in_all_scopes() {
     let attacker = Caller::from_hash(1_000_000);

@@ -74,8 +74,8 @@ impl<H: Host> Plugin<H> {
         let settings = &self.config.of_service(&self.services[service].name).scopes;
         let by_route = Some(names.route.as_str()).filter(|_| settings.by_route);
         let by_rule = Some(names.by_rule.as_str()).filter(|name| !name.is_empty());
-        let named = by_rule.or(by_route).filter(|name| !name.is_empty());
-        named.or(settings.is_on().then_some(OTHER))
+        let scope = by_rule.or(by_route).filter(|name| !name.is_empty());
+        scope.or(settings.is_on().then_some(OTHER))
     }
 
     /// The scope of this name; [`OTHER`] if there are too many.
