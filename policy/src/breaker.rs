@@ -372,10 +372,9 @@ impl Breaker {
                     .failed(caller, weight, counts, now, settings.window);
                 self.row.add(weight, caller, again_after_secs, now);
                 let limit = settings.consecutive_failures?;
-                let is_news = self.row.length >= limit
+                let opens = self.row.length >= limit
                     && self.is_news(settings, elsewhere, limit, usual_millis, now);
-                is_news
-                    .then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
+                opens.then(|| self.open(settings, Cause::ConsecutiveFailures, weight, now, random))
             }
             Outcome::Unanswered => {
                 let counts = self.window.sum();
@@ -569,9 +568,7 @@ impl Breaker {
         if !reaches(Portion::beside(counts.unanswered, counts.total)) {
             return false;
         }
-        let by_caller = &self.callers.complaints;
-        let unanswered = |complaints: Complaints| (complaints.unanswered, 0);
-        let complained = Complained::new(counts, by_caller, unanswered);
+        let complained = Complained::of_silence(counts, &self.callers.complaints);
         let others = self.others_than(complained.suspect, counts, now);
         reaches(complained.silence(settings.witnesses, others, counts.total))
     }

@@ -232,9 +232,7 @@ impl Callers {
 
     /// Who has given up the most of the calls in `counts`, and how many.
     pub(crate) fn most_unanswered(&self, counts: Counts) -> (Caller, u32) {
-        let complained = Complained::new(counts, &self.complaints, |complaints| {
-            (complaints.unanswered, 0)
-        });
+        let complained = Complained::of_silence(counts, &self.complaints);
         (complained.suspect, complained.own.unanswered)
     }
 
@@ -334,6 +332,11 @@ impl Complained {
                 unanswered: part(all.unanswered, own.unanswered, total.unanswered),
             },
         }
+    }
+
+    /// With the suspect that has given up the most.
+    pub(crate) fn of_silence(counts: Counts, by_caller: &Tally) -> Self {
+        Self::new(counts, by_caller, |complaints| (complaints.unanswered, 0))
     }
 
     /// What failures are worth beside `answered` calls. The rate is reached if either portion reaches it.
@@ -590,8 +593,7 @@ mod tests {
                 unanswered: unanswered_by_caller.iter().sum(),
                 ..Counts::default()
             };
-            let complained =
-                Complained::new(counts, &tally, |complaints| (complaints.unanswered, 0));
+            let complained = Complained::of_silence(counts, &tally);
             let portion = complained.silence(Witnesses::Two, others, 1);
             (portion.part, portion.times_minimum)
         };
