@@ -2,7 +2,7 @@
 //!
 //! A strong failure is one that no caller can bring about: no connection, a reset, a time limit. A
 //! weak one may be the caller's own doing: an error for something that it sent. Five strong ones in
-//! a row are enough for a service that is well. Weak ones need a second witness: a failure of another
+//! a row are enough for a service that is well. Weak ones need a second witness: a weak failure of another
 //! caller. If one caller is all there is, three times as many are enough, but only while nobody else is
 //! answered.
 
@@ -145,27 +145,29 @@ impl Row {
     ///
     /// The suspect is the caller that may have brought the most about. Its strong failures between its
     /// weak ones are no witnesses: a service that fails now and then does so for it, too, and the more it
-    /// calls, the more often. Only those that nothing else came between are as good as anybody's.
+    /// calls, the more often. Only those that nothing else came between are as good as anybody's. For the
+    /// same reason a strong failure of another caller bears out one failure of the suspect, not all.
     pub(crate) fn worth(&self, witnesses: Witnesses, others: Others) -> u32 {
         let suspect = self.by_caller.largest(Complaints::suspicion).complaints;
         if witnesses == Witnesses::One || suspect.doubtful() == 0 {
             return self.length;
         }
         let of_others = self.length.saturating_sub(suspect.failures());
+        let borne_out = |most: u32| {
+            let own = suspect.failures().min(most);
+            self.strong_run.max(of_others.saturating_add(own))
+        };
+        let somebody_else_saw_weak = self.by_caller.total().weak > suspect.weak;
         match others {
-            Others::AreWell | Others::MayBeWell => {
-                // One may be chance for anybody.
-                let most = if others == Others::AreWell {
-                    1
-                } else {
-                    of_others
-                };
-                let own = suspect.failures().min(of_others).min(most);
-                self.strong_run.max(of_others.saturating_add(own))
+            // One may be chance for anybody.
+            Others::AreWell => borne_out(of_others.min(1)),
+            Others::MayBeWell => borne_out(of_others),
+            Others::Unknown | Others::None if somebody_else_saw_weak => self.length,
+            Others::Unknown => borne_out(of_others),
+            Others::None => {
+                let alone = suspect.strong.saturating_add(suspect.weak / ALONE);
+                borne_out(of_others.max(alone))
             }
-            Others::Unknown | Others::None if of_others > 0 => self.length,
-            Others::Unknown => self.strong_run,
-            Others::None => suspect.strong.saturating_add(suspect.weak / ALONE),
         }
     }
 }
@@ -459,8 +461,9 @@ mod tests {
             (0, vec![4, 1], [2, 5, 5]),
             (0, vec![3, 3], [4, 6, 6]),
             (0, vec![1, 1, 1, 1, 1], [5, 5, 5]),
-            (1, vec![4], [2, 5, 5]),
-            (4, vec![100], [5, 104, 104]),
+            (1, vec![4], [2, 2, 2]),
+            (2, vec![3], [3, 4, 4]),
+            (4, vec![100], [5, 8, 37]),
             (0, vec![1000], [0, 0, 333]),
             (0, vec![15], [0, 0, 5]),
             (0, vec![14], [0, 0, 4]),
@@ -493,7 +496,7 @@ mod tests {
         assert_eq!(worth(&row), [0, 0, 4]);
         row.gave_up(other);
         row.add(Weight::Strong, other, 0, NOW);
-        assert_eq!(worth(&row), [2, 7, 7]);
+        assert_eq!(worth(&row), [2, 2, 5]);
     }
 
     #[test]

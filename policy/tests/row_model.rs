@@ -8,6 +8,7 @@ use levee_policy::callers::Caller;
 use levee_policy::time::Instant;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -138,10 +139,17 @@ impl Model {
 
     /// `None` if it is too close to tell.
     fn worth(&self, now: u64, calls: usize, failed: usize) -> Option<usize> {
-        let callers = self.row.iter().map(|(caller, _)| *caller);
-        let Some(suspect) = callers.max_by_key(|caller| self.suspicion(*caller)) else {
-            return Some(0);
-        };
+        let callers: BTreeSet<u32> = self.row.iter().map(|(caller, _)| *caller).collect();
+        let most = callers.iter().map(|caller| self.suspicion(*caller)).max();
+        let callers = callers.into_iter();
+        // Which of several that are as suspicious is taken does not matter, or nothing is said.
+        let suspects = callers.filter(|caller| Some(self.suspicion(*caller)) == most);
+        let mut worths = suspects.map(|suspect| self.worth_beside(suspect, now, calls, failed));
+        let first = worths.next()??;
+        worths.all(|worth| worth == Some(first)).then_some(first)
+    }
+
+    fn worth_beside(&self, suspect: u32, now: u64, calls: usize, failed: usize) -> Option<usize> {
         let most = self.doubtful_of(suspect);
         if most == 0 {
             return Some(self.row.len());
@@ -159,19 +167,23 @@ impl Model {
                 failures == 0 || (most > 1 && !is_news(failures, 2, calls, failed)?);
             others_are_well |= may_be_chance && now - at < REMEMBERED;
         }
-        if !others_are_well && now - self.row_since < OTHERS_REPORT {
-            return Some(strong_run.max(of_others + own.min(of_others)));
-        }
+        let borne_out = |most: usize| strong_run.max(of_others + own.min(most));
         if others_are_well {
-            return Some(strong_run.max(of_others + own.min(of_others).min(1)));
+            return Some(borne_out(of_others.min(1)));
         }
-        Some(if of_others > 0 {
+        if now - self.row_since < OTHERS_REPORT {
+            return Some(borne_out(of_others));
+        }
+        let weak_of_others =
+            self.count(|caller, outcome| caller != suspect && outcome == Outcome::WEAK_FAILURE);
+        Some(if weak_of_others > 0 {
             self.failures()
         } else if !self.is_alone(now) {
-            strong_run
+            borne_out(of_others)
         } else {
-            let weak = self.count(|_, outcome| outcome == Outcome::WEAK_FAILURE);
-            own - weak + weak / 3
+            let weak =
+                self.count(|caller, outcome| caller == suspect && outcome == Outcome::WEAK_FAILURE);
+            borne_out(of_others.max(own - weak + weak / 3))
         })
     }
 

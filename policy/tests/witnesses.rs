@@ -118,18 +118,24 @@ fn five_weak_ones_need_a_second_witness() {
     let bench = || Bench::every(Duration::from_millis(10));
     let two = |number| (if number == 4 { OTHER } else { HONEST }, WEAK);
     assert_eq!(bench().until_open(100, two), Some(5));
-    let strong_of = |caller| {
-        move |number| {
-            if number == 2 {
+}
+
+#[test]
+fn a_strong_failure_bears_out_one_weak_one_of_another_caller_and_none_of_its_own() {
+    let until_open = |caller, is_strong: fn(u32) -> bool| {
+        let mut bench = Bench::every(Duration::from_millis(10));
+        bench.until_open(100, |number| {
+            if is_strong(number) {
                 (caller, Outcome::FAILURE)
             } else {
                 (HONEST, WEAK)
             }
-        }
+        })
     };
-    assert_eq!(bench().until_open(100, strong_of(OTHER)), Some(5));
-    // Its own one may be chance.
-    assert_eq!(bench().until_open(100, strong_of(HONEST)), None);
+    // One host of ten may be dead.
+    assert_eq!(until_open(OTHER, |number| number == 2), None);
+    assert_eq!(until_open(HONEST, |number| number == 2), None);
+    assert_eq!(until_open(OTHER, |number| number % 3 == 2), Some(9));
 }
 
 #[test]
