@@ -12,6 +12,7 @@ use levee_redis_session::session::{Session, SessionSettings};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 use std::time::Duration;
+use levee_redis_session::proof::Proof;
 
 const COMMANDS: [&[u8]; 14] = [
     b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
@@ -103,7 +104,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             5..=7 => upstream_sends(&mut session, REPLIES[choice % REPLIES.len()], now),
             8 => upstream_sends(&mut session, &vec![*how; 256 * choice], now),
-            9 if session.wants_connection() => session.connected(),
+            9 if session.wants_connection() => session.connected(Proof::None),
             10 if session.wants_connection() => session.not_connected("refused", now),
             11 if session.keeps_connection() => session.lost("reset", now),
             12 | 13 => match part(session.to_upstream().len(), *how) {

@@ -7,6 +7,7 @@
 //! | [`idempotency`] | which commands may be sent again |
 //! | [`session`] | all decisions about one client's connection |
 //! | [`replay`] | client state that a new connection to Redis gets first |
+//! | [`proof`] | whether a new connection leads to a Redis that answers |
 //! | [`gate`] | what all sessions of one upstream share: breaker, retry budget, who tries to connect |
 //! | [`counts`] | what is counted |
 #![deny(
@@ -20,6 +21,7 @@ pub mod commands;
 pub mod counts;
 pub mod gate;
 pub mod idempotency;
+pub mod proof;
 pub mod replay;
 pub mod resp;
 pub mod session;

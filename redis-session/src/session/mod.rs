@@ -39,6 +39,7 @@ mod tally;
 
 use crate::gate::{Answer, Gate};
 use crate::idempotency::Idempotency;
+use crate::proof::Proof;
 use client::ClientState;
 use inbox::Inbox;
 use levee_policy::backoff::Backoff;
@@ -245,8 +246,8 @@ impl Session {
         self.link.is_connected()
     }
 
-    /// The wanted connection was made.
-    pub fn connected(&mut self) {
+    /// The wanted connection was made; `_proof` says whether Redis has answered on it.
+    pub fn connected(&mut self, _proof: Proof) {
         self.link.connected(self.client.preamble());
         self.inbox.rewind();
         self.gate.reachable();

@@ -1,6 +1,7 @@
 //! How a session ends: idle, by its client, at a stop.
 
 use crate::play::Play;
+use levee_redis_session::proof::Proof;
 
 #[test]
 fn an_idle_client_is_closed_and_a_subscriber_is_not() {
@@ -21,7 +22,7 @@ fn a_client_that_does_not_complete_its_command_is_idle() {
     let mut play = Play::new();
     play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
         .raw(&vec![b'v'; 200_000]);
-    play.session.connected();
+    play.session.connected(Proof::None);
     play.sent();
     for _ in 0..599 {
         play.pass(1000);

@@ -3,6 +3,7 @@
 use crate::play::{Play, settings};
 use levee_policy::breaker::Phase;
 use levee_policy::budget::BudgetSettings;
+use levee_redis_session::proof::Proof;
 use levee_redis_session::resp::encode;
 use levee_redis_session::session::Session;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ fn commands_that_wait_take_no_probe_from_others() {
         let mut session = Session::new(Arc::new(settings()), play.gate.clone(), play.now);
         session.inbox().extend(encode(&["BLPOP", "q", "0"]));
         session.client_sent(play.now);
-        session.connected();
+        session.connected(Proof::None);
         let sent = session.to_upstream().len();
         session.upstream_took(sent, play.now);
         waiting.push(session);

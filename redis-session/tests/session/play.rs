@@ -7,6 +7,7 @@ use levee_policy::time::Instant;
 use levee_redis_session::counts::Counts;
 use levee_redis_session::gate::Gate;
 use levee_redis_session::idempotency::Idempotency;
+use levee_redis_session::proof::Proof;
 use levee_redis_session::resp::encode;
 use levee_redis_session::session::{Session, SessionSettings};
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Play {
     /// Connects to the upstream, and returns what is [`sent`](Self::sent).
     pub fn connect(&mut self) -> String {
         assert!(self.session.wants_connection());
-        self.session.connected();
+        self.session.connected(Proof::None);
         self.sent()
     }
 

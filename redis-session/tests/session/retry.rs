@@ -2,6 +2,7 @@
 
 use crate::play::{Play, settings};
 use levee_policy::budget::BudgetSettings;
+use levee_redis_session::proof::Proof;
 
 #[test]
 fn a_lost_read_is_sent_again_after_a_wait() {
@@ -28,7 +29,7 @@ fn a_write_that_may_have_been_executed_is_not_sent_again() {
 fn a_write_of_which_a_byte_was_not_sent_is_sent_again() {
     let mut play = Play::new();
     play.client(&["INCR a"]);
-    play.session.connected();
+    play.session.connected(Proof::None);
     let bytes = play.session.to_upstream().len();
     play.session.upstream_took(bytes - 1, play.now);
     play.lost();

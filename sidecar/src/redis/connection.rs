@@ -5,6 +5,7 @@ use super::orders::Orders;
 use super::upstream::{Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
+use levee_redis_session::proof::Proof;
 use levee_redis_session::session::Session;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -221,7 +222,7 @@ impl Wire {
                 Poll::Pending => Ok(false),
                 Poll::Ready(Ok(stream)) => {
                     self.link = Link::Up(stream);
-                    self.session.connected();
+                    self.session.connected(Proof::None);
                     Ok(true)
                 }
                 Poll::Ready(Err(error)) => {
