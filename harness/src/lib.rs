@@ -26,6 +26,8 @@
 //! | [`sidecar`] | a running `levee run` |
 //! | [`built`] | programs of this project that cargo has built |
 //! | [`relay`] | a network that loses replies on demand |
+//! | [`linear`] | whether what several clients saw can be explained by one order of their commands |
+//! | [`trouble`] | a network that fails at single commands, as a script says |
 //! | [`tool`] | where programs of the machine are |
 //!
 //! Nothing here panics: errors say what failed and what was seen last, and tests unwrap them.
@@ -48,6 +50,7 @@ pub mod error;
 pub mod go_client;
 pub mod grpc;
 pub mod host_port;
+pub mod linear;
 mod lock;
 pub mod metrics;
 pub mod pgbouncer;
@@ -60,5 +63,6 @@ pub mod relay;
 mod runtime;
 pub mod sidecar;
 pub mod tool;
+pub mod trouble;
 pub mod wait;
 pub mod web_socket;
