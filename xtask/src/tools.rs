@@ -242,7 +242,7 @@ fn build_go(
 }
 
 /// A Go that is new enough: the machine's, or the pinned one.
-fn go(project: &Project) -> Result<PathBuf, Failure> {
+pub fn go(project: &Project) -> Result<PathBuf, Failure> {
     let pin = &project.pins.go;
     let wanted = pin.at_least.as_deref().and_then(Version::parse);
     if let Some(go) = machine::find("go") {

@@ -1,7 +1,7 @@
 //! The client's bytes, from arrival until their commands are answered, so that sending them again copies nothing.
 
 use super::buffer::{CONSUMED, shrink};
-use crate::resp::{CommandScanner, ProtocolError, encode, inline_line, split_inline};
+use crate::resp::{CommandScanner, MAX_BULK, ProtocolError, encode, inline_line, split_inline};
 
 /// Bytes by their position in the client's stream:
 ///
@@ -81,6 +81,11 @@ impl Inbox {
     /// Bytes of the current command's arguments, as far as announced.
     pub const fn announced(&self) -> u64 {
         self.scanner.announced()
+    }
+
+    /// Whether Redis, too, refuses the argument that was announced last, unless it is told otherwise.
+    pub const fn argument_is_too_long(&self) -> bool {
+        self.scanner.last_argument() > MAX_BULK
     }
 
     /// The command that was scanned last, or its beginning.

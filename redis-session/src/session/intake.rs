@@ -62,6 +62,9 @@ impl Session {
             return Ok(scan);
         }
         if self.inbox.announced() > self.settings.command_bytes {
+            if self.inbox.argument_is_too_long() && !self.inbox.is_streaming() {
+                return Err(ProtocolError::BulkLength);
+            }
             self.refuse_size(now);
             return Ok(Scan::Complete);
         }

@@ -67,6 +67,17 @@ fn a_command_over_the_limit_is_refused_by_its_announced_length() {
 }
 
 #[test]
+fn an_argument_that_redis_refuses_too_is_refused_in_its_words() {
+    let mut play = Play::new();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870913\r\n");
+    assert_eq!(play.said(), "-ERR Protocol error: invalid bulk length\r\n");
+    assert!(play.session.is_over() && !play.session.wants_client());
+    play = Play::new();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870912\r\n");
+    assert!(play.said().contains("command_bytes"));
+}
+
+#[test]
 fn a_command_that_is_refused_while_it_comes_ends_the_connection() {
     let mut play = Play::new();
     play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")

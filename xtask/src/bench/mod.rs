@@ -14,6 +14,8 @@ mod policy;
 mod redis;
 mod svg;
 
+pub use measurement::build_sidecar;
+
 use crate::failure::Failure;
 use crate::project::Project;
 use clap::Subcommand;

@@ -1,0 +1,26 @@
+"""A plugin of pytest: writes a line of JSON for each phase of each test."""
+
+import json
+import os
+
+
+def _write(test, when, outcome, says):
+    line = {"test": test, "when": when, "outcome": outcome, "says": says}
+    with open(os.environ["LEVEE_SUITES_REPORT"], "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _says(report):
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash else str(report.longrepr or "")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else ""
+
+
+def pytest_runtest_logreport(report):
+    _write(report.nodeid, report.when, report.outcome, _says(report))
+
+
+def pytest_collectreport(report):
+    if report.failed:
+        _write(report.nodeid, "collect", "failed", str(report.longrepr).strip().splitlines()[-1])
