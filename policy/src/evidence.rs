@@ -161,9 +161,8 @@ impl Row {
         match others {
             // One may be chance for anybody.
             Others::AreWell => borne_out(of_others.min(1)),
-            Others::MayBeWell => borne_out(of_others),
             Others::Unknown | Others::None if somebody_else_saw_weak => self.length,
-            Others::Unknown => borne_out(of_others),
+            Others::MayBeWell | Others::Unknown => borne_out(of_others),
             Others::None => {
                 let alone = suspect.strong.saturating_add(suspect.weak / ALONE);
                 borne_out(of_others.max(alone))
