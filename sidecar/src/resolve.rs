@@ -82,7 +82,8 @@ impl Resolver {
         Self::with(host, port, look_up)
     }
 
-    fn with(host: &str, port: u16, lookup: Lookup) -> Self {
+    /// With another way to look names up than the system's.
+    pub(crate) fn with(host: &str, port: u16, lookup: Lookup) -> Self {
         Self {
             host: host.into(),
             port,

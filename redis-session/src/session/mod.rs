@@ -241,6 +241,11 @@ impl Session {
         matches!(self.link.state(), LinkState::Connecting(_))
     }
 
+    /// How long connecting may take, which [`wake`](Self::wake) enforces.
+    pub fn connect_timeout(&self) -> Duration {
+        self.settings.connect_timeout
+    }
+
     /// Whether to keep the connection to the upstream.
     pub const fn keeps_connection(&self) -> bool {
         self.link.is_connected()

@@ -40,7 +40,7 @@ pub fn build(config: &config::Redis, buffers: Arc<Buffers>, clock: Clock) -> Res
     let of = || format!("redis, upstream {}", config.name);
     let (upstream, client) = upstream(config)
         .and_then(|upstream| {
-            let client = client(&config.upstream, upstream.resolver.clone())?;
+            let client = client(&config.upstream, upstream.resolver().clone())?;
             Ok((upstream, client))
         })
         .with_context(of)?;
@@ -69,10 +69,8 @@ pub fn build(config: &config::Redis, buffers: Arc<Buffers>, clock: Clock) -> Res
 
 fn upstream(config: &config::Redis) -> Result<Upstream> {
     let address = &config.upstream;
-    Ok(Upstream {
-        resolver: resolver(address),
-        tls: address.tls.then(|| tls::client(address)).transpose()?,
-    })
+    let tls = address.tls.then(|| tls::client(address)).transpose()?;
+    Ok(Upstream::new(resolver(address), tls))
 }
 
 fn resolver(address: &Address) -> Resolver {

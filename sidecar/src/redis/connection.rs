@@ -205,8 +205,8 @@ impl Wire {
                 if !self.session.wants_connection() {
                     return false;
                 }
-                let upstream = self.upstream.clone();
-                self.link = Link::Dialing(Box::pin(async move { upstream.connect().await }));
+                let (upstream, within) = (self.upstream.clone(), self.session.connect_timeout());
+                self.link = Link::Dialing(Box::pin(async move { upstream.connect(within).await }));
                 return true;
             }
             Link::Dialing(_) => self.session.wants_connection(),

@@ -3,6 +3,7 @@
 //! | module | the one thing in it |
 //! |---|---|
 //! | [`upstream`] | reaching Redis: names, TCP, TLS |
+//! | [`addresses`] | which of a name's addresses to connect to |
 //! | [`connection`] | a session with its sockets |
 //! | [`listener`] | accepting clients, and how many |
 //! | [`health`] | asking Redis whether it answers |
@@ -12,6 +13,7 @@
 //! | [`own_client`] | a client for Levee's own commands |
 //! | [`memory`] | the state of breakers and budgets, kept for the next process |
 
+pub mod addresses;
 pub mod buffers;
 pub mod connection;
 pub mod hand_over;
