@@ -13,6 +13,9 @@ use std::time::Duration;
 /// The longest string that a field may have, in bytes.
 const MAX_TEXT: usize = 64 * 1024;
 
+/// What a duration looks like, for messages.
+const DURATION: &str = "a duration with its unit such as \"250ms\", \"5s\" or \"1h\"";
+
 /// Reads `value` with `read`. Returns the result, or all mistakes if there were any.
 pub fn read<T>(
     value: &Value,
@@ -278,14 +281,22 @@ impl Section<'_> {
         field: &'static str,
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        const RIGHT: &str = "a duration with its unit such as \"250ms\", \"5s\" or \"1h\"";
+        self.read_duration(field, range, DURATION)
+    }
+
+    fn read_duration(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<Duration>,
+        right: &str,
+    ) -> Option<Duration> {
         let value = self.get(field)?;
         let Value::String(text) = value else {
-            self.wrong(field, value, RIGHT);
+            self.wrong(field, value, right);
             return None;
         };
         let Ok(duration) = humantime::parse_duration(text) else {
-            self.error(field, &format!("{text:?} is not {RIGHT}"));
+            self.error(field, &format!("{text:?} is not {right}"));
             return None;
         };
         if range.contains(&duration) {
@@ -299,6 +310,21 @@ impl Section<'_> {
         );
         self.error(field, &message);
         None
+    }
+
+    /// A duration with its unit, or the word `off`, which is `None`.
+    pub fn duration_or_off(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<Duration>,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
+        let value = self.get(field);
+        if value.is_some_and(|value| value.as_str() == Some("off")) {
+            return None;
+        }
+        let read = self.read_duration(field, range, &format!("{DURATION}, or \"off\""));
+        read.or(default)
     }
 
     /// A whole number. Envoy turns every number into floating point, so 5.0 is accepted as 5.

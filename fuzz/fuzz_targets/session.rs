@@ -56,7 +56,7 @@ fn settings() -> SessionSettings {
         idempotency: Idempotency::new(&[], &[]),
         command_bytes: 1 << 16,
         buffered_bytes: 4096,
-        idle: Duration::from_mins(10),
+        idle: Some(Duration::from_mins(10)),
         connect_timeout: Duration::from_secs(1),
     }
 }

@@ -228,6 +228,11 @@ impl Gate {
         self.lock().outage = None;
     }
 
+    /// Whether nothing is known against connecting: the last attempt did not fail.
+    pub fn is_reachable(&self) -> bool {
+        self.lock().outage.is_none()
+    }
+
     /// Whether a waiting client may connect now. While the upstream can't be reached, only one at a time may. So
     /// there are as many attempts as from a single client, however many wait, and they cost no budget.
     ///

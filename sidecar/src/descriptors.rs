@@ -13,8 +13,8 @@ const PER_CLIENT: usize = 2;
 /// Standard input and output, the runtime, signals, timers, files that are read, names that are resolved.
 const SPARE: usize = 48;
 
-/// A listener, clients that are being refused, and the health check.
-const PER_UPSTREAM: usize = MOST_REFUSED + 2;
+/// A listener, clients that are being refused, the health check, and a spare connection that is being made.
+const PER_UPSTREAM: usize = MOST_REFUSED + 3;
 
 /// The watchdog, a statement of its own that is cancelled, the health check, and a request to the admin interface.
 const DATABASE: usize = 4;
@@ -83,7 +83,11 @@ fn reserved(config: &Config) -> usize {
     });
     // The listener, and a client for which another one is being closed.
     let admin = MOST_CONNECTIONS + 2;
-    SPARE + OTHER_CONNECTIONS + admin + database + PER_UPSTREAM * config.redis.len()
+    let redis = config.redis.iter();
+    let redis: usize = redis
+        .map(|redis| PER_UPSTREAM + redis.spare_connections)
+        .sum();
+    SPARE + OTHER_CONNECTIONS + admin + database + redis
 }
 
 /// How many clients each upstream may have: as many as it wants, or a share of what there is.

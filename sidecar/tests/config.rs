@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
 
 fn errors(yaml: &str) -> Vec<String> {
     let errors = Config::parse(yaml).expect_err(yaml);
@@ -97,7 +98,7 @@ fn all_mistakes_are_reported_at_once_with_their_paths() {
     let errors = errors(
         "admin: {listen: here}\nbogus: 1\nredis:\n  - {name: A B, listen: '127.0.0.1:1', upstream: 'http://x', deadline: 3}\n  \
          - {name: x, listen: '127.0.0.1:1', upstream: 'redis://h', retry: {attempts: 0, base: 2s, max: 1s}}\n  \
-         - {breaker: {open_for: soon}, limits: {connections: many}}\n  \
+         - {breaker: {open_for: soon}, limits: {connections: many, idle: often}, keepalive: {redis: 5, clients: 1s}}\n  \
          - {name: y, listen: '127.0.0.1:2', upstream: 'redis://h/5', tls: {ca_file: ca.pem}}\n",
     );
     for (path, text) in [
@@ -114,6 +115,9 @@ fn all_mistakes_are_reported_at_once_with_their_paths() {
         ("redis[2].upstream", "is missing"),
         ("redis[2].breaker.open_for", "duration"),
         ("redis[2].limits.connections", "a whole number"),
+        ("redis[2].limits.idle", "\"1h\", or \"off\""),
+        ("redis[2].keepalive.redis", "\"1h\", or \"off\""),
+        ("redis[2].keepalive.clients", "must be from 3s to 8h"),
         ("redis[3].upstream", "names a database"),
         ("redis[3].tls", "redis:// is without TLS"),
     ] {
@@ -122,6 +126,21 @@ fn all_mistakes_are_reported_at_once_with_their_paths() {
             .any(|error| error.starts_with(&format!("{path}: ")) && error.contains(text));
         assert!(found, "{path}: {text}\n{}", errors.join("\n"));
     }
+}
+
+#[test]
+fn keepalive_and_the_limit_on_idle_clients_can_be_off() {
+    let redis = |keys: &str| {
+        let yaml =
+            format!("redis: [{{name: x, listen: '127.0.0.1:1', upstream: 'redis://h', {keys}}}]");
+        Config::parse(&yaml).unwrap().redis.remove(0)
+    };
+    let off = redis("keepalive: {redis: off, clients: off}, limits: {idle: off}");
+    assert_eq!((off.keepalive.redis, off.keepalive.clients), (None, None));
+    assert_eq!(off.idle, None);
+    let on = redis("keepalive: {redis: 3s}, limits: {idle: 10m}");
+    assert_eq!(on.keepalive.redis, Some(Duration::from_secs(3)));
+    assert_eq!(on.idle, Some(Duration::from_mins(10)));
 }
 
 #[test]

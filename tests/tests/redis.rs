@@ -90,7 +90,11 @@ fn replies_that_say_not_executed_are_tried_again_whatever_the_command() {
 #[test]
 fn a_clients_state_survives_its_upstream_connection() {
     let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
-    let sidecar = Sidecar::before(redis.address, "retry: {base: 1ms}").unwrap();
+    let sidecar = Sidecar::before(
+        redis.address,
+        "retry: {base: 1ms}\nlimits: {spare_connections: 0}",
+    )
+    .unwrap();
     let mut client = sidecar.client().unwrap();
     assert!(client.ask("GET a").unwrap().starts_with("-NOAUTH"));
     assert!(

@@ -70,8 +70,8 @@ pub struct SessionSettings {
     pub command_bytes: u64,
     /// The most bytes held in each direction. A longer command is sent as it arrives, and not repeated.
     pub buffered_bytes: usize,
-    /// The most time that a client may do nothing.
-    pub idle: Duration,
+    /// The most time that a client may do nothing. `None`: as long as it likes.
+    pub idle: Option<Duration>,
     pub connect_timeout: Duration,
 }
 
@@ -89,6 +89,9 @@ const SCARCE_BYTES: usize = 32 * 1024;
 /// The reply to a client whose connection is closed by [`Session::give_up_memory`].
 const OUT_OF_MEMORY: &[u8] =
     b"-ERR levee: out of memory: the buffers of this connection are too large\r\n";
+
+/// When there is nothing to wake for.
+const A_YEAR: Duration = Duration::from_hours(365 * 24);
 
 /// When the client's connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,11 +242,6 @@ impl Session {
     /// Whether to connect to the upstream.
     pub const fn wants_connection(&self) -> bool {
         matches!(self.link.state(), LinkState::Connecting(_))
-    }
-
-    /// How long connecting may take, which [`wake`](Self::wake) enforces.
-    pub fn connect_timeout(&self) -> Duration {
-        self.settings.connect_timeout
     }
 
     /// Whether to keep the connection to the upstream.
@@ -399,7 +397,7 @@ impl Session {
 
     /// When to call [`wake`](Self::wake) at the latest.
     pub fn wake_at(&self) -> Instant {
-        let mut at = self.active.after(self.settings.idle);
+        let mut at = self.active.after(self.settings.idle.unwrap_or(A_YEAR));
         if let LinkState::Waiting(until) | LinkState::Connecting(until) = self.link.state() {
             at = at.min(until);
         }
@@ -442,7 +440,11 @@ impl Session {
     }
 
     fn close_idle(&mut self, now: Instant) {
-        if self.active.after(self.settings.idle) > now {
+        let Some(limit) = self.settings.idle else {
+            self.active = now;
+            return;
+        };
+        if self.active.after(limit) > now {
             return;
         }
         let has_taken_all = !self.outbox.has_deliverable();

@@ -1,7 +1,9 @@
 //! How a session ends: idle, by its client, at a stop.
 
-use crate::play::Play;
+use crate::play::{Play, settings};
+use levee_policy::budget::BudgetSettings;
 use levee_redis_session::proof::Proof;
+use levee_redis_session::session::SessionSettings;
 
 #[test]
 fn an_idle_client_is_closed_and_a_subscriber_is_not() {
@@ -15,6 +17,23 @@ fn an_idle_client_is_closed_and_a_subscriber_is_not() {
         .said();
     play.pass(600_000);
     assert!(!play.session.is_over());
+}
+
+#[test]
+fn without_a_limit_no_idle_client_is_closed() {
+    let settings = SessionSettings {
+        idle: None,
+        ..settings()
+    };
+    let mut play = Play::with(settings, BudgetSettings::default());
+    play.client(&["PING"]).connect();
+    play.upstream("+PONG\r\n").said();
+    play.pass(366 * 24 * 3_600_000);
+    assert!(!play.session.is_over() && play.session.keeps_connection());
+    assert!(
+        play.session.wake_at() > play.now,
+        "it is not woken for nothing"
+    );
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub fn settings() -> SessionSettings {
         idempotency: Idempotency::new(&[], &[]),
         command_bytes: 1 << 20,
         buffered_bytes: 256 * 1024,
-        idle: Duration::from_mins(10),
+        idle: Some(Duration::from_mins(10)),
         connect_timeout: Duration::from_secs(1),
     }
 }

@@ -1,6 +1,7 @@
 //! The sections `redis` and `state`.
 
 use super::address::{Address, listen_address, read_address, read_upstream};
+use crate::redis::keepalive::Keepalive;
 use levee_config::LONGEST;
 use levee_config::breaker::read_breaker;
 use levee_config::reader::Section;
@@ -42,12 +43,16 @@ pub struct Redis {
     pub breaker: BreakerSettings,
     /// The most clients.
     pub connections: usize,
+    /// How many connections to Redis are kept ready.
+    pub spare_connections: usize,
     /// The most bytes of a command's arguments.
     pub command_bytes: u64,
     /// The most bytes held for a client in each direction.
     pub buffered_bytes: usize,
-    /// How long a client may do nothing.
-    pub idle: Duration,
+    /// How long a client may do nothing. `None`: as long as it likes.
+    pub idle: Option<Duration>,
+    /// How long Redis and a client may acknowledge nothing.
+    pub keepalive: Keepalive,
     /// How often Redis is asked whether it answers, while the breaker is open.
     pub health_every: Duration,
 }
@@ -109,9 +114,11 @@ pub(super) fn read_redis(s: &mut Section<'_>) -> Redis {
         budget,
         breaker,
         connections: limits.connections,
+        spare_connections: limits.spare_connections,
         command_bytes: limits.command_bytes,
         buffered_bytes: limits.buffered_bytes,
         idle: limits.idle,
+        keepalive: s.section("keepalive", read_keepalive),
         health_every: health_every.unwrap_or(Duration::from_millis(500)),
     }
 }
@@ -172,23 +179,33 @@ fn read_budget(s: &mut Section<'_>) -> BudgetSettings {
 
 struct Limits {
     connections: usize,
+    spare_connections: usize,
     command_bytes: u64,
     buffered_bytes: usize,
-    idle: Duration,
+    idle: Option<Duration>,
 }
 
 fn read_limits(s: &mut Section<'_>) -> Limits {
     Limits {
         connections: s.size("connections", 1..=1_000_000).unwrap_or(1000),
+        spare_connections: s.size("spare_connections", 0..=100).unwrap_or(1),
         command_bytes: s
             .integer("command_bytes", 1024..=u32::MAX)
             .map_or(512 * 1024 * 1024, u64::from),
         buffered_bytes: s
             .size("buffered_bytes", 4096..=1 << 30)
             .unwrap_or(1024 * 1024),
-        idle: s
-            .duration("idle", Duration::from_millis(100)..=LONGEST)
-            .unwrap_or(Duration::from_mins(10)),
+        idle: s.duration_or_off("idle", Duration::from_millis(100)..=LONGEST, None),
+    }
+}
+
+fn read_keepalive(s: &mut Section<'_>) -> Keepalive {
+    // Three probes, a second apart, and what the kernel can count.
+    let range = Duration::from_secs(3)..=Duration::from_hours(8);
+    let mut of = |field, default| s.duration_or_off(field, range.clone(), Some(default));
+    Keepalive {
+        redis: of("redis", Duration::from_secs(30)),
+        clients: of("clients", Duration::from_mins(1)),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::{self, Address};
 use crate::redis::buffers::Buffers;
 use crate::redis::listener::Proxy;
 use crate::redis::memory::Store;
+use crate::redis::orders::Orders;
 use crate::redis::own_client::OwnClient;
 use crate::redis::upstream::Upstream;
 use crate::resolve::Resolver;
@@ -53,14 +54,7 @@ pub fn build(config: &config::Redis, buffers: Arc<Buffers>, clock: Clock) -> Res
         now.as_nanos() ^ u64::from(std::process::id()),
         now,
     );
-    let proxy = Proxy::new(
-        settings(config),
-        config.connections,
-        gate,
-        upstream,
-        buffers,
-        clock,
-    );
+    let proxy = Proxy::new(orders(config), gate, upstream, buffers, clock);
     Ok(RedisUpstream {
         proxy: Arc::new(proxy),
         client,
@@ -77,8 +71,18 @@ fn resolver(address: &Address) -> Resolver {
     Resolver::new(&address.host, address.port)
 }
 
-/// How sessions of this upstream behave.
-pub fn settings(config: &config::Redis) -> SessionSettings {
+/// How listeners and sessions of this upstream behave.
+pub fn orders(config: &config::Redis) -> Orders {
+    Orders {
+        stop: false,
+        settings: Arc::new(settings(config)),
+        connections: config.connections,
+        spares: config.spare_connections,
+        keepalive: config.keepalive,
+    }
+}
+
+fn settings(config: &config::Redis) -> SessionSettings {
     SessionSettings {
         name: config.name.clone(),
         deadline: config.deadline,

@@ -29,10 +29,7 @@ impl Addresses {
         let mut waiting = self.in_order(found).into_iter();
         let mut attempts = JoinSet::new();
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        loop {
-            let Some(latest) = waiting.next() else {
-                break;
-            };
+        while let Some(latest) = waiting.next() {
             attempts.spawn(attempt(latest));
             let is_last = waiting.len() == 0;
             tokio::select! {

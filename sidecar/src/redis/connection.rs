@@ -1,8 +1,10 @@
 //! A session with its sockets: bytes are moved, nothing is decided.
 
 use super::buffers::Share;
+use super::close::close;
 use super::orders::Orders;
-use super::upstream::{Stream, Upstream};
+use super::spares::Spares;
+use super::upstream::{Dial, Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
 use levee_redis_session::proof::Proof;
@@ -13,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -22,7 +24,7 @@ use tokio_util::io::poll_read_buf;
 /// How many bytes are read at once.
 const CHUNK: usize = 16 * 1024;
 
-/// How long a client may take to close after we have.
+/// How long a client may take to receive its last replies.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// At a stop, a connection is served until it is this old: many clients connect for one command only.
@@ -41,6 +43,7 @@ pub async fn serve(
     client: TcpStream,
     session: Session,
     upstream: Arc<Upstream>,
+    spares: Arc<Spares>,
     share: Share,
     clock: Clock,
     mut orders: watch::Receiver<Orders>,
@@ -50,6 +53,8 @@ pub async fn serve(
         session,
         share,
         upstream,
+        spares,
+        dial: orders.borrow().dial(),
         link: Link::None,
         clock,
     };
@@ -64,9 +69,10 @@ pub async fn serve(
         tokio::select! {
             biased;
             changed = orders.changed(), if !is_stopping => {
-                let Orders { stop, settings, .. } = orders.borrow_and_update().clone();
-                wire.session.configure(settings);
-                is_stopping = stop || changed.is_err();
+                let current = orders.borrow_and_update().clone();
+                wire.dial = current.dial();
+                is_stopping = current.stop || changed.is_err();
+                wire.session.configure(current.settings);
             }
             () = grown_up.as_mut(), if is_stopping && !has_stopped => {
                 has_stopped = true;
@@ -77,19 +83,8 @@ pub async fn serve(
     };
     wire.session.abandon(clock.now());
     if ended.is_ok() {
-        close(wire.into_client()).await;
+        close(wire.into_client(), LINGER).await;
     }
-}
-
-/// Closes so that what was written arrives: a socket that is closed with bytes unread resets the
-/// connection, and takes back what is still on its way.
-async fn close(mut client: TcpStream) {
-    let _ = client.shutdown().await;
-    let drain = async {
-        let mut rest = [0; 4096];
-        while matches!(client.read(&mut rest).await, Ok(read) if read > 0) {}
-    };
-    let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
 struct Wire {
@@ -97,6 +92,8 @@ struct Wire {
     session: Session,
     share: Share,
     upstream: Arc<Upstream>,
+    spares: Arc<Spares>,
+    dial: Dial,
     link: Link,
     clock: Clock,
 }
@@ -205,8 +202,13 @@ impl Wire {
                 if !self.session.wants_connection() {
                     return false;
                 }
-                let (upstream, within) = (self.upstream.clone(), self.session.connect_timeout());
-                self.link = Link::Dialing(Box::pin(async move { upstream.connect(within).await }));
+                if let Some(stream) = self.spares.take() {
+                    self.link = Link::Up(stream);
+                    self.session.connected(Proof::Answered);
+                    return true;
+                }
+                let (upstream, dial) = (self.upstream.clone(), self.dial);
+                self.link = Link::Dialing(Box::pin(async move { upstream.connect(dial).await }));
                 return true;
             }
             Link::Dialing(_) => self.session.wants_connection(),

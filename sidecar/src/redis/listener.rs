@@ -1,19 +1,22 @@
 //! Accepting clients.
 
 use super::buffers::{Buffers, Share};
+use super::close::close;
 use super::connection::serve;
 use super::hand_over;
+use super::keepalive::end_when_silent;
 use super::orders::Orders;
+use super::spares::Spares;
 use super::upstream::Upstream;
 use crate::accept::Acceptor;
 use crate::clock::Clock;
 use levee_redis_session::gate::Gate;
-use levee_redis_session::session::{Session, SessionSettings, TOO_MANY_CLIENTS};
+use levee_redis_session::session::{Session, TOO_MANY_CLIENTS};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -21,7 +24,7 @@ use tokio::task::JoinSet;
 /// How many clients may be getting a refusal at once. Further ones are closed without a word.
 pub const MOST_REFUSED: usize = 16;
 
-/// How long a refused client may take to close.
+/// How long a refused client may take to receive the refusal.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How long a handshake may take that has begun before a listener is closed.
@@ -43,6 +46,7 @@ pub struct Proxy {
     /// Breaker and budget.
     pub gate: Arc<Gate>,
     pub upstream: Arc<Upstream>,
+    spares: Arc<Spares>,
     /// What they hold together with those of other listeners.
     pub buffers: Arc<Buffers>,
     clock: Clock,
@@ -54,24 +58,21 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn new(
-        settings: SessionSettings,
-        connections: usize,
+        orders: Orders,
         gate: Gate,
         upstream: Upstream,
         buffers: Arc<Buffers>,
         clock: Clock,
     ) -> Self {
+        let (gate, upstream) = (Arc::new(gate), Arc::new(upstream));
         Self {
-            name: settings.name.clone(),
-            gate: Arc::new(gate),
-            upstream: Arc::new(upstream),
+            name: orders.settings.name.clone(),
+            spares: Arc::new(Spares::new(upstream.clone(), gate.clone(), clock)),
+            gate,
+            upstream,
             buffers,
             clock,
-            orders: watch::Sender::new(Orders {
-                stop: false,
-                settings: Arc::new(settings),
-                connections,
-            }),
+            orders: watch::Sender::new(orders),
             places: Arc::default(),
             refusals: Arc::new(Semaphore::new(MOST_REFUSED)),
         }
@@ -83,16 +84,21 @@ impl Proxy {
     }
 
     /// Other settings take force, for connected clients too.
-    pub fn reconfigure(&self, settings: SessionSettings, connections: usize) {
-        self.orders.send_modify(|orders| {
-            orders.settings = Arc::new(settings);
-            orders.connections = connections;
+    pub fn reconfigure(&self, orders: Orders) {
+        self.orders.send_modify(|current| {
+            let stop = current.stop;
+            *current = Orders { stop, ..orders };
         });
     }
 
     /// Clients get the replies that they are owed, and are disconnected.
     pub fn stop(&self) {
         self.orders.send_modify(|orders| orders.stop = true);
+    }
+
+    /// Keeps connections to Redis ready until [`stop`](Self::stop).
+    pub async fn keep_spares(self: Arc<Self>) {
+        self.spares.keep(self.orders.subscribe()).await;
     }
 
     /// Accepts clients until `end` says how to stop accepting, drops `end`, then waits until these clients have left.
@@ -118,7 +124,7 @@ impl Proxy {
         };
         drop(acceptor);
         if how == AcceptEnd::Close {
-            for client in close(listener).await {
+            for client in end_listener(listener).await {
                 self.clone().take_in(client, &mut tasks);
             }
         } else {
@@ -147,29 +153,39 @@ impl Proxy {
     }
 
     async fn serve(&self, client: TcpStream) {
+        let orders = self.orders.subscribe();
+        let (settings, keepalive) = {
+            let orders = orders.borrow();
+            (orders.settings.clone(), orders.keepalive)
+        };
+        // They fail for a client that has left.
         let _ = client.set_nodelay(true);
+        let _ = keepalive
+            .clients
+            .map_or(Ok(()), |within| end_when_silent(&client, within));
         let counts = &self.gate.counts;
         counts.connections_total.inc();
         counts.connections.inc();
-        let orders = self.orders.subscribe();
-        let settings = orders.borrow().settings.clone();
+        self.spares.wake();
         let session = Session::new(settings, self.gate.clone(), self.clock.now());
         let share = Share::new(self.buffers.clone());
         serve(
             client,
             session,
             self.upstream.clone(),
+            self.spares.clone(),
             share,
             self.clock,
             orders,
         )
         .await;
         counts.connections.dec();
+        self.spares.wake();
     }
 }
 
-/// Closes a listener. Returns the connections that waited there: the kernel would reset them.
-async fn close(listener: Arc<TcpListener>) -> Vec<TcpStream> {
+/// Ends a listener. Returns the connections that waited there: the kernel would reset them.
+async fn end_listener(listener: Arc<TcpListener>) -> Vec<TcpStream> {
     if hand_over::steer_to_successor(&listener).is_ok() {
         tokio::time::sleep(HANDSHAKE).await;
     }
@@ -188,8 +204,5 @@ async fn close(listener: Arc<TcpListener>) -> Vec<TcpStream> {
 /// Says to a client that there is no place for it, in the words of Redis.
 async fn refuse(mut client: TcpStream) {
     let _ = client.write_all(TOO_MANY_CLIENTS).await;
-    let _ = client.shutdown().await;
-    let mut rest = [0; 1024];
-    let drain = async { while matches!(client.read(&mut rest).await, Ok(read) if read > 0) {} };
-    let _ = tokio::time::timeout(LINGER, drain).await;
+    close(client, LINGER).await;
 }

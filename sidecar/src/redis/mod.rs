@@ -4,7 +4,10 @@
 //! |---|---|
 //! | [`upstream`] | reaching Redis: names, TCP, TLS |
 //! | [`addresses`] | which of a name's addresses to connect to |
+//! | [`keepalive`] | ending connections whose other end is gone |
+//! | [`spares`] | connections to Redis that are ready |
 //! | [`connection`] | a session with its sockets |
+//! | [`close`] | closing a client's connection without taking back what was written |
 //! | [`listener`] | accepting clients, and how many |
 //! | [`health`] | asking Redis whether it answers |
 //! | [`hand_over`] | which of two processes at one address gets new connections |
@@ -15,12 +18,15 @@
 
 pub mod addresses;
 pub mod buffers;
+pub mod close;
 pub mod connection;
 pub mod hand_over;
 pub mod health;
+pub mod keepalive;
 pub mod listener;
 pub mod memory;
 pub mod metrics;
 pub mod orders;
 pub mod own_client;
+pub mod spares;
 pub mod upstream;

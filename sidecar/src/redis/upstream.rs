@@ -1,7 +1,10 @@
 //! Reaching Redis.
 
 use super::addresses::Addresses;
+use super::keepalive::end_when_silent;
 use crate::resolve::Resolver;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +22,15 @@ pub struct Upstream {
     addresses: Addresses,
     /// `None`: without TLS.
     tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
+}
+
+/// How to connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Dial {
+    /// How long it may take.
+    pub within: Duration,
+    /// How long Redis may then be [silent](end_when_silent).
+    pub keepalive: Option<Duration>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -57,11 +69,14 @@ impl Upstream {
         &self.resolver
     }
 
-    /// Connects `within` a time, which the caller enforces. Each address of the name is tried in it.
-    pub async fn connect(&self, within: Duration) -> io::Result<Stream> {
+    /// Connects. The caller enforces `dial.within`; each address of the name is tried in it.
+    pub async fn connect(&self, dial: Dial) -> io::Result<Stream> {
         let found = self.resolver.addresses().await?;
-        let stream = self.addresses.connect(found, within).await?;
+        let stream = self.addresses.connect(found, dial.within).await?;
         stream.set_nodelay(true)?;
+        if let Some(within) = dial.keepalive {
+            end_when_silent(&stream, within)?;
+        }
         let Some(config) = &self.tls else {
             return Ok(Stream::Plain(stream));
         };
@@ -78,6 +93,21 @@ impl Upstream {
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether the connection is open and there is nothing to read.
+    pub fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(self.socket(), &mut [0_u8; 1], flags).is_err_and(|error| error == Errno::AGAIN)
+    }
 }
 
 impl AsyncRead for Stream {
@@ -127,12 +157,15 @@ mod tests {
     use socket2::{SockFilter, SockRef};
     use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-    const WITHIN: Duration = Duration::from_secs(1);
+    const DIAL: Dial = Dial {
+        within: Duration::from_secs(1),
+        keepalive: None,
+    };
 
     fn upstream(port: u16) -> Upstream {
         let addresses: fn(&str, u16) -> io::Result<Vec<SocketAddr>> = |_, port| {
             let ips = [
-                Ipv4Addr::new(127, 0, 0, 1),
+                Ipv4Addr::LOCALHOST,
                 Ipv4Addr::new(127, 0, 0, 2),
                 Ipv4Addr::new(127, 0, 0, 3),
             ];
@@ -155,7 +188,7 @@ mod tests {
     /// Where a connection was made, and how long that took.
     async fn connect(upstream: &Upstream) -> (io::Result<IpAddr>, Duration) {
         let began = clock::monotonic();
-        let result = match tokio::time::timeout(WITHIN, upstream.connect(WITHIN)).await {
+        let result = match tokio::time::timeout(DIAL.within, upstream.connect(DIAL)).await {
             Ok(Ok(Stream::Plain(stream))) => Ok(stream.peer_addr().expect("a peer").ip()),
             Ok(Ok(Stream::Tls(_))) => panic!("without TLS"),
             Ok(Err(error)) => Err(error),

@@ -58,6 +58,7 @@ impl RunningUpstream {
     ) -> Self {
         let proxy = &upstream.proxy;
         shared.families.add(&config.name, proxy.gate.counts.clone());
+        tasks.run(proxy.clone().keep_spares());
         let keep = shared.store.clone().map(|store| {
             let gate = proxy.gate.clone();
             tasks.run(store.keep(config.name.clone(), gate, shared.clock))
@@ -86,7 +87,7 @@ impl RunningUpstream {
     /// Puts other settings into force.
     pub fn reconfigure(&mut self, config: Redis, shared: &Shared, tasks: &mut Tasks) {
         let proxy = &self.upstream.proxy;
-        proxy.reconfigure(redis::settings(&config), config.connections);
+        proxy.reconfigure(redis::orders(&config));
         let now = shared.clock.now();
         proxy.gate.reconfigure(config.breaker, config.budget, now);
         if self.config.health_every != config.health_every {

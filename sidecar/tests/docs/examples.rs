@@ -3,6 +3,7 @@
 use crate::{FILTER, Folder, URL, levee, printed};
 use levee::config::Config;
 use levee::jobs::pace::Rest;
+use levee::redis::keepalive::Keepalive;
 use levee_pages::{Example, Page};
 use levee_policy::ratio::Ratio;
 use regex::Regex;
@@ -158,8 +159,15 @@ fn the_example_for_redis_has_the_documented_defaults() {
         (1000, 536_870_912)
     );
     assert_eq!(
-        (redis.buffered_bytes, redis.idle),
-        (1_048_576, Duration::from_mins(10))
+        (redis.buffered_bytes, redis.idle, redis.keepalive),
+        (
+            1_048_576,
+            None,
+            Keepalive {
+                redis: Some(Duration::from_secs(30)),
+                clients: Some(Duration::from_mins(1)),
+            }
+        )
     );
 }
 

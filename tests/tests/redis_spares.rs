@@ -1,0 +1,89 @@
+//! Connections to Redis that are kept ready for clients.
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use levee_harness::clock::Stopwatch;
+use levee_harness::redis::{Client, Redis};
+use levee_harness::relay::{Relay, Silence};
+use levee_harness::sidecar::Sidecar;
+
+/// The ids of connections that have been open for a second and sent PING last: not of health checks, which are shorter.
+fn lasting(redis: &mut Client) -> Vec<String> {
+    let list = redis.ask("CLIENT LIST").unwrap();
+    let field = |line: &str, name: &str| {
+        let mut fields = line.split(' ');
+        fields
+            .find_map(|field| field.strip_prefix(name))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    list.lines()
+        .filter(|line| field(line, "cmd=") == "ping" && field(line, "age=") != "0")
+        .map(|line| field(line, "id="))
+        .collect()
+}
+
+/// Waits until there are as many of them, and returns them.
+fn wait_for(count: usize, sidecar: &Sidecar, redis: &mut Client) -> Vec<String> {
+    let mut seen = Vec::new();
+    sidecar
+        .wait_for(&format!("{count} lasting connections"), |_| {
+            seen = lasting(redis);
+            seen.len() == count
+        })
+        .unwrap();
+    seen
+}
+
+#[test]
+fn a_client_gets_a_connection_that_is_ready_and_another_takes_its_place() {
+    let redis = Redis::start().unwrap();
+    let mut direct = redis.client().unwrap();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut client = sidecar.client().unwrap();
+    let spare = wait_for(1, &sidecar, &mut direct);
+    assert_eq!(
+        client.ask("CLIENT ID").unwrap(),
+        format!(":{}\r\n", spare[0])
+    );
+    let next = wait_for(1, &sidecar, &mut direct);
+    assert_ne!(spare, next);
+    // One that Redis has closed is replaced, too.
+    direct.ask(&format!("CLIENT KILL ID {}", next[0])).unwrap();
+    assert_ne!(wait_for(1, &sidecar, &mut direct), next);
+    // Nobody is left who could need one.
+    drop(client);
+    wait_for(0, &sidecar, &mut direct);
+}
+
+#[test]
+fn without_spare_connections_clients_connect_when_they_need_to() {
+    let redis = Redis::start().unwrap();
+    let mut direct = redis.client().unwrap();
+    let sidecar = Sidecar::before(redis.address, "limits: {spare_connections: 0}").unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("PING").unwrap(), "+PONG\r\n");
+    let own = wait_for(1, &sidecar, &mut direct);
+    assert_eq!(client.ask("CLIENT ID").unwrap(), format!(":{}\r\n", own[0]));
+}
+
+#[test]
+fn a_silent_connection_is_not_handed_out() {
+    let redis = Redis::start().unwrap();
+    let mut direct = redis.client().unwrap();
+    let relay = Relay::to(redis.address).unwrap();
+    let sidecar = Sidecar::before(relay.address, "").unwrap();
+    let mut client = sidecar.client().unwrap();
+    wait_for(1, &sidecar, &mut direct);
+    relay.silence(Silence::Dropped).unwrap();
+    // Redis does not notice that the first one is gone.
+    wait_for(2, &sidecar, &mut direct);
+    let waited = Stopwatch::start();
+    assert_eq!(client.ask("INCR a").unwrap(), ":1\r\n");
+    assert!(
+        waited.elapsed() < Duration::from_millis(800),
+        "{:?}",
+        waited.elapsed()
+    );
+}
