@@ -6,15 +6,15 @@ use levee_policy::breaker::BreakerSettings;
 use levee_policy::budget::BudgetSettings;
 use levee_policy::time::Instant;
 use levee_redis_session::counts::Counts;
-use levee_redis_session::gate::Gate;
+use levee_redis_session::gate::{Check, Gate};
 use levee_redis_session::idempotency::Idempotency;
-use levee_redis_session::session::{Session, SessionSettings};
+use levee_redis_session::proof::Proof;
+use levee_redis_session::session::{RawPolicy, Session, SessionSettings};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 use std::time::Duration;
-use levee_redis_session::proof::Proof;
 
-const COMMANDS: [&[u8]; 14] = [
+const COMMANDS: [&[u8]; 19] = [
     b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
     b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n",
     b"*1\r\n$5\r\nMULTI\r\n",
@@ -25,15 +25,23 @@ const COMMANDS: [&[u8]; 14] = [
     b"*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n",
     b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n",
     b"*1\r\n$7\r\nMONITOR\r\n",
+    b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n",
+    b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n",
+    b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n",
+    b"*1\r\n$4\r\nSYNC\r\n",
+    b"*2\r\n$6\r\nSCRIPT\r\n$4\r\nKILL\r\n",
     b"*1\r\n$4\r\nQUIT\r\n",
     b"PING\r\n",
     b"PI",
     b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$3000\r\n",
 ];
 
-const REPLIES: [&[u8]; 8] = [
+const REPLIES: [&[u8]; 11] = [
     b"+OK\r\n",
+    b"+RESET\r\n",
     b"-ERR x\r\n",
+    b"-NOAUTH x\r\n",
+    b"-BUSY x\r\n",
     b"-LOADING x\r\n",
     b"-TRYAGAIN x\r\n",
     b"$3\r\nabc\r\n",
@@ -46,6 +54,7 @@ fn settings() -> SessionSettings {
     SessionSettings {
         name: "x".to_owned(),
         deadline: Duration::from_secs(3),
+        script_deadline: Duration::from_secs(30),
         attempts: 3,
         backoff: Backoff {
             base: Duration::from_millis(100),
@@ -57,6 +66,8 @@ fn settings() -> SessionSettings {
         command_bytes: 1 << 16,
         buffered_bytes: 4096,
         idle: Some(Duration::from_mins(10)),
+        raw: RawPolicy::Allow,
+        attempt_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
     }
 }
@@ -104,9 +115,22 @@ fuzz_target!(|bytes: &[u8]| {
             }
             5..=7 => upstream_sends(&mut session, REPLIES[choice % REPLIES.len()], now),
             8 => upstream_sends(&mut session, &vec![*how; 256 * choice], now),
-            9 if session.wants_connection() => session.connected(Proof::None),
+            9 if session.wants_connection() => {
+                let proof = if how % 2 == 0 {
+                    Proof::None
+                } else {
+                    Proof::Answered { at: now }
+                };
+                session.connected(proof, now);
+            }
             10 if session.wants_connection() => session.not_connected("refused", now),
             11 if session.keeps_connection() => session.lost("reset", now),
+            12 if session.wants_second() && how % 3 == 0 => {
+                session.second_connected(now);
+            }
+            12 if session.wants_second() && how % 3 == 1 => {
+                session.second_failed(Check::Silent { why: "refused" }, now);
+            }
             12 | 13 => match part(session.to_upstream().len(), *how) {
                 0 => {}
                 sent => session.upstream_took(sent, now),

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use levee_policy::random::SplitMix64;
+use levee_redis_session::proof::QUESTION;
 use socket2::{SockFilter, SockRef};
 
 use crate::clock::Stopwatch;
@@ -216,18 +217,21 @@ impl Dead {
     }
 }
 
-/// A server that sends one of `answers` on each connection, in order, after its first bytes, and closes it. It answers a
-/// probe of the sidecar by closing.
+/// A server that sends one of `answers` on each connection, in order, after its first bytes other than PING, and closes it.
+/// It answers a probe of the sidecar by closing.
 pub fn answering(answers: Vec<Vec<u8>>) -> Result<SocketAddr> {
     let (listener, address) = listen()?;
     thread::spawn(move || {
         let mut answers = answers.into_iter().peekable();
         for mut client in listener.incoming().flatten() {
             let mut bytes = [0; 1024];
-            let read = client.read(&mut bytes).unwrap_or(0);
-            let first = String::from_utf8_lossy(&bytes[..read]);
-            // How the client library of its probes begins.
-            if first.contains("SETINFO") || first.contains("PING") {
+            let mut read = client.read(&mut bytes).unwrap_or(0);
+            while &bytes[..read] == QUESTION {
+                let _ = client.write_all(b"+PONG\r\n");
+                read = client.read(&mut bytes).unwrap_or(0);
+            }
+            // How the client library of its probes begins, or a connection that was not needed.
+            if read == 0 || String::from_utf8_lossy(&bytes[..read]).contains("SETINFO") {
                 continue;
             }
             let Some(answer) = answers.next() else {

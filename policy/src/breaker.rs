@@ -168,6 +168,22 @@ impl Breaker {
         }
     }
 
+    /// May a call go out at `now`, where only checks of the caller's own are probes? They ask by
+    /// [`admit`](Self::admit).
+    pub fn admit_when_closed(&self, settings: &BreakerSettings, now: Instant) -> Verdict {
+        if !settings.mode.learns() {
+            return fixed_verdict(settings);
+        }
+        match self.state {
+            State::Closed => Verdict::Admit(Permit {
+                generation: self.generation,
+                probe: None,
+            }),
+            State::Open { until } => refusal(settings.mode, until.since(now)),
+            State::HalfOpen => refusal(settings.mode, Duration::ZERO),
+        }
+    }
+
     /// Becomes half-open if necessary, and finds a place for a probe.
     ///
     /// Out of line, so the inlined fast path stays small. The result fits in registers.
@@ -279,9 +295,21 @@ impl Breaker {
         now: Instant,
         random: u64,
     ) -> Option<Transition> {
-        if outcome == Outcome::SUCCESS
+        self.record_report(settings, Report::new(permit, outcome), now, random)
+    }
+
+    /// Like [`report`](Self::report), and faster for a success while there are no failures.
+    #[inline]
+    pub fn record_report(
+        &mut self,
+        settings: &BreakerSettings,
+        report: Report,
+        now: Instant,
+        random: u64,
+    ) -> Option<Transition> {
+        if report.outcome == Outcome::SUCCESS
             && self.state == State::Closed
-            && permit.generation == self.generation
+            && report.permit.generation == self.generation
             && settings.mode.learns()
             && self.row.is_empty()
         {
@@ -293,7 +321,7 @@ impl Breaker {
             }
             return self.judge_rates(settings, Expected::default(), now, random);
         }
-        self.report(settings, Report::new(permit, outcome), now, random)
+        self.report(settings, report, now, random)
     }
 
     /// Records the result of a call. `random` is as in [`record`](Self::record).

@@ -1,6 +1,6 @@
 //! What a command means to a session: what it does to its connection, and whether it may be sent again.
 
-use crate::idempotency::Idempotency;
+use crate::idempotency::{Idempotency, Repeat};
 use crate::resp::arguments;
 use std::time::Duration;
 
@@ -32,8 +32,51 @@ pub enum Effect {
     Quit,
     /// A line of HTTP: somebody makes a browser send commands. Redis closes the connection too.
     Http,
-    /// Not passed on, for this reason.
-    Refused(&'static str),
+    Raw(Raw),
+}
+
+/// After these commands, commands and replies don't pair up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raw {
+    /// MONITOR: replies without commands.
+    Monitor,
+    /// SYNC, PSYNC: no replies.
+    Replication,
+    /// REPLCONF: a replica introduces itself. These have replies.
+    Replconf,
+    /// CLIENT REPLY, REPLCONF ACK: commands without replies.
+    Silence(Silence),
+}
+
+/// For how long Redis gives no replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// CLIENT REPLY OFF: until CLIENT REPLY ON or RESET.
+    Lasting,
+    /// CLIENT REPLY SKIP: about the next command.
+    Once,
+    /// REPLCONF ACK, GETACK: about this command.
+    Now,
+}
+
+impl Raw {
+    /// What a client is told that may not have it.
+    pub const fn refusal(self) -> &'static str {
+        match self {
+            Self::Monitor => "MONITOR is not passed on: connect to Redis itself",
+            Self::Replication | Self::Replconf | Self::Silence(Silence::Now) => {
+                "replication is not passed on: connect to Redis itself"
+            }
+            Self::Silence(_) => {
+                "CLIENT REPLY OFF and SKIP are not passed on: each command must have its reply"
+            }
+        }
+    }
+
+    /// Redis answers it as it answers other commands.
+    pub const fn is_answered(self) -> bool {
+        matches!(self, Self::Monitor | Self::Replconf)
+    }
 }
 
 impl Effect {
@@ -50,12 +93,18 @@ impl Effect {
                 | Self::Subscribe
                 | Self::Attach
                 | Self::Reset
+                | Self::Raw(_)
         )
+    }
+
+    /// Redis executes it for clients that have not logged in, too.
+    pub const fn needs_no_login(self) -> bool {
+        matches!(self, Self::Auth | Self::Hello | Self::Reset | Self::Quit)
     }
 
     /// Whether a command with this effect means the same when sent again on another connection. `None`: that depends
     /// on the command.
-    const fn repeatable(self) -> Option<bool> {
+    const fn repeat(self) -> Option<Repeat> {
         match self {
             Self::None | Self::Blocks(_) => None,
             Self::Auth
@@ -67,34 +116,69 @@ impl Effect {
             | Self::Unwatch
             | Self::Discard
             | Self::Reset
-            | Self::Quit => Some(true),
-            Self::Exec | Self::Subscribe | Self::Attach | Self::Http | Self::Refused(_) => {
-                Some(false)
+            | Self::Quit
+            | Self::Raw(Raw::Monitor) => Some(Repeat::Always),
+            Self::Exec | Self::Subscribe | Self::Attach | Self::Http | Self::Raw(_) => {
+                Some(Repeat::Never)
             }
         }
+    }
+}
+
+/// Who does what a command asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Redis,
+    /// A script or function: it may take long, and an error may have any words, whatever was executed.
+    Script,
+    /// Redis, with its scripts or functions: SCRIPT, FUNCTION.
+    Scripts,
+    /// A module: an error may have any words, whatever was executed.
+    Module,
+}
+
+impl Work {
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"EVAL" | b"EVALSHA" | b"EVAL_RO" | b"EVALSHA_RO" | b"FCALL" | b"FCALL_RO" => {
+                Self::Script
+            }
+            b"SCRIPT" | b"FUNCTION" => Self::Scripts,
+            // Commands of modules have a dot in their names.
+            _ if name.contains(&b'.') => Self::Module,
+            _ => Self::Redis,
+        }
+    }
+
+    /// It may be long on purpose.
+    pub const fn takes_long(self) -> bool {
+        matches!(self, Self::Script | Self::Scripts)
     }
 }
 
 /// What a session needs to know of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// It may be sent again when nobody knows whether it was executed.
-    pub repeatable: bool,
+    /// Whether it may be executed again when nobody knows whether it was.
+    pub repeat: Repeat,
     /// It changes no data, so nobody needs to know whether it was executed.
     pub only_reads: bool,
-    /// A script, function or module answers: an error may have any words, whatever was executed.
-    pub scripted: bool,
+    pub work: Work,
     pub effect: Effect,
 }
 
 impl Class {
-    /// Of a command that can't be looked at as a whole.
-    pub const UNKNOWN: Self = Self {
-        repeatable: false,
-        only_reads: false,
-        scripted: false,
-        effect: Effect::None,
-    };
+    /// Of a command that can't be looked at as a whole, by its beginning.
+    pub fn of_beginning(command: &[u8]) -> Self {
+        let mut space = [0; 32];
+        let name = upper_case(arguments(command).next().unwrap_or_default(), &mut space);
+        Self {
+            repeat: Repeat::Never,
+            only_reads: false,
+            work: Work::of(name),
+            effect: Effect::None,
+        }
+    }
 
     /// Of a complete `command`.
     pub fn of(command: &[u8], idempotency: &Idempotency) -> Self {
@@ -103,17 +187,26 @@ impl Class {
         let effect = effect(name, command);
         let idempotent = idempotency.of(name, command);
         Self {
-            repeatable: effect.repeatable().unwrap_or(idempotent.repeatable),
+            repeat: effect.repeat().unwrap_or(idempotent.repeat),
             only_reads: idempotent.only_reads,
-            scripted: is_scripted(name),
+            work: Work::of(name),
             effect,
         }
     }
 }
 
-/// Commands of modules have a dot in their names.
-fn is_scripted(name: &[u8]) -> bool {
-    name.starts_with(b"EVAL") || name.starts_with(b"FCALL") || name.contains(&b'.')
+/// Whether Redis executes `command` while it is busy with a script, whatever state its connection has.
+pub fn needs_no_state(command: &[u8]) -> bool {
+    let mut space = ([0; 32], [0; 32]);
+    let mut words = arguments(command);
+    let name = upper_case(words.next().unwrap_or_default(), &mut space.0);
+    let what = upper_case(words.next().unwrap_or_default(), &mut space.1);
+    matches!(
+        (name, what),
+        (b"SCRIPT" | b"FUNCTION", b"KILL")
+            | (b"FUNCTION", b"STATS")
+            | (b"SHUTDOWN" | b"RESET" | b"QUIT", _)
+    )
 }
 
 /// `name` in upper case; empty if it is longer than any command.
@@ -149,10 +242,9 @@ fn effect(name: &[u8], command: &[u8]) -> Effect {
         b"RESET" => Effect::Reset,
         b"QUIT" => Effect::Quit,
         b"CLIENT" => client(command),
-        b"MONITOR" => Effect::Refused("MONITOR is not passed on: connect to Redis itself"),
-        b"SYNC" | b"PSYNC" | b"REPLCONF" => {
-            Effect::Refused("replication is not passed on: connect to Redis itself")
-        }
+        b"MONITOR" => Effect::Raw(Raw::Monitor),
+        b"SYNC" | b"PSYNC" => Effect::Raw(Raw::Replication),
+        b"REPLCONF" => replconf(command),
         _ => Effect::None,
     }
 }
@@ -180,14 +272,50 @@ fn client(command: &[u8]) -> Effect {
     if is(&"TRACKING") {
         return Effect::Attach;
     }
-    let mode = words.next().unwrap_or_default();
-    let is_quiet = mode.eq_ignore_ascii_case(b"OFF") || mode.eq_ignore_ascii_case(b"SKIP");
-    if is(&"REPLY") && is_quiet {
-        return Effect::Refused(
-            "CLIENT REPLY OFF and SKIP are not passed on: each command must have its reply",
-        );
+    // With more or fewer words it is an error, which has its reply.
+    match (is(&"REPLY"), words.next(), words.next()) {
+        (true, Some(mode), None) if mode.eq_ignore_ascii_case(b"OFF") => {
+            Effect::Raw(Raw::Silence(Silence::Lasting))
+        }
+        (true, Some(mode), None) if mode.eq_ignore_ascii_case(b"SKIP") => {
+            Effect::Raw(Raw::Silence(Silence::Once))
+        }
+        _ => Effect::None,
     }
-    Effect::None
+}
+
+fn replconf(command: &[u8]) -> Effect {
+    let is_quiet = arguments(command)
+        .skip(1)
+        .step_by(2)
+        .any(|word| word.eq_ignore_ascii_case(b"ACK") || word.eq_ignore_ascii_case(b"GETACK"));
+    Effect::Raw(if is_quiet {
+        Raw::Silence(Silence::Now)
+    } else {
+        Raw::Replconf
+    })
+}
+
+/// What a complete `command` does to its connection.
+pub fn effect_of(command: &[u8]) -> Effect {
+    let mut space = [0; 32];
+    let name = upper_case(arguments(command).next().unwrap_or_default(), &mut space);
+    effect(name, command)
+}
+
+/// Whether `command` is a name only.
+pub fn is_bare(command: &[u8]) -> bool {
+    arguments(command).count() == 1
+}
+
+/// Whether `command` makes Redis give replies again.
+pub fn ends_silence(command: &[u8]) -> bool {
+    let mut words = arguments(command);
+    ["CLIENT", "REPLY", "ON"].iter().all(|wanted| {
+        words
+            .next()
+            .is_some_and(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
+    }) && words.next().is_none()
 }
 
 /// Seconds, perhaps with a fraction. Zero means no limit.
@@ -227,35 +355,30 @@ mod tests {
             "DEL a",
             "SADD a b",
             "GETDEL a",
-            "EXPIRE a 1 GT",
-            "EXPIRE a 0",
-            "EXPIRE a -1",
+            "EXPIRE a 1",
+            "MSET a b",
             "PUBLISH a b",
             "NEWCOMMAND a",
             "SETNX a b",
             "XREADGROUP GROUP g c STREAMS s >",
             "SUBSCRIBE a",
         ] {
-            assert!(!class(line).repeatable, "{line}");
+            assert_eq!(class(line).repeat, Repeat::Never, "{line}");
         }
-        for line in [
-            "GET a",
-            "get a",
-            "SET a b",
-            "SET a b ex 10 KEEPTTL",
-            "MSET a b",
-            "EXPIRE a 1",
-            "XREAD STREAMS s 0",
-        ] {
-            assert!(class(line).repeatable, "{line}");
+        for line in ["GET a", "get a", "XREAD STREAMS s 0"] {
+            assert_eq!(class(line).repeat, Repeat::Always, "{line}");
+        }
+        for line in ["SET a b", "SET a b ex 10 KEEPTTL", "psetex a 1 b"] {
+            assert_eq!(class(line).repeat, Repeat::Verified, "{line}");
         }
     }
 
     #[test]
     fn the_configuration_adds_and_removes() {
         let table = Idempotency::new(&["del".to_owned()], &["Set".to_owned()]);
-        assert!(Class::of(&encode(&["DEL", "a"]), &table).repeatable);
-        assert!(!Class::of(&encode(&["SET", "a", "b"]), &table).repeatable);
+        let repeat = |words: &[&str]| Class::of(&encode(words), &table).repeat;
+        assert_eq!(repeat(&["DEL", "a"]), Repeat::Always);
+        assert_eq!(repeat(&["SET", "a", "b"]), Repeat::Never);
     }
 
     #[test]

@@ -124,7 +124,7 @@ pub struct Counts {
     pub success: Counter,
     /// Commands without one, or that Redis could not serve.
     pub failure: Counter,
-    /// Commands whose client left.
+    /// Commands whose client left, or that have no reply.
     pub neutral: Counter,
     /// Commands that the breaker refused.
     pub rejected: Counter,
@@ -148,6 +148,8 @@ pub struct Counts {
     pub refused_protocol: Counter,
     /// Clients closed since their buffers took too much memory.
     pub refused_memory: Counter,
+    /// Sessions that became raw pipes.
+    pub raw: Counter,
     /// Of commands with a reply.
     pub duration_success: Durations,
     /// Of commands that Redis answered with an error.

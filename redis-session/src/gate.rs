@@ -4,12 +4,13 @@
 use crate::counts::Counts;
 use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{
-    self, Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, Verdict,
+    Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, Report, Transition, Verdict,
 };
 use levee_policy::budget::{Budget, BudgetSettings, Spent, Withdrawal};
+use levee_policy::callers::Caller;
 use levee_policy::random::SplitMix64;
 use levee_policy::time::Instant;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub enum Answer {
     Unavailable,
     /// No reply: Levee answered instead.
     Failure,
+    /// The same, since a connection was closed on which Redis had answered. The client may have brought that about, by what
+    /// it sent.
+    Dropped,
     /// The client left.
     Abandoned,
 }
@@ -31,6 +35,7 @@ impl Answer {
         match self {
             Self::Reply | Self::Error => Outcome::SUCCESS,
             Self::Unavailable | Self::Failure => Outcome::FAILURE,
+            Self::Dropped => Outcome::WEAK_FAILURE,
             Self::Abandoned => Outcome::Neutral,
         }
     }
@@ -74,11 +79,50 @@ struct Settings {
 }
 
 /// The upstream can't be reached. One client at a time tries for all.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Outage {
+    since: Instant,
+    /// The last attempt that failed.
+    confirmed: Instant,
     attempts: u32,
     next: Instant,
+    /// What went wrong first.
+    why: String,
 }
+
+impl Outage {
+    fn new(why: &str, since: Instant, next: Instant) -> Self {
+        Self {
+            since,
+            confirmed: since,
+            attempts: 0,
+            next,
+            why: why.to_owned(),
+        }
+    }
+}
+
+/// The upstream is known not to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    pub lasted: Duration,
+    pub why: String,
+}
+
+/// How a check of Levee's own ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check<'a> {
+    Answered,
+    /// There is an answer, but Redis serves nobody.
+    Refused,
+    /// No connection, or no answer.
+    Silent {
+        why: &'a str,
+    },
+}
+
+/// Failures within this time of the first one have one cause: the loss of a host, of a network.
+const MOMENT: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 struct State {
@@ -88,6 +132,43 @@ struct State {
     outage: Option<Outage>,
     random: SplitMix64,
     last_error: Option<LastError>,
+    /// When the breaker was told of a failure last.
+    last_failure: Option<Instant>,
+}
+
+impl State {
+    /// How many failures `commands` are that fail now.
+    fn failures_at(&mut self, commands: u32, now: Instant) -> u32 {
+        if self.last_failure.is_some_and(|at| now.since(at) < MOMENT) {
+            return 0;
+        }
+        self.last_failure = Some(now);
+        commands.min(1)
+    }
+
+    /// A check ended while the breaker was not closed.
+    fn probe(&mut self, check: Check<'_>, now: Instant) -> [Option<Transition>; 3] {
+        let settings = self.settings.breaker;
+        let is_answered = check == Check::Answered;
+        let hastened = is_answered.then(|| self.breaker.hasten(&settings, now));
+        let (verdict, half_open) = self.breaker.admit(&settings, now);
+        let outcome = if is_answered {
+            Outcome::SUCCESS
+        } else {
+            Outcome::FAILURE
+        };
+        let decided = match verdict {
+            Verdict::Admit(permit) => self.report(Report::new(permit, outcome), now),
+            Verdict::WouldRefuse | Verdict::Refuse { .. } => None,
+        };
+        [hastened.flatten(), half_open, decided]
+    }
+
+    fn report(&mut self, report: Report, now: Instant) -> Option<Transition> {
+        let random = self.random.next_u64();
+        self.breaker
+            .record_report(&self.settings.breaker, report, now, random)
+    }
 }
 
 /// Breaker and budget of one upstream.
@@ -96,6 +177,8 @@ pub struct Gate {
     name: String,
     state: Mutex<State>,
     in_flight: AtomicI64,
+    /// Redis asks clients to log in, as far as its last answer to one that had not says.
+    wants_login: AtomicBool,
     pub counts: Arc<Counts>,
 }
 
@@ -116,11 +199,13 @@ impl Gate {
             outage: None,
             random: SplitMix64::new(seed),
             last_error: None,
+            last_failure: None,
         };
         let gate = Self {
             name: name.to_owned(),
             state: Mutex::new(state),
             in_flight: AtomicI64::new(0),
+            wants_login: AtomicBool::new(false),
             counts,
         };
         gate.counts.state.set(gate.phase_now() as i64);
@@ -128,17 +213,42 @@ impl Gate {
         gate
     }
 
-    /// Whether a command may go out.
+    /// Whether a command may go out. No command is a probe: while the breaker is not closed, only Levee's own
+    /// [`checks`](Self::checked) ask whether the upstream is back.
     pub fn admit(&self, now: Instant) -> Verdict {
-        let (verdict, transition) = {
-            let state = &mut *self.lock();
-            state.breaker.admit(&state.settings.breaker, now)
+        let verdict = {
+            let state = self.lock();
+            let settings = &state.settings.breaker;
+            state.breaker.admit_when_closed(settings, now)
         };
-        self.report(transition);
         if matches!(verdict, Verdict::Refuse { .. }) {
             self.counts.rejected.inc();
         }
         verdict
+    }
+
+    /// Whether a command that needs a new connection would wait in vain: attempts have failed for as long as the command may
+    /// take.
+    pub fn gone(&self, deadline: Duration, now: Instant) -> Option<Gone> {
+        let state = self.lock();
+        let outage = state.outage.as_ref()?;
+        if outage.confirmed.since(outage.since) < deadline {
+            return None;
+        }
+        Some(Gone {
+            lasted: now.since(outage.since),
+            why: outage.why.clone(),
+        })
+    }
+
+    /// Whether Redis asks clients to log in before they do anything else.
+    pub fn wants_login(&self) -> bool {
+        self.wants_login.load(Ordering::Relaxed)
+    }
+
+    /// Redis has answered a client that has not logged in.
+    pub fn set_wants_login(&self, wants: bool) {
+        self.wants_login.store(wants, Ordering::Relaxed);
     }
 
     /// `commands` were admitted: their share goes into the budget.
@@ -148,23 +258,17 @@ impl Gate {
         self.lock().budget.deposit(commands, now);
     }
 
-    /// Frees the place of a probe that is still under way and won't decide.
-    pub fn give_back(&self, permit: Permit, now: Instant) {
-        let transition = {
-            let state = &mut *self.lock();
-            let random = state.random.next_u64();
-            let settings = &state.settings.breaker;
-            state
-                .breaker
-                .record(settings, permit, Outcome::Neutral, now, random)
-        };
-        self.report(transition);
-    }
-
-    /// `commands` with the same permit ended the same way at the same time. Failures at the same time have one cause,
-    /// so they are one failure to the breaker: a lost connection with five commands in flight says no more than one
-    /// with a single command.
-    pub fn record(&self, permit: Permit, answer: Answer, commands: u32, now: Instant) {
+    /// `commands` of `caller` with the same permit ended the same way at the same time. Failures at the same time have one
+    /// cause, so they are one failure to the breaker, on however many connections: twenty that are lost together say no
+    /// more than one.
+    pub fn record(
+        &self,
+        permit: Permit,
+        answer: Answer,
+        caller: Caller,
+        commands: u32,
+        now: Instant,
+    ) {
         self.in_flight
             .fetch_sub(i64::from(commands), Ordering::Relaxed);
         let outcome = answer.outcome();
@@ -183,16 +287,15 @@ impl Gate {
         {
             let state = &mut *self.lock();
             let events = match outcome {
-                Outcome::Failure { .. } => commands.min(1),
+                Outcome::Failure { .. } => state.failures_at(commands, now),
                 _ => commands,
             };
+            let report = Report {
+                caller,
+                ..Report::new(permit, outcome)
+            };
             for _ in 0..events {
-                let random = state.random.next_u64();
-                let changed =
-                    state
-                        .breaker
-                        .record(&state.settings.breaker, permit, outcome, now, random);
-                transition = transition.or(changed);
+                transition = state.report(report, now).or(transition);
             }
         }
         self.report(transition);
@@ -212,18 +315,33 @@ impl Gate {
         withdrawal
     }
 
-    /// A connection could not be made. Returns when to ask for a [`turn`](Self::turn).
-    pub fn unreachable(&self, backoff: &Backoff, now: Instant) -> Instant {
+    /// A connection could not be made that was begun at `since`, or Redis has not answered since then. Returns when to ask
+    /// for a [`turn`](Self::turn).
+    pub fn unreachable(
+        &self,
+        backoff: &Backoff,
+        why: &str,
+        since: Instant,
+        now: Instant,
+    ) -> Instant {
         let mut state = self.lock();
-        let wait = backoff.wait(0, state.random.next_u64());
-        state.outage.get_or_insert(Outage {
-            attempts: 0,
-            next: now.after(wait),
-        });
-        now.after(wait)
+        let next = now.after(backoff.wait(0, state.random.next_u64()));
+        let outage = state
+            .outage
+            .get_or_insert_with(|| Outage::new(why, since, next));
+        outage.since = outage.since.min(since);
+        outage.confirmed = now;
+        next
     }
 
-    /// A connection was made: all waiting clients may connect.
+    /// A command has waited for its deadline in vain. If Redis could not be reached before, it still can't be.
+    pub fn waited_in_vain(&self, now: Instant) {
+        if let Some(outage) = &mut self.lock().outage {
+            outage.confirmed = now;
+        }
+    }
+
+    /// Redis has answered on a new connection: all waiting clients may connect.
     pub fn reachable(&self) {
         self.lock().outage = None;
     }
@@ -239,17 +357,16 @@ impl Gate {
     /// # Errors
     /// Not yet, and when to ask again.
     pub fn turn(&self, backoff: &Backoff, now: Instant) -> Result<(), Instant> {
-        let mut state = self.lock();
-        let Some(mut outage) = state.outage else {
+        let State { outage, random, .. } = &mut *self.lock();
+        let Some(outage) = outage else {
             return Ok(());
         };
         if now < outage.next {
             // Asking is cheap, so all are back soon after the one that gets through.
-            return Err(now.after(backoff.wait(0, state.random.next_u64())));
+            return Err(now.after(backoff.wait(0, random.next_u64())));
         }
         outage.attempts = outage.attempts.saturating_add(1);
-        outage.next = now.after(backoff.wait(outage.attempts, state.random.next_u64()));
-        state.outage = Some(outage);
+        outage.next = now.after(backoff.wait(outage.attempts, random.next_u64()));
         self.counts.retries.inc();
         Ok(())
     }
@@ -276,13 +393,33 @@ impl Gate {
         }
     }
 
-    /// A health check succeeded.
-    pub fn healthy(&self, now: Instant) {
-        let transition = {
+    /// A check of Levee's own that was begun at `since` has ended. Checks alone are the probes of a breaker that is not
+    /// closed.
+    pub fn checked(&self, check: Check<'_>, since: Instant, now: Instant) {
+        let mut transitions = [None; 3];
+        {
             let state = &mut *self.lock();
-            state.breaker.hasten(&state.settings.breaker, now)
-        };
-        self.report(transition);
+            match check {
+                Check::Answered => state.outage = None,
+                Check::Silent { why } => {
+                    let begin = || Outage::new(why, since, now);
+                    state.outage.get_or_insert_with(begin).confirmed = now;
+                }
+                Check::Refused => {}
+            }
+            if state.breaker.phase() != Phase::Closed {
+                transitions = state.probe(check, now);
+            }
+        }
+        for transition in transitions {
+            self.report(transition);
+        }
+    }
+
+    /// Whether checks are to be frequent: something is to be found out.
+    pub fn needs_checks(&self) -> bool {
+        let state = self.lock();
+        state.outage.is_some() || state.breaker.phase() != Phase::Closed
     }
 
     pub fn phase_now(&self) -> Phase {
@@ -345,7 +482,7 @@ impl Gate {
         self.counts.state.set(self.phase_now() as i64);
     }
 
-    fn report(&self, transition: Option<breaker::Transition>) {
+    fn report(&self, transition: Option<Transition>) {
         let Some(transition) = transition else {
             return;
         };

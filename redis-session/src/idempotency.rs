@@ -101,21 +101,27 @@ pub const READS: &[&str] = &[
     "ZUNION",
 ];
 
-/// Commands that write the same data and give the same answer if executed again, and under which condition.
+/// Commands that write the same data and give the same answer if executed again, unless somebody else has written in
+/// between: that would be undone. So they are executed again only if their key holds nothing else, which can be seen.
 ///
-/// `DEL`, `SADD`, `HSET` and their like leave the same data, but answer differently the second time: a service that
-/// asks "was I first?" would get a wrong answer. `retry.also` can add them.
-pub const OVERWRITES: [(&str, Condition); 9] = [
-    ("EXPIRE", Condition::LaterExpiry),
-    ("HMSET", Condition::None),
-    ("LSET", Condition::None),
-    ("MSET", Condition::None),
-    ("PEXPIRE", Condition::LaterExpiry),
+/// What can't be seen as cheaply (`MSET`, `EXPIRE`, ...) is not repeated. `DEL`, `SADD`, `HSET` and their like leave the
+/// same data, too, but answer differently the second time: a service that asks "was I first?" would get a wrong answer.
+/// `retry.also` can add all of them.
+pub const OVERWRITES: [(&str, Condition); 3] = [
     ("PSETEX", Condition::None),
     ("SET", Condition::PlainSet),
     ("SETEX", Condition::None),
-    ("SETRANGE", Condition::None),
 ];
+
+/// Whether a command may be executed again when nobody knows whether it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repeat {
+    #[default]
+    Never,
+    /// If its key holds nothing, or just its value already.
+    Verified,
+    Always,
+}
 
 /// What the arguments of a command must be for it to be repeatable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +129,6 @@ pub enum Condition {
     None,
     /// SET without options that depend on what is there (NX, XX, GET, ...).
     PlainSet,
-    /// EXPIRE without options, in the future: a key that expires at once is gone the second time.
-    LaterExpiry,
 }
 
 impl Condition {
@@ -142,11 +146,6 @@ impl Condition {
                     }
                 }
                 true
-            }
-            Self::LaterExpiry => {
-                let mut rest = arguments(command).skip(2);
-                let is_later = |time: &[u8]| time != b"0" && time.iter().all(u8::is_ascii_digit);
-                rest.next().is_some_and(is_later) && rest.next().is_none()
             }
         }
     }
@@ -187,15 +186,14 @@ impl Hasher for Fnv1a {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     only_reads: bool,
-    /// `None`: never repeated.
-    repeatable: Option<Condition>,
+    repeat: Repeat,
+    condition: Condition,
 }
 
 /// What is known of a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Idempotent {
-    /// It may be executed twice.
-    pub repeatable: bool,
+    pub repeat: Repeat,
     /// It changes no data, so nobody needs to know whether it was executed.
     pub only_reads: bool,
 }
@@ -204,29 +202,26 @@ impl Idempotency {
     /// The tables with the names in `also` and without those in `never`, in any case.
     pub fn new(also: &[String], never: &[String]) -> Self {
         let mut names = HashMap::default();
-        let upper = |name: &str| name.to_ascii_uppercase().into_bytes();
-        let mut add = |name: &str, only_reads, repeatable| {
+        let mut add = |name: &str, repeat, condition| {
+            let name = name.to_ascii_uppercase();
             let entry = Entry {
-                only_reads,
-                repeatable,
+                only_reads: READS.contains(&&*name),
+                repeat,
+                condition,
             };
-            names.insert(upper(name), entry);
+            names.insert(name.into_bytes(), entry);
         };
         for name in READS {
-            add(name, true, Some(Condition::None));
+            add(name, Repeat::Always, Condition::None);
         }
         for (name, condition) in OVERWRITES {
-            add(name, false, Some(condition));
+            add(name, Repeat::Verified, condition);
         }
         for name in also {
-            add(
-                name,
-                READS.contains(&&*name.to_ascii_uppercase()),
-                Some(Condition::None),
-            );
+            add(name, Repeat::Always, Condition::None);
         }
         for name in never {
-            add(name, READS.contains(&&*name.to_ascii_uppercase()), None);
+            add(name, Repeat::Never, Condition::None);
         }
         Self(names)
     }
@@ -236,9 +231,12 @@ impl Idempotency {
         let Some(entry) = self.0.get(name) else {
             return Idempotent::default();
         };
-        let condition = entry.repeatable;
         Idempotent {
-            repeatable: condition.is_some_and(|condition| condition.holds(command)),
+            repeat: if entry.condition.holds(command) {
+                entry.repeat
+            } else {
+                Repeat::Never
+            },
             only_reads: entry.only_reads,
         }
     }
@@ -258,20 +256,19 @@ mod tests {
     #[test]
     fn a_command_is_repeatable_only_if_its_arguments_allow_it() {
         let table = Idempotency::new(&[], &[]);
-        for (line, repeatable) in [
-            ("GET a", true),
-            ("INCR a", false),
-            ("SET a b", true),
-            ("SET a b ex 10 KEEPTTL", true),
-            ("SET a b NX", false),
-            ("SET a b EX 1 NX", false),
-            ("SET a b GET", false),
-            ("EXPIRE a 1", true),
-            ("EXPIRE a 1 GT", false),
-            ("EXPIRE a 0", false),
-            ("EXPIRE a -1", false),
+        for (line, repeat) in [
+            ("GET a", Repeat::Always),
+            ("INCR a", Repeat::Never),
+            ("SET a b", Repeat::Verified),
+            ("SET a b ex 10 KEEPTTL", Repeat::Verified),
+            ("SETEX a 10 b", Repeat::Verified),
+            ("SET a b NX", Repeat::Never),
+            ("SET a b EX 1 NX", Repeat::Never),
+            ("SET a b GET", Repeat::Never),
+            ("MSET a b", Repeat::Never),
+            ("EXPIRE a 1", Repeat::Never),
         ] {
-            assert_eq!(of(&table, line).repeatable, repeatable, "{line}");
+            assert_eq!(of(&table, line).repeat, repeat, "{line}");
         }
     }
 
@@ -284,11 +281,11 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let table = Idempotency::new(&lines(&["del", "set", "get"]), &lines(&["Mget"]));
-        assert!(of(&table, "DEL a").repeatable);
-        assert!(of(&table, "SET a b NX").repeatable);
+        assert_eq!(of(&table, "DEL a").repeat, Repeat::Always);
+        assert_eq!(of(&table, "SET a b NX").repeat, Repeat::Always);
         assert!(of(&table, "GET a").only_reads);
         let mget = of(&table, "MGET a");
-        assert!(!mget.repeatable && mget.only_reads);
+        assert!(mget.repeat == Repeat::Never && mget.only_reads);
     }
 
     #[test]

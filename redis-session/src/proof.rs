@@ -2,6 +2,7 @@
 //! it for a Redis that is gone, and closes it or is silent. A reply is the proof.
 
 use crate::resp::ReplyScanner;
+use levee_policy::time::Instant;
 
 /// The question that costs Redis least, and that it answers even to a client that has not logged in.
 pub const QUESTION: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -9,8 +10,8 @@ pub const QUESTION: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// What is known of a connection that has just been made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Redis has answered [`QUESTION`] on it lately, see [`judge`].
-    Answered,
+    /// Redis has answered [`QUESTION`] on it, see [`judge`].
+    Answered { at: Instant },
     /// It was accepted, by Redis or something before it. That is all.
     None,
 }

@@ -24,6 +24,8 @@ pub struct Preamble {
     pub bytes: Vec<u8>,
     /// As many replies come before those of the client's commands.
     pub commands: u32,
+    /// As many of the commands, the first ones, say who the client is and which protocol it speaks.
+    pub identity: u32,
 }
 
 /// A command is too long to be kept, so the state that it set can't be replayed.
@@ -46,6 +48,11 @@ impl Replay {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The client has said who it is.
+    pub const fn has_identity(&self) -> bool {
+        self.identity.is_some()
     }
 
     fn adopt_hello(&mut self, words: &[Vec<u8>]) {
@@ -80,6 +87,7 @@ impl Replay {
         let mut preamble = Preamble {
             bytes: Vec::new(),
             commands: 0,
+            identity: 0,
         };
         let mut add = |words: &[Vec<u8>]| {
             preamble.bytes.extend(encode(words));
@@ -91,12 +99,14 @@ impl Replay {
         if let Some(protocol) = &self.protocol {
             add(&[b"HELLO".to_vec(), protocol.clone()]);
         }
+        let identity = usize::from(self.identity.is_some()) + usize::from(self.protocol.is_some());
         if let Some(database) = &self.database {
             add(&[b"SELECT".to_vec(), database.clone()]);
         }
         for words in self.settings.values() {
             add(words);
         }
+        preamble.identity = u32::try_from(identity).unwrap_or_default();
         preamble
     }
 }
@@ -112,7 +122,9 @@ mod tests {
             let words: Vec<&str> = line.split(' ').collect();
             replay.adopt(*effect, &encode(&words)).unwrap();
         }
-        let Preamble { bytes, commands } = replay.preamble();
+        let Preamble {
+            bytes, commands, ..
+        } = replay.preamble();
         let lines = String::from_utf8(bytes).unwrap().replace("\r\n", " ");
         format!("{commands}: {lines}")
     }

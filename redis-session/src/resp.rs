@@ -10,11 +10,15 @@ const MAX_INLINE: usize = 64 * 1024;
 /// The longest line with a length, which has at most a sign and 19 digits.
 const MAX_LENGTH_LINE: usize = 32;
 
-/// The most arguments of a command (`PROTO_MAX_MULTIBULK` in Redis).
-const MAX_ARGUMENTS: i64 = 1024 * 1024;
+/// The most arguments of a command, as in Redis 7 (`INT_MAX`).
+const MAX_ARGUMENTS: u64 = i32::MAX as u64;
 
-/// The longest argument by Redis' default (`proto-max-bulk-len`).
-pub const MAX_BULK: u64 = 512 << 20;
+/// The longest argument that Redis accepts if it isn't configured otherwise (`proto-max-bulk-len`).
+const MAX_ARGUMENT_BYTES: u64 = 512 * 1024 * 1024;
+
+/// The most arguments, and the longest, of a client that has not logged in where Redis asks for that
+/// (`processMultibulkBuffer`).
+const MAX_UNAUTHENTICATED: (u64, u64) = (10, 16 * 1024);
 
 /// The most elements of an aggregate in a reply: more than any server holds in memory.
 const MAX_ELEMENTS: i64 = 1 << 32;
@@ -26,6 +30,14 @@ pub enum ProtocolError {
     ArgumentCount,
     #[error("invalid bulk length")]
     BulkLength,
+    #[error("too big mbulk count string")]
+    LongArgumentCount,
+    #[error("too big bulk count string")]
+    LongBulkLength,
+    #[error("unauthenticated multibulk length")]
+    UnauthenticatedArgumentCount,
+    #[error("unauthenticated bulk length")]
+    UnauthenticatedBulkLength,
     #[error("expected '$', got '{}'", .0.escape_ascii())]
     ExpectedBulk(u8),
     #[error("too big inline request")]
@@ -36,6 +48,91 @@ pub enum ProtocolError {
     ElementCount,
     #[error("unknown reply type '{}'", .0.escape_ascii())]
     UnknownType(u8),
+}
+
+impl ProtocolError {
+    /// Redis' reply to it.
+    pub fn reply(self) -> Vec<u8> {
+        let Self::ExpectedBulk(byte) = self else {
+            return format!("-ERR Protocol error: {self}\r\n").into_bytes();
+        };
+        // Redis says the byte itself, if it can be in a line.
+        let byte = if matches!(byte, b'\r' | b'\n') {
+            b' '
+        } else {
+            byte
+        };
+        [
+            b"-ERR Protocol error: expected '$', got '",
+            &[byte][..],
+            b"'\r\n",
+        ]
+        .concat()
+    }
+
+    /// It would be accepted of a client that has logged in.
+    pub const fn is_for_lack_of_login(self) -> bool {
+        matches!(
+            self,
+            Self::UnauthenticatedArgumentCount | Self::UnauthenticatedBulkLength
+        )
+    }
+}
+
+/// How much of a command is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limits {
+    /// As Redis accepts of clients that have not logged in.
+    Unauthenticated,
+    /// Arguments up to this length.
+    Bytes(u64),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::Bytes(u64::MAX)
+    }
+}
+
+impl Limits {
+    /// As Redis has it by default; or `bytes`, if that is more.
+    pub const fn at_least(bytes: u64) -> Self {
+        Self::Bytes(if bytes > MAX_ARGUMENT_BYTES {
+            bytes
+        } else {
+            MAX_ARGUMENT_BYTES
+        })
+    }
+
+    /// The number of arguments that a line announces; a negative one means none.
+    fn count(self, digits: &[u8]) -> Result<u64, ProtocolError> {
+        let count = strict_integer(digits).ok_or(ProtocolError::ArgumentCount)?;
+        let count = u64::try_from(count).unwrap_or(0);
+        if count > MAX_ARGUMENTS {
+            return Err(ProtocolError::ArgumentCount);
+        }
+        if self == Self::Unauthenticated && count > MAX_UNAUTHENTICATED.0 {
+            return Err(ProtocolError::UnauthenticatedArgumentCount);
+        }
+        Ok(count)
+    }
+
+    /// The length that an argument's line announces.
+    fn length(self, digits: &[u8]) -> Result<u64, ProtocolError> {
+        let length = strict_integer(digits).ok_or(ProtocolError::BulkLength)?;
+        let length = u64::try_from(length).map_err(|_| ProtocolError::BulkLength)?;
+        let most = match self {
+            Self::Unauthenticated => MAX_ARGUMENT_BYTES,
+            Self::Bytes(bytes) => bytes,
+        };
+        if length > most {
+            return Err(ProtocolError::BulkLength);
+        }
+        if self == Self::Unauthenticated && length > MAX_UNAUTHENTICATED.1 {
+            return Err(ProtocolError::UnauthenticatedBulkLength);
+        }
+        Ok(length)
+    }
 }
 
 /// How far a scanner got.
@@ -64,10 +161,15 @@ pub struct CommandScanner {
     skip: u64,
     within: bool,
     announced: u64,
-    last_argument: u64,
+    limits: Limits,
 }
 
 impl CommandScanner {
+    /// What is accepted from here on.
+    pub const fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// A command has begun and not ended.
     pub const fn is_within(&self) -> bool {
         self.within
@@ -78,15 +180,11 @@ impl CommandScanner {
         self.announced
     }
 
-    /// Bytes of the argument that was announced last.
-    pub const fn last_argument(&self) -> u64 {
-        self.last_argument
-    }
-
     /// Scans `bytes`, which follow what was consumed before, up to the end of a command at most.
     ///
     /// # Errors
-    /// Anything for which Redis would close the connection.
+    /// Anything for which Redis would close the connection. What is accepted only of clients that have logged in is one when
+    /// nothing before it is left to consume: it may be tried again with other [`Limits`].
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, ProtocolError> {
         let mut rest = bytes;
         loop {
@@ -100,35 +198,40 @@ impl CommandScanner {
                 self.within = false;
                 return Ok(Progress::new(bytes, rest, true));
             }
-            let Some(line) = length_line(rest)? else {
-                return Ok(Progress::new(bytes, rest, false));
-            };
-            if self.within {
-                self.begin_argument(&line)?;
-            } else {
-                let count = integer(line.digits).ok_or(ProtocolError::ArgumentCount)?;
-                if count > MAX_ARGUMENTS {
-                    return Err(ProtocolError::ArgumentCount);
+            match self.begin(rest) {
+                Ok(Some(after)) => rest = after,
+                Ok(None) => return Ok(Progress::new(bytes, rest, false)),
+                Err(error) if error.is_for_lack_of_login() && rest.len() < bytes.len() => {
+                    return Ok(Progress::new(bytes, rest, false));
                 }
-                self.arguments_left = u64::try_from(count).unwrap_or(0);
-                self.within = true;
-                self.announced = 0;
+                Err(error) => return Err(error),
             }
-            rest = line.rest;
         }
     }
 
-    fn begin_argument(&mut self, line: &LengthLine) -> Result<(), ProtocolError> {
+    /// Reads the line that begins a command or an argument. Returns what follows it. `None`: its end has not come yet.
+    fn begin<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, ProtocolError> {
+        let Some(line) = command_line(bytes) else {
+            return match (bytes.len() > MAX_INLINE, self.within) {
+                (false, _) => Ok(None),
+                (true, false) => Err(ProtocolError::LongArgumentCount),
+                (true, true) => Err(ProtocolError::LongBulkLength),
+            };
+        };
+        if !self.within {
+            self.arguments_left = self.limits.count(line.digits)?;
+            self.within = true;
+            self.announced = 0;
+            return Ok(Some(line.rest));
+        }
         if line.first != b'$' {
             return Err(ProtocolError::ExpectedBulk(line.first));
         }
-        let length = integer(line.digits).ok_or(ProtocolError::BulkLength)?;
-        let length = u64::try_from(length).map_err(|_| ProtocolError::BulkLength)?;
+        let length = self.limits.length(line.digits)?;
+        self.skip = length.checked_add(2).ok_or(ProtocolError::BulkLength)?;
         self.arguments_left -= 1;
         self.announced = self.announced.saturating_add(length);
-        self.last_argument = length;
-        self.skip = length.checked_add(2).ok_or(ProtocolError::BulkLength)?;
-        Ok(())
+        Ok(Some(line.rest))
     }
 }
 
@@ -252,6 +355,21 @@ struct LengthLine<'a> {
     rest: &'a [u8],
 }
 
+/// The line at the front of a command or an argument. Redis looks for `\r` and skips the byte behind it. `None`: its end has
+/// not come yet.
+fn command_line(bytes: &[u8]) -> Option<LengthLine<'_>> {
+    let head = bytes.get(..=MAX_INLINE).unwrap_or(bytes);
+    let end = head.iter().position(|byte| *byte == b'\r')?;
+    let (line, after) = bytes.split_at_checked(end)?;
+    let rest = after.get(2..)?;
+    let (first, digits) = line.split_first().unwrap_or((&b'\r', &[]));
+    Some(LengthLine {
+        first: *first,
+        digits,
+        rest,
+    })
+}
+
 /// The line at the front. `None`: its end has not come yet.
 fn length_line(bytes: &[u8]) -> Result<Option<LengthLine<'_>>, ProtocolError> {
     let head = bytes.get(..MAX_LENGTH_LINE).unwrap_or(bytes);
@@ -272,7 +390,16 @@ fn length_line(bytes: &[u8]) -> Result<Option<LengthLine<'_>>, ProtocolError> {
     }
 }
 
-/// A decimal number as Redis reads lengths.
+/// A decimal number as Redis reads the lengths of commands (`string2ll`): without leading zeros.
+fn strict_integer(digits: &[u8]) -> Option<i64> {
+    match digits {
+        b"0" => Some(0),
+        [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => integer(digits),
+        _ => None,
+    }
+}
+
+/// A decimal number.
 fn integer(digits: &[u8]) -> Option<i64> {
     let (negative, digits) = match digits {
         [b'-', rest @ ..] => (true, rest),
@@ -291,10 +418,10 @@ fn integer(digits: &[u8]) -> Option<i64> {
 
 /// The arguments of a complete command, name first.
 pub fn arguments(command: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let header = length_line(command).ok().flatten();
+    let header = command_line(command);
     let mut rest = header.map_or(&[][..], |line| line.rest);
     std::iter::from_fn(move || {
-        let line = length_line(rest).ok().flatten()?;
+        let line = command_line(rest)?;
         let length = usize::try_from(integer(line.digits)?).ok()?;
         let (argument, after) = line.rest.split_at_checked(length)?;
         rest = after.get(2..).unwrap_or_default();
@@ -501,7 +628,10 @@ mod tests {
         for (bytes, text) in [
             (&b"*1\r\n*1\r\n"[..], "expected '$', got '*'"),
             (b"*9223372036854775808\r\n", "invalid multibulk length"),
-            (b"*1048577\r\n", "invalid multibulk length"),
+            (b"*2147483648\r\n", "invalid multibulk length"),
+            (b"*01\r\n", "invalid multibulk length"),
+            (b"*1\n\r\n", "invalid multibulk length"),
+            (b"*1\r\n$01\r\n", "invalid bulk length"),
             (b"*1\r\n$9223372036854775808\r\n", "invalid bulk length"),
             (b"*1\r\n$9223372036854775807\r\n", ""),
             (b"*1\r\n$-1\r\n", "invalid bulk length"),
@@ -510,8 +640,23 @@ mod tests {
             let result = commands_of(&[bytes]);
             match result {
                 Ok(ends) => assert_eq!((ends.len(), text), (0, "")),
-                Err(error) => assert_eq!(error.to_string(), text),
+                Err(error) => assert_eq!(
+                    error.reply(),
+                    format!("-ERR Protocol error: {text}\r\n").into_bytes()
+                ),
             }
+        }
+    }
+
+    #[test]
+    fn a_length_that_does_not_end_is_refused_in_the_words_of_redis() {
+        let digits = "1".repeat(MAX_INLINE + 1);
+        for (begin, error) in [
+            ("*", ProtocolError::LongArgumentCount),
+            ("*1\r\n$", ProtocolError::LongBulkLength),
+        ] {
+            let bytes = format!("{begin}{digits}");
+            assert_eq!(commands_of(&[bytes.as_bytes()]), Err(error));
         }
     }
 

@@ -15,7 +15,7 @@ use levee_harness::sidecar::Sidecar;
 use levee_harness::tool::go_client;
 use levee_harness::wait::GENEROUS;
 use levee_redis_session::commands::Class;
-use levee_redis_session::idempotency::{Idempotency, OVERWRITES, READS};
+use levee_redis_session::idempotency::{Idempotency, OVERWRITES, READS, Repeat};
 use levee_redis_session::resp::encode;
 
 /// The output of a program, which must succeed.
@@ -227,7 +227,7 @@ fn the_tables_agree_with_the_servers_own_flags() {
     for (name, flags) in &commands {
         let class = Class::of(&encode(&[name.as_str(), "a", "b"]), &table);
         if flags.contains("write") && !overwrites.contains(&name.as_str()) {
-            assert!(!class.repeatable, "{name} writes");
+            assert_eq!(class.repeat, Repeat::Never, "{name} writes");
         }
     }
 }

@@ -11,6 +11,7 @@ use levee_harness::process::Signal;
 use levee_harness::redis::Redis;
 use levee_harness::relay::Relay;
 use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::GENEROUS;
 
 #[test]
 fn what_follows_a_refused_multi_is_no_transaction() {
@@ -85,21 +86,53 @@ fn a_stream_that_is_called_block_blocks_nothing() {
 }
 
 #[test]
-fn an_expiry_that_deletes_is_not_repeated() {
+fn what_would_undo_others_writes_is_not_repeated() {
     let redis = Redis::start().unwrap();
     let relay = Relay::to(redis.address).unwrap();
     let sidecar = Sidecar::before(relay.address, "retry: {base: 1ms}").unwrap();
     let mut client = sidecar.client().unwrap();
-    for (time, is_repeated) in [("-1", false), ("0", false), ("100", true)] {
+    for line in ["EXPIRE a 100", "MSET a 1", "SETRANGE a 0 x", "DEL a"] {
         assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
-        relay.lose_reply_to("EXPIRE");
-        let reply = client.ask(&format!("EXPIRE a {time}")).unwrap();
-        // Zero would mean that there was no such key.
-        assert_eq!(reply == ":1\r\n", is_repeated, "{time}: {reply}");
+        let (word, _) = line.split_once(' ').unwrap();
+        relay.lose_reply_to(word);
+        let reply = client.ask(line).unwrap();
+        let is_unsure = reply.contains("may or may not have been executed");
+        assert!(is_unsure, "{line}: {reply}");
+    }
+}
+
+#[test]
+fn a_set_whose_reply_was_lost_undoes_nothing() {
+    let redis = Redis::start().unwrap();
+    let relay = Relay::to(redis.address).unwrap();
+    let sidecar = Sidecar::before(relay.address, "retry: {base: 300ms}").unwrap();
+    let mut direct = redis.client().unwrap();
+    let mut client = sidecar.client().unwrap();
+    for line in ["SET a old", "SETEX a 100 old", "PSETEX a 100000 old"] {
+        // Nobody else writes.
+        let (word, _) = line.split_once(' ').unwrap();
+        relay.lose_reply_to(word);
+        assert_eq!(client.ask(line).unwrap(), "+OK\r\n", "{line}");
+
+        relay.lose_reply_to(word);
+        assert!(client.command(line));
+        let lost = 2 * relay.lost().div_ceil(2);
+        let waited = Stopwatch::start();
+        while relay.lost() < lost {
+            assert!(waited.elapsed() < GENEROUS);
+        }
+        assert_eq!(direct.ask("SET a new").unwrap(), "+OK\r\n");
+        let reply = client.reply().unwrap().unwrap();
         assert!(
-            is_repeated || reply.contains("may or may not have been executed"),
-            "{time}: {reply}"
+            reply.contains("its key holds something else by now"),
+            "{reply}"
         );
+        assert!(
+            reply.contains("may or may not have been executed"),
+            "{reply}"
+        );
+        assert_eq!(direct.ask("GET a").unwrap(), "$3\r\nnew\r\n");
+        direct.ask("DEL a").unwrap();
     }
 }
 

@@ -185,3 +185,36 @@ fn whatever_an_upstream_sends_ends_in_an_error_or_a_closed_connection_and_little
     assert!(grown < 16 * 1024, "{grown} kB");
     assert!(!sidecar.log().contains("panicked"));
 }
+
+#[test]
+fn who_has_not_logged_in_is_held_to_the_limits_of_redis() {
+    let redis = Redis::start_with(&["--requirepass", "secret"]).unwrap();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    // Levee learns it from the first that must log in.
+    let reply = sidecar.client().unwrap().ask("GET a").unwrap();
+    assert!(reply.starts_with("-NOAUTH"), "{reply}");
+    for bytes in [
+        &b"*11\r\n"[..],
+        b"*2\r\n$3\r\nGET\r\n$16385\r\n",
+        b"*2\r\n$4\r\nAUTH\r\n$5\r\nwrong\r\n*11\r\n",
+    ] {
+        let said = |mut client: Client| {
+            client.send(bytes);
+            let mut said = Vec::new();
+            client.read_to_end(&mut said, b"never");
+            String::from_utf8_lossy(&said).into_owned()
+        };
+        let direct = said(redis.client().unwrap());
+        assert!(direct.contains("unauthenticated"), "{direct}");
+        assert_eq!(said(sidecar.client().unwrap()), direct);
+    }
+    let mut client = sidecar.client().unwrap();
+    let mut commands =
+        b"*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$20000\r\n".to_vec();
+    commands.extend(b"v".repeat(20_000));
+    commands.extend(b"\r\n");
+    client.send(&commands);
+    for _ in 0..2 {
+        assert_eq!(client.reply().unwrap().as_deref(), Some("+OK\r\n"));
+    }
+}

@@ -1,12 +1,43 @@
 //! When the connection to the upstream is lost or can't be made, or time is up: what is sent again, and which errors the
 //! other commands get.
 
+use super::queue::{Bytes, Past};
 use super::{Ending, Session, TOO_MANY_CLIENTS, text};
-use crate::commands::Effect;
+use crate::commands::{Effect, Work};
 use crate::gate::Answer;
+use crate::resp::arguments;
 use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
+use std::collections::HashSet;
 use std::fmt::Write;
+
+/// Why commands fail.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure<'a> {
+    pub what: &'a str,
+    pub why: &'a str,
+    pub answer: Answer,
+}
+
+impl<'a> Failure<'a> {
+    /// There was no answer, or no connection.
+    pub const fn unanswered(what: &'a str) -> Self {
+        Self {
+            what,
+            why: "",
+            answer: Answer::Failure,
+        }
+    }
+
+    /// A connection was lost that had worked: perhaps since Redis did not like a command.
+    pub const fn dropped(what: &'a str) -> Self {
+        Self {
+            what,
+            why: "",
+            answer: Answer::Dropped,
+        }
+    }
+}
 
 impl Session {
     pub(super) fn on_lost(&mut self, why: &str, now: Instant) {
@@ -14,10 +45,11 @@ impl Session {
         if !at_the_door {
             self.release(now);
         }
+        let has_answered = self.link.has_answered();
         self.disconnect();
         if self.outbox.streams() {
             // Part of a reply was passed on, and nothing can follow it.
-            self.fail_all("connection lost", now);
+            self.fail_all(Failure::dropped("connection lost"), now);
             self.end(Ending::Now);
             return;
         }
@@ -34,16 +66,27 @@ impl Session {
         } else {
             self.inbox.sent()
         };
+        self.blame(sent, has_answered);
+        let failure = Failure {
+            why,
+            ..Failure::dropped("connection lost")
+        };
         for _ in 0..self.queue.cut(sent, self.settings.attempts) {
-            self.fail_first("connection lost", why, sent, now);
+            self.fail_first(failure, sent, now);
         }
         if self.has_state() {
-            self.fail_all("connection lost", now);
+            self.fail_all(Failure::dropped("connection lost"), now);
             self.end(Ending::Now);
             return;
         }
-        self.inbox.rewind();
+        self.start_over(sent);
         if self.queue.is_empty() {
+            return;
+        }
+        if !has_answered {
+            // Something accepts connections for a Redis that is not there.
+            self.note_obstacle(why, now);
+            self.wait_for_turn(why, now);
             return;
         }
         let message = if at_the_door {
@@ -54,8 +97,53 @@ impl Session {
         self.try_again(&message, self.retries(sent), now);
     }
 
+    /// What a lost connection says about the commands that were sent on it up to `sent`.
+    fn blame(&mut self, sent: u64, has_answered: bool) {
+        if !has_answered {
+            self.queue.take_attempts_back(sent);
+        } else if let Some(first) = self.queue.front_mut()
+            && first.was_sent(sent)
+        {
+            first.drops = first.drops.saturating_add(1);
+        }
+    }
+
+    /// What was sent up to `sent` and is not answered is sent again, with care.
+    pub(super) fn start_over(&mut self, sent: u64) {
+        self.queue.doubt(sent);
+        if self.queue.has_doubts() {
+            self.mark_overtaken(sent);
+        }
+        self.inbox.rewind();
+    }
+
+    /// Reads that are sent again must not see what a later command of the same pipeline has written.
+    fn mark_overtaken(&mut self, sent: u64) {
+        let mut written = HashSet::new();
+        let mut overtaken = Vec::new();
+        let ends: Vec<u64> = self.queue.iter().map(|entry| entry.end).collect();
+        for (place, entry) in self.queue.iter().enumerate().rev() {
+            let begin = match place.checked_sub(1) {
+                Some(before) => ends.get(before).copied().unwrap_or_default(),
+                None => self.inbox.base(),
+            };
+            if entry.bytes == Bytes::Streamed || !entry.was_sent(sent) {
+                continue;
+            }
+            let mut words = arguments(self.inbox.kept_command(begin, entry.end)).skip(1);
+            if entry.past == Past::InDoubt {
+                written.extend(words.next());
+            } else if entry.class.only_reads && words.any(|word| written.contains(word)) {
+                overtaken.push(place);
+            }
+        }
+        for place in overtaken {
+            self.queue.overtake(place);
+        }
+    }
+
     /// How many retries are to be paid for if commands were sent up to `sent`: at least one.
-    fn retries(&self, sent: u64) -> u32 {
+    pub(super) fn retries(&self, sent: u64) -> u32 {
         u32::try_from(self.queue.sent(sent))
             .unwrap_or(u32::MAX)
             .max(1)
@@ -66,25 +154,25 @@ impl Session {
         let client_is_slow = self.replies_are_full() || self.waits_for_the_rest();
         if client_is_slow && self.link.is_up() {
             // It doesn't take its replies or hasn't sent its command: not the upstream's fault.
-            self.queue.postpone(now.after(self.settings.deadline));
+            self.queue.extend(now.after(self.settings.deadline));
             return;
         }
         // Redis's own words, if it has said why.
         self.release(now);
+        self.gate.waited_in_vain(now);
         let was_up = self.keeps_connection();
         self.disconnect();
         if self.queue.is_empty() {
             return;
         }
         if self.outbox.streams() {
-            self.fail_all("no answer", now);
+            self.fail_all(Failure::unanswered("no answer"), now);
             self.end(Ending::Now);
             return;
         }
         let limit = text(self.settings.deadline);
         let (why, obstacle, sent) = if was_up {
-            let why = format!("no answer from Redis within {limit}");
-            (why, String::new(), self.inbox.sent())
+            (self.no_answer(), String::new(), self.inbox.sent())
         } else {
             let why = format!("Redis can't be reached within {limit}");
             (why, self.link.obstacle().to_owned(), self.inbox.base())
@@ -95,18 +183,36 @@ impl Session {
         self.parse(now);
     }
 
+    /// Why the first command, which was sent, is overdue.
+    fn no_answer(&self) -> String {
+        let class = self.queue.front().map(|first| first.class);
+        let limit = class.map_or(self.settings.deadline, |class| self.settings.limit(class));
+        let limit = text(limit);
+        match class.map(|class| class.work) {
+            Some(Work::Script) => format!(
+                "no answer from Redis within {limit}: the script may still run there and hold up all \
+                 other commands; SCRIPT KILL or FUNCTION KILL ends it if it has written nothing"
+            ),
+            _ => format!("no answer from Redis within {limit}"),
+        }
+    }
+
     /// Answers what is overdue with an error, and tries the rest again.
-    fn fail_overdue(&mut self, why: &str, obstacle: &str, sent: u64, now: Instant) {
+    fn fail_overdue(&mut self, what: &str, why: &str, sent: u64, now: Instant) {
+        let failure = Failure {
+            why,
+            ..Failure::unanswered(what)
+        };
         for _ in 0..self.queue.cut_overdue(sent, self.settings.attempts, now) {
-            self.fail_first(why, obstacle, sent, now);
+            self.fail_first(failure, sent, now);
         }
         if self.has_state() {
-            self.fail_all(why, now);
+            self.fail_all(Failure::unanswered(what), now);
             self.end(Ending::Now);
         }
-        self.inbox.rewind();
+        self.start_over(sent);
         if !self.queue.is_empty() {
-            self.try_again(why, self.retries(sent), now);
+            self.try_again(what, self.retries(sent), now);
         }
     }
 
@@ -127,45 +233,61 @@ impl Session {
         if message.is_empty() {
             while !self.queue.is_empty() {
                 self.outbox.say(TOO_MANY_CLIENTS);
-                self.drop_first(now);
+                self.drop_first(Answer::Failure, now);
             }
         } else {
-            self.fail_all(&format!("the retry budget is spent; {message}"), now);
+            let what = format!("the retry budget is spent; {message}");
+            self.fail_all(Failure::unanswered(&what), now);
         }
         if self.has_state() {
             self.end(Ending::Now);
         }
     }
 
-    pub(super) fn fail_all(&mut self, what: &str, now: Instant) {
+    pub(super) fn fail_all(&mut self, failure: Failure<'_>, now: Instant) {
         let sent = self.inbox.sent();
         while !self.queue.is_empty() {
-            self.fail_first(what, "", sent, now);
+            self.fail_first(failure, sent, now);
         }
     }
 
+    /// Nobody knows whether the first command was executed, and it is not executed again.
+    pub(super) fn fail_unsure(&mut self, why: &str, now: Instant) {
+        let failure = Failure {
+            why,
+            ..Failure::dropped("its reply was lost")
+        };
+        self.fail_first(failure, self.inbox.sent(), now);
+    }
+
     /// Answers the first command with an error, if commands were sent up to `sent`.
-    fn fail_first(&mut self, what: &str, why: &str, sent: u64, now: Instant) {
-        let Some(entry) = self.queue.front() else {
+    fn fail_first(&mut self, failure: Failure<'_>, sent: u64, now: Instant) {
+        let Some(entry) = self.queue.front().copied() else {
             return;
         };
-        let was_sent = entry.was_sent(sent);
-        let mut message = format!("-ERR levee: {}", with_reason(what, why));
-        if was_sent && !entry.class.only_reads {
+        let may_be_executed = entry.past == Past::InDoubt || entry.was_sent(sent);
+        if !may_be_executed && !self.outbox.streams() && self.say_words(Answer::Unavailable, now) {
+            // Better than what Levee could say of it.
+            return;
+        }
+        let mut message = format!("-ERR levee: {}", with_reason(failure.what, failure.why));
+        if may_be_executed && !entry.class.only_reads {
             message
                 .push_str("; the command may or may not have been executed, and is not repeated");
         }
-        if was_sent && entry.is_used_up(self.settings.attempts) {
+        if may_be_executed && entry.is_dropped() {
+            message.push_str("; each connection was closed on which it was sent");
+        } else if may_be_executed && entry.is_used_up(self.settings.attempts) {
             let _ = write!(message, "; {} attempts were made", entry.attempts);
         }
         let message = message.replace(['\r', '\n'], " ") + "\r\n";
         if !self.outbox.streams() {
             self.outbox.say(message.as_bytes());
         }
-        self.drop_first(now);
+        self.drop_first(failure.answer, now);
     }
 
-    fn drop_first(&mut self, now: Instant) {
+    fn drop_first(&mut self, answer: Answer, now: Instant) {
         if self.link.was_retried() {
             self.gate.counts.retry_failed.inc();
         }
@@ -174,8 +296,7 @@ impl Session {
         };
         let took = now.since(entry.arrived);
         self.gate.counts.duration_failure.observe(took);
-        self.tally
-            .end(entry.permit, Answer::Failure, &self.gate, now);
+        self.tally.end(entry.permit, answer, &self.gate, now);
         if entry.is_arriving() {
             // Its rest would be taken for commands.
             self.end(Ending::Now);

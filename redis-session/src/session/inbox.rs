@@ -1,7 +1,7 @@
 //! The client's bytes, from arrival until their commands are answered, so that sending them again copies nothing.
 
 use super::buffer::{CONSUMED, shrink};
-use crate::resp::{CommandScanner, MAX_BULK, ProtocolError, encode, inline_line, split_inline};
+use crate::resp::{CommandScanner, Limits, ProtocolError, encode, inline_line, split_inline};
 
 /// Bytes by their position in the client's stream:
 ///
@@ -83,11 +83,6 @@ impl Inbox {
         self.scanner.announced()
     }
 
-    /// Whether Redis, too, refuses the argument that was announced last, unless it is told otherwise.
-    pub const fn argument_is_too_long(&self) -> bool {
-        self.scanner.last_argument() > MAX_BULK
-    }
-
     /// The command that was scanned last, or its beginning.
     pub fn command(&self) -> &[u8] {
         self.slice(self.begun, self.scanned)
@@ -98,28 +93,37 @@ impl Inbox {
         self.slice(self.base, end.min(self.end()))
     }
 
-    /// Bytes for the upstream.
-    pub fn unsent(&self) -> &[u8] {
-        self.slice(self.sent, self.sendable())
+    /// The command between these positions, which is not answered.
+    pub fn kept_command(&self, begin: u64, end: u64) -> &[u8] {
+        self.slice(begin, end.min(self.end()))
+    }
+
+    /// Bytes for the upstream, up to `limit`.
+    pub fn unsent(&self, limit: u64) -> &[u8] {
+        self.slice(self.sent, self.sendable().min(limit).max(self.sent))
     }
 
     /// Scans up to the end of the next command. Without `has_room`, a line that has not ended is too long.
-    pub fn scan(&mut self, has_room: bool) -> Result<Scan, ProtocolError> {
+    pub fn scan(&mut self, has_room: bool, limits: Limits) -> Result<Scan, ProtocolError> {
         let rest = self.slice(self.scanned, self.end());
         if !self.scanner.is_within() && rest.first().is_some_and(|byte| *byte != b'*') {
             return self.rewrite_inline(has_room);
         }
-        let at = self.index(self.scanned);
-        let progress = self
-            .scanner
-            .advance(self.bytes.get(at..).unwrap_or_default())?;
-        self.scanned += progress.consumed as u64;
-        self.check();
-        Ok(if progress.complete {
-            Scan::Complete
-        } else {
-            Scan::Incomplete
-        })
+        self.scanner.limit(limits);
+        loop {
+            let at = self.index(self.scanned);
+            let progress = self
+                .scanner
+                .advance(self.bytes.get(at..).unwrap_or_default())?;
+            self.scanned += progress.consumed as u64;
+            self.check();
+            if progress.complete {
+                return Ok(Scan::Complete);
+            }
+            if progress.consumed == 0 || limits != Limits::Unauthenticated {
+                return Ok(Scan::Incomplete);
+            }
+        }
     }
 
     /// Rewrites consecutive inline commands as arrays in one pass, so trailing bytes move once.
@@ -173,6 +177,13 @@ impl Inbox {
     /// The command that was sent as it arrived is complete.
     pub fn end_stream(&mut self) {
         self.streaming = false;
+        self.accept();
+    }
+
+    /// Everything may be sent, whatever it is.
+    pub fn accept_all(&mut self) {
+        self.streaming = false;
+        self.scanned = self.end();
         self.accept();
     }
 
@@ -290,14 +301,14 @@ mod tests {
         let (first, second) = (encode(&["GET", "a"]), encode(&["GET", "b"]));
         inbox.buffer().extend([&first[..], &second[..]].concat());
         for _ in 0..2 {
-            assert_eq!(inbox.scan(true), Ok(Scan::Complete));
+            assert_eq!(inbox.scan(true, Limits::default()), Ok(Scan::Complete));
             inbox.accept();
         }
         inbox.took(first.len() + second.len());
-        assert!(inbox.unsent().is_empty());
+        assert!(inbox.unsent(u64::MAX).is_empty());
         inbox.let_go_of_front(first.len() as u64);
         inbox.rewind();
-        assert_eq!(inbox.unsent(), second);
+        assert_eq!(inbox.unsent(u64::MAX), second);
         inbox.let_go_of_scanned();
         assert_eq!((inbox.len(), inbox.base()), (0, inbox.scanned()));
     }
@@ -306,11 +317,11 @@ mod tests {
     fn a_command_is_sent_only_when_it_is_accepted_or_streamed() {
         let mut inbox = Inbox::default();
         inbox.buffer().extend(b"*2\r\n$3\r\nGET\r\n$100\r\nhalf");
-        assert_eq!(inbox.scan(true), Ok(Scan::Incomplete));
-        assert!(inbox.unsent().is_empty() && inbox.is_within_command());
+        assert_eq!(inbox.scan(true, Limits::default()), Ok(Scan::Incomplete));
+        assert!(inbox.unsent(u64::MAX).is_empty() && inbox.is_within_command());
         inbox.begin_stream();
-        assert!(inbox.unsent().ends_with(b"half"));
-        inbox.took(inbox.unsent().len());
+        assert!(inbox.unsent(u64::MAX).ends_with(b"half"));
+        inbox.took(inbox.unsent(u64::MAX).len());
         inbox.let_go_of_sent();
         assert_eq!(inbox.len(), 0);
         inbox.let_go_of_stream();

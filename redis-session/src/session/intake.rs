@@ -1,10 +1,12 @@
 //! From the client's bytes to the queue: where commands end, what they mean, and which are admitted.
 
+use super::failure::Failure;
 use super::inbox::Scan;
-use super::queue::{Bytes, Entry, STILL_ARRIVING};
-use super::{Ending, Session};
-use crate::commands::{Class, Effect};
-use crate::resp::ProtocolError;
+use super::queue::{Bytes, Entry, Past, STILL_ARRIVING};
+use super::{Ending, RawPolicy, Session, Turn};
+use crate::commands::{Class, Effect, Raw};
+use crate::gate::Answer;
+use crate::resp::{Limits, ProtocolError};
 use levee_policy::breaker::{Permit, Verdict};
 use levee_policy::time::Instant;
 use std::fmt::Write;
@@ -22,24 +24,30 @@ impl Session {
         self.take_commands(now);
         self.tally.flush(&self.gate, now);
         if self.link.is_down() && !self.queue.is_empty() {
-            self.link.connect(now.after(self.settings.connect_timeout));
+            self.link.connect(now, self.settings.connect_timeout);
         }
+        self.hold_back(now);
     }
 
     fn take_commands(&mut self, now: Instant) {
         let most = self.settings.buffered_bytes.div_ceil(BYTES_PER_COMMAND);
         loop {
-            if self.own_reply.is_some() {
+            if self.pipe.is_some() {
+                self.pipe_commands();
+                break;
+            }
+            if self.turn.is_some() {
                 // Not inside a push that is passed on as it arrives.
                 if !self.queue.is_empty() || self.outbox.streams() {
                     break;
                 }
-                self.answer_ourselves();
+                self.take_turn(now);
             }
             if self.ending == Ending::Now
                 || self.replies_are_full()
                 || self.inbox.is_scanned()
                 || self.queue.len() >= most
+                || self.queue.raw().is_some()
             {
                 break;
             }
@@ -48,7 +56,7 @@ impl Session {
                 Ok(Scan::Incomplete) => break,
                 Err(error) => {
                     self.gate.counts.refused_protocol.inc();
-                    self.own_reply = Some(format!("-ERR Protocol error: {error}\r\n").into_bytes());
+                    self.turn = Some(Turn::Reply(error.reply()));
                     self.ending = Ending::AfterReplies;
                     self.inbox.skip_rest();
                 }
@@ -57,14 +65,18 @@ impl Session {
     }
 
     fn scan(&mut self, now: Instant) -> Result<Scan, ProtocolError> {
-        let scan = self.inbox.scan(self.has_room())?;
+        let limits = self.limits();
+        let scan = match self.inbox.scan(self.has_room(), limits) {
+            // The answer decides.
+            Err(error) if error.is_for_lack_of_login() && self.queue.logs_in() => {
+                return Ok(Scan::Incomplete);
+            }
+            scan => scan?,
+        };
         if scan == Scan::Rewritten {
             return Ok(scan);
         }
         if self.inbox.announced() > self.settings.command_bytes {
-            if self.inbox.argument_is_too_long() && !self.inbox.is_streaming() {
-                return Err(ProtocolError::BulkLength);
-            }
             self.refuse_size(now);
             return Ok(Scan::Complete);
         }
@@ -78,6 +90,15 @@ impl Session {
         Ok(scan)
     }
 
+    /// What is accepted of the client.
+    fn limits(&self) -> Limits {
+        if !self.client.has_logged_in() && self.gate.wants_login() {
+            Limits::Unauthenticated
+        } else {
+            Limits::at_least(self.settings.command_bytes)
+        }
+    }
+
     /// Whether an incomplete line may still end: there is room for more of it, or there will be once others are
     /// answered. When the connection ends, it is dropped without a word.
     fn has_room(&self) -> bool {
@@ -88,12 +109,13 @@ impl Session {
 
     fn refuse_size(&mut self, now: Instant) {
         if self.inbox.is_streaming() {
-            self.fail_all("the command is larger than command_bytes", now);
+            let failure = Failure::unanswered("the command is larger than command_bytes");
+            self.fail_all(failure, now);
         } else {
             let limit = self.settings.command_bytes;
             let reply =
                 format!("-ERR levee: the command is larger than command_bytes ({limit})\r\n");
-            self.own_reply = Some(reply.into_bytes());
+            self.turn = Some(Turn::Reply(reply.into_bytes()));
         }
         self.ending = Ending::AfterReplies;
         self.inbox.skip_rest();
@@ -104,7 +126,7 @@ impl Session {
             self.inbox.end_stream();
             if let Some(entry) = self.queue.back_mut() {
                 entry.end = self.inbox.scanned();
-                entry.deadline = Some(now.after(self.settings.deadline));
+                entry.deadline = Some(now.after(self.settings.limit(entry.class)));
             }
             return;
         }
@@ -114,19 +136,25 @@ impl Session {
             self.inbox.remove_command();
             return;
         }
-        let class = Class::of(command, &self.settings.idempotency);
+        let mut class = Class::of(command, &self.settings.idempotency);
         match class.effect {
             Effect::Http => {
                 self.gate.counts.refused_protocol.inc();
                 self.end(Ending::Now);
                 return;
             }
-            Effect::Refused(why) => {
-                self.own_reply = Some(format!("-ERR levee: {why}\r\n").into_bytes());
+            Effect::Raw(raw) if self.settings.raw == RawPolicy::Refuse => {
+                let reply = format!("-ERR levee: {}\r\n", raw.refusal());
+                self.turn = Some(Turn::Reply(reply.into_bytes()));
                 if self.client.in_transaction() {
                     // Redis would not execute a transaction if it refuses one of its commands.
                     self.accept_no_more();
                 }
+                return;
+            }
+            Effect::Raw(Raw::Replconf) => class.effect = Effect::Attach,
+            Effect::Raw(_) if !self.queue.is_empty() => {
+                self.turn = Some(Turn::Command);
                 return;
             }
             _ => {}
@@ -135,7 +163,8 @@ impl Session {
             Effect::Blocks(wait) if !self.client.in_transaction() => {
                 wait.map(|wait| wait.saturating_add(self.settings.deadline))
             }
-            _ => Some(self.settings.deadline),
+            Effect::Exec if self.client.calls_scripts() => Some(self.settings.script_deadline),
+            _ => Some(self.settings.limit(class)),
         };
         let deadline = time.map(|time| now.after(time));
         if let Some(permit) = self.admit(class.effect, now) {
@@ -145,13 +174,13 @@ impl Session {
 
     /// The command is too long to be kept: it is sent as it arrives.
     fn stream_command(&mut self, now: Instant) {
-        let class = Class::UNKNOWN;
+        let class = Class::of_beginning(self.inbox.command());
         let Some(permit) = self.admit(class.effect, now) else {
             // The rest of it isn't waited for.
             self.accept_no_more();
             return;
         };
-        let deadline = now.after(self.settings.deadline);
+        let deadline = now.after(self.settings.limit(class));
         self.enter(class, Bytes::Streamed, permit, Some(deadline), now);
     }
 
@@ -164,7 +193,9 @@ impl Session {
     /// Whether a command with this effect may go out. Otherwise Levee's reply to it is set.
     fn admit(&mut self, effect: Effect, now: Instant) -> Option<Permit> {
         if self.client.is_refused(effect) {
-            self.own_reply = Some(self.refusal("the transaction was refused", None));
+            self.turn = Some(Turn::Reply(
+                self.refusal("the transaction was refused", None),
+            ));
             return None;
         }
         if self.client.is_bound() {
@@ -173,22 +204,36 @@ impl Session {
         if let Some(permit) = self.tally.shared_permit() {
             return Some(permit);
         }
-        match self.gate.admit(now) {
-            Verdict::Admit(permit) => {
-                self.tally.share(permit);
-                Some(permit)
-            }
-            Verdict::WouldRefuse => Some(Permit::UNTRACKED),
+        let permit = match self.gate.admit(now) {
+            Verdict::Admit(permit) => permit,
+            Verdict::WouldRefuse => Permit::UNTRACKED,
             Verdict::Refuse { retry_after } => {
-                self.own_reply = Some(self.refusal("circuit open", Some(retry_after)));
-                if effect == Effect::Multi {
-                    self.client.refuse_transaction();
-                } else if effect.sets_state() {
-                    // What follows relies on it: another database, another identity.
-                    self.accept_no_more();
-                }
-                None
+                self.refuse(effect, "circuit open", Some(retry_after));
+                return None;
             }
+        };
+        if self.link.is_connected() {
+            self.tally.share(permit);
+        } else if let Some(gone) = self.gate.gone(self.settings.deadline, now) {
+            // Waiting would be in vain.
+            let (why, seconds) = (gone.why, gone.lasted.as_secs());
+            let why = format!("Redis can't be reached since {seconds}s ({why})");
+            self.refuse(effect, &why, None);
+            self.tally.enter();
+            self.tally.end(permit, Answer::Failure, &self.gate, now);
+            return None;
+        }
+        Some(permit)
+    }
+
+    /// A command with this effect does not go out.
+    fn refuse(&mut self, effect: Effect, why: &str, retry_after: Option<Duration>) {
+        self.turn = Some(Turn::Reply(self.refusal(why, retry_after)));
+        if effect == Effect::Multi {
+            self.client.refuse_transaction();
+        } else if effect.sets_state() {
+            // What follows relies on it: another database, another identity.
+            self.accept_no_more();
         }
     }
 
@@ -203,7 +248,7 @@ impl Session {
         self.tally.enter();
         let number = self.queue.next_number();
         let bound_to = self.client.binding();
-        let effect = self.client.begin(class.effect, number);
+        let effect = self.client.begin(class, number);
         let end = match bytes {
             Bytes::Kept => self.inbox.scanned(),
             Bytes::Streamed => STILL_ARRIVING,
@@ -216,6 +261,8 @@ impl Session {
             number,
             permit,
             attempts: 0,
+            past: Past::Clear,
+            drops: 0,
             arrived: now,
             deadline,
         });
@@ -238,10 +285,14 @@ impl Session {
         (reply + "\r\n").into_bytes()
     }
 
-    fn answer_ourselves(&mut self) {
-        if let Some(reply) = self.own_reply.take() {
-            self.outbox.say(&reply);
+    fn take_turn(&mut self, now: Instant) {
+        match self.turn.take() {
+            Some(Turn::Reply(reply)) => {
+                self.outbox.say(&reply);
+                self.inbox.let_go_of_scanned();
+            }
+            Some(Turn::Command) => self.on_command(now),
+            None => {}
         }
-        self.inbox.let_go_of_scanned();
     }
 }

@@ -1,7 +1,9 @@
 //! The connection to the upstream, as far as a session knows of it.
 
-use crate::replay::Preamble;
+use super::errand::Errand;
+use crate::proof::Proof;
 use levee_policy::time::Instant;
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum LinkState {
@@ -12,17 +14,46 @@ pub(super) enum LinkState {
     Waiting(Instant),
     /// It is being made and must be there by then.
     Connecting(Instant),
-    /// This many replies to the preamble are still to come.
-    Replaying(u32),
-    /// Commands go out.
-    Up,
+    /// It is there. Commands go out unless there is an errand.
+    Connected,
+    /// Redis is busy and has set no more than who the client is. Only what needs no more goes out.
+    Bare,
+}
+
+/// Another connection, which is made while the first one is silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Second {
+    #[default]
+    None,
+    Wanted {
+        /// When the first one became silent.
+        since: Instant,
+        /// It must have answered by then.
+        until: Instant,
+    },
+}
+
+/// An error reply that says that commands were not executed.
+#[derive(Debug)]
+struct Words {
+    reply: Vec<u8>,
+    /// The last command that it is an answer to.
+    last: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Link {
     state: LinkState,
-    /// What is left to send of the client's state.
-    preamble: Vec<u8>,
+    errand: Option<Errand>,
+    pub second: Second,
+    /// When the attempt to make it began.
+    began: Instant,
+    /// When it answered last.
+    answered: Option<Instant>,
+    /// Since when an answer is awaited.
+    asked: Option<Instant>,
+    /// What Redis said last to commands that it did not execute.
+    words: Option<Words>,
     /// Attempts in a row that did not get the first command any further.
     failures: u32,
     /// The first command is being tried again.
@@ -36,8 +67,9 @@ impl Link {
         self.state
     }
 
+    /// Commands go out.
     pub fn is_up(&self) -> bool {
-        self.state == LinkState::Up
+        self.state == LinkState::Connected && self.errand.is_none()
     }
 
     pub fn is_down(&self) -> bool {
@@ -45,7 +77,7 @@ impl Link {
     }
 
     pub const fn is_connected(&self) -> bool {
-        matches!(self.state, LinkState::Up | LinkState::Replaying(_))
+        matches!(self.state, LinkState::Connected | LinkState::Bare)
     }
 
     pub const fn failures(&self) -> u32 {
@@ -56,44 +88,98 @@ impl Link {
         self.retried
     }
 
-    pub fn preamble(&self) -> &[u8] {
-        &self.preamble
+    pub const fn began(&self) -> Instant {
+        self.began
     }
 
     pub fn obstacle(&self) -> &str {
         &self.obstacle
     }
 
-    pub fn connect(&mut self, until: Instant) {
+    pub fn connect(&mut self, now: Instant, limit: Duration) {
         debug_assert!(!self.is_connected());
-        self.state = LinkState::Connecting(until);
+        self.began = now;
+        self.state = LinkState::Connecting(now.after(limit));
     }
 
-    pub fn connected(&mut self, preamble: Preamble) {
-        self.state = if preamble.commands > 0 {
-            LinkState::Replaying(preamble.commands)
-        } else {
-            LinkState::Up
-        };
-        self.preamble = preamble.bytes;
-    }
-
-    pub fn took_preamble(&mut self, bytes: usize) {
-        self.preamble.drain(..bytes);
-    }
-
-    /// One command of the preamble was answered well; `left` was the number before.
-    pub const fn replayed(&mut self, left: u32) {
-        self.state = if left > 1 {
-            LinkState::Replaying(left - 1)
-        } else {
-            LinkState::Up
+    pub fn connected(&mut self, errand: Option<Errand>, proof: Proof) {
+        self.state = LinkState::Connected;
+        self.errand = errand;
+        self.second = Second::None;
+        self.asked = None;
+        self.answered = match proof {
+            Proof::Answered { at } => Some(at),
+            Proof::None => None,
         };
     }
+
+    // ---- errands
+
+    pub const fn errand(&self) -> Option<&Errand> {
+        self.errand.as_ref()
+    }
+
+    pub const fn errand_mut(&mut self) -> Option<&mut Errand> {
+        self.errand.as_mut()
+    }
+
+    pub fn begin(&mut self, errand: Errand) {
+        debug_assert!(self.is_up());
+        self.errand = Some(errand);
+    }
+
+    pub fn finish_errand(&mut self) {
+        self.errand = None;
+    }
+
+    /// The client's state could not be set.
+    pub fn stay_bare(&mut self) {
+        self.errand = None;
+        self.state = LinkState::Bare;
+    }
+
+    // ---- silence
+
+    pub const fn has_answered(&self) -> bool {
+        self.answered.is_some()
+    }
+
+    /// It has answered a moment ago: what goes out now arrives, as far as anybody can know.
+    pub fn is_proven(&self, now: Instant, within: Duration) -> bool {
+        self.answered.is_some_and(|at| now.since(at) <= within)
+    }
+
+    /// Something that is to be answered was sent.
+    pub fn asked(&mut self, now: Instant) {
+        self.asked = self.asked.or(Some(now));
+    }
+
+    /// It has answered. Returns whether that was the first time.
+    pub const fn heard(&mut self, now: Instant) -> bool {
+        let is_first = self.answered.is_none();
+        self.answered = Some(now);
+        self.asked = None;
+        self.second = Second::None;
+        is_first
+    }
+
+    pub const fn asked_at(&self) -> Option<Instant> {
+        self.asked
+    }
+
+    /// Silence is not measured until more is sent.
+    pub const fn may_be_silent(&mut self) {
+        self.asked = None;
+    }
+
+    // ---- its end
 
     pub fn disconnect(&mut self) {
         self.state = LinkState::Down;
-        self.preamble.clear();
+        self.errand = None;
+        self.second = Second::None;
+        self.asked = None;
+        self.answered = None;
     }
 
     /// No connection could be made; the next attempt is due then.
@@ -124,6 +210,31 @@ impl Link {
     /// The first command is answered.
     pub const fn progressed(&mut self) {
         (self.failures, self.retried) = (0, false);
+    }
+
+    /// All is sent again on another connection.
+    pub const fn replaced(&mut self) {
+        self.failures += 1;
+        self.retried = true;
+    }
+
+    /// Redis has said `reply` to the commands up to the number `last`, which it did not execute.
+    pub fn note_words(&mut self, reply: &[u8], last: u64) {
+        self.words = Some(Words {
+            reply: reply.to_vec(),
+            last,
+        });
+    }
+
+    /// Redis has executed a command.
+    pub fn forget_words(&mut self) {
+        self.words = None;
+    }
+
+    /// What Redis said last to the command `number`, which it did not execute.
+    pub fn words(&self, number: u64) -> Option<&[u8]> {
+        let words = self.words.as_ref()?;
+        (number <= words.last).then_some(&*words.reply)
     }
 
     pub fn note_obstacle(&mut self, why: &str) {

@@ -11,6 +11,7 @@
 //! * Each command gets one reply, in order, or the connection ends.
 //! * A command that must not be repeated and may have been executed is never sent again. Neither is anything before it,
 //!   which would be executed after it.
+//! * It goes out only on a connection on which Redis has answered a moment ago.
 //! * State that can't be replayed (WATCH, MULTI, subscriptions, tracking) ends with its connection.
 //!
 //! | file | what is in it |
@@ -19,6 +20,12 @@
 //! | `intake.rs` | from the client's bytes to the queue: where commands end, which are admitted |
 //! | `replies.rs` | from the upstream's bytes to the client: whose reply it is, what it has changed |
 //! | `failure.rs` | no connection or no time: what is sent again, which errors the others get |
+//! | `caution.rs` | which commands wait until the connection has proven itself, or until it is known what became of them |
+//! | `silence.rs` | a connection without a word: another one is made beside it |
+//! | `not_now.rs` | what Redis says in place of executing a command |
+//! | `errand.rs`, `verification.rs` | Levee's own questions to Redis between the client's commands |
+//! | `pipe.rs` | what is known of the bytes of a raw pipe, and so what ends it |
+//! | `raw.rs` | where commands and replies don't pair up: bytes are only passed on |
 //! | `inbox.rs`, `outbox.rs` | bytes and positions in them, in each direction |
 //! | `buffer.rs` | how much memory of such a buffer is kept |
 //! | `queue.rs` | commands that are not answered |
@@ -27,27 +34,38 @@
 //! | `tally.rs` | what is reported to the gate once per read |
 
 mod buffer;
+mod caution;
 mod client;
+mod errand;
 mod failure;
 mod inbox;
 mod intake;
 mod link;
+mod not_now;
 mod outbox;
+mod pipe;
 mod queue;
+mod raw;
 mod replies;
+mod silence;
 mod tally;
+mod verification;
 
+use crate::commands::Class;
 use crate::gate::{Answer, Gate};
 use crate::idempotency::Idempotency;
 use crate::proof::Proof;
 use client::ClientState;
+use errand::Errand;
 use inbox::Inbox;
 use levee_policy::backoff::Backoff;
-use levee_policy::breaker::Permit;
+use levee_policy::callers::Caller;
 use levee_policy::time::Instant;
 use link::{Link, LinkState};
 use outbox::Outbox;
+use pipe::Pipe;
 use queue::{Entry, Queue};
+pub use silence::Choice;
 use std::sync::Arc;
 use std::time::Duration;
 use tally::Tally;
@@ -61,8 +79,13 @@ pub struct SessionSettings {
     pub name: String,
     /// The most time for a command, with all attempts and waits.
     pub deadline: Duration,
+    /// The same for scripts and functions, which are long on purpose.
+    pub script_deadline: Duration,
     /// How often a command is sent at most.
     pub attempts: u32,
+    /// After so much silence another connection is tried, and a connection that was silent for longer is proven before
+    /// what must not be repeated.
+    pub attempt_timeout: Duration,
     /// Waits between attempts.
     pub backoff: Backoff,
     pub idempotency: Idempotency,
@@ -72,7 +95,28 @@ pub struct SessionSettings {
     pub buffered_bytes: usize,
     /// The most time that a client may do nothing. `None`: as long as it likes.
     pub idle: Option<Duration>,
+    pub raw: RawPolicy,
     pub connect_timeout: Duration,
+}
+
+/// What becomes of a client that asks for MONITOR, SYNC, CLIENT REPLY OFF or their like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawPolicy {
+    /// Its session passes bytes on.
+    Allow,
+    /// It gets an error.
+    Refuse,
+}
+
+impl SessionSettings {
+    /// The most time for a command that does not block, with all attempts and waits.
+    fn limit(&self, class: Class) -> Duration {
+        if class.work.takes_long() {
+            self.script_deadline
+        } else {
+            self.deadline
+        }
+    }
 }
 
 /// Whether the process has enough memory for the buffers of all sessions.
@@ -103,6 +147,14 @@ enum Ending {
     Now,
 }
 
+#[derive(Debug)]
+enum Turn {
+    /// It is answered by Levee.
+    Reply(Vec<u8>),
+    /// It enters the queue.
+    Command,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Session {
@@ -114,13 +166,17 @@ pub struct Session {
     outbox: Outbox,
     client: ClientState,
     link: Link,
-    /// Levee's reply to the command scanned last, for when all before it are answered.
-    own_reply: Option<Vec<u8>>,
+    /// What becomes of the command scanned last, when all before it are answered.
+    turn: Option<Turn>,
+    /// Bytes are only passed on.
+    pipe: Option<Pipe>,
     ending: Ending,
     /// The process stops: commands that block are not waited for.
     stopping: bool,
     /// How many bytes may wait: `buffered_bytes`, or less while memory is scarce.
     room: usize,
+    /// Commands from this position of the client's stream on do not go out yet.
+    limit: u64,
     /// When bytes last moved.
     active: Instant,
 }
@@ -130,6 +186,7 @@ impl Session {
     pub fn new(settings: Arc<SessionSettings>, gate: Arc<Gate>, now: Instant) -> Self {
         Self {
             room: settings.buffered_bytes,
+            limit: u64::MAX,
             settings,
             gate,
             tally: Tally::default(),
@@ -138,11 +195,19 @@ impl Session {
             outbox: Outbox::default(),
             client: ClientState::default(),
             link: Link::default(),
-            own_reply: None,
+            turn: None,
+            pipe: None,
             ending: Ending::No,
             stopping: false,
             active: now,
         }
+    }
+
+    /// This is who calls. Without it, nobody is told apart.
+    #[must_use]
+    pub const fn called_by(mut self, caller: Caller) -> Self {
+        self.tally.caller = caller;
+        self
     }
 
     // ---- the client's side
@@ -178,9 +243,10 @@ impl Session {
 
     /// The client sends nothing more.
     pub fn client_ended(&mut self) {
-        let cut_short = self.inbox.is_within_command()
-            || self.client.is_subscribed()
-            || self.queue.iter().any(Entry::blocks);
+        let cut_short = self.pipe.is_none()
+            && (self.inbox.is_within_command()
+                || self.client.is_subscribed()
+                || self.queue.iter().any(Entry::blocks));
         self.end(if cut_short {
             Ending::Now
         } else {
@@ -220,7 +286,8 @@ impl Session {
         match self.ending {
             Ending::No => false,
             Ending::AfterReplies => {
-                let owes_nothing = self.queue.is_empty() && self.own_reply.is_none();
+                let owes_nothing =
+                    self.queue.is_empty() && self.turn.is_none() && self.pipe.is_none();
                 (owes_nothing || (self.hangs_up() && !self.keeps_connection())) && has_taken_all
             }
             Ending::Now => has_taken_all,
@@ -249,19 +316,40 @@ impl Session {
         self.link.is_connected()
     }
 
-    /// The wanted connection was made; `_proof` says whether Redis has answered on it.
-    pub fn connected(&mut self, _proof: Proof) {
-        self.link.connected(self.client.preamble());
+    /// The wanted connection was made; `proof` says whether Redis has answered on it.
+    pub fn connected(&mut self, proof: Proof, now: Instant) {
+        let errand = self.first_errand(proof);
+        self.link.connected(errand, proof);
         self.inbox.rewind();
-        self.gate.reachable();
+        if proof != Proof::None {
+            self.gate.reachable();
+        }
+        self.hold_back(now);
+    }
+
+    /// What is asked first on a connection that was made.
+    fn first_errand(&self, proof: Proof) -> Option<Errand> {
+        let preamble = self.client.preamble();
+        if preamble.commands > 0 {
+            return Some(Errand::replay(preamble));
+        }
+        // The last one has failed, so this one has to answer before it counts.
+        let is_doubtful = proof == Proof::None && self.link.was_retried();
+        is_doubtful.then(Errand::proof)
     }
 
     /// The wanted connection could not be made.
     pub fn not_connected(&mut self, why: &str, now: Instant) {
         self.note_obstacle(why, now);
-        let next = self.gate.unreachable(&self.settings.backoff, now);
-        self.link.not_connected(next);
+        self.wait_for_turn(why, now);
         self.parse(now);
+    }
+
+    /// Redis can't be reached since this connection was begun, as far as is known.
+    fn wait_for_turn(&mut self, why: &str, now: Instant) {
+        let (backoff, since) = (&self.settings.backoff, self.link.began());
+        let next = self.gate.unreachable(backoff, why, since, now);
+        self.link.not_connected(next);
     }
 
     /// Whether to read from the upstream.
@@ -272,7 +360,7 @@ impl Session {
     /// Whether to send the upstream nothing more, not even what is there, and to say so. It then closes the connection, after
     /// all replies that it has given: nothing that was popped for the client is lost.
     pub fn hangs_up(&self) -> bool {
-        self.stopping && self.queue.front().is_some_and(Entry::blocks)
+        (self.stopping && self.queue.front().is_some_and(Entry::blocks)) || self.pipe_is_drained()
     }
 
     /// Where the upstream's bytes go. Then call [`upstream_sent`](Self::upstream_sent).
@@ -284,30 +372,51 @@ impl Session {
     pub fn upstream_sent(&mut self, bytes: usize, now: Instant) {
         self.active = now;
         self.gate.counts.bytes_from.add(bytes as u64);
+        if self.link.heard(now) {
+            self.gate.reachable();
+        }
         self.take_replies(now);
+        if self.awaits_answer() {
+            self.link.asked(now);
+        }
         self.tally.flush(&self.gate, now);
     }
 
     /// Bytes for the upstream.
     pub fn to_upstream(&self) -> &[u8] {
-        if !self.link.preamble().is_empty() {
-            return self.link.preamble();
+        if let Some(errand) = self.link.errand() {
+            return errand.unsent();
         }
-        if !self.link.is_up() || self.outbox.held() > 0 {
+        if self.outbox.held() > 0 {
             return &[];
         }
-        self.inbox.unsent()
+        match (self.link.state(), self.queue.front()) {
+            (LinkState::Connected, _) => self.inbox.unsent(self.limit),
+            (LinkState::Bare, Some(first)) => self.inbox.unsent(first.end),
+            _ => &[],
+        }
     }
 
     /// The upstream took the first `bytes` of them.
     pub fn upstream_took(&mut self, bytes: usize, now: Instant) {
         self.gate.counts.bytes_to.add(bytes as u64);
-        if !self.link.preamble().is_empty() {
-            self.link.took_preamble(bytes);
+        self.link.asked(now);
+        if let Some(errand) = self.link.errand_mut() {
+            errand.took(bytes);
             return;
         }
         let before = self.inbox.sent();
         self.inbox.took(bytes);
+        if self.pipe.is_some() {
+            self.pipe_took(now);
+            return;
+        }
+        if let Some(raw) = self.queue.raw()
+            && !raw.is_answered()
+        {
+            self.begin_pipe(raw, now);
+            return;
+        }
         let sent = self.inbox.sent();
         for entry in self.queue.iter_mut().rev() {
             if entry.end <= before {
@@ -315,11 +424,6 @@ impl Session {
             }
             if entry.end <= sent {
                 entry.attempts += 1;
-                if entry.blocks() && entry.permit.is_probe() {
-                    // It may wait for long though Redis is well. Others must be able to find that out.
-                    self.gate.give_back(entry.permit, now);
-                    entry.permit = Permit::UNTRACKED;
-                }
             }
         }
         self.let_go_of_streamed(now);
@@ -330,13 +434,17 @@ impl Session {
         if self.inbox.is_streaming() && self.queue.len() == 1 {
             self.inbox.let_go_of_sent();
             if let Some(entry) = self.queue.back_mut() {
-                entry.deadline = Some(now.after(self.settings.deadline));
+                entry.deadline = Some(now.after(self.settings.limit(entry.class)));
             }
         }
     }
 
     /// The connection to the upstream has ended.
     pub fn lost(&mut self, why: &str, now: Instant) {
+        if self.pipe.is_some() {
+            self.pipe_lost();
+            return;
+        }
         if self.hangs_up() {
             self.disconnect();
             self.end(Ending::Now);
@@ -381,11 +489,12 @@ impl Session {
     /// Releases all memory and ends the connection. A client that has taken all of its replies gets an error.
     pub fn give_up_memory(&mut self, now: Instant) {
         self.gate.counts.refused_memory.inc();
-        let may_speak = !self.outbox.streams() && !self.outbox.has_deliverable();
+        let may_speak =
+            !self.outbox.streams() && !self.outbox.has_deliverable() && self.pipe.is_none();
         self.abandon(now);
         self.inbox = Inbox::default();
         self.outbox = Outbox::default();
-        self.own_reply = None;
+        self.turn = None;
         if may_speak {
             self.outbox.say(OUT_OF_MEMORY);
         }
@@ -401,8 +510,11 @@ impl Session {
         if let LinkState::Waiting(until) | LinkState::Connecting(until) = self.link.state() {
             at = at.min(until);
         }
-        if let Some(due) = self.due() {
+        for due in [self.due(), self.pipe_due()].into_iter().flatten() {
             at = at.min(due);
+        }
+        if let Some(silent) = self.silent_at() {
+            at = at.min(silent);
         }
         at
     }
@@ -422,10 +534,13 @@ impl Session {
         if self.due().is_some_and(|due| due <= now) {
             self.overdue(now);
         }
+        if self.pipe_due().is_some_and(|due| due <= now) {
+            self.pipe_lost();
+        }
         match self.link.state() {
             LinkState::Waiting(until) if until <= now => {
                 match self.gate.turn(&self.settings.backoff, now) {
-                    Ok(()) => self.link.connect(now.after(self.settings.connect_timeout)),
+                    Ok(()) => self.link.connect(now, self.settings.connect_timeout),
                     Err(later) => self.link.wait(later),
                 }
             }
@@ -436,6 +551,7 @@ impl Session {
             }
             _ => {}
         }
+        self.notice_silence(now);
         self.close_idle(now);
     }
 
@@ -448,7 +564,8 @@ impl Session {
             return;
         }
         let has_taken_all = !self.outbox.has_deliverable();
-        let is_idle = self.queue.is_empty() && !self.client.is_subscribed() && has_taken_all;
+        let listens = self.client.is_subscribed() || self.pipe.is_some();
+        let is_idle = self.queue.is_empty() && !listens && has_taken_all;
         if is_idle || !has_taken_all || self.waits_for_the_rest() {
             self.gate.counts.refused_idle.inc();
             self.outbox.discard();

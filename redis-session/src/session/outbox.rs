@@ -127,6 +127,12 @@ impl Outbox {
         self.check();
     }
 
+    /// The client may have all that has come, whether replies end there or not.
+    pub fn pass_all(&mut self) {
+        self.scanned = self.bytes.len();
+        self.pass();
+    }
+
     /// The current reply is not the first command's: the client may have it unless others before it are held back.
     pub fn pass_push(&mut self) {
         if self.held == 0 {

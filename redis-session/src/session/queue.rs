@@ -1,6 +1,7 @@
 //! The commands that are not answered, in order.
 
-use crate::commands::{Class, Effect};
+use crate::commands::{Class, Effect, Raw};
+use crate::idempotency::Repeat;
 use levee_policy::breaker::Permit;
 use levee_policy::time::Instant;
 use std::collections::VecDeque;
@@ -16,6 +17,21 @@ pub(super) enum Bytes {
     Streamed,
 }
 
+/// What is known of a command's execution on connections that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// It was not executed.
+    Clear,
+    /// It may have been executed, and changes data.
+    InDoubt,
+    /// It reads what a later command may have changed since.
+    Overtaken,
+}
+
+/// So many connections may be lost while a command is the first without a reply. If Redis closes the second one as well,
+/// that is its answer.
+const MOST_DROPS: u8 = 2;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     /// Where it ends in the client's stream, or [`STILL_ARRIVING`].
@@ -27,6 +43,9 @@ pub(super) struct Entry {
     pub number: u64,
     pub permit: Permit,
     pub attempts: u32,
+    pub past: Past,
+    /// How many connections Redis has closed while this command was the first without a reply.
+    pub drops: u8,
     pub arrived: Instant,
     pub deadline: Option<Instant>,
 }
@@ -45,9 +64,35 @@ impl Entry {
         matches!(self.class.effect, Effect::Blocks(_))
     }
 
+    /// What waits behind it could not be served before.
+    pub const fn holds_up_others(&self) -> bool {
+        self.blocks() || self.class.work.takes_long()
+    }
+
     /// It may be sent again, and has been as often as it may.
-    pub const fn is_used_up(&self, attempts: u32) -> bool {
-        self.class.repeatable && self.attempts >= attempts
+    pub fn is_used_up(&self, attempts: u32) -> bool {
+        self.class.repeat != Repeat::Never && self.attempts >= attempts
+    }
+
+    /// Redis closes each connection on which it is sent.
+    pub const fn is_dropped(&self) -> bool {
+        self.drops >= MOST_DROPS
+    }
+
+    /// It must not be sent again once it may have been executed.
+    fn is_final(&self, attempts: u32) -> bool {
+        self.class.repeat == Repeat::Never || self.attempts >= attempts || self.is_dropped()
+    }
+
+    /// It goes out only on a connection that works: should it be lost, nobody could repeat it. A subscription can be
+    /// lost, since its client hears of it.
+    pub fn needs_proof(&self) -> bool {
+        self.class.repeat == Repeat::Never && self.class.effect != Effect::Subscribe
+    }
+
+    /// Whether it may be executed again must be found out first.
+    pub fn needs_verification(&self) -> bool {
+        self.past == Past::InDoubt && self.class.repeat == Repeat::Verified
     }
 
     pub fn is_overdue(&self, now: Instant) -> bool {
@@ -59,6 +104,8 @@ impl Entry {
 pub(super) struct Queue {
     entries: VecDeque<Entry>,
     next_number: u64,
+    /// No command from this number on is in doubt.
+    clear_from: u64,
 }
 
 impl Queue {
@@ -114,12 +161,25 @@ impl Queue {
         self.entries.get_mut(place)
     }
 
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
         self.entries.iter()
     }
 
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry> {
         self.entries.iter_mut()
+    }
+
+    /// The one command there is changes what bytes mean: what stands behind it can't be read yet.
+    pub fn raw(&self) -> Option<Raw> {
+        match self.front()?.class.effect {
+            Effect::Raw(raw) => Some(raw),
+            _ => None,
+        }
+    }
+
+    /// A client that has not logged in may be doing so.
+    pub fn logs_in(&self) -> bool {
+        self.has(Effect::Auth) || self.has(Effect::Hello)
     }
 
     /// The number of the first command that is not answered.
@@ -141,12 +201,42 @@ impl Queue {
     pub fn cut(&self, sent: u64, attempts: u32) -> usize {
         let mut cut = 0;
         for (place, entry) in self.entries.iter().enumerate() {
-            let is_final = !entry.class.repeatable || entry.attempts >= attempts;
-            if (entry.was_sent(sent) && is_final) || self.loses_state(entry, cut) {
+            let may_be_executed = entry.was_sent(sent) || entry.past == Past::InDoubt;
+            if (may_be_executed && entry.is_final(attempts)) || self.loses_state(entry, cut) {
                 cut = place + 1;
             }
         }
         cut
+    }
+
+    /// The connection is gone on which commands were sent up to `sent`.
+    pub fn doubt(&mut self, sent: u64) {
+        for entry in &mut self.entries {
+            if entry.was_sent(sent) && !entry.class.only_reads {
+                entry.past = Past::InDoubt;
+                self.clear_from = self.clear_from.max(entry.number + 1);
+            }
+        }
+    }
+
+    /// The command at this place reads what a later one may have changed.
+    pub fn overtake(&mut self, place: usize) {
+        if let Some(entry) = self.entries.get_mut(place) {
+            entry.past = Past::Overtaken;
+            self.clear_from = self.clear_from.max(entry.number + 1);
+        }
+    }
+
+    /// Whether a command may be in doubt, or overtaken.
+    pub fn has_doubts(&self) -> bool {
+        self.front_number() < self.clear_from
+    }
+
+    /// The connection never answered: what was sent up to `sent` was not an attempt.
+    pub fn take_attempts_back(&mut self, sent: u64) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.end <= sent) {
+            entry.attempts = entry.attempts.saturating_sub(1);
+        }
     }
 
     /// Like [`cut`](Self::cut), with the first command and all that are overdue.
@@ -170,13 +260,6 @@ impl Queue {
     pub fn unbind(&mut self, number: u64) {
         for entry in &mut self.entries {
             entry.bound_to = entry.bound_to.filter(|began| *began != number);
-        }
-    }
-
-    /// Moves all deadlines to `later`.
-    pub fn postpone(&mut self, later: Instant) {
-        for entry in &mut self.entries {
-            entry.deadline = entry.deadline.map(|_| later);
         }
     }
 

@@ -1,30 +1,25 @@
 //! From the upstream's bytes to the client: whose reply it is, whether it may go out, and what it has changed.
 
+use super::errand::{Kind, Replayed};
+use super::failure::Failure;
 use super::link::LinkState;
+use super::not_now::{says_busy, says_not_executed, says_unavailable, wants_login, words};
+use super::pipe::Pipe;
+use super::queue::{Entry, Past};
+use super::verification::Progress;
 use super::{Ending, Session};
-use crate::commands::Effect;
+use crate::commands::{Class, Effect, Raw, Work, needs_no_state};
 use crate::gate::Answer;
 use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
 
-/// Replies that begin like this say that the command was not executed.
-const NOT_EXECUTED: [&[u8]; 6] = [
-    b"-LOADING",
-    b"-TRYAGAIN",
-    b"-CLUSTERDOWN",
-    b"-MASTERDOWN",
-    b"-READONLY",
-    b"-ERR max number of clients reached",
-];
-
-/// Those of them that say that Redis serves nobody at the moment.
-const UNAVAILABLE: [&[u8]; 3] = [b"-LOADING", b"-CLUSTERDOWN", b"-MASTERDOWN"];
-
 impl Session {
     pub(super) fn take_replies(&mut self, now: Instant) {
-        loop {
+        while !self.pipes_bytes() {
             match self.outbox.scan() {
                 Ok(false) => break,
+                Ok(true) if self.pipe.is_some() => self.on_piped_reply(),
+                Err(_) if self.pipe.is_some() => self.pipe = Some(Pipe::Bytes),
                 Ok(true) => {
                     self.on_reply(now);
                     if !self.keeps_connection() {
@@ -51,8 +46,8 @@ impl Session {
     }
 
     fn on_reply(&mut self, now: Instant) {
-        if let LinkState::Replaying(left) = self.link.state() {
-            self.on_replayed(left, now);
+        if self.link.errand().is_some() {
+            self.on_errand(now);
             return;
         }
         let Some(first) = self.queue.front() else {
@@ -64,77 +59,225 @@ impl Session {
             return;
         }
         let is_error = self.outbox.is_error();
-        if is_error && !self.outbox.streams() && self.says_not_executed() && self.may_hold() {
+        if is_error
+            && !self.outbox.streams()
+            && says_not_executed(self.outbox.reply())
+            && self.may_hold()
+        {
             self.hold(now);
             return;
         }
+        if self.link.is_up() && !self.client.has_logged_in() {
+            self.learn_login(first.class, is_error);
+        }
         let answer = if !is_error {
             Answer::Reply
-        } else if self.says_unavailable() {
+        } else if says_unavailable(self.outbox.reply()) {
             Answer::Unavailable
         } else {
             Answer::Error
         };
         self.release(now);
         self.outbox.pass();
+        self.link.forget_words();
         self.settle_first(answer, now);
+        if self.link.state() == LinkState::Bare {
+            self.leave_bare(now);
+        }
+    }
+
+    /// A client that has not logged in has its answer.
+    fn learn_login(&self, class: Class, is_error: bool) {
+        let reply = self.outbox.reply();
+        if is_error && wants_login(reply) {
+            // A script could say so, too, where nobody has to log in.
+            if matches!(class.work, Work::Redis | Work::Scripts) {
+                self.gate.set_wants_login(true);
+            }
+        } else if self.gate.wants_login()
+            && !class.effect.needs_no_login()
+            && (!is_error || reply.starts_with(b"-NOPERM"))
+        {
+            self.gate.set_wants_login(false);
+        }
     }
 
     /// Holds back a reply that says that its command was not executed, so that it can be tried again.
     fn hold(&mut self, now: Instant) {
-        if self.says_unavailable()
+        if says_unavailable(self.outbox.reply())
             && let Some(entry) = self.queue.get_mut(self.outbox.held())
         {
             // Like a connection that can't be made, it isn't an attempt.
             entry.attempts = entry.attempts.saturating_sub(1);
         }
+        let number = self.queue.front_number() + self.outbox.held() as u64;
+        self.link.note_words(self.outbox.reply(), number);
         self.outbox.hold();
         if self.outbox.held() >= self.queue.sent(self.inbox.sent()) {
             self.repeat_held(now);
         }
     }
 
-    /// A reply to the preamble.
-    fn on_replayed(&mut self, left: u32, now: Instant) {
-        let (is_push, is_error) = (self.outbox.is_push(), self.outbox.is_error());
-        let reply = String::from_utf8_lossy(self.outbox.reply())
-            .trim_end()
-            .to_owned();
-        let refused = is_error && self.says_not_executed();
+    /// A reply to a question of Levee's own.
+    fn on_errand(&mut self, now: Instant) {
+        let is_push = self.outbox.is_push();
+        let reply = self.outbox.reply().to_vec();
         self.outbox.remove_reply();
         if is_push {
             return;
         }
-        if refused {
-            self.disconnect();
-            let message = self.note_obstacle(&reply, now);
-            self.try_again(&message, 1, now);
-            self.parse(now);
-        } else if is_error {
-            // Without its state the connection isn't the client's: another identity, another database.
-            let what = format!("the connection's state could not be set again: {reply}");
-            self.fail_all(&what, now);
-            self.disconnect();
-            self.end(Ending::Now);
-        } else {
-            self.link.replayed(left);
+        let Some(errand) = self.link.errand_mut() else {
+            return;
+        };
+        match errand.kind() {
+            Kind::Proof | Kind::Replay(_) if says_not_executed(&reply) => {
+                self.not_now(&reply, now);
+            }
+            Kind::Proof => self.link.finish_errand(),
+            Kind::Replay(replaying) => {
+                let is_busy = says_busy(&reply);
+                if !is_busy && reply.starts_with(b"-") {
+                    self.not_replayed(&reply, now);
+                    return;
+                }
+                let replayed = if is_busy {
+                    replaying.none()
+                } else {
+                    replaying.one()
+                };
+                if is_busy {
+                    self.link.note_words(&reply, u64::MAX);
+                }
+                self.on_replayed(replayed, now);
+            }
+            Kind::Verification(verification) => {
+                let Some(first) = self.queue.front() else {
+                    return;
+                };
+                let command = self.inbox.front_command(first.end);
+                let progress = verification.on_reply(&reply, command);
+                self.on_verified(progress, now);
+            }
         }
     }
 
-    fn says_not_executed(&self) -> bool {
-        let reply = self.outbox.reply();
-        NOT_EXECUTED.iter().any(|start| reply.starts_with(start))
+    fn on_replayed(&mut self, replayed: Replayed, now: Instant) {
+        match replayed {
+            Replayed::NotYet => {}
+            Replayed::Whole => self.link.finish_errand(),
+            Replayed::Identity => {
+                self.link.stay_bare();
+                self.answer_busy(now);
+            }
+            Replayed::Nothing => {
+                self.disconnect();
+                self.answer_busy(now);
+            }
+        }
     }
 
-    fn says_unavailable(&self) -> bool {
-        let reply = self.outbox.reply();
-        UNAVAILABLE.iter().any(|start| reply.starts_with(start))
+    /// Redis is too busy for the client's state. Commands that need it get Redis' words, as on a connection that has the
+    /// state; the first that needs none goes out. The next command tries again on a new connection.
+    fn answer_busy(&mut self, now: Instant) {
+        let is_bare = self.link.state() == LinkState::Bare;
+        while let Some(first) = self.queue.front() {
+            if is_bare && self.serves_bare(first) {
+                return;
+            }
+            if first.past == Past::InDoubt {
+                self.fail_unsure("Redis is busy", now);
+                continue;
+            }
+            if !self.say_words(Answer::Error, now) {
+                break;
+            }
+        }
+        self.disconnect();
+        self.parse(now);
+    }
+
+    /// Answers the first command by what Redis said last to it. Returns whether there was anything.
+    pub(super) fn say_words(&mut self, answer: Answer, now: Instant) -> bool {
+        let first = self.queue.front();
+        let Some(words) = first.and_then(|first| self.link.words(first.number)) else {
+            return false;
+        };
+        self.outbox.say(words);
+        let was_open = self.client.in_transaction();
+        self.settle_first(answer, now);
+        if was_open && !self.client.in_transaction() {
+            // Its MULTI was answered with an error.
+            self.client.refuse_transaction();
+        }
+        true
+    }
+
+    /// Redis has answered on a connection without the client's state.
+    fn leave_bare(&mut self, now: Instant) {
+        if self
+            .queue
+            .front()
+            .is_none_or(|next| !self.serves_bare(next))
+        {
+            self.disconnect();
+            self.parse(now);
+        }
+    }
+
+    fn serves_bare(&self, entry: &Entry) -> bool {
+        !entry.is_arriving() && needs_no_state(self.inbox.front_command(entry.end))
+    }
+
+    fn on_verified(&mut self, progress: Progress, now: Instant) {
+        match progress {
+            Progress::Wait => {}
+            Progress::Ask(question) => {
+                if let Some(errand) = self.link.errand_mut() {
+                    errand.ask(question);
+                }
+            }
+            Progress::Executed(reply) => {
+                self.link.finish_errand();
+                self.outbox.say(&reply);
+                self.settle_first(Answer::Reply, now);
+            }
+            // The attempts bound how often.
+            Progress::Again => self.link.finish_errand(),
+            Progress::NotNow(reply) => self.not_now(&reply, now),
+            Progress::Unsure(why) => {
+                self.link.finish_errand();
+                self.fail_unsure(&why, now);
+            }
+        }
+    }
+
+    /// Redis serves nobody at the moment.
+    fn not_now(&mut self, reply: &[u8], now: Instant) {
+        self.disconnect();
+        self.link.note_words(reply, u64::MAX);
+        let message = self.note_obstacle(&words(reply), now);
+        self.try_again(&message, 1, now);
+        self.parse(now);
+    }
+
+    /// Without its state the connection isn't the client's: another identity, another database.
+    fn not_replayed(&mut self, reply: &[u8], now: Instant) {
+        let what = format!(
+            "the connection's state could not be set again: {}",
+            words(reply)
+        );
+        self.link.forget_words();
+        self.fail_all(Failure::unanswered(&what), now);
+        self.disconnect();
+        self.end(Ending::Now);
     }
 
     /// Whether the reply may be held back: it is Redis's own, and the command can be tried again on another connection.
     fn may_hold(&self) -> bool {
         let entry = self.queue.get(self.outbox.held());
-        let is_free = entry.is_some_and(|entry| entry.bound_to.is_none() && !entry.class.scripted);
+        let is_free = entry.is_some_and(|entry| {
+            entry.bound_to.is_none() && !matches!(entry.class.work, Work::Script | Work::Module)
+        });
         is_free && !self.has_state() && !self.inbox.is_streaming()
     }
 
@@ -175,6 +318,10 @@ impl Session {
         let effect = entry.class.effect;
         if answer == Answer::Reply {
             match effect {
+                Effect::Raw(Raw::Monitor) => {
+                    self.gate.counts.raw.inc();
+                    self.pipe = Some(Pipe::Replies);
+                }
                 Effect::Auth | Effect::Hello | Effect::Select | Effect::ClientSetting => {
                     let command = self.inbox.front_command(entry.end);
                     self.client.adopt(effect, command);
@@ -196,7 +343,7 @@ impl Session {
         }
         self.let_go_of_streamed(now);
         self.link.progressed();
-        if entry.blocks() {
+        if entry.holds_up_others() {
             // What waited behind it could not be served before.
             self.queue.extend(now.after(self.settings.deadline));
         }

@@ -2,6 +2,7 @@
 
 use crate::gate::{Answer, Gate};
 use levee_policy::breaker::Permit;
+use levee_policy::callers::Caller;
 use levee_policy::time::Instant;
 
 #[derive(Debug, Default)]
@@ -11,6 +12,8 @@ pub(super) struct Tally {
     /// A permit that further commands may share until the next report to the gate.
     shared: Option<Permit>,
     ended: Option<Ended>,
+    /// Who calls.
+    pub caller: Caller,
 }
 
 /// Commands that ended the same way since the last report to the gate.
@@ -26,9 +29,9 @@ impl Tally {
         self.shared
     }
 
-    /// The gate gave this permit. A probe's is for one command.
-    pub fn share(&mut self, permit: Permit) {
-        self.shared = (!permit.is_probe()).then_some(permit);
+    /// The gate gave this permit.
+    pub const fn share(&mut self, permit: Permit) {
+        self.shared = Some(permit);
     }
 
     pub const fn enter(&mut self) {
@@ -58,7 +61,7 @@ impl Tally {
             gate.entered(entered, now);
         }
         if let Some(ended) = self.ended.take() {
-            gate.record(ended.permit, ended.answer, ended.count, now);
+            gate.record(ended.permit, ended.answer, self.caller, ended.count, now);
         }
     }
 }

@@ -41,7 +41,8 @@ fn a_client_that_does_not_complete_its_command_is_idle() {
     let mut play = Play::new();
     play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
         .raw(&vec![b'v'; 200_000]);
-    play.session.connected(Proof::None);
+    play.session
+        .connected(Proof::Answered { at: play.now }, play.now);
     play.sent();
     for _ in 0..599 {
         play.pass(1000);
@@ -64,7 +65,7 @@ fn a_client_that_takes_no_replies_is_closed_without_a_panic() {
 
 #[test]
 fn the_end_of_a_client_is_noticed_behind_a_command_that_waits() {
-    let mut play = Play::new();
+    let mut play = Play::refusing();
     play.client(&["BLPOP q 0", "MONITOR"]).connect();
     assert!(play.session.wants_client());
     play.session.client_ended();

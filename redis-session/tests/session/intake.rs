@@ -85,7 +85,7 @@ fn what_is_no_command_is_answered_in_order_and_ends_the_connection() {
 
 #[test]
 fn refused_commands_are_answered_in_their_turn() {
-    let mut play = Play::new();
+    let mut play = Play::refusing();
     play.client(&["GET a", "MONITOR", "GET b"]).connect();
     assert_eq!(play.upstream("$-1\r\n").said().lines().count(), 2);
     assert_eq!(play.sent(), "*2 GET b");

@@ -10,7 +10,8 @@ fn a_long_command_goes_out_as_it_comes_and_only_once() {
     for _ in 0..6 {
         play.raw(&vec![b'v'; 100_000]);
         if play.session.wants_connection() {
-            play.session.connected(Proof::None);
+            play.session
+                .connected(Proof::Answered { at: play.now }, play.now);
         }
         play.sent();
         assert!(play.session.inbox().len() <= 256 * 1024);
@@ -26,7 +27,8 @@ fn a_long_command_whose_connection_is_lost_ends_the_clients() {
     let mut play = Play::new();
     play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
         .raw(&vec![b'v'; 200_000]);
-    play.session.connected(Proof::None);
+    play.session
+        .connected(Proof::Answered { at: play.now }, play.now);
     play.sent();
     let said = play.lost().said();
     assert!(said.contains("may or may not have been executed"), "{said}");
@@ -82,7 +84,8 @@ fn a_command_that_is_refused_while_it_comes_ends_the_connection() {
     let mut play = Play::new();
     play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$600000\r\n")
         .raw(&vec![b'v'; 200_000]);
-    play.session.connected(Proof::None);
+    play.session
+        .connected(Proof::Answered { at: play.now }, play.now);
     play.sent();
     play.upstream("-ERR Protocol error: unauthenticated bulk length\r\n");
     assert!(play.said().contains("unauthenticated"));
@@ -92,7 +95,8 @@ fn a_command_that_is_refused_while_it_comes_ends_the_connection() {
     let mut play = Play::new();
     play.raw(b"*5\r\n$4\r\nMSET\r\n$1\r\na\r\n$200000\r\n")
         .raw(&vec![b'v'; 200_000]);
-    play.session.connected(Proof::None);
+    play.session
+        .connected(Proof::Answered { at: play.now }, play.now);
     play.sent();
     play.raw(b"\r\n$1\r\nb\r\n$9000000\r\n");
     assert!(play.said().contains("command_bytes"));

@@ -5,11 +5,11 @@ use levee_policy::breaker::{BreakerSettings, Phase};
 use levee_policy::budget::BudgetSettings;
 use levee_policy::time::Instant;
 use levee_redis_session::counts::Counts;
-use levee_redis_session::gate::Gate;
+use levee_redis_session::gate::{Check, Gate};
 use levee_redis_session::idempotency::Idempotency;
 use levee_redis_session::proof::Proof;
 use levee_redis_session::resp::encode;
-use levee_redis_session::session::{Session, SessionSettings};
+use levee_redis_session::session::{Choice, RawPolicy, Session, SessionSettings};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ pub fn settings() -> SessionSettings {
     SessionSettings {
         name: "x".to_owned(),
         deadline: Duration::from_secs(3),
+        script_deadline: Duration::from_secs(30),
         attempts: 3,
         backoff: Backoff {
             base: Duration::from_millis(100),
@@ -35,6 +36,8 @@ pub fn settings() -> SessionSettings {
         command_bytes: 1 << 20,
         buffered_bytes: 256 * 1024,
         idle: Some(Duration::from_mins(10)),
+        raw: RawPolicy::Allow,
+        attempt_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
     }
 }
@@ -45,10 +48,22 @@ impl Play {
     }
 
     pub fn with(settings: SessionSettings, budget: BudgetSettings) -> Self {
+        Self::with_all(settings, budget, BreakerSettings::default())
+    }
+
+    pub fn with_breaker(breaker: BreakerSettings) -> Self {
+        Self::with_all(settings(), BudgetSettings::default(), breaker)
+    }
+
+    fn with_all(
+        settings: SessionSettings,
+        budget: BudgetSettings,
+        breaker: BreakerSettings,
+    ) -> Self {
         let now = Instant::from_nanos(1_000_000_000_000);
         let gate = Arc::new(Gate::new(
             "x",
-            BreakerSettings::default(),
+            breaker,
             budget,
             Arc::new(Counts::default()),
             7,
@@ -58,16 +73,35 @@ impl Play {
         Self { session, gate, now }
     }
 
-    /// A session whose breaker has opened and now admits probes.
-    pub fn after_an_outage() -> Self {
+    /// A session that refuses what would make a raw pipe of it.
+    pub fn refusing() -> Self {
+        let mut settings = settings();
+        settings.raw = RawPolicy::Refuse;
+        Self::with(settings, BudgetSettings::default())
+    }
+
+    /// A session of another client at the same Redis.
+    pub fn another(&self) -> Session {
+        Session::new(Arc::new(settings()), self.gate.clone(), self.now)
+    }
+
+    /// A session whose breaker is open, since Redis can't be reached.
+    pub fn in_an_outage() -> Self {
         let mut play = Self::new();
+        play.client(&["INCR a"]);
+        play.session.not_connected("refused", play.now);
         for _ in 0..5 {
-            play.client(&["INCR a"]).connect();
-            play.lost().said();
+            play.pass(3000);
+            play.client(&["INCR a"]).said();
         }
         assert_eq!(play.gate.phase_now(), Phase::Open);
-        play.pass(60_000);
         play
+    }
+
+    /// A check of Levee's own has ended.
+    pub fn check(&mut self, check: Check<'_>) -> Phase {
+        self.gate.checked(check, self.now, self.now);
+        self.gate.phase_now()
     }
 
     /// The client sends commands: one per line, words separated by spaces.
@@ -90,7 +124,22 @@ impl Play {
     /// Connects to the upstream, and returns what is [`sent`](Self::sent).
     pub fn connect(&mut self) -> String {
         assert!(self.session.wants_connection());
-        self.session.connected(Proof::None);
+        self.session
+            .connected(Proof::Answered { at: self.now }, self.now);
+        self.sent()
+    }
+
+    /// Connects to something that may not be Redis, and returns what is [`sent`](Self::sent).
+    pub fn accepted(&mut self) -> String {
+        assert!(self.session.wants_connection());
+        self.session.connected(Proof::None, self.now);
+        self.sent()
+    }
+
+    /// Redis answers on another connection while the first one is silent. Returns what is [`sent`](Self::sent) on it.
+    pub fn second(&mut self) -> String {
+        assert!(self.session.wants_second());
+        assert_eq!(self.session.second_connected(self.now), Choice::Second);
         self.sent()
     }
 

@@ -38,7 +38,7 @@ fn pushes_pass_between_replies_and_answer_nothing() {
 
 #[test]
 fn a_reply_of_our_own_is_not_put_inside_a_long_push() {
-    let mut play = Play::new();
+    let mut play = Play::refusing();
     play.client(&["HELLO 3"]).connect();
     play.upstream("%0\r\n").said();
     let head = format!(">2\r\n+message\r\n$100000\r\n{}", "v".repeat(70_000));
@@ -52,7 +52,7 @@ fn a_reply_of_our_own_is_not_put_inside_a_long_push() {
 
 #[test]
 fn replies_of_our_own_are_bounded_and_go_on_when_they_are_taken() {
-    let mut play = Play::new();
+    let mut play = Play::refusing();
     let many = encode(&["MONITOR"]).repeat(20_000);
     let mut taken = 0;
     play.raw(&many);
@@ -67,7 +67,7 @@ fn replies_of_our_own_are_bounded_and_go_on_when_they_are_taken() {
 
 #[test]
 fn a_client_that_takes_no_replies_is_read_no_further() {
-    let mut play = Play::new();
+    let mut play = Play::refusing();
     play.raw(&encode(&["MONITOR"]).repeat(6000));
     assert!(!play.session.wants_client());
     play.said();

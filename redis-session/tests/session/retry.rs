@@ -29,7 +29,8 @@ fn a_write_that_may_have_been_executed_is_not_sent_again() {
 fn a_write_of_which_a_byte_was_not_sent_is_sent_again() {
     let mut play = Play::new();
     play.client(&["INCR a"]);
-    play.session.connected(Proof::None);
+    play.session
+        .connected(Proof::Answered { at: play.now }, play.now);
     let bytes = play.session.to_upstream().len();
     play.session.upstream_took(bytes - 1, play.now);
     play.lost();
@@ -40,12 +41,18 @@ fn a_write_of_which_a_byte_was_not_sent_is_sent_again() {
 #[test]
 fn what_stands_before_a_lost_write_fails_with_it_and_what_stands_behind_is_sent_again() {
     let mut play = Play::new();
-    play.client(&["GET a", "INCR a", "GET b", "SET b 1"])
+    play.client(&["GET a", "INCR a", "GET c", "SET b 1"])
         .connect();
     let said = play.lost().said();
     assert_eq!(said.matches("-ERR levee").count(), 2, "{said}");
-    assert_eq!(play.pass(100).connect(), "*2 GET b *3 SET b 1");
-    assert_eq!(play.upstream("$-1\r\n+OK\r\n").said(), "$-1\r\n+OK\r\n");
+    // What it may have overwritten is looked at first.
+    assert_eq!(play.pass(100).connect(), "*2 GET c");
+    assert_eq!(play.upstream("$-1\r\n").said(), "$-1\r\n");
+    assert_eq!(play.sent(), "*2 WATCH b *2 EXISTS b *4 GETRANGE b 0 1");
+    play.upstream("+OK\r\n:0\r\n$0\r\n\r\n");
+    assert_eq!(play.sent(), "*1 MULTI *3 SET b 1 *1 EXEC");
+    let said = play.upstream("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n").said();
+    assert_eq!(said, "+OK\r\n");
 }
 
 #[test]
@@ -101,12 +108,27 @@ fn what_a_script_says_is_not_taken_for_redis_own_words() {
 #[test]
 fn a_command_is_sent_three_times_at_most() {
     let mut play = Play::new();
-    play.client(&["GET a"]).connect();
-    for wait in [100, 200] {
-        play.lost().pass(wait).connect();
+    assert_eq!(play.client(&["GET a"]).connect(), "*2 GET a");
+    for _ in 0..2 {
+        play.pass(1000);
+        assert_eq!(play.second(), "*2 GET a");
     }
-    let said = play.lost().said();
+    let said = play.pass(1000).said();
     assert!(said.contains("3 attempts"), "{said}");
+}
+
+#[test]
+fn a_command_on_which_redis_closes_two_connections_is_its_cause() {
+    let mut play = Play::new();
+    play.client(&["LRANGE a 0 -1", "GET b"]).connect();
+    assert_eq!(play.lost().pass(100).connect(), "*4 LRANGE a 0 -1 *2 GET b");
+    let said = play.lost().said();
+    assert_eq!(said.matches("-ERR").count(), 1, "{said}");
+    assert!(
+        said.contains("each connection was closed on which it was sent"),
+        "{said}"
+    );
+    assert_eq!(play.pass(200).connect(), "*2 GET b");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use levee_policy::backoff::{Backoff, Jitter};
 use levee_policy::breaker::BreakerSettings;
 use levee_policy::budget::BudgetSettings;
 use levee_policy::ratio::Ratio;
+use levee_redis_session::session::RawPolicy;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,8 +30,12 @@ pub struct Redis {
     pub connect_timeout: Duration,
     /// How long a command may take.
     pub deadline: Duration,
+    /// How long a script or function may take.
+    pub script_deadline: Duration,
     /// How often a command is sent at most.
     pub attempts: u32,
+    /// After so much silence of a connection, another one is tried.
+    pub attempt_timeout: Duration,
     /// The waits between attempts.
     pub backoff: Backoff,
     /// Commands that may be repeated though they are not in the tables.
@@ -53,6 +58,8 @@ pub struct Redis {
     pub idle: Option<Duration>,
     /// How long Redis and a client may acknowledge nothing.
     pub keepalive: Keepalive,
+    /// What becomes of clients that ask for MONITOR and its like.
+    pub raw: RawPolicy,
     /// How often Redis is asked whether it answers, while the breaker is open.
     pub health_every: Duration,
 }
@@ -96,6 +103,18 @@ pub(super) fn read_redis(s: &mut Section<'_>) -> Redis {
         s.duration("every", Duration::from_millis(10)..=LONGEST)
     });
     let limits = s.section("limits", read_limits);
+    let deadline = s
+        .duration("deadline", MILLISECOND..=LONGEST)
+        .unwrap_or(Duration::from_secs(3));
+    let script_deadline = s
+        .duration("script_deadline", MILLISECOND..=LONGEST)
+        .unwrap_or(Duration::from_secs(30).max(deadline));
+    if script_deadline < deadline {
+        s.error(
+            "script_deadline",
+            "is less than deadline; it must be as long or longer",
+        );
+    }
     Redis {
         name,
         listen: listen_address(s, "listen").unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -104,10 +123,10 @@ pub(super) fn read_redis(s: &mut Section<'_>) -> Redis {
         connect_timeout: s
             .duration("connect_timeout", MILLISECOND..=LONGEST)
             .unwrap_or(Duration::from_secs(1)),
-        deadline: s
-            .duration("deadline", MILLISECOND..=LONGEST)
-            .unwrap_or(Duration::from_secs(3)),
+        deadline,
+        script_deadline,
         attempts: retry.attempts,
+        attempt_timeout: retry.attempt_timeout.unwrap_or(deadline / 3),
         backoff: retry.backoff,
         also: retry.also,
         never: retry.never,
@@ -119,6 +138,12 @@ pub(super) fn read_redis(s: &mut Section<'_>) -> Redis {
         buffered_bytes: limits.buffered_bytes,
         idle: limits.idle,
         keepalive: s.section("keepalive", read_keepalive),
+        raw: s
+            .choice(
+                "raw",
+                &[("allow", RawPolicy::Allow), ("refuse", RawPolicy::Refuse)],
+            )
+            .unwrap_or(RawPolicy::Allow),
         health_every: health_every.unwrap_or(Duration::from_millis(500)),
     }
 }
@@ -139,6 +164,7 @@ fn read_name(s: &mut Section<'_>) -> String {
 
 struct Retry {
     attempts: u32,
+    attempt_timeout: Option<Duration>,
     backoff: Backoff,
     also: Vec<String>,
     never: Vec<String>,
@@ -157,6 +183,7 @@ fn read_retry(s: &mut Section<'_>) -> Retry {
     }
     Retry {
         attempts,
+        attempt_timeout: s.duration("attempt_timeout", MILLISECOND..=LONGEST),
         backoff: Backoff {
             base,
             max,

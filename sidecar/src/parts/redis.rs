@@ -86,12 +86,15 @@ fn settings(config: &config::Redis) -> SessionSettings {
     SessionSettings {
         name: config.name.clone(),
         deadline: config.deadline,
+        script_deadline: config.script_deadline,
         attempts: config.attempts,
+        attempt_timeout: config.attempt_timeout,
         backoff: config.backoff,
         idempotency: Idempotency::new(&config.also, &config.never),
         command_bytes: config.command_bytes,
         buffered_bytes: config.buffered_bytes,
         idle: config.idle,
+        raw: config.raw,
         connect_timeout: config.connect_timeout,
     }
 }

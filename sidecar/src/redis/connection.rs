@@ -3,12 +3,14 @@
 use super::buffers::Share;
 use super::close::close;
 use super::orders::Orders;
+use super::proven::{self, Unproven};
 use super::spares::Spares;
 use super::upstream::{Dial, Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::time::Instant;
+use levee_redis_session::gate::Check;
 use levee_redis_session::proof::Proof;
-use levee_redis_session::session::Session;
+use levee_redis_session::session::{Choice, Session};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -31,6 +33,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const YOUNGEST: Duration = Duration::from_millis(250);
 
 type Dialing = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+type Proving = Pin<Box<dyn Future<Output = Result<Stream, Unproven>> + Send>>;
 
 enum Link {
     None,
@@ -56,6 +59,7 @@ pub async fn serve(
         spares,
         dial: orders.borrow().dial(),
         link: Link::None,
+        second: None,
         clock,
     };
     let mut timer = Box::pin(tokio::time::sleep_until(
@@ -95,6 +99,8 @@ struct Wire {
     spares: Arc<Spares>,
     dial: Dial,
     link: Link,
+    /// Another connection, which is made while the first one is silent.
+    second: Option<Proving>,
     clock: Clock,
 }
 
@@ -115,6 +121,7 @@ impl Wire {
             }
             moved |= self.read_client(cx, now)?;
             moved |= self.poll_upstream(cx, now);
+            moved |= self.poll_second(cx, now);
             moved |= self.write_client(cx, now)?;
             if self.session.is_over() {
                 return Poll::Ready(Ok(()));
@@ -202,9 +209,10 @@ impl Wire {
                 if !self.session.wants_connection() {
                     return false;
                 }
-                if let Some(stream) = self.spares.take() {
-                    self.link = Link::Up(stream);
-                    self.session.connected(Proof::Answered);
+                if let Some(spare) = self.spares.take() {
+                    self.link = Link::Up(spare.stream);
+                    let proof = Proof::Answered { at: spare.answered };
+                    self.session.connected(proof, now);
                     return true;
                 }
                 let (upstream, dial) = (self.upstream.clone(), self.dial);
@@ -224,7 +232,7 @@ impl Wire {
                 Poll::Pending => Ok(false),
                 Poll::Ready(Ok(stream)) => {
                     self.link = Link::Up(stream);
-                    self.session.connected(Proof::None);
+                    self.session.connected(Proof::None, now);
                     Ok(true)
                 }
                 Poll::Ready(Err(error)) => {
@@ -240,6 +248,44 @@ impl Wire {
             self.session.lost(&error.to_string(), now);
             true
         })
+    }
+}
+
+impl Wire {
+    /// What is still on its way on the old connection must not arrive after what goes out on the new one.
+    fn replace_link(&mut self, stream: Stream) {
+        if let Link::Up(old) = std::mem::replace(&mut self.link, Link::Up(stream)) {
+            old.abort();
+        }
+    }
+
+    /// Makes another connection beside a silent one, if the session wants it.
+    fn poll_second(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if !self.session.wants_second() {
+            return self.second.take().is_some();
+        }
+        let (upstream, dial) = (&self.upstream, self.dial);
+        let dialing = self.second.get_or_insert_with(|| {
+            let upstream = upstream.clone();
+            Box::pin(async move { proven::connect(&upstream, dial).await })
+        });
+        let Poll::Ready(result) = dialing.as_mut().poll(cx) else {
+            return false;
+        };
+        self.second = None;
+        match result {
+            Ok(stream) => {
+                if self.session.second_connected(now) == Choice::Second {
+                    self.replace_link(stream);
+                }
+            }
+            Err(Unproven::NotNow(_)) => self.session.second_failed(Check::Refused, now),
+            Err(Unproven::NoAnswer(error)) => {
+                let why = error.to_string();
+                self.session.second_failed(Check::Silent { why: &why }, now);
+            }
+        }
+        true
     }
 }
 

@@ -1,34 +1,51 @@
-//! Asking Redis whether it answers: for `/readyz`, and for the breaker while that is open.
+//! Asking Redis whether it answers: for `/readyz`, for commands that wait for it, and as the probes of a breaker that is not
+//! closed.
 
 use super::own_client::OwnClient;
 use crate::clock::Clock;
 use crate::readiness::{PROBE_EVERY, PROBE_WITHIN, Part};
 use levee_policy::breaker::Phase;
 use levee_policy::time::Instant;
-use levee_redis_session::gate::Gate;
+use levee_redis_session::gate::{Check, Gate};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Checks forever: every `every` while the breaker is open, else every [`PROBE_EVERY`]. A check that is answered lets an
-/// open breaker try clients' commands again.
+/// How often a half-open breaker is told whether Redis still answers, at most: it wants several answers.
+const HALF_OPEN_EVERY: Duration = Duration::from_millis(100);
+
+/// Checks forever: every `every` while Redis does not answer or the breaker is open, more often while that is half-open,
+/// else every [`PROBE_EVERY`].
 pub async fn watch(gate: Arc<Gate>, client: OwnClient, part: Part, every: Duration, clock: Clock) {
-    let mut ticks = tokio::time::interval(every.min(PROBE_EVERY));
+    let shortest = every.min(HALF_OPEN_EVERY);
+    let mut ticks = tokio::time::interval(shortest);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last: Option<Instant> = None;
     loop {
         ticks.tick().await;
         let now = clock.now();
-        let is_due = |every| last.is_none_or(|last| now.since(last) >= every);
-        let is_open = gate.phase_now() == Phase::Open;
-        if !is_due(if is_open { every } else { PROBE_EVERY }) {
+        let pause = match gate.phase_now() {
+            Phase::HalfOpen => shortest,
+            _ if gate.needs_checks() => every,
+            _ => PROBE_EVERY,
+        };
+        if last.is_some_and(|last| now.since(last) < pause) {
             continue;
         }
         last = Some(now);
-        let probe = tokio::time::timeout(PROBE_WITHIN, ping(&client)).await;
-        if matches!(probe, Ok(Ok(()))) && gate.phase_now() == Phase::Open {
-            gate.healthy(clock.now());
-        }
-        part.saw(probe.map(|answer| answer.map_err(|error| describe(&error))));
+        let answer = tokio::time::timeout(PROBE_WITHIN, ping(&client)).await;
+        let answer = answer.map(|answer| answer.map_err(|error| Problem::from(&error)));
+        let check = match &answer {
+            Ok(Ok(())) => Check::Answered,
+            Ok(Err(problem)) if problem.is_an_answer => Check::Refused,
+            Ok(Err(problem)) => Check::Silent {
+                why: &problem.words,
+            },
+            Err(_) => Check::Silent {
+                why: "no answer to PING",
+            },
+        };
+        gate.checked(check, now, clock.now());
+        part.saw(answer.map(|answer| answer.map_err(|problem| problem.words)));
     }
 }
 
@@ -41,16 +58,31 @@ async fn ping(client: &OwnClient) -> redis::RedisResult<()> {
     }
 }
 
-/// In Redis's own words where it has answered.
-fn describe(error: &redis::RedisError) -> String {
-    let Some(code) = error.code() else {
-        return error.to_string();
-    };
-    match (code, error.detail()) {
-        ("", None | Some("")) => "Redis answered with an error that has no text".to_owned(),
-        (code, detail) => {
-            let text = [code, detail.unwrap_or_default()].join(" ");
-            format!("Redis answered with the error {}", text.trim())
+/// Why a check has failed.
+struct Problem {
+    /// In Redis's own words where it has answered.
+    words: String,
+    is_an_answer: bool,
+}
+
+impl From<&redis::RedisError> for Problem {
+    fn from(error: &redis::RedisError) -> Self {
+        let Some(code) = error.code() else {
+            return Self {
+                words: error.to_string(),
+                is_an_answer: false,
+            };
+        };
+        let words = match (code, error.detail()) {
+            ("", None | Some("")) => "Redis answered with an error that has no text".to_owned(),
+            (code, detail) => {
+                let text = [code, detail.unwrap_or_default()].join(" ");
+                format!("Redis answered with the error {}", text.trim())
+            }
+        };
+        Self {
+            words,
+            is_an_answer: true,
         }
     }
 }

@@ -10,10 +10,12 @@ use super::spares::Spares;
 use super::upstream::Upstream;
 use crate::accept::Acceptor;
 use crate::clock::Clock;
+use levee_policy::callers::Caller;
 use levee_redis_session::gate::Gate;
 use levee_redis_session::session::{Session, TOO_MANY_CLIENTS};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -167,7 +169,8 @@ impl Proxy {
         counts.connections_total.inc();
         counts.connections.inc();
         self.spares.wake();
-        let session = Session::new(settings, self.gate.clone(), self.clock.now());
+        let session =
+            Session::new(settings, self.gate.clone(), self.clock.now()).called_by(caller(&client));
         let share = Share::new(self.buffers.clone());
         serve(
             client,
@@ -199,6 +202,18 @@ async fn end_listener(listener: Arc<TcpListener>) -> Vec<TcpStream> {
             Err(_) => return last,
         }
     }
+}
+
+/// A service, by its address. Its connections are many, and may all send the same.
+fn caller(client: &TcpStream) -> Caller {
+    let mut hasher = DefaultHasher::new();
+    client
+        .peer_addr()
+        .ok()
+        .map(|peer| peer.ip())
+        .hash(&mut hasher);
+    #[allow(clippy::cast_possible_truncation, reason = "any part of a hash is one")]
+    Caller::from_hash(hasher.finish() as u32)
 }
 
 /// Says to a client that there is no place for it, in the words of Redis.

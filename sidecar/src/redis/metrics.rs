@@ -17,6 +17,7 @@ pub const BUDGET_LEFT: &str = "redis_retry_budget_left";
 pub const CONNECTIONS: &str = "redis_proxy_connections";
 pub const CONNECTIONS_TOTAL: &str = "redis_proxy_connections_total";
 pub const REFUSED: &str = "redis_proxy_connections_refused_total";
+pub const RAW: &str = "redis_proxy_raw_total";
 pub const DURATION: &str = "redis_proxy_command_duration_seconds";
 pub const BYTES: &str = "redis_proxy_bytes_total";
 
@@ -78,7 +79,7 @@ impl Family {
     }
 }
 
-const FAMILIES: [Family; 13] = [
+const FAMILIES: [Family; 14] = [
     Family::of_service(
         filter::STATE,
         filter::STATES,
@@ -147,6 +148,11 @@ const FAMILIES: [Family; 13] = [
                 ("memory", counts.refused_memory.get()),
             ]
         }),
+    ),
+    Family::of_upstream(
+        RAW,
+        "Sessions that became raw pipes.",
+        Series::Counter(|counts| counts.raw.get()),
     ),
     Family::of_upstream(
         DURATION,

@@ -7,6 +7,7 @@
 //! | [`keepalive`] | ending connections whose other end is gone |
 //! | [`spares`] | connections to Redis that are ready |
 //! | [`connection`] | a session with its sockets |
+//! | [`proven`] | a connection on which Redis has answered |
 //! | [`close`] | closing a client's connection without taking back what was written |
 //! | [`listener`] | accepting clients, and how many |
 //! | [`health`] | asking Redis whether it answers |
@@ -28,5 +29,6 @@ pub mod memory;
 pub mod metrics;
 pub mod orders;
 pub mod own_client;
+pub mod proven;
 pub mod spares;
 pub mod upstream;

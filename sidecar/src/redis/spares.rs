@@ -2,18 +2,16 @@
 //! what others send after it, and no command waits for a connection.
 
 use super::orders::Orders;
+use super::proven::prove;
 use super::upstream::{Dial, Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::backoff::Backoff;
 use levee_policy::time::Instant;
 use levee_redis_session::gate::Gate;
-use levee_redis_session::proof::{Judgement, QUESTION, judge};
-use levee_redis_session::resp::ReplyScanner;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 
 /// How often a spare is asked whether it answers.
@@ -24,9 +22,6 @@ const WITHIN: Duration = Duration::from_millis(500);
 
 /// How long an answer counts: a question that is due, and the attempt to make another connection before it.
 const FRESH: Duration = Duration::from_secs(3);
-
-/// The longest answer.
-const MOST_BYTES: usize = 4096;
 
 /// The spare connections of one upstream. There are some only while clients are connected and Redis can be reached.
 #[derive(Debug)]
@@ -40,10 +35,11 @@ pub struct Spares {
     changed: Notify,
 }
 
+/// A connection on which Redis has answered.
 #[derive(Debug)]
-struct Spare {
-    stream: Stream,
-    answered: Instant,
+pub struct Spare {
+    pub stream: Stream,
+    pub answered: Instant,
 }
 
 /// What there should be now.
@@ -65,12 +61,12 @@ impl Spares {
     }
 
     /// A connection on which Redis has answered lately and that is not closed, if there is one. Another takes its place.
-    pub fn take(&self) -> Option<Stream> {
+    pub fn take(&self) -> Option<Spare> {
         loop {
             let spare = self.lock().pop_back()?;
             self.wake();
             if self.clock.now().since(spare.answered) < FRESH && spare.stream.is_quiet() {
-                return Some(spare.stream);
+                return Some(spare);
             }
         }
     }
@@ -168,24 +164,6 @@ impl Spares {
 
 /// Whether Redis answers.
 async fn ask(stream: &mut Stream) -> io::Result<()> {
-    match tokio::time::timeout(WITHIN, answer(stream)).await?? {
-        Judgement::Answers => Ok(()),
-        Judgement::NotNow => Err(io::Error::other("Redis serves nobody now")),
-    }
-}
-
-async fn answer(stream: &mut Stream) -> io::Result<Judgement> {
-    stream.write_all(QUESTION).await?;
-    stream.flush().await?;
-    let mut reply = Vec::new();
-    loop {
-        if stream.read_buf(&mut reply).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let progress = ReplyScanner::default().advance(&reply);
-        let is_open = progress.is_ok_and(|progress| !progress.complete);
-        if !is_open || reply.len() > MOST_BYTES {
-            return Ok(judge(&reply));
-        }
-    }
+    let proof = tokio::time::timeout(WITHIN, prove(stream)).await?;
+    proof.map_err(io::Error::other)
 }

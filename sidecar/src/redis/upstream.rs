@@ -103,6 +103,11 @@ impl Stream {
         }
     }
 
+    /// Closes the connection by a reset: what was not sent yet never is.
+    pub fn abort(self) {
+        let _ = self.socket().set_zero_linger();
+    }
+
     /// Whether the connection is open and there is nothing to read.
     pub fn is_quiet(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;

@@ -1,0 +1,149 @@
+//! Redis that says "not now": a script that takes long, data that is being loaded, a cluster that is down.
+
+use crate::play::Play;
+
+const BUSY: &str =
+    "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
+
+/// A client with a database and a name, whose connection to Redis is lost.
+fn with_state() -> Play {
+    let mut play = Play::new();
+    play.client(&["AUTH p", "SELECT 9", "CLIENT SETNAME n"])
+        .connect();
+    play.upstream("+OK\r\n+OK\r\n+OK\r\n").said();
+    play.lost();
+    play
+}
+
+#[test]
+fn busy_at_the_replay_of_state_is_an_answer_and_the_connection_stays() {
+    let mut play = with_state();
+    play.client(&["GET a", "GET b"]).connect();
+    play.upstream("+OK\r\n").upstream(BUSY).upstream(BUSY);
+    assert_eq!(play.said(), format!("{BUSY}{BUSY}"));
+    assert!(!play.session.is_over() && !play.session.keeps_connection());
+    // The next command tries again, and goes out once the state is set.
+    play.client(&["GET a"]);
+    assert_eq!(play.connect(), "*2 AUTH p *2 SELECT 9 *3 CLIENT SETNAME n");
+    play.upstream("+OK\r\n+OK\r\n+OK\r\n");
+    assert_eq!(play.sent(), "*2 GET a");
+    assert_eq!(play.upstream("$1\r\n1\r\n").said(), "$1\r\n1\r\n");
+}
+
+#[test]
+fn what_redis_allows_while_it_is_busy_goes_out_though_the_state_could_not_be_set() {
+    for kill in ["SCRIPT KILL", "function kill", "SHUTDOWN NOSAVE"] {
+        let mut play = with_state();
+        play.client(&["GET a", kill, "GET b"]).connect();
+        play.upstream("+OK\r\n").upstream(BUSY).upstream(BUSY);
+        assert_eq!(play.said(), BUSY);
+        assert_eq!(play.sent(), format!("*2 {kill}"), "and nothing behind it");
+        assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
+        // What is behind it gets a connection with all of the state.
+        play.connect();
+        play.upstream("+OK\r\n+OK\r\n+OK\r\n");
+        assert_eq!(play.sent(), "*2 GET b");
+    }
+}
+
+#[test]
+fn nothing_goes_out_where_redis_is_too_busy_to_know_who_the_client_is() {
+    let mut play = with_state();
+    play.client(&["SCRIPT KILL"]).connect();
+    assert_eq!(play.upstream(BUSY).said(), BUSY);
+    assert!(!play.session.keeps_connection() && !play.session.is_over());
+}
+
+#[test]
+fn a_transaction_that_could_not_begin_while_redis_was_busy_is_refused_to_its_end() {
+    let mut play = with_state();
+    play.client(&["MULTI"]).connect();
+    play.upstream("+OK\r\n").upstream(BUSY).upstream(BUSY);
+    assert_eq!(play.said(), BUSY);
+    play.client(&["INCR a", "EXEC", "GET a"]);
+    assert_eq!(
+        play.said().matches("-ERR levee: the transaction").count(),
+        2
+    );
+    assert!(play.session.wants_connection(), "GET a");
+}
+
+#[test]
+fn loading_at_the_replay_of_state_is_tried_again_until_the_deadline_and_then_said() {
+    let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+    let mut play = with_state();
+    play.client(&["GET a"]);
+    for _ in 0..40 {
+        if play.session.wants_connection() {
+            play.connect();
+            play.upstream(loading);
+        }
+        play.pass(100);
+    }
+    assert_eq!(play.said(), loading);
+    assert!(!play.session.is_over());
+    play.client(&["GET a"]).connect();
+    play.upstream("+OK\r\n+OK\r\n+OK\r\n").sent();
+    assert_eq!(play.upstream("$1\r\n1\r\n").said(), "$1\r\n1\r\n");
+}
+
+#[test]
+fn what_redis_said_last_is_the_answer_to_a_command_that_waits() {
+    let down = "-CLUSTERDOWN Hash slot not served\r\n";
+    let mut play = Play::new();
+    play.client(&["BLPOP a 0"]);
+    for _ in 0..40 {
+        if play.session.wants_connection() {
+            play.connect();
+            play.upstream(down);
+        }
+        play.pass(100);
+    }
+    assert_eq!(play.said(), down);
+    assert!(!play.session.is_over());
+}
+
+#[test]
+fn what_was_executed_since_is_not_answered_by_older_words() {
+    let mut play = Play::new();
+    play.client(&["INCR a"]).connect();
+    play.upstream("-LOADING x\r\n").pass(100).connect();
+    let said = play.pass(3000).said();
+    assert!(said.contains("may or may not have been executed"), "{said}");
+}
+
+#[test]
+fn scripts_have_a_limit_of_their_own_whose_error_says_what_goes_on() {
+    for script in ["EVAL x 0", "evalsha x 0", "EVAL_RO x 0", "FCALL f 0"] {
+        let mut play = Play::new();
+        play.client(&[script, "GET a"]).connect();
+        assert_eq!(play.pass(29_000).said(), "", "{script}");
+        assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
+        // What waited behind it has its own time yet.
+        assert_eq!(play.pass(100).upstream("$1\r\n1\r\n").said(), "$1\r\n1\r\n");
+
+        let mut play = Play::new();
+        play.client(&[script]).connect();
+        let said = play.pass(30_000).said();
+        assert!(said.contains("within 30s"), "{said}");
+        assert!(said.contains("SCRIPT KILL"), "{said}");
+    }
+    for (line, millis) in [("INCR a", 3000), ("SCRIPT FLUSH", 30_000)] {
+        let mut play = Play::new();
+        play.client(&[line]).connect();
+        assert_eq!(play.pass(millis - 1).said(), "", "{line}");
+        assert!(play.pass(1).said().contains("no answer"), "{line}");
+    }
+}
+
+#[test]
+fn a_transaction_with_a_script_has_the_time_of_scripts() {
+    let mut play = Play::new();
+    play.client(&["MULTI", "EVAL x 0", "EXEC"]).connect();
+    play.upstream("+OK\r\n+QUEUED\r\n");
+    assert_eq!(play.pass(29_000).said(), "+OK\r\n+QUEUED\r\n");
+    play.upstream("*1\r\n+OK\r\n").said();
+    play.client(&["MULTI", "GET a", "EXEC"]).sent();
+    play.upstream("+OK\r\n+QUEUED\r\n").said();
+    assert!(play.pass(3000).said().contains("within 3s"));
+}

@@ -1,0 +1,79 @@
+//! Redis that is busy with a script, or loads its data: clients hear what Redis says, and can end the script.
+#![allow(missing_docs)]
+
+use levee_harness::redis::{Client, Redis};
+use levee_harness::sidecar::Sidecar;
+use levee_harness::wait::{GENEROUS, until_blocking};
+
+/// A script that does not end by itself, in Redis itself.
+fn endless(redis: &Redis) -> Client {
+    let mut direct = redis.client().unwrap();
+    assert!(direct.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n"));
+    direct
+}
+
+fn wait_until_busy(redis: &Redis) {
+    until_blocking("Redis to say that it is busy", GENEROUS, || {
+        let seen = redis.client().unwrap().ask("PING").unwrap();
+        if seen.starts_with("-BUSY") {
+            Ok(())
+        } else {
+            Err(seen)
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_client_with_state_hears_that_redis_is_busy_and_can_end_the_script() {
+    let redis = Redis::start_with(&["--lua-time-limit", "1500"]).unwrap();
+    let sidecar = Sidecar::before(redis.address, "deadline: 500ms").unwrap();
+    let mut client = sidecar.client().unwrap();
+    for command in ["SELECT 9", "CLIENT SETNAME me", "SET a 1"] {
+        assert_eq!(client.ask(command).unwrap(), "+OK\r\n", "{command}");
+    }
+    let mut script = endless(&redis);
+    // Redis is silent at first, so the connection is given up.
+    until_blocking("the script to run", GENEROUS, || {
+        let reply = client.ask("GET a").unwrap();
+        if reply.starts_with("-ERR levee: no answer") {
+            Ok(())
+        } else {
+            Err(reply)
+        }
+    })
+    .unwrap();
+    wait_until_busy(&redis);
+    for _ in 0..2 {
+        let reply = client.ask("GET a").unwrap();
+        assert!(reply.starts_with("-BUSY Redis is busy"), "{reply}");
+    }
+    assert_eq!(client.ask("SCRIPT KILL").unwrap(), "+OK\r\n");
+    let reply = script.reply().unwrap().unwrap();
+    assert!(reply.starts_with("-ERR"), "{reply}");
+    assert_eq!(client.ask("GET a").unwrap(), "$1\r\n1\r\n", "of database 9");
+    assert_eq!(client.ask("CLIENT GETNAME").unwrap(), "$2\r\nme\r\n");
+}
+
+#[test]
+fn a_script_may_take_longer_than_other_commands() {
+    let redis = Redis::start().unwrap();
+    let keys = "deadline: 300ms\nscript_deadline: 1500ms";
+    let sidecar = Sidecar::before(redis.address, keys).unwrap();
+    let mut client = sidecar.client().unwrap();
+    let spin = |client: &mut Client, micros: u64| {
+        let script = format!(
+            "local t=redis.call('TIME') local from=t[1]*1000000+t[2] \
+             repeat t=redis.call('TIME') until t[1]*1000000+t[2]-from>={micros} return 7"
+        );
+        client.send(&levee_redis_session::resp::encode(&["EVAL", &script, "0"]));
+        client.reply().unwrap().unwrap()
+    };
+    assert_eq!(spin(&mut client, 700_000), ":7\r\n");
+    let reply = spin(&mut client, 2_500_000);
+    assert!(
+        reply.contains("no answer from Redis within 1s 500ms"),
+        "{reply}"
+    );
+    assert!(reply.contains("SCRIPT KILL"), "{reply}");
+}
