@@ -97,11 +97,4 @@ impl Session {
             Verification::of(command).ok_or("its key and value can't be told")?;
         Ok(Errand::verification(verification, question))
     }
-
-    /// Whether anything was sent that Redis has not answered.
-    pub(super) fn awaits_answer(&self) -> bool {
-        self.link.is_connected()
-            && (self.link.errand().is_some() || self.inbox.sent() > self.inbox.base())
-            && !self.queue.front().is_some_and(Entry::blocks)
-    }
 }

@@ -5,6 +5,7 @@ use super::queue::{Bytes, Past};
 use super::{Ending, Session, TOO_MANY_CLIENTS, text};
 use crate::commands::{Effect, Work};
 use crate::gate::Answer;
+use crate::idempotency::Repeat;
 use crate::resp::arguments;
 use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
@@ -66,7 +67,7 @@ impl Session {
         } else {
             self.inbox.sent()
         };
-        self.blame(sent, has_answered);
+        self.blame(sent, has_answered, now);
         let failure = Failure {
             why,
             ..Failure::dropped("connection lost")
@@ -98,10 +99,13 @@ impl Session {
     }
 
     /// What a lost connection says about the commands that were sent on it up to `sent`.
-    fn blame(&mut self, sent: u64, has_answered: bool) {
+    fn blame(&mut self, sent: u64, has_answered: bool, now: Instant) {
         if !has_answered {
             self.queue.take_attempts_back(sent);
-        } else if let Some(first) = self.queue.front_mut()
+            return;
+        }
+        self.queue.need_another(now);
+        if let Some(first) = self.queue.front_mut()
             && first.was_sent(sent)
         {
             first.drops = first.drops.saturating_add(1);
@@ -127,12 +131,17 @@ impl Session {
                 Some(before) => ends.get(before).copied().unwrap_or_default(),
                 None => self.inbox.base(),
             };
-            if entry.bytes == Bytes::Streamed || !entry.was_sent(sent) {
+            if entry.bytes != Bytes::Kept || !entry.was_sent(sent) {
                 continue;
             }
             let mut words = arguments(self.inbox.kept_command(begin, entry.end)).skip(1);
             if entry.past == Past::InDoubt {
-                written.extend(words.next());
+                match entry.class.repeat {
+                    Repeat::Verified => written.extend(words.next()),
+                    // Which of its words are keys is not known.
+                    _ if !entry.class.effect.sets_state() => written.extend(words),
+                    _ => {}
+                }
             } else if entry.class.only_reads && words.any(|word| written.contains(word)) {
                 overtaken.push(place);
             }
@@ -183,9 +192,11 @@ impl Session {
         self.parse(now);
     }
 
-    /// Why the first command, which was sent, is overdue.
+    /// Why the first command is overdue although there was a connection.
     fn no_answer(&self) -> String {
-        let class = self.queue.front().map(|first| first.class);
+        let sent = self.inbox.sent();
+        let first = self.queue.front().filter(|first| first.was_sent(sent));
+        let class = first.map(|first| first.class);
         let limit = class.map_or(self.settings.deadline, |class| self.settings.limit(class));
         let limit = text(limit);
         match class.map(|class| class.work) {

@@ -78,6 +78,11 @@ impl Inbox {
         self.streaming
     }
 
+    /// Part of the command that is sent as it arrives was sent.
+    pub const fn has_begun_stream(&self) -> bool {
+        self.streaming && self.sent > self.begun
+    }
+
     /// Bytes of the current command's arguments, as far as announced.
     pub const fn announced(&self) -> u64 {
         self.scanner.announced()

@@ -251,7 +251,7 @@ impl Session {
         let effect = self.client.begin(class, number);
         let end = match bytes {
             Bytes::Kept => self.inbox.scanned(),
-            Bytes::Streamed => STILL_ARRIVING,
+            Bytes::Streamed | Bytes::Begun => STILL_ARRIVING,
         };
         self.queue.push(Entry {
             end,
@@ -264,11 +264,12 @@ impl Session {
             past: Past::Clear,
             drops: 0,
             arrived: now,
+            needed: now,
             deadline,
         });
         match bytes {
             Bytes::Kept => self.inbox.accept(),
-            Bytes::Streamed => self.inbox.begin_stream(),
+            Bytes::Streamed | Bytes::Begun => self.inbox.begin_stream(),
         }
         if class.effect == Effect::Quit {
             // Nothing behind it is executed.

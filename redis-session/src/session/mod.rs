@@ -64,7 +64,7 @@ use levee_policy::time::Instant;
 use link::{Link, LinkState};
 use outbox::Outbox;
 use pipe::Pipe;
-use queue::{Entry, Queue};
+use queue::{Bytes, Entry, Queue};
 pub use silence::Choice;
 use std::sync::Arc;
 use std::time::Duration;
@@ -277,6 +277,9 @@ impl Session {
         self.outbox.took(bytes);
         if were_full && !self.replies_are_full() {
             self.parse(now);
+            // Nothing was read of Redis meanwhile.
+            self.link.may_be_silent();
+            self.measure_silence(now);
         }
     }
 
@@ -376,9 +379,7 @@ impl Session {
             self.gate.reachable();
         }
         self.take_replies(now);
-        if self.awaits_answer() {
-            self.link.asked(now);
-        }
+        self.measure_silence(now);
         self.tally.flush(&self.gate, now);
     }
 
@@ -432,8 +433,12 @@ impl Session {
     /// What is sent as it arrives is not kept once all before it is answered.
     fn let_go_of_streamed(&mut self, now: Instant) {
         if self.inbox.is_streaming() && self.queue.len() == 1 {
+            let has_begun = self.inbox.has_begun_stream();
             self.inbox.let_go_of_sent();
             if let Some(entry) = self.queue.back_mut() {
+                if has_begun {
+                    entry.bytes = Bytes::Begun;
+                }
                 entry.deadline = Some(now.after(self.settings.limit(entry.class)));
             }
         }
@@ -522,9 +527,10 @@ impl Session {
     /// When the first command must have its reply. Those behind it have to wait for it anyway.
     fn due(&self) -> Option<Instant> {
         let first = self.queue.front()?;
-        if first.blocks() && !self.link.is_up() {
-            // It does not block yet.
-            return Some(first.arrived.after(self.settings.deadline));
+        if first.holds_up_others() && !self.link.is_up() {
+            // It does not run yet.
+            let limit = first.needed.after(self.settings.deadline);
+            return Some(first.deadline.map_or(limit, |deadline| deadline.min(limit)));
         }
         first.deadline
     }

@@ -13,8 +13,10 @@ pub(super) const STILL_ARRIVING: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bytes {
     Kept,
-    /// It is sent as it arrives, and its beginning is not kept.
+    /// It is sent as it arrives.
     Streamed,
+    /// The same; its beginning was sent and is not kept any more.
+    Begun,
 }
 
 /// What is known of a command's execution on connections that are gone.
@@ -47,13 +49,15 @@ pub(super) struct Entry {
     /// How many connections Redis has closed while this command was the first without a reply.
     pub drops: u8,
     pub arrived: Instant,
+    /// Since when it has needed a connection on which it can go out.
+    pub needed: Instant,
     pub deadline: Option<Instant>,
 }
 
 impl Entry {
     /// Redis may have executed it, if commands were sent up to `sent`.
     pub fn was_sent(&self, sent: u64) -> bool {
-        self.bytes == Bytes::Streamed || self.end <= sent
+        self.bytes != Bytes::Kept || self.end <= sent
     }
 
     pub const fn is_arriving(&self) -> bool {
@@ -85,9 +89,11 @@ impl Entry {
     }
 
     /// It goes out only on a connection that works: should it be lost, nobody could repeat it. A subscription can be
-    /// lost, since its client hears of it.
+    /// lost, since its client hears of it. And nothing can be asked in the middle of a command.
     pub fn needs_proof(&self) -> bool {
-        self.class.repeat == Repeat::Never && self.class.effect != Effect::Subscribe
+        self.class.repeat == Repeat::Never
+            && self.class.effect != Effect::Subscribe
+            && self.bytes != Bytes::Begun
     }
 
     /// Whether it may be executed again must be found out first.
@@ -260,6 +266,13 @@ impl Queue {
     pub fn unbind(&mut self, number: u64) {
         for entry in &mut self.entries {
             entry.bound_to = entry.bound_to.filter(|began| *began != number);
+        }
+    }
+
+    /// A connection that worked is lost: all commands need another one from now on.
+    pub fn need_another(&mut self, now: Instant) {
+        for entry in &mut self.entries {
+            entry.needed = now;
         }
     }
 

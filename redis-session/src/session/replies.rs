@@ -120,12 +120,12 @@ impl Session {
 
     /// A reply to a question of Levee's own.
     fn on_errand(&mut self, now: Instant) {
-        let is_push = self.outbox.is_push();
-        let reply = self.outbox.reply().to_vec();
-        self.outbox.remove_reply();
-        if is_push {
+        if self.outbox.is_push() {
+            self.outbox.pass_push();
             return;
         }
+        let reply = self.outbox.reply().to_vec();
+        self.outbox.remove_reply();
         let Some(errand) = self.link.errand_mut() else {
             return;
         };

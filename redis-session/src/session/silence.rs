@@ -94,15 +94,31 @@ impl Session {
         }
     }
 
+    /// Silence counts from here on, if Redis has to answer.
+    pub(super) fn measure_silence(&mut self, now: Instant) {
+        if self.awaits_answer() {
+            self.link.asked(now);
+        }
+    }
+
+    /// Whether anything was sent that Redis has not answered, as far as its answers are read.
+    fn awaits_answer(&self) -> bool {
+        let waits_on_purpose = self.queue.front().is_some_and(Entry::blocks);
+        let has_commands = self.inbox.sent() > self.inbox.base() && !waits_on_purpose;
+        self.wants_upstream() && (self.link.errand().is_some() || has_commands)
+    }
+
     /// Everything that was sent may be sent again on another connection.
     fn may_be_replaced(&self) -> bool {
+        let sent = self.inbox.sent();
+        let holds_up = |entry: &Entry| entry.was_sent(sent) && entry.holds_up_others();
         self.awaits_answer()
             && !self.hangs_up()
             && !self.outbox.streams()
             && self.outbox.held() == 0
             && !self.inbox.is_streaming()
             && !self.has_state()
-            && !self.queue.iter().any(Entry::holds_up_others)
-            && self.queue.cut(self.inbox.sent(), self.settings.attempts) == 0
+            && !self.queue.iter().any(holds_up)
+            && self.queue.cut(sent, self.settings.attempts) == 0
     }
 }

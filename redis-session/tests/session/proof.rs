@@ -118,3 +118,33 @@ fn a_redis_that_is_loading_is_no_proof() {
     assert_eq!(play.pass(100).accepted(), "*1 PING");
     assert_eq!(play.upstream(PONG).sent(), "*2 INCR a");
 }
+
+#[test]
+fn nothing_is_asked_within_a_command_that_is_sent_as_it_arrives() {
+    let mut play = Play::new();
+    play.client(&["GET a"]).connect();
+    play.upstream("$-1\r\n").said();
+    play.raw(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$400000\r\n");
+    play.raw(&vec![b'v'; 200_000]);
+    play.sent();
+    for _ in 0..2 {
+        play.pass(2000);
+        play.raw(&vec![b'v'; 100_000]);
+        let sent = play.sent();
+        assert_eq!(sent.len(), 100_000, "{:?}", sent.get(..20));
+    }
+    play.raw(b"\r\n").sent();
+    assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
+}
+
+#[test]
+fn a_push_that_comes_before_the_proof_is_the_clients() {
+    let mut play = Play::new();
+    play.client(&["HELLO 3", "CLIENT TRACKING ON"]).connect();
+    play.upstream("%0\r\n+OK\r\n").said();
+    play.pass(5000);
+    assert_eq!(play.client(&["INCR a"]).sent(), "*1 PING");
+    let push = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+    assert_eq!(play.upstream(push).said(), push);
+    assert_eq!(play.upstream(PONG).sent(), "*2 INCR a");
+}

@@ -170,3 +170,22 @@ fn an_upstream_without_free_connections_is_quoted_once_the_budget_is_spent() {
     assert_eq!(play.upstream(full).lost().said(), "");
     assert_eq!(play.pass(100).connect(), "*2 INCR a *2 INCR b");
 }
+
+#[test]
+fn a_read_that_has_waited_for_long_is_sent_again() {
+    let mut play = Play::new();
+    play.client(&["XREAD BLOCK 0 STREAMS s $"]).connect();
+    play.pass(60_000).lost();
+    play.pass(100);
+    assert_eq!(play.connect(), "*6 XREAD BLOCK 0 STREAMS s");
+}
+
+#[test]
+fn a_script_waits_for_a_connection_as_long_as_others() {
+    let mut play = Play::new();
+    play.client(&["EVAL x 0"]);
+    play.session.not_connected("refused", play.now);
+    play.pass(2999);
+    assert_eq!(play.said(), "");
+    assert!(play.pass(1).said().contains("can't be reached within 3s"));
+}

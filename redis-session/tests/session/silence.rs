@@ -133,3 +133,45 @@ fn another_connection_on_which_redis_is_busy_is_no_outage() {
     play.session = play.another();
     assert_eq!(play.client(&["GET b"]).connect(), "*2 GET b");
 }
+
+#[test]
+fn what_has_to_wait_for_proof_finds_it_on_another_connection() {
+    for line in ["INCR a", "EVAL x 0", "BLPOP a 0", "BLPOP a 1"] {
+        let mut play = Play::new();
+        play.client(&["PING"]).connect();
+        play.upstream("+PONG\r\n").said();
+        play.pass(5000);
+        assert_eq!(play.client(&[line]).sent(), "*1 PING", "{line}");
+        play.pass(1000);
+        assert!(play.session.wants_second(), "{line}");
+        assert!(play.second().ends_with(line), "{line}");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_take_its_replies_is_not_a_silent_redis() {
+    let mut play = Play::new();
+    play.client(&["GET a", "GET b"]).connect();
+    let long = format!("${}\r\n{}\r\n", 300_000, "v".repeat(300_000));
+    play.upstream(&long);
+    assert!(!play.session.wants_upstream());
+    play.pass(1000);
+    assert!(!play.session.wants_second());
+    play.said();
+    play.pass(999);
+    assert!(!play.session.wants_second());
+    play.pass(1);
+    assert!(play.session.wants_second());
+}
+
+#[test]
+fn a_script_that_was_not_sent_is_not_said_to_run() {
+    let mut play = Play::new();
+    assert_eq!(play.client(&["EVAL x 0"]).accepted(), "*1 PING");
+    for _ in 0..3 {
+        play.pass(1000);
+    }
+    let said = play.said();
+    assert!(said.contains("no answer from Redis within 3s"), "{said}");
+    assert!(!said.contains("may still run"), "{said}");
+}

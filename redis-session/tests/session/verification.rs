@@ -1,6 +1,8 @@
 //! A SET whose reply was lost undoes nothing that others have written.
 
-use crate::play::Play;
+use crate::play::{Play, settings};
+use levee_policy::budget::BudgetSettings;
+use levee_redis_session::idempotency::Idempotency;
 
 /// The reply to `SET a new` was lost, and a connection is there again.
 fn lost() -> Play {
@@ -145,4 +147,24 @@ fn redis_that_can_not_do_it_now_is_asked_again_later() {
     assert!(!play.session.keeps_connection());
     play.pass(200);
     assert_eq!(play.connect(), "*2 WATCH a *2 EXISTS a *4 GETRANGE a 0 3");
+}
+
+#[test]
+fn a_database_is_no_key() {
+    let mut play = Play::new();
+    play.client(&["GET 1", "SELECT 1", "GET a"]).connect();
+    play.lost().pass(100);
+    assert_eq!(play.connect(), "*2 GET 1 *2 SELECT 1 *2 GET a");
+}
+
+#[test]
+fn all_keys_of_what_may_be_repeated_by_configuration_count() {
+    let mut settings = settings();
+    settings.idempotency = Idempotency::new(&["MSET".to_owned()], &[]);
+    let mut play = Play::with(settings, BudgetSettings::default());
+    play.client(&["GET b", "MSET a 1 b 2"]).connect();
+    play.lost().pass(100);
+    assert_eq!(play.connect(), "*5 MSET a 1 b 2");
+    let said = play.said();
+    assert!(said.contains("a later command may have changed"), "{said}");
 }
