@@ -21,7 +21,7 @@ impl Session {
     /// Sets the limit up to which commands may go out. Where the first one must wait, what it waits for is asked.
     pub(super) fn hold_back(&mut self, now: Instant) {
         self.limit = u64::MAX;
-        if !self.link.is_up() || self.pipe.is_some() {
+        if self.queue.is_empty() || !self.link.is_up() || self.pipe.is_some() {
             return;
         }
         while let Some((begin, reason)) = self.first_that_waits(now) {
