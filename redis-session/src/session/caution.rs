@@ -3,7 +3,8 @@
 use super::Session;
 use super::errand::Errand;
 use super::queue::{Entry, Past};
-use super::verification::{LONGEST, Verification};
+use crate::idempotency::Repeat;
+use super::verification::{LONGEST, Verification, written_value};
 use levee_policy::time::Instant;
 
 /// Why a command does not go out yet.
@@ -13,8 +14,6 @@ enum Reason {
     NoProof,
     /// It may have been executed before.
     InDoubt,
-    /// What it reads may have been changed by a later one since.
-    Overtaken,
 }
 
 impl Session {
@@ -32,10 +31,6 @@ impl Session {
             }
             match reason {
                 Reason::NoProof => self.link.begin(Errand::proof()),
-                Reason::Overtaken => {
-                    self.fail_unsure("a later command may have changed what it reads", now);
-                    continue;
-                }
                 Reason::InDoubt => match self.verification() {
                     Ok(errand) => self.link.begin(errand),
                     Err(why) => {
@@ -58,9 +53,6 @@ impl Session {
         let mut begin = self.inbox.base();
         for entry in self.queue.iter() {
             if begin >= self.inbox.sent() {
-                if entry.past == Past::Overtaken {
-                    return Some((begin, Reason::Overtaken));
-                }
                 if entry.needs_verification() {
                     return Some((begin, Reason::InDoubt));
                 }
@@ -77,6 +69,35 @@ impl Session {
     fn is_within(&self, entry: &Entry) -> bool {
         let first = self.queue.front_number();
         entry.bound_to.is_some_and(|number| number < first)
+    }
+
+    /// The first command reads what a later one of the same pipeline may have changed before, and `reply` to it may show
+    /// just that.
+    pub(super) fn sees_a_later_write(&self, reply: &[u8]) -> bool {
+        let Some(first) = self.queue.front() else {
+            return false;
+        };
+        if first.past != Past::Overtaken {
+            return false;
+        }
+        let mut begin = first.end;
+        for entry in self.queue.iter().skip(1) {
+            if entry.past == Past::InDoubt && !entry.class.effect.sets_state() {
+                let command = self.inbox.kept_command(begin, entry.end);
+                let is_seen = match entry.class.repeat {
+                    Repeat::Verified => {
+                        written_value(command).is_none_or(|value| contains(reply, value))
+                    }
+                    // What it writes is not known.
+                    Repeat::Always | Repeat::Never => true,
+                };
+                if is_seen {
+                    return true;
+                }
+            }
+            begin = entry.end;
+        }
+        false
     }
 
     /// How the first command is verified, or why it can't be.
@@ -97,4 +118,8 @@ impl Session {
             Verification::of(command).ok_or("its key and value can't be told")?;
         Ok(Errand::verification(verification, question))
     }
+}
+
+fn contains(reply: &[u8], value: &[u8]) -> bool {
+    value.is_empty() || reply.windows(value.len()).any(|part| part == value)
 }

@@ -78,6 +78,11 @@ impl Session {
             Answer::Error
         };
         self.release(now);
+        if !is_error && !self.outbox.streams() && self.sees_a_later_write(self.outbox.reply()) {
+            self.outbox.remove_reply();
+            self.fail_unsure("what it reads may have been written by a later command", now);
+            return;
+        }
         self.outbox.pass();
         self.link.forget_words();
         self.settle_first(answer, now);

@@ -48,10 +48,8 @@ pub(super) enum Progress {
 impl Verification {
     /// Of a complete SET, SETEX or PSETEX, and what to ask first. `None` if its key and value can't be told.
     pub fn of(command: &[u8]) -> Option<(Self, Vec<u8>)> {
-        let mut words = arguments(command);
-        let between = usize::from(!words.next()?.eq_ignore_ascii_case(b"SET"));
-        let key = words.next()?;
-        let value = words.nth(between)?;
+        let key = arguments(command).nth(1)?;
+        let value = written_value(command)?;
         // One byte more than the value, which shows whether there is more.
         let last = value.len().to_string();
         let question = [
@@ -112,6 +110,13 @@ impl Verification {
         });
         Progress::Ask(encode(&["UNWATCH"]))
     }
+}
+
+/// What a SET, SETEX or PSETEX writes.
+pub(super) fn written_value(command: &[u8]) -> Option<&[u8]> {
+    let mut words = arguments(command);
+    let is_set = words.next()?.eq_ignore_ascii_case(b"SET");
+    words.nth(if is_set { 1 } else { 2 })
 }
 
 fn executed(queued: Option<&[u8]>, exec: &[u8]) -> Progress {
