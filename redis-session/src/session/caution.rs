@@ -3,8 +3,8 @@
 use super::Session;
 use super::errand::Errand;
 use super::queue::{Entry, Past};
-use crate::idempotency::Repeat;
 use super::verification::{LONGEST, Verification, written_value};
+use crate::idempotency::Repeat;
 use levee_policy::time::Instant;
 
 /// Why a command does not go out yet.
@@ -108,6 +108,9 @@ impl Session {
         };
         if first.is_used_up(attempts) {
             return Err(String::new());
+        }
+        if first.bound_to.is_some() {
+            return Err("looking at its key would end the client's WATCH".to_owned());
         }
         first.attempts += 1;
         let command = self.inbox.front_command(first.end);

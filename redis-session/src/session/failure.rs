@@ -2,7 +2,7 @@
 //! other commands get.
 
 use super::queue::{Bytes, Past};
-use super::{Ending, Session, TOO_MANY_CLIENTS, text};
+use super::{Ending, Session, TOO_MANY_CLIENTS, error, text};
 use crate::commands::{Effect, Work};
 use crate::gate::Answer;
 use crate::idempotency::Repeat;
@@ -281,7 +281,7 @@ impl Session {
             // Better than what Levee could say of it.
             return;
         }
-        let mut message = format!("-ERR levee: {}", with_reason(failure.what, failure.why));
+        let mut message = with_reason(failure.what, failure.why);
         if may_be_executed && !entry.class.only_reads {
             message
                 .push_str("; the command may or may not have been executed, and is not repeated");
@@ -291,9 +291,8 @@ impl Session {
         } else if may_be_executed && entry.is_used_up(self.settings.attempts) {
             let _ = write!(message, "; {} attempts were made", entry.attempts);
         }
-        let message = message.replace(['\r', '\n'], " ") + "\r\n";
         if !self.outbox.streams() {
-            self.outbox.say(message.as_bytes());
+            self.outbox.say(&error(&message));
         }
         self.drop_first(failure.answer, now);
     }

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::inbox::Scan;
 use super::queue::{Bytes, Entry, Past, STILL_ARRIVING};
-use super::{Ending, RawPolicy, Session, Turn};
+use super::{Ending, RawPolicy, Session, Turn, error};
 use crate::commands::{Class, Effect, Raw};
 use crate::gate::Answer;
 use crate::resp::{Limits, ProtocolError};
@@ -113,9 +113,8 @@ impl Session {
             self.fail_all(failure, now);
         } else {
             let limit = self.settings.command_bytes;
-            let reply =
-                format!("-ERR levee: the command is larger than command_bytes ({limit})\r\n");
-            self.turn = Some(Turn::Reply(reply.into_bytes()));
+            let why = format!("the command is larger than command_bytes ({limit})");
+            self.turn = Some(Turn::Reply(error(&why)));
         }
         self.ending = Ending::AfterReplies;
         self.inbox.skip_rest();
@@ -144,8 +143,7 @@ impl Session {
                 return;
             }
             Effect::Raw(raw) if self.settings.raw == RawPolicy::Refuse => {
-                let reply = format!("-ERR levee: {}\r\n", raw.refusal());
-                self.turn = Some(Turn::Reply(reply.into_bytes()));
+                self.turn = Some(Turn::Reply(error(raw.refusal())));
                 if self.client.in_transaction() {
                     // Redis would not execute a transaction if it refuses one of its commands.
                     self.accept_no_more();
@@ -248,7 +246,13 @@ impl Session {
         self.tally.enter();
         let number = self.queue.next_number();
         let bound_to = self.client.binding();
+        let in_transaction = self.client.in_transaction();
         let effect = self.client.begin(class, number);
+        let past = if in_transaction && effect == Effect::None {
+            Past::Queued
+        } else {
+            Past::Clear
+        };
         let end = match bytes {
             Bytes::Kept => self.inbox.scanned(),
             Bytes::Streamed | Bytes::Begun => STILL_ARRIVING,
@@ -261,7 +265,7 @@ impl Session {
             number,
             permit,
             attempts: 0,
-            past: Past::Clear,
+            past,
             drops: 0,
             arrived: now,
             needed: now,
@@ -279,11 +283,11 @@ impl Session {
     }
 
     fn refusal(&self, why: &str, retry_after: Option<Duration>) -> Vec<u8> {
-        let mut reply = format!("-ERR levee: {why} for {}", self.settings.name);
+        let mut message = format!("{why} for {}", self.settings.name);
         if let Some(wait) = retry_after {
-            let _ = write!(reply, ", try again in {}ms", wait.as_millis().max(1));
+            let _ = write!(message, ", try again in {}ms", wait.as_millis().max(1));
         }
-        (reply + "\r\n").into_bytes()
+        error(&message)
     }
 
     fn take_turn(&mut self, now: Instant) {

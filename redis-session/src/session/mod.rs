@@ -623,6 +623,12 @@ impl Session {
     }
 }
 
+/// An error reply of Levee's own. It has one line, whatever the message quotes.
+fn error(message: &str) -> Vec<u8> {
+    let line = message.replace(['\r', '\n'], " ");
+    format!("-ERR levee: {line}\r\n").into_bytes()
+}
+
 fn text(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(duration)
 }

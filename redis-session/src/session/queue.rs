@@ -28,6 +28,8 @@ pub(super) enum Past {
     InDoubt,
     /// It reads what a later command may have changed since.
     Overtaken,
+    /// It was not: it is part of a transaction, which its EXEC executes.
+    Queued,
 }
 
 /// So many connections may be lost while a command is the first without a reply. If Redis closes the second one as well,
@@ -218,7 +220,8 @@ impl Queue {
     /// The connection is gone on which commands were sent up to `sent`.
     pub fn doubt(&mut self, sent: u64) {
         for entry in &mut self.entries {
-            if entry.was_sent(sent) && !entry.class.only_reads {
+            let is_executed = entry.was_sent(sent) && entry.past != Past::Queued;
+            if is_executed && !entry.class.only_reads {
                 entry.past = Past::InDoubt;
                 self.clear_from = self.clear_from.max(entry.number + 1);
             }
@@ -265,7 +268,12 @@ impl Queue {
     /// Nothing relies on the state that would have begun with the command `number`.
     pub fn unbind(&mut self, number: u64) {
         for entry in &mut self.entries {
-            entry.bound_to = entry.bound_to.filter(|began| *began != number);
+            if entry.bound_to == Some(number) {
+                entry.bound_to = None;
+                if entry.past == Past::Queued {
+                    entry.past = Past::Clear;
+                }
+            }
         }
     }
 

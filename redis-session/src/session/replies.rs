@@ -80,7 +80,10 @@ impl Session {
         self.release(now);
         if !is_error && !self.outbox.streams() && self.sees_a_later_write(self.outbox.reply()) {
             self.outbox.remove_reply();
-            self.fail_unsure("what it reads may have been written by a later command", now);
+            self.fail_unsure(
+                "what it reads may have been written by a later command",
+                now,
+            );
             return;
         }
         self.outbox.pass();
@@ -252,6 +255,12 @@ impl Session {
             Progress::Unsure(why) => {
                 self.link.finish_errand();
                 self.fail_unsure(&why, now);
+            }
+            Progress::Unclean(why) => {
+                self.link.finish_errand();
+                self.fail_unsure(&why, now);
+                self.disconnect();
+                self.parse(now);
             }
         }
     }

@@ -43,6 +43,8 @@ pub(super) enum Progress {
     NotNow(Vec<u8>),
     /// Nobody knows whether it was executed, and it is not executed again, for this reason.
     Unsure(String),
+    /// The same, and the connection may still watch the key.
+    Unclean(String),
 }
 
 impl Verification {
@@ -89,7 +91,8 @@ impl Verification {
                 command,
             ),
             Step::Execute => executed(second, third.unwrap_or_default()),
-            Step::Forget(why) => Progress::Unsure(why.clone()),
+            Step::Forget(why) if first == Some(b"+OK\r\n") => Progress::Unsure(why.clone()),
+            Step::Forget(why) => Progress::Unclean(why.clone()),
         }
     }
 
@@ -123,7 +126,9 @@ fn executed(queued: Option<&[u8]>, exec: &[u8]) -> Progress {
     match exec.strip_prefix(b"*1\r\n") {
         Some(reply) if !reply.starts_with(b"-") => Progress::Executed(reply.to_vec()),
         Some(error) => Progress::Unsure(said("it", Some(error))),
-        None if exec.starts_with(b"-") => Progress::Unsure(said("it", queued)),
+        // EXEC ends what it refuses to execute.
+        None if exec.starts_with(b"-EXECABORT") => Progress::Unsure(said("it", queued)),
+        None if exec.starts_with(b"-") => Progress::Unclean(said("EXEC", Some(exec))),
         None => Progress::Again,
     }
 }

@@ -169,6 +169,18 @@ fn who_needs_a_connection_in_an_outage_is_answered_at_once_with_and_without_a_br
 }
 
 #[test]
+fn an_error_of_several_lines_is_told_in_one() {
+    let mut play = Play::new();
+    play.client(&["GET a"]);
+    play.session.not_connected("Parse error\r\nat 2", play.now);
+    play.pass(3000);
+    play.session = play.another();
+    let said = play.client(&["GET a"]).said();
+    assert!(said.contains("(Parse error  at 2) for x\r\n"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn a_check_that_is_not_answered_begins_an_outage() {
     let mut play = Play::new();
     play.check(Check::Silent { why: "refused" });

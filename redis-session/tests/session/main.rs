@@ -10,6 +10,7 @@ mod long_commands;
 mod memory;
 mod play;
 mod proof;
+mod random;
 mod raw;
 mod replies;
 mod retry;

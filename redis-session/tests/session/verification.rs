@@ -103,22 +103,22 @@ fn commands_between_are_sent_in_order() {
 #[test]
 fn a_read_does_not_see_what_a_later_command_of_its_pipeline_has_written() {
     let mut play = Play::new();
-    play.client(&["GET a", "GET b", "MGET x a", "SET a 1", "GET a"])
+    play.client(&["GET a", "GET b", "MGET x a", "SET a 17", "GET a"])
         .connect();
     play.lost().pass(100);
-    assert_eq!(play.connect(), "*2 GET b");
+    assert_eq!(play.connect(), "*2 GET a *2 GET b *3 MGET x a");
+    // One shows what may be its own future, the other one does not.
+    play.upstream("$2\r\n17\r\n$2\r\n17\r\n*2\r\n$-1\r\n$1\r\n1\r\n");
     let said = play.said();
     assert!(
-        said.contains("a later command may have changed what it reads"),
+        said.starts_with("-ERR levee: its reply was lost (what it reads may have been written"),
         "{said}"
     );
-    let sent = play.upstream("$-1\r\n").sent();
-    assert!(sent.starts_with("*2 WATCH a"), "{sent}");
-    let said = play.said();
-    assert_eq!(said.matches("a later command").count(), 1, "{said}");
-    play.upstream("+OK\r\n:1\r\n$1\r\n1\r\n").sent();
-    let sent = play.upstream("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n").sent();
-    assert_eq!(sent, "*2 GET a");
+    assert!(
+        said.ends_with("\r\n$2\r\n17\r\n*2\r\n$-1\r\n$1\r\n1\r\n"),
+        "{said}"
+    );
+    assert!(play.sent().starts_with("*2 WATCH a"));
 }
 
 #[test]
@@ -164,7 +164,55 @@ fn all_keys_of_what_may_be_repeated_by_configuration_count() {
     let mut play = Play::with(settings, BudgetSettings::default());
     play.client(&["GET b", "MSET a 1 b 2"]).connect();
     play.lost().pass(100);
-    assert_eq!(play.connect(), "*5 MSET a 1 b 2");
+    assert_eq!(play.connect(), "*2 GET b *5 MSET a 1 b 2");
+    let said = play.upstream("$-1\r\n+OK\r\n").said();
+    assert!(
+        said.contains("may have been written by a later command"),
+        "{said}"
+    );
+    assert!(said.ends_with("\r\n+OK\r\n"), "{said}");
+}
+
+#[test]
+fn a_command_in_a_transaction_that_was_not_executed_is_not_in_doubt() {
+    let mut play = Play::new();
+    play.client(&["MULTI", "SET a 1"]).connect();
+    play.lost().pass(100);
+    play.client(&["EXEC"]);
+    assert_eq!(play.connect(), "*1 MULTI *3 SET a 1 *1 EXEC");
+    play.upstream("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    assert_eq!(play.said(), "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+}
+
+#[test]
+fn a_look_at_its_key_does_not_end_what_the_client_watches() {
+    let mut play = Play::new();
+    play.client(&["WATCH b", "SET a new"]).connect();
+    play.lost().pass(100);
+    assert_eq!(play.connect(), "*2 WATCH b");
+    let sent = play.upstream("+OK\r\n").sent();
+    assert_eq!(sent, "");
     let said = play.said();
-    assert!(said.contains("a later command may have changed"), "{said}");
+    assert!(said.contains("would end the client's WATCH"), "{said}");
+    assert_eq!(play.client(&["GET b"]).sent(), "*2 GET b");
+}
+
+#[test]
+fn a_connection_that_may_still_watch_the_key_is_left() {
+    for (held, asked, refusal) in [
+        (":1\r\n$3\r\nold\r\n", "*1 UNWATCH", "-NOPERM x\r\n"),
+        (
+            ":0\r\n$0\r\n\r\n",
+            "*1 MULTI *3 SET a new *1 EXEC",
+            "-NOPERM x\r\n+OK\r\n-ERR EXEC without MULTI\r\n",
+        ),
+    ] {
+        let mut play = lost();
+        play.client(&["GET a"]).upstream("+OK\r\n").upstream(held);
+        assert_eq!(play.sent(), asked);
+        play.upstream(refusal);
+        assert!(play.said().contains("may or may not have been executed"));
+        assert!(!play.session.keeps_connection());
+        assert_eq!(play.connect(), "*2 GET a");
+    }
 }
