@@ -461,14 +461,15 @@ fn connections_that_stop_without_a_word_cost_nobody_an_error() {
     thread::sleep(Duration::from_millis(1100));
     relay.silence(Silence::Dropped).unwrap();
     for (number, client) in clients.iter_mut().enumerate() {
-        let lines = ["GET a", &format!("SET b{number} 1"), "INCR c"];
-        client.command(lines[number % 3]);
+        let set = format!("SET b{number} 1");
+        let lines = ["GET a", &set, "INCR c", "EVAL return(1) 0", "BLPOP d 1"];
+        client.command(lines[number % 5]);
     }
     for client in &mut clients {
         let reply = client.reply().unwrap().unwrap();
         assert!(!reply.starts_with('-'), "{reply}");
     }
-    assert_eq!(redis.client().unwrap().ask("GET c").unwrap(), "$1\r\n6\r\n");
+    assert_eq!(redis.client().unwrap().ask("GET c").unwrap(), "$1\r\n4\r\n");
     assert_eq!(sidecar.state().unwrap()["breaker"]["state"], "closed");
 }
 
@@ -563,4 +564,48 @@ fn a_state_redis_that_hangs_delays_the_start_by_a_second_for_all_upstreams_toget
             sidecar.log().matches(warning).count() == UPSTREAMS
         })
         .unwrap();
+}
+
+/// A balancer before a Redis: connections that are made while `swallows` is set are silent for ever, and the others then.
+fn swallowing(swallows: &Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let swallows = swallows.clone();
+    // The threads end with the test process, or when the sidecar closes the connection.
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let swallows = swallows.clone();
+            let mut is_dead = swallows.load(Ordering::SeqCst);
+            thread::spawn(move || {
+                let mut sent = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut sent) {
+                    is_dead |= swallows.load(Ordering::SeqCst);
+                    let commands = String::from_utf8_lossy(&sent[..read]).matches('*').count();
+                    if !is_dead
+                        && stream
+                            .write_all("+OK\r\n".repeat(commands).as_bytes())
+                            .is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn another_connection_that_is_silent_too_is_followed_by_yet_another() {
+    let swallows = Arc::new(AtomicBool::new(false));
+    let keys = "deadline: 6s\nretry: {attempt_timeout: 1s}";
+    let sidecar = Sidecar::before(swallowing(&swallows), keys).unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("GET a").unwrap(), "+OK\r\n");
+    swallows.store(true, Ordering::SeqCst);
+    client.command("GET a");
+    // The second connection is made after one second and given up after two.
+    thread::sleep(Duration::from_millis(1500));
+    swallows.store(false, Ordering::SeqCst);
+    assert_eq!(client.reply().unwrap().unwrap(), "+OK\r\n");
 }

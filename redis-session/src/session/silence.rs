@@ -25,6 +25,14 @@ impl Session {
         self.link.second != Second::None
     }
 
+    /// By when the wanted one must have answered. A later time is that of yet another one: the one before is given up.
+    pub const fn second_until(&self) -> Option<Instant> {
+        match self.link.second {
+            Second::Wanted { until, .. } => Some(until),
+            Second::None => None,
+        }
+    }
+
     /// Redis has answered on another connection.
     pub fn second_connected(&mut self, now: Instant) -> Choice {
         self.link.second = Second::None;

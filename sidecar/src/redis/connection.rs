@@ -99,8 +99,8 @@ struct Wire {
     spares: Arc<Spares>,
     dial: Dial,
     link: Link,
-    /// Another connection, which is made while the first one is silent.
-    second: Option<Proving>,
+    /// Another connection, which is made while the first one is silent, and by when it must have answered.
+    second: Option<(Instant, Proving)>,
     clock: Clock,
 }
 
@@ -261,13 +261,17 @@ impl Wire {
 
     /// Makes another connection beside a silent one, if the session wants it.
     fn poll_second(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if !self.session.wants_second() {
+        let Some(until) = self.session.second_until() else {
             return self.second.take().is_some();
+        };
+        if self.second.as_ref().is_some_and(|(by, _)| *by != until) {
+            self.second = None;
         }
         let (upstream, dial) = (&self.upstream, self.dial);
-        let dialing = self.second.get_or_insert_with(|| {
+        let (_, dialing) = self.second.get_or_insert_with(|| {
             let upstream = upstream.clone();
-            Box::pin(async move { proven::connect(&upstream, dial).await })
+            let proving = async move { proven::connect(&upstream, dial).await };
+            (until, Box::pin(proving))
         });
         let Poll::Ready(result) = dialing.as_mut().poll(cx) else {
             return false;
