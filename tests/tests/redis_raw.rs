@@ -108,5 +108,6 @@ fn a_stop_of_the_process_ends_monitors() {
     let mut monitor = sidecar.client().unwrap();
     assert_eq!(monitor.ask("MONITOR").unwrap(), "+OK\r\n");
     sidecar.terminate();
-    assert!(monitor.is_closed().unwrap());
+    // It may hear of Levee's own PING before.
+    while monitor.reply().unwrap().is_some() {}
 }

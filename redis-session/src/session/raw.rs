@@ -56,8 +56,10 @@ impl Session {
                     self.inbox.accept();
                 }
                 Ok(Scan::Incomplete) => {
-                    let is_long = self.inbox.command().len() >= self.settings.buffered_bytes / 2;
-                    if is_long && !self.inbox.is_streaming() {
+                    // The beginning of one that is sent as it arrives is gone.
+                    let is_long = !self.inbox.is_streaming()
+                        && self.inbox.command().len() >= self.settings.buffered_bytes / 2;
+                    if is_long {
                         if pipe == Pipe::Speaking {
                             self.pipe = Some(Pipe::Replies);
                         }
