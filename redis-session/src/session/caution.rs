@@ -117,8 +117,8 @@ impl Session {
         if command.len() > LONGEST {
             return Err(format!("it is longer than {LONGEST} bytes"));
         }
-        let (verification, question) =
-            Verification::of(command).ok_or("its key and value can't be told")?;
+        let (verification, question) = Verification::of(command, self.verified.as_ref())
+            .ok_or("its key and value can't be told")?;
         Ok(Errand::verification(verification, question))
     }
 }

@@ -69,6 +69,7 @@ pub use silence::Choice;
 use std::sync::Arc;
 use std::time::Duration;
 use tally::Tally;
+use verification::Write;
 
 /// Redis's own `maxclients` error. Client libraries recognise it.
 pub const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
@@ -173,6 +174,8 @@ pub struct Session {
     ending: Ending,
     /// The process stops: commands that block are not waited for.
     stopping: bool,
+    /// The command that was executed after a verification last, while others are in doubt.
+    verified: Option<Write>,
     /// How many bytes may wait: `buffered_bytes`, or less while memory is scarce.
     room: usize,
     /// Commands from this position of the client's stream on do not go out yet.
@@ -187,6 +190,7 @@ impl Session {
         Self {
             room: settings.buffered_bytes,
             limit: u64::MAX,
+            verified: None,
             settings,
             gate,
             tally: Tally::default(),

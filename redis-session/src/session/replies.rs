@@ -6,7 +6,7 @@ use super::link::LinkState;
 use super::not_now::{says_busy, says_not_executed, says_unavailable, wants_login, words};
 use super::pipe::Pipe;
 use super::queue::{Entry, Past};
-use super::verification::Progress;
+use super::verification::{Progress, Write};
 use super::{Ending, Session};
 use crate::commands::{Class, Effect, Raw, Work, needs_no_state};
 use crate::gate::Answer;
@@ -247,6 +247,10 @@ impl Session {
             Progress::Executed(reply) => {
                 self.link.finish_errand();
                 self.outbox.say(&reply);
+                self.verified = self
+                    .queue
+                    .front()
+                    .and_then(|first| Write::of(self.inbox.front_command(first.end)));
                 self.settle_first(Answer::Reply, now);
             }
             // The attempts bound how often.

@@ -14,6 +14,8 @@ pub(super) const LONGEST: usize = 64 * 1024;
 pub(super) struct Verification {
     step: Step,
     value: Vec<u8>,
+    /// What the same pipeline has written to the key right before.
+    before: Option<Vec<u8>>,
     /// To the questions of this step, as far as they have come.
     replies: Vec<Vec<u8>>,
 }
@@ -26,6 +28,23 @@ enum Step {
     Execute,
     /// UNWATCH, since the command is not executed, for this reason.
     Forget(String),
+}
+
+/// What was written to a key.
+#[derive(Debug)]
+pub(super) struct Write {
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Write {
+    /// Of a SET, SETEX or PSETEX.
+    pub fn of(command: &[u8]) -> Option<Self> {
+        Some(Self {
+            key: arguments(command).nth(1)?.to_vec(),
+            value: written_value(command)?.to_vec(),
+        })
+    }
 }
 
 /// What follows a reply.
@@ -49,11 +68,17 @@ pub(super) enum Progress {
 
 impl Verification {
     /// Of a complete SET, SETEX or PSETEX, and what to ask first. `None` if its key and value can't be told.
-    pub fn of(command: &[u8]) -> Option<(Self, Vec<u8>)> {
+    ///
+    /// `last` is the write of the same client that was executed last. The key may hold its value, too.
+    pub fn of(command: &[u8], last: Option<&Write>) -> Option<(Self, Vec<u8>)> {
         let key = arguments(command).nth(1)?;
         let value = written_value(command)?;
+        let before = last
+            .filter(|last| last.key == key)
+            .map(|last| last.value.clone());
+        let longest = value.len().max(before.as_ref().map_or(0, Vec::len));
         // One byte more than the value, which shows whether there is more.
-        let last = value.len().to_string();
+        let last = longest.to_string();
         let question = [
             encode(&[b"WATCH", key]),
             encode(&[b"EXISTS", key]),
@@ -63,6 +88,7 @@ impl Verification {
         let verification = Self {
             step: Step::Look,
             value: value.to_vec(),
+            before,
             replies: Vec::new(),
         };
         Some((verification, question))
@@ -98,8 +124,8 @@ impl Verification {
 
     fn looked(&mut self, exists: &[u8], held: &[u8], command: &[u8]) -> Progress {
         let holds_nothing = exists == b":0\r\n";
-        let holds_it = exists == b":1\r\n" && held == bulk(&self.value);
-        if holds_nothing || holds_it {
+        let is = |value: &Vec<u8>| exists == b":1\r\n" && held == bulk(value);
+        if holds_nothing || is(&self.value) || self.before.as_ref().is_some_and(is) {
             self.step = Step::Execute;
             let question = [&encode(&["MULTI"])[..], command, &encode(&["EXEC"])];
             return Progress::Ask(question.concat());
@@ -153,7 +179,7 @@ mod tests {
     fn after(line: &str, replies: &[&str]) -> Progress {
         let words: Vec<&str> = line.split(' ').collect();
         let command = encode(&words);
-        let (mut verification, _) = Verification::of(&command).unwrap();
+        let (mut verification, _) = Verification::of(&command, None).unwrap();
         let mut last = Progress::Wait;
         for reply in replies {
             last = verification.on_reply(reply.as_bytes(), &command);

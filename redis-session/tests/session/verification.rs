@@ -122,6 +122,18 @@ fn a_read_does_not_see_what_a_later_command_of_its_pipeline_has_written() {
 }
 
 #[test]
+fn writes_of_one_pipeline_to_one_key_follow_each_other() {
+    let mut play = Play::new();
+    play.client(&["SET a 1", "SET a 22"]).connect();
+    play.lost().pass(100).connect();
+    play.upstream("+OK\r\n:0\r\n$0\r\n\r\n").sent();
+    let sent = play.upstream("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n").sent();
+    assert_eq!(sent, "*2 WATCH a *2 EXISTS a *4 GETRANGE a 0 2");
+    let sent = play.upstream("+OK\r\n:1\r\n$1\r\n1\r\n").sent();
+    assert_eq!(sent, "*1 MULTI *3 SET a 22 *1 EXEC");
+}
+
+#[test]
 fn a_long_value_is_not_looked_at() {
     let mut play = Play::new();
     let line = format!("SET a {}", "v".repeat(65 * 1024));
