@@ -72,7 +72,7 @@ fn one_upstreams_outage_is_not_anothers() {
         assert!(gone.ask("GET a").unwrap().starts_with("-ERR levee: "));
         assert_eq!(well.ask("SET a 1").unwrap(), "+OK\r\n");
         // Failures within 100 ms are one to the breaker.
-        std::thread::sleep(std::time::Duration::from_millis(110));
+        thread::sleep(Duration::from_millis(110));
     }
     assert!(gone.ask("GET a").unwrap().contains("circuit open for gone"));
     assert_eq!(well.ask("GET a").unwrap(), "$1\r\n1\r\n");
