@@ -444,6 +444,14 @@ pub fn redis_down(stack: &mut Stack) -> Result<Report> {
     let wanted = "soon all services get an error at once";
     report.promise(wanted, &next, holds);
     let labels = [("service", "redis:sessions")];
+    if stack.has_levee() {
+        // Failures within 100 ms are one for the breaker.
+        within(PATIENCE, || {
+            stack.each_service(&ask(&session));
+            let state = stack.metrics()?.get("circuit_breaker_state", &labels);
+            Ok(((), state == Some(1.0)))
+        })?;
+    }
     report.gauge(stack, "circuit_breaker_state", &labels, 1)?;
     report.counter(stack, &before, "circuit_breaker_failures_total", &labels, 5)?;
     let status = stack.get(&call).0;
