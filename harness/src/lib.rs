@@ -47,6 +47,7 @@ pub mod clock;
 pub mod envoy;
 pub mod envoy_config;
 pub mod error;
+mod frames;
 pub mod go_client;
 pub mod grpc;
 pub mod host_port;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::address::free_address;
 use crate::error::{Context, Error, Result};
+use crate::frames;
 use crate::process::{Output, Process, Signal};
 use crate::tool;
 use crate::wait::GENEROUS;
@@ -150,10 +151,7 @@ impl Client {
             let progress = scanner
                 .advance(self.bytes.get(at..).unwrap_or_default())
                 .context("not a reply of Redis")?;
-            at += progress.consumed;
-            if progress.complete {
-                let rest = self.bytes.split_off(at);
-                let reply = std::mem::replace(&mut self.bytes, rest);
+            if let Some(reply) = frames::take(&mut self.bytes, &mut at, progress) {
                 return Ok(Some(String::from_utf8_lossy(&reply).into_owned()));
             }
             let mut chunk = [0; 16 * 1024];

@@ -16,6 +16,7 @@ use levee_redis_session::resp::{CommandScanner, ReplyScanner};
 use socket2::SockRef;
 
 use crate::error::{Context, Result};
+use crate::frames;
 use crate::lock::lock;
 
 /// What becomes of a command on its way, and of its reply on the way back.
@@ -160,13 +161,9 @@ impl Way {
         while self.read(&mut bytes) == Next::GoesOn {
             // What is no command goes to Redis, which closes the connection.
             while let Ok(progress) = scanner.advance(bytes.get(at..).unwrap_or_default()) {
-                at += progress.consumed;
-                if !progress.complete {
+                let Some(command) = frames::take(&mut bytes, &mut at, progress) else {
                     break;
-                }
-                let rest = bytes.split_off(at);
-                let command = std::mem::replace(&mut bytes, rest);
-                at = 0;
+                };
                 if self.pass_command(&command, fates) == Next::Ends {
                     self.close();
                     return;
@@ -218,13 +215,9 @@ impl Way {
         let (mut scanner, mut bytes, mut at) = (ReplyScanner::default(), Vec::new(), 0);
         while self.read(&mut bytes) == Next::GoesOn {
             while let Ok(progress) = scanner.advance(bytes.get(at..).unwrap_or_default()) {
-                at += progress.consumed;
-                if !progress.complete {
+                let Some(reply) = frames::take(&mut bytes, &mut at, progress) else {
                     break;
-                }
-                let rest = bytes.split_off(at);
-                let reply = std::mem::replace(&mut bytes, rest);
-                at = 0;
+                };
                 let fate = fates.try_recv().unwrap_or(Fate::Passes);
                 if self.pass_reply(&reply, fate) == Next::Ends {
                     self.close();

@@ -143,29 +143,28 @@ impl Breaker {
             return (fixed_verdict(settings), None);
         }
         match self.state {
-            State::Closed => {
-                let permit = Permit {
-                    generation: self.generation,
-                    probe: None,
-                };
-                (Verdict::Admit(permit), None)
-            }
+            State::Closed => (self.admitted(None), None),
             State::Open { until } if now < until => {
                 (refusal(settings.mode, until.since(now)), None)
             }
             State::Open { .. } | State::HalfOpen => {
                 let (probe, transition) = self.place_for_probe(settings, caller, now);
                 let verdict = if probe.is_some() {
-                    Verdict::Admit(Permit {
-                        generation: self.generation,
-                        probe,
-                    })
+                    self.admitted(probe)
                 } else {
                     refusal(settings.mode, Duration::ZERO)
                 };
                 (verdict, transition)
             }
         }
+    }
+
+    #[inline]
+    const fn admitted(&self, probe: Option<ProbeId>) -> Verdict {
+        Verdict::Admit(Permit {
+            generation: self.generation,
+            probe,
+        })
     }
 
     /// May a call go out at `now`, where only checks of the caller's own are probes? They ask by
@@ -175,10 +174,7 @@ impl Breaker {
             return fixed_verdict(settings);
         }
         match self.state {
-            State::Closed => Verdict::Admit(Permit {
-                generation: self.generation,
-                probe: None,
-            }),
+            State::Closed => self.admitted(None),
             State::Open { until } => refusal(settings.mode, until.since(now)),
             State::HalfOpen => refusal(settings.mode, Duration::ZERO),
         }

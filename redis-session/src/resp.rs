@@ -433,12 +433,22 @@ pub fn arguments(command: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", arguments.len()).into_bytes();
     for argument in arguments {
-        let argument = argument.as_ref();
-        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        bytes.extend_from_slice(argument);
-        bytes.extend_from_slice(b"\r\n");
+        push_bulk(&mut bytes, argument.as_ref());
     }
     bytes
+}
+
+/// A bulk string as bytes: an argument of a command, or a reply.
+pub fn encode_bulk(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push_bulk(&mut bytes, text);
+    bytes
+}
+
+fn push_bulk(bytes: &mut Vec<u8>, text: &[u8]) {
+    bytes.extend_from_slice(format!("${}\r\n", text.len()).as_bytes());
+    bytes.extend_from_slice(text);
+    bytes.extend_from_slice(b"\r\n");
 }
 
 /// An inline command.

@@ -42,26 +42,28 @@ pub fn text(log: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_hangs_is_killed_with_what_it_has_started() -> Result<()> {
+    /// How `script` ended, and the process that it has started and printed.
+    fn ended(script: &str, bound: Duration) -> Result<(End, u32)> {
         let folder = tempfile::tempdir()?;
         let log = folder.path().join("log");
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep 600 & echo $!; wait"]);
-        assert_eq!(run(command, &log, Duration::from_millis(300))?, End::Killed);
-        let child = text(&log)?.trim().parse()?;
+        command.args(["-c", script]);
+        let end = run(command, &log, bound)?;
+        Ok((end, text(&log)?.trim().parse()?))
+    }
+
+    #[test]
+    fn what_hangs_is_killed_with_what_it_has_started() -> Result<()> {
+        let (end, child) = ended("sleep 600 & echo $!; wait", Duration::from_millis(300))?;
+        assert_eq!(end, End::Killed);
         assert!(!levee_harness::process::is_running(child));
         Ok(())
     }
 
     #[test]
     fn what_a_program_has_left_behind_is_killed() -> Result<()> {
-        let folder = tempfile::tempdir()?;
-        let log = folder.path().join("log");
-        let mut command = Command::new("sh");
-        command.args(["-c", "sleep 600 & echo $!"]);
-        assert_eq!(run(command, &log, Duration::from_mins(1))?, End::ByItself);
-        let child = text(&log)?.trim().parse()?;
+        let (end, child) = ended("sleep 600 & echo $!", Duration::from_mins(1))?;
+        assert_eq!(end, End::ByItself);
         assert!(!levee_harness::process::is_running(child));
         Ok(())
     }

@@ -2,9 +2,8 @@
 
 use super::Session;
 use super::errand::Errand;
-use super::queue::{Entry, Past};
-use super::verification::{LONGEST, Verification, written_value};
-use crate::idempotency::Repeat;
+use super::queue::Entry;
+use super::verification::{LONGEST, Verification};
 use levee_policy::time::Instant;
 
 /// Why a command does not go out yet.
@@ -50,17 +49,17 @@ impl Session {
             return None;
         }
         let may_ask = !is_proven && !self.client.is_subscribed();
-        let mut begin = self.inbox.base();
-        for entry in self.queue.iter() {
-            if begin >= self.inbox.sent() {
-                if entry.needs_verification() {
-                    return Some((begin, Reason::InDoubt));
-                }
-                if may_ask && entry.needs_proof() && !self.is_within(entry) {
-                    return Some((begin, Reason::NoProof));
-                }
+        let first_unsent = self.inbox.sent();
+        for (begin, entry) in self.queue.placed(self.inbox.base()) {
+            if begin < first_unsent {
+                continue;
             }
-            begin = entry.end;
+            if entry.needs_verification() {
+                return Some((begin, Reason::InDoubt));
+            }
+            if may_ask && entry.needs_proof() && !self.is_within(entry) {
+                return Some((begin, Reason::NoProof));
+            }
         }
         None
     }
@@ -69,35 +68,6 @@ impl Session {
     fn is_within(&self, entry: &Entry) -> bool {
         let first = self.queue.front_number();
         entry.bound_to.is_some_and(|number| number < first)
-    }
-
-    /// The first command reads what a later one of the same pipeline may have changed before, and `reply` to it may show
-    /// just that.
-    pub(super) fn sees_a_later_write(&self, reply: &[u8]) -> bool {
-        let Some(first) = self.queue.front() else {
-            return false;
-        };
-        if first.past != Past::Overtaken {
-            return false;
-        }
-        let mut begin = first.end;
-        for entry in self.queue.iter().skip(1) {
-            if entry.past == Past::InDoubt && !entry.class.effect.sets_state() {
-                let command = self.inbox.kept_command(begin, entry.end);
-                let is_seen = match entry.class.repeat {
-                    Repeat::Verified => {
-                        written_value(command).is_none_or(|value| contains(reply, value))
-                    }
-                    // What it writes is not known.
-                    Repeat::Always | Repeat::Never => true,
-                };
-                if is_seen {
-                    return true;
-                }
-            }
-            begin = entry.end;
-        }
-        false
     }
 
     /// How the first command is verified, or why it can't be.
@@ -117,12 +87,8 @@ impl Session {
         if command.len() > LONGEST {
             return Err(format!("it is longer than {LONGEST} bytes"));
         }
-        let (verification, question) = Verification::of(command, self.verified.as_ref())
+        let (verification, question) = Verification::of(command, self.verified.as_deref())
             .ok_or("its key and value can't be told")?;
         Ok(Errand::verification(verification, question))
     }
-}
-
-fn contains(reply: &[u8], value: &[u8]) -> bool {
-    value.is_empty() || reply.windows(value.len()).any(|part| part == value)
 }

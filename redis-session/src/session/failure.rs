@@ -1,15 +1,12 @@
 //! When the connection to the upstream is lost or can't be made, or time is up: what is sent again, and which errors the
 //! other commands get.
 
-use super::queue::{Bytes, Past};
+use super::queue::Past;
 use super::{Ending, Session, TOO_MANY_CLIENTS, error, text};
 use crate::commands::{Effect, Work};
 use crate::gate::Answer;
-use crate::idempotency::Repeat;
-use crate::resp::arguments;
 use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
-use std::collections::HashSet;
 use std::fmt::Write;
 
 /// Why commands fail.
@@ -120,36 +117,6 @@ impl Session {
             self.mark_overtaken(sent);
         }
         self.inbox.rewind();
-    }
-
-    /// Reads that are sent again must not see what a later command of the same pipeline has written.
-    fn mark_overtaken(&mut self, sent: u64) {
-        let mut written = HashSet::new();
-        let mut overtaken = Vec::new();
-        let ends: Vec<u64> = self.queue.iter().map(|entry| entry.end).collect();
-        for (place, entry) in self.queue.iter().enumerate().rev() {
-            let begin = match place.checked_sub(1) {
-                Some(before) => ends.get(before).copied().unwrap_or_default(),
-                None => self.inbox.base(),
-            };
-            if entry.bytes != Bytes::Kept || !entry.was_sent(sent) {
-                continue;
-            }
-            let mut words = arguments(self.inbox.kept_command(begin, entry.end)).skip(1);
-            if entry.past == Past::InDoubt {
-                match entry.class.repeat {
-                    Repeat::Verified => written.extend(words.next()),
-                    // Which of its words are keys is not known.
-                    _ if !entry.class.effect.sets_state() => written.extend(words),
-                    _ => {}
-                }
-            } else if entry.class.only_reads && words.any(|word| written.contains(word)) {
-                overtaken.push(place);
-            }
-        }
-        for place in overtaken {
-            self.queue.overtake(place);
-        }
     }
 
     /// How many retries are to be paid for if commands were sent up to `sent`: at least one.

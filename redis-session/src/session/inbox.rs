@@ -95,7 +95,7 @@ impl Inbox {
 
     /// The answered command at the front, which ends at `end`.
     pub fn front_command(&self, end: u64) -> &[u8] {
-        self.slice(self.base, end.min(self.end()))
+        self.kept_command(self.base, end)
     }
 
     /// The command between these positions, which is not answered.

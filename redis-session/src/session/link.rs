@@ -196,8 +196,7 @@ impl Link {
     /// The first command is tried again then.
     pub fn retry(&mut self, at: Instant) {
         debug_assert!(!self.is_connected());
-        self.failures += 1;
-        self.retried = true;
+        self.replaced();
         self.state = LinkState::Waiting(at);
     }
 

@@ -21,6 +21,7 @@
 //! | `replies.rs` | from the upstream's bytes to the client: whose reply it is, what it has changed |
 //! | `failure.rs` | no connection or no time: what is sent again, which errors the others get |
 //! | `caution.rs` | which commands wait until the connection has proven itself, or until it is known what became of them |
+//! | `overtaken.rs` | reads that must not see what a later command of their pipeline has written |
 //! | `silence.rs` | a connection without a word: another one is made beside it |
 //! | `not_now.rs` | what Redis says in place of executing a command |
 //! | `errand.rs`, `verification.rs` | Levee's own questions to Redis between the client's commands |
@@ -43,6 +44,7 @@ mod intake;
 mod link;
 mod not_now;
 mod outbox;
+mod overtaken;
 mod pipe;
 mod queue;
 mod raw;
@@ -69,7 +71,6 @@ pub use silence::Choice;
 use std::sync::Arc;
 use std::time::Duration;
 use tally::Tally;
-use verification::Write;
 
 /// Redis's own `maxclients` error. Client libraries recognise it.
 pub const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
@@ -175,7 +176,7 @@ pub struct Session {
     /// The process stops: commands that block are not waited for.
     stopping: bool,
     /// The command that was executed after a verification last, while others are in doubt.
-    verified: Option<Write>,
+    verified: Option<Vec<u8>>,
     /// How many bytes may wait: `buffered_bytes`, or less while memory is scarce.
     room: usize,
     /// Commands from this position of the client's stream on do not go out yet.

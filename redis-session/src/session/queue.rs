@@ -169,8 +169,16 @@ impl Queue {
         self.entries.get_mut(place)
     }
 
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
+    }
+
+    /// Each command, and where it begins in the client's stream if the first one begins at `base`.
+    pub fn placed(&self, base: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        self.entries.iter().scan(base, |end, entry| {
+            let begin = std::mem::replace(end, entry.end);
+            Some((begin, entry))
+        })
     }
 
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Entry> {

@@ -6,7 +6,7 @@ use super::link::LinkState;
 use super::not_now::{says_busy, says_not_executed, says_unavailable, wants_login, words};
 use super::pipe::Pipe;
 use super::queue::{Entry, Past};
-use super::verification::{Progress, Write};
+use super::verification::Progress;
 use super::{Ending, Session};
 use crate::commands::{Class, Effect, Raw, Work, needs_no_state};
 use crate::gate::Answer;
@@ -250,7 +250,7 @@ impl Session {
                 self.verified = self
                     .queue
                     .front()
-                    .and_then(|first| Write::of(self.inbox.front_command(first.end)));
+                    .map(|first| self.inbox.front_command(first.end).to_vec());
                 self.settle_first(Answer::Reply, now);
             }
             // The attempts bound how often.

@@ -5,7 +5,7 @@
 //! meanwhile. It is executed only if the key holds nothing, or just its value already.
 
 use super::not_now::{says_not_executed, words};
-use crate::resp::{arguments, encode};
+use crate::resp::{arguments, encode, encode_bulk};
 
 /// Longer commands are not verified, since what is compared must be held.
 pub(super) const LONGEST: usize = 64 * 1024;
@@ -30,19 +30,22 @@ enum Step {
     Forget(String),
 }
 
-/// What was written to a key.
-#[derive(Debug)]
-pub(super) struct Write {
-    key: Vec<u8>,
-    value: Vec<u8>,
+/// What SET, SETEX or PSETEX writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Write<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
 }
 
-impl Write {
-    /// Of a SET, SETEX or PSETEX.
-    pub fn of(command: &[u8]) -> Option<Self> {
+impl<'a> Write<'a> {
+    /// `None` if key and value of `command` can't be told.
+    pub fn of(command: &'a [u8]) -> Option<Self> {
+        let mut words = arguments(command);
+        let is_set = words.next()?.eq_ignore_ascii_case(b"SET");
         Some(Self {
-            key: arguments(command).nth(1)?.to_vec(),
-            value: written_value(command)?.to_vec(),
+            key: words.next()?,
+            // The others have an expiry before it.
+            value: words.nth(usize::from(!is_set))?,
         })
     }
 }
@@ -69,13 +72,13 @@ pub(super) enum Progress {
 impl Verification {
     /// Of a complete SET, SETEX or PSETEX, and what to ask first. `None` if its key and value can't be told.
     ///
-    /// `last` is the write of the same client that was executed last. The key may hold its value, too.
-    pub fn of(command: &[u8], last: Option<&Write>) -> Option<(Self, Vec<u8>)> {
-        let key = arguments(command).nth(1)?;
-        let value = written_value(command)?;
+    /// `last` is the command of the same client that was verified and executed last. The key may hold its value, too.
+    pub fn of(command: &[u8], last: Option<&[u8]>) -> Option<(Self, Vec<u8>)> {
+        let Write { key, value } = Write::of(command)?;
         let before = last
+            .and_then(Write::of)
             .filter(|last| last.key == key)
-            .map(|last| last.value.clone());
+            .map(|last| last.value.to_vec());
         let longest = value.len().max(before.as_ref().map_or(0, Vec::len));
         // One byte more than the value, which shows whether there is more.
         let last = longest.to_string();
@@ -124,7 +127,7 @@ impl Verification {
 
     fn looked(&mut self, exists: &[u8], held: &[u8], command: &[u8]) -> Progress {
         let holds_nothing = exists == b":0\r\n";
-        let is = |value: &Vec<u8>| exists == b":1\r\n" && held == bulk(value);
+        let is = |value: &Vec<u8>| exists == b":1\r\n" && held == encode_bulk(value);
         if holds_nothing || is(&self.value) || self.before.as_ref().is_some_and(is) {
             self.step = Step::Execute;
             let question = [&encode(&["MULTI"])[..], command, &encode(&["EXEC"])];
@@ -141,13 +144,6 @@ impl Verification {
     }
 }
 
-/// What a SET, SETEX or PSETEX writes.
-pub(super) fn written_value(command: &[u8]) -> Option<&[u8]> {
-    let mut words = arguments(command);
-    let is_set = words.next()?.eq_ignore_ascii_case(b"SET");
-    words.nth(if is_set { 1 } else { 2 })
-}
-
 fn executed(queued: Option<&[u8]>, exec: &[u8]) -> Progress {
     match exec.strip_prefix(b"*1\r\n") {
         Some(reply) if !reply.starts_with(b"-") => Progress::Executed(reply.to_vec()),
@@ -157,13 +153,6 @@ fn executed(queued: Option<&[u8]>, exec: &[u8]) -> Progress {
         None if exec.starts_with(b"-") => Progress::Unclean(said("EXEC", Some(exec))),
         None => Progress::Again,
     }
-}
-
-fn bulk(value: &[u8]) -> Vec<u8> {
-    let mut reply = format!("${}\r\n", value.len()).into_bytes();
-    reply.extend_from_slice(value);
-    reply.extend_from_slice(b"\r\n");
-    reply
 }
 
 fn said(what: &str, reply: Option<&[u8]>) -> String {

@@ -249,9 +249,7 @@ impl Wire {
             true
         })
     }
-}
 
-impl Wire {
     /// What is still on its way on the old connection must not arrive after what goes out on the new one.
     fn replace_link(&mut self, stream: Stream) {
         if let Link::Up(old) = std::mem::replace(&mut self.link, Link::Up(stream)) {

@@ -1,0 +1,57 @@
+//! Reads that are sent again must not see what a later command of the same pipeline has written.
+
+use super::Session;
+use super::queue::{Bytes, Past};
+use super::verification::Write;
+use crate::idempotency::Repeat;
+use crate::resp::arguments;
+use std::collections::HashSet;
+
+impl Session {
+    /// Marks the reads that were sent up to `sent` and name what a command behind them, which is in doubt, may have written.
+    pub(super) fn mark_overtaken(&mut self, sent: u64) {
+        let mut written = HashSet::new();
+        let mut overtaken = Vec::new();
+        let placed: Vec<_> = self.queue.placed(self.inbox.base()).collect();
+        for (place, (begin, entry)) in placed.into_iter().enumerate().rev() {
+            if entry.bytes != Bytes::Kept || !entry.was_sent(sent) {
+                continue;
+            }
+            let mut words = arguments(self.inbox.kept_command(begin, entry.end)).skip(1);
+            if entry.past == Past::InDoubt {
+                match entry.class.repeat {
+                    Repeat::Verified => written.extend(words.next()),
+                    // Which of its words are keys is not known.
+                    _ if !entry.class.effect.sets_state() => written.extend(words),
+                    _ => {}
+                }
+            } else if entry.class.only_reads && words.any(|word| written.contains(word)) {
+                overtaken.push(place);
+            }
+        }
+        for place in overtaken {
+            self.queue.overtake(place);
+        }
+    }
+
+    /// The first command was overtaken, and `reply` to it may show what a later one has written.
+    pub(super) fn sees_a_later_write(&self, reply: &[u8]) -> bool {
+        let first = self.queue.front();
+        if first.is_none_or(|first| first.past != Past::Overtaken) {
+            return false;
+        }
+        let placed = self.queue.placed(self.inbox.base());
+        let mut later = placed
+            .filter(|(_, entry)| entry.past == Past::InDoubt && !entry.class.effect.sets_state());
+        later.any(|(begin, entry)| match entry.class.repeat {
+            Repeat::Verified => Write::of(self.inbox.kept_command(begin, entry.end))
+                .is_none_or(|write| contains(reply, write.value)),
+            // What it writes is not known.
+            Repeat::Always | Repeat::Never => true,
+        })
+    }
+}
+
+fn contains(reply: &[u8], value: &[u8]) -> bool {
+    value.is_empty() || reply.windows(value.len()).any(|part| part == value)
+}
