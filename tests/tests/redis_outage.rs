@@ -54,16 +54,13 @@ impl Load {
 fn drive(address: SocketAddr, number: usize, running: &AtomicBool) -> (u64, Vec<String>, Duration) {
     let mut client = Client::connect(address).unwrap();
     let (mut answered, mut wrong, mut longest) = (0, Vec::new(), Duration::ZERO);
-    let mut value = 0;
     while running.load(Ordering::SeqCst) {
         let key = format!("k{number}");
         // A third of the clients send pipelines.
         let commands: Vec<String> = if number.is_multiple_of(3) {
+            // Each with a key of its own: a read before a write of the same key would not be repeated.
             (0..8)
-                .flat_map(|_| {
-                    value += 1;
-                    [format!("SET {key} v{value:08}"), format!("GET {key}")]
-                })
+                .flat_map(|place| [format!("SET {key}:{place} v"), format!("GET {key}:{place}")])
                 .collect()
         } else {
             vec![if number % 3 == 1 {

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::errand::Errand;
-use super::queue::Entry;
+use super::queue::{Entry, Past};
 use super::verification::{LONGEST, Verification};
 use levee_policy::time::Instant;
 
@@ -13,6 +13,8 @@ enum Reason {
     NoProof,
     /// It may have been executed before.
     InDoubt,
+    /// What it reads may have been changed by a later one since.
+    Overtaken,
 }
 
 impl Session {
@@ -30,6 +32,10 @@ impl Session {
             }
             match reason {
                 Reason::NoProof => self.link.begin(Errand::proof()),
+                Reason::Overtaken => {
+                    self.fail_unsure("a later command may have changed what it reads", now);
+                    continue;
+                }
                 Reason::InDoubt => match self.verification() {
                     Ok(errand) => self.link.begin(errand),
                     Err(why) => {
@@ -53,6 +59,9 @@ impl Session {
         for (begin, entry) in self.queue.placed(self.inbox.base()) {
             if begin < first_unsent {
                 continue;
+            }
+            if entry.past == Past::Overtaken {
+                return Some((begin, Reason::Overtaken));
             }
             if entry.needs_verification() {
                 return Some((begin, Reason::InDoubt));
@@ -87,8 +96,8 @@ impl Session {
         if command.len() > LONGEST {
             return Err(format!("it is longer than {LONGEST} bytes"));
         }
-        let (verification, question) = Verification::of(command, self.verified.as_deref())
-            .ok_or("its key and value can't be told")?;
+        let (verification, question) =
+            Verification::of(command).ok_or("its key and value can't be told")?;
         Ok(Errand::verification(verification, question))
     }
 }

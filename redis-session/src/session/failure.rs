@@ -111,7 +111,6 @@ impl Session {
 
     /// What was sent up to `sent` and is not answered is sent again, with care.
     pub(super) fn start_over(&mut self, sent: u64) {
-        self.verified = None;
         self.queue.doubt(sent);
         if self.queue.has_doubts() {
             self.mark_overtaken(sent);

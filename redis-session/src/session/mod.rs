@@ -175,8 +175,6 @@ pub struct Session {
     ending: Ending,
     /// The process stops: commands that block are not waited for.
     stopping: bool,
-    /// The command that was executed after a verification last, while others are in doubt.
-    verified: Option<Vec<u8>>,
     /// How many bytes may wait: `buffered_bytes`, or less while memory is scarce.
     room: usize,
     /// Commands from this position of the client's stream on do not go out yet.
@@ -191,7 +189,6 @@ impl Session {
         Self {
             room: settings.buffered_bytes,
             limit: u64::MAX,
-            verified: None,
             settings,
             gate,
             tally: Tally::default(),

@@ -2,7 +2,6 @@
 
 use super::Session;
 use super::queue::{Bytes, Past};
-use super::verification::Write;
 use crate::idempotency::Repeat;
 use crate::resp::arguments;
 use std::collections::HashSet;
@@ -33,25 +32,4 @@ impl Session {
             self.queue.overtake(place);
         }
     }
-
-    /// The first command was overtaken, and `reply` to it may show what a later one has written.
-    pub(super) fn sees_a_later_write(&self, reply: &[u8]) -> bool {
-        let first = self.queue.front();
-        if first.is_none_or(|first| first.past != Past::Overtaken) {
-            return false;
-        }
-        let placed = self.queue.placed(self.inbox.base());
-        let mut later = placed
-            .filter(|(_, entry)| entry.past == Past::InDoubt && !entry.class.effect.sets_state());
-        later.any(|(begin, entry)| match entry.class.repeat {
-            Repeat::Verified => Write::of(self.inbox.kept_command(begin, entry.end))
-                .is_none_or(|write| contains(reply, write.value)),
-            // What it writes is not known.
-            Repeat::Always | Repeat::Never => true,
-        })
-    }
-}
-
-fn contains(reply: &[u8], value: &[u8]) -> bool {
-    value.is_empty() || reply.windows(value.len()).any(|part| part == value)
 }

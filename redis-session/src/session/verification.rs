@@ -14,8 +14,6 @@ pub(super) const LONGEST: usize = 64 * 1024;
 pub(super) struct Verification {
     step: Step,
     value: Vec<u8>,
-    /// What the same pipeline has written to the key right before.
-    before: Option<Vec<u8>>,
     /// To the questions of this step, as far as they have come.
     replies: Vec<Vec<u8>>,
 }
@@ -32,14 +30,14 @@ enum Step {
 
 /// What SET, SETEX or PSETEX writes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Write<'a> {
-    pub key: &'a [u8],
-    pub value: &'a [u8],
+struct Write<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
 }
 
 impl<'a> Write<'a> {
     /// `None` if key and value of `command` can't be told.
-    pub fn of(command: &'a [u8]) -> Option<Self> {
+    fn of(command: &'a [u8]) -> Option<Self> {
         let mut words = arguments(command);
         let is_set = words.next()?.eq_ignore_ascii_case(b"SET");
         Some(Self {
@@ -71,17 +69,10 @@ pub(super) enum Progress {
 
 impl Verification {
     /// Of a complete SET, SETEX or PSETEX, and what to ask first. `None` if its key and value can't be told.
-    ///
-    /// `last` is the command of the same client that was verified and executed last. The key may hold its value, too.
-    pub fn of(command: &[u8], last: Option<&[u8]>) -> Option<(Self, Vec<u8>)> {
+    pub fn of(command: &[u8]) -> Option<(Self, Vec<u8>)> {
         let Write { key, value } = Write::of(command)?;
-        let before = last
-            .and_then(Write::of)
-            .filter(|last| last.key == key)
-            .map(|last| last.value.to_vec());
-        let longest = value.len().max(before.as_ref().map_or(0, Vec::len));
         // One byte more than the value, which shows whether there is more.
-        let last = longest.to_string();
+        let last = value.len().to_string();
         let question = [
             encode(&[b"WATCH", key]),
             encode(&[b"EXISTS", key]),
@@ -91,7 +82,6 @@ impl Verification {
         let verification = Self {
             step: Step::Look,
             value: value.to_vec(),
-            before,
             replies: Vec::new(),
         };
         Some((verification, question))
@@ -127,8 +117,8 @@ impl Verification {
 
     fn looked(&mut self, exists: &[u8], held: &[u8], command: &[u8]) -> Progress {
         let holds_nothing = exists == b":0\r\n";
-        let is = |value: &Vec<u8>| exists == b":1\r\n" && held == encode_bulk(value);
-        if holds_nothing || is(&self.value) || self.before.as_ref().is_some_and(is) {
+        let holds_it = exists == b":1\r\n" && held == encode_bulk(&self.value);
+        if holds_nothing || holds_it {
             self.step = Step::Execute;
             let question = [&encode(&["MULTI"])[..], command, &encode(&["EXEC"])];
             return Progress::Ask(question.concat());
@@ -168,7 +158,7 @@ mod tests {
     fn after(line: &str, replies: &[&str]) -> Progress {
         let words: Vec<&str> = line.split(' ').collect();
         let command = encode(&words);
-        let (mut verification, _) = Verification::of(&command, None).unwrap();
+        let (mut verification, _) = Verification::of(&command).unwrap();
         let mut last = Progress::Wait;
         for reply in replies {
             last = verification.on_reply(reply.as_bytes(), &command);
