@@ -114,8 +114,8 @@ pub fn redis(plan: &Plan, sidecar: Option<&Sidecar>) -> String {
         );
         let _ = writeln!(
             text,
-            "A Redis that hangs for 20 s; commands end by their deadline of 3 s, and five of them open the breaker, which \
-             refuses at once:\n  \
+            "A Redis that hangs for 20 s; commands end by their deadline of 3 s, and from then on new clients get an error \
+             at once:\n  \
              {directly} CLIENT PAUSE 20000; (for i in 1 2 3 4 5; do {cli} GET greeting & done; wait); {cli} GET greeting"
         );
     }
