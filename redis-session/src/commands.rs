@@ -102,6 +102,11 @@ impl Effect {
         matches!(self, Self::Auth | Self::Hello | Self::Reset | Self::Quit)
     }
 
+    /// Redis executes it while it is busy with a script; it drops what the connection has.
+    pub const fn needs_no_state(self) -> bool {
+        matches!(self, Self::Reset | Self::Quit)
+    }
+
     /// Whether a command with this effect means the same when sent again on another connection. `None`: that depends
     /// on the command.
     const fn repeat(self) -> Option<Repeat> {
@@ -133,16 +138,20 @@ pub enum Work {
     Script,
     /// Redis, with its scripts or functions: SCRIPT, FUNCTION.
     Scripts,
+    /// The way out of a script that takes too long. Redis does it while it is busy, whatever state the connection has.
+    Rescue,
     /// A module: an error may have any words, whatever was executed.
     Module,
 }
 
 impl Work {
-    fn of(name: &[u8]) -> Self {
+    fn of(name: &[u8], command: &[u8]) -> Self {
         match name {
             b"EVAL" | b"EVALSHA" | b"EVAL_RO" | b"EVALSHA_RO" | b"FCALL" | b"FCALL_RO" => {
                 Self::Script
             }
+            b"SCRIPT" | b"FUNCTION" if is_rescue(name, command) => Self::Rescue,
+            b"SHUTDOWN" => Self::Rescue,
             b"SCRIPT" | b"FUNCTION" => Self::Scripts,
             // Commands of modules have a dot in their names.
             _ if name.contains(&b'.') => Self::Module,
@@ -152,7 +161,7 @@ impl Work {
 
     /// It may be long on purpose.
     pub const fn takes_long(self) -> bool {
-        matches!(self, Self::Script | Self::Scripts)
+        matches!(self, Self::Script | Self::Scripts | Self::Rescue)
     }
 }
 
@@ -168,6 +177,11 @@ pub struct Class {
 }
 
 impl Class {
+    /// It changes what Redis holds, not only what its connection has.
+    pub fn changes_data(self) -> bool {
+        !self.only_reads && self.effect.repeat() != Some(Repeat::Always)
+    }
+
     /// Of a command that can't be looked at as a whole, by its beginning.
     pub fn of_beginning(command: &[u8]) -> Self {
         let mut space = [0; 32];
@@ -175,7 +189,7 @@ impl Class {
         Self {
             repeat: Repeat::Never,
             only_reads: false,
-            work: Work::of(name),
+            work: Work::of(name, &[]),
             effect: Effect::None,
         }
     }
@@ -189,24 +203,17 @@ impl Class {
         Self {
             repeat: effect.repeat().unwrap_or(idempotent.repeat),
             only_reads: idempotent.only_reads,
-            work: Work::of(name),
+            work: Work::of(name, command),
             effect,
         }
     }
 }
 
-/// Whether Redis executes `command` while it is busy with a script, whatever state its connection has.
-pub fn needs_no_state(command: &[u8]) -> bool {
-    let mut space = ([0; 32], [0; 32]);
-    let mut words = arguments(command);
-    let name = upper_case(words.next().unwrap_or_default(), &mut space.0);
-    let what = upper_case(words.next().unwrap_or_default(), &mut space.1);
-    matches!(
-        (name, what),
-        (b"SCRIPT" | b"FUNCTION", b"KILL")
-            | (b"FUNCTION", b"STATS")
-            | (b"SHUTDOWN" | b"RESET" | b"QUIT", _)
-    )
+/// SCRIPT KILL, FUNCTION KILL and FUNCTION STATS.
+fn is_rescue(name: &[u8], command: &[u8]) -> bool {
+    let what = arguments(command).nth(1).unwrap_or_default();
+    what.eq_ignore_ascii_case(b"KILL")
+        || (name == b"FUNCTION" && what.eq_ignore_ascii_case(b"STATS"))
 }
 
 /// `name` in upper case; empty if it is longer than any command.

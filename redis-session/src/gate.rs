@@ -2,6 +2,8 @@
 //! reached.
 
 use crate::counts::Counts;
+pub use crate::reach::Gone;
+use crate::reach::{Reach, Turn};
 use levee_policy::backoff::Backoff;
 use levee_policy::breaker::{
     Breaker, BreakerSettings, Mode, Outcome, Permit, Phase, Report, Transition, Verdict,
@@ -23,9 +25,11 @@ pub enum Answer {
     Unavailable,
     /// No reply: Levee answered instead.
     Failure,
-    /// The same, since a connection was closed on which Redis had answered. The client may have brought that about, by what
-    /// it sent.
-    Dropped,
+    /// The same, and the client may have brought it about by what it sent: a connection was closed on which Redis had
+    /// answered, or a script took too long.
+    Provoked,
+    /// The same, and Redis may have been silent since it executed somebody's script.
+    HeldUp,
     /// The client left.
     Abandoned,
 }
@@ -35,8 +39,8 @@ impl Answer {
         match self {
             Self::Reply | Self::Error => Outcome::SUCCESS,
             Self::Unavailable | Self::Failure => Outcome::FAILURE,
-            Self::Dropped => Outcome::WEAK_FAILURE,
-            Self::Abandoned => Outcome::Neutral,
+            Self::Provoked => Outcome::WEAK_FAILURE,
+            Self::HeldUp | Self::Abandoned => Outcome::Neutral,
         }
     }
 }
@@ -78,74 +82,57 @@ struct Settings {
     budget: BudgetSettings,
 }
 
-/// The upstream can't be reached. One client at a time tries for all.
-#[derive(Debug)]
-struct Outage {
-    since: Instant,
-    /// The last attempt that failed.
-    confirmed: Instant,
-    attempts: u32,
-    next: Instant,
-    /// What went wrong first.
-    why: String,
-}
-
-impl Outage {
-    fn new(why: &str, since: Instant, next: Instant) -> Self {
-        Self {
-            since,
-            confirmed: since,
-            attempts: 0,
-            next,
-            why: why.to_owned(),
-        }
-    }
-}
-
-/// The upstream is known not to answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gone {
-    pub lasted: Duration,
-    pub why: String,
-}
-
 /// How a check of Levee's own ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check<'a> {
+    /// Redis serves commands, or says at once that a script keeps it busy.
     Answered,
     /// There is an answer, but Redis serves nobody.
     Refused,
-    /// No connection, or no answer.
-    Silent {
-        why: &'a str,
-    },
+    /// Nothing has come in time.
+    Silent { why: &'a str },
+    /// There was no connection, or it was closed.
+    Failed { why: &'a str },
 }
 
 /// Failures within this time of the first one have one cause: the loss of a host, of a network.
 const MOMENT: Duration = Duration::from_millis(100);
+
+/// When the breaker was told of failures last.
+#[derive(Clone, Copy, Debug, Default)]
+struct LastFailures {
+    /// Of any that Redis alone can have brought about.
+    strong: Option<Instant>,
+    any: Option<Instant>,
+}
+
+impl LastFailures {
+    /// Whether a failure now has a cause of its own. A weak one says nothing about the cause of a strong one.
+    fn is_another(&mut self, is_weak: bool, now: Instant) -> bool {
+        let last = if is_weak { self.any } else { self.strong };
+        if last.is_some_and(|at| now.since(at) < MOMENT) {
+            return false;
+        }
+        self.any = Some(now);
+        if !is_weak {
+            self.strong = Some(now);
+        }
+        true
+    }
+}
 
 #[derive(Debug)]
 struct State {
     settings: Settings,
     breaker: Breaker,
     budget: Budget,
-    outage: Option<Outage>,
+    reach: Reach,
     random: SplitMix64,
     last_error: Option<LastError>,
-    /// When the breaker was told of a failure last.
-    last_failure: Option<Instant>,
+    last_failures: LastFailures,
 }
 
 impl State {
-    /// How many failures `commands` are that fail now.
-    fn failures_at(&mut self, commands: u32, now: Instant) -> u32 {
-        if self.last_failure.is_some_and(|at| now.since(at) < MOMENT) {
-            return 0;
-        }
-        self.last_failure = Some(now);
-        commands.min(1)
-    }
-
     /// A check ended while the breaker was not closed.
     fn probe(&mut self, check: Check<'_>, now: Instant) -> [Option<Transition>; 3] {
         let settings = self.settings.breaker;
@@ -196,10 +183,10 @@ impl Gate {
             settings: Settings { breaker, budget },
             breaker: Breaker::new(&breaker, now),
             budget: Budget::default(),
-            outage: None,
+            reach: Reach::default(),
             random: SplitMix64::new(seed),
             last_error: None,
-            last_failure: None,
+            last_failures: LastFailures::default(),
         };
         let gate = Self {
             name: name.to_owned(),
@@ -230,15 +217,7 @@ impl Gate {
     /// Whether a command that needs a new connection would wait in vain: attempts have failed for as long as the command may
     /// take.
     pub fn gone(&self, deadline: Duration, now: Instant) -> Option<Gone> {
-        let state = self.lock();
-        let outage = state.outage.as_ref()?;
-        if outage.confirmed.since(outage.since) < deadline {
-            return None;
-        }
-        Some(Gone {
-            lasted: now.since(outage.since),
-            why: outage.why.clone(),
-        })
+        self.lock().reach.gone(deadline, now)
     }
 
     /// Whether Redis asks clients to log in before they do anything else.
@@ -287,7 +266,10 @@ impl Gate {
         {
             let state = &mut *self.lock();
             let events = match outcome {
-                Outcome::Failure { .. } => state.failures_at(commands, now),
+                Outcome::Failure { .. } => {
+                    let is_weak = outcome == Outcome::WEAK_FAILURE;
+                    u32::from(commands > 0 && state.last_failures.is_another(is_weak, now))
+                }
                 _ => commands,
             };
             let report = Report {
@@ -326,29 +308,23 @@ impl Gate {
     ) -> Instant {
         let mut state = self.lock();
         let next = now.after(backoff.wait(0, state.random.next_u64()));
-        let outage = state
-            .outage
-            .get_or_insert_with(|| Outage::new(why, since, next));
-        outage.since = outage.since.min(since);
-        outage.confirmed = now;
+        state.reach.failed(why, since, next, now);
         next
     }
 
     /// A command has waited for its deadline in vain. If Redis could not be reached before, it still can't be.
     pub fn waited_in_vain(&self, now: Instant) {
-        if let Some(outage) = &mut self.lock().outage {
-            outage.confirmed = now;
-        }
+        self.lock().reach.waited_in_vain(now);
     }
 
-    /// Redis has answered on a new connection: all waiting clients may connect.
-    pub fn reachable(&self) {
-        self.lock().outage = None;
+    /// Redis has answered at `at` on a new connection: all waiting clients may connect, if no attempt has failed since.
+    pub fn reachable(&self, at: Instant) {
+        self.lock().reach.answered(at);
     }
 
     /// Whether nothing is known against connecting: the last attempt did not fail.
     pub fn is_reachable(&self) -> bool {
-        self.lock().outage.is_none()
+        self.lock().reach.is_given()
     }
 
     /// Whether a waiting client may connect now. While the upstream can't be reached, only one at a time may. So
@@ -357,18 +333,31 @@ impl Gate {
     /// # Errors
     /// Not yet, and when to ask again.
     pub fn turn(&self, backoff: &Backoff, now: Instant) -> Result<(), Instant> {
-        let State { outage, random, .. } = &mut *self.lock();
-        let Some(outage) = outage else {
-            return Ok(());
-        };
-        if now < outage.next {
-            // Asking is cheap, so all are back soon after the one that gets through.
-            return Err(now.after(backoff.wait(0, random.next_u64())));
+        let State { reach, random, .. } = &mut *self.lock();
+        if reach.turn(backoff, random.next_u64(), now)? == Turn::ForAll {
+            self.counts.retries.inc();
         }
-        outage.attempts = outage.attempts.saturating_add(1);
-        outage.next = now.after(backoff.wait(outage.attempts, random.next_u64()));
-        self.counts.retries.inc();
         Ok(())
+    }
+
+    /// A script went out. Redis may be silent while it executes it.
+    pub fn script_sent(&self, now: Instant) {
+        self.lock().reach.script_sent(now);
+    }
+
+    /// The script that went out at `sent` is answered.
+    pub fn script_ended(&self, sent: Instant) {
+        self.lock().reach.script_ended(sent);
+    }
+
+    /// Until when a script explains that Redis is silent.
+    pub fn held_up_until(&self) -> Option<Instant> {
+        self.lock().reach.held_up_until()
+    }
+
+    /// Redis may be silent since it executes a script. It is not away then.
+    pub fn is_held_up(&self, now: Instant) -> bool {
+        self.lock().reach.is_held_up(now)
     }
 
     pub fn random(&self) -> u64 {
@@ -400,12 +389,11 @@ impl Gate {
         {
             let state = &mut *self.lock();
             match check {
-                Check::Answered => state.outage = None,
-                Check::Silent { why } => {
-                    let begin = || Outage::new(why, since, now);
-                    state.outage.get_or_insert_with(begin).confirmed = now;
+                Check::Answered | Check::Refused => state.reach.answered(now),
+                Check::Silent { .. } if state.reach.is_held_up(now) => return,
+                Check::Silent { why } | Check::Failed { why } => {
+                    state.reach.failed(why, since, now, now);
                 }
-                Check::Refused => {}
             }
             if state.breaker.phase() != Phase::Closed {
                 transitions = state.probe(check, now);
@@ -419,7 +407,7 @@ impl Gate {
     /// Whether checks are to be frequent: something is to be found out.
     pub fn needs_checks(&self) -> bool {
         let state = self.lock();
-        state.outage.is_some() || state.breaker.phase() != Phase::Closed
+        !state.reach.is_given() || state.breaker.phase() != Phase::Closed
     }
 
     pub fn phase_now(&self) -> Phase {

@@ -9,6 +9,7 @@
 //! | [`replay`] | client state that a new connection to Redis gets first |
 //! | [`proof`] | whether a new connection leads to a Redis that answers |
 //! | [`gate`] | what all sessions of one upstream share: breaker, retry budget, who tries to connect |
+//! | `reach` | whether Redis can be reached, as far as all of its clients together know |
 //! | [`counts`] | what is counted |
 #![deny(
     clippy::unwrap_used,
@@ -22,6 +23,7 @@ pub mod counts;
 pub mod gate;
 pub mod idempotency;
 pub mod proof;
+mod reach;
 pub mod replay;
 pub mod resp;
 pub mod session;

@@ -77,3 +77,77 @@ fn a_script_may_take_longer_than_other_commands() {
     );
     assert!(reply.contains("SCRIPT KILL"), "{reply}");
 }
+
+/// What Redis says to `command` on new connections, as clients try them, and how many it took.
+fn ask_anew(sidecar: &Sidecar, command: &str) -> (String, u32) {
+    for attempt in 1..=5 {
+        let mut client = sidecar.client().unwrap();
+        let hello = client.ask("HELLO 2").unwrap();
+        if hello.starts_with('*') {
+            return (client.ask(command).unwrap(), attempt);
+        }
+        assert!(hello.contains("no answer from Redis within 3s"), "{hello}");
+    }
+    panic!("no connection");
+}
+
+#[test]
+fn a_client_that_is_new_can_end_a_script_of_another_with_all_defaults() {
+    let redis = Redis::start().unwrap();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut script = sidecar.client().unwrap();
+    script.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n");
+    let mut waits = sidecar.client().unwrap();
+    let busy = std::thread::spawn(move || {
+        // The first gets its error after 3 s.
+        (0..2)
+            .map(|_| waits.ask("GET a").unwrap())
+            .collect::<Vec<_>>()
+    });
+    let (killed, attempts) = ask_anew(&sidecar, "SCRIPT KILL");
+    assert_eq!(killed, "+OK\r\n");
+    assert!(attempts <= 2, "{attempts}");
+    let reply = script.reply().unwrap().unwrap();
+    assert!(reply.contains("killed by user"), "{reply}");
+    for waited in busy.join().unwrap() {
+        let is_told = waited.contains("a script may run there") || waited.starts_with("-BUSY");
+        assert!(is_told || waited == "$-1\r\n", "{waited}");
+    }
+    assert_eq!(sidecar.client().unwrap().ask("SET a 1").unwrap(), "+OK\r\n");
+}
+
+#[test]
+fn the_way_out_of_a_script_that_levee_knows_nothing_of_is_open() {
+    let redis = Redis::start().unwrap();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut client = sidecar.client().unwrap();
+    assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
+    let _script = endless(&redis);
+    // The breaker opens while Redis is silent.
+    let mut others: Vec<Client> = (0..8).map(|_| sidecar.client().unwrap()).collect();
+    for other in &mut others {
+        other.send(b"*1\r\n$4\r\nPING\r\n");
+        std::thread::sleep(std::time::Duration::from_millis(120));
+    }
+    for other in &mut others {
+        other.reply().unwrap();
+    }
+    let killed = until_blocking("the script to end", GENEROUS, || {
+        let reply = sidecar.client().unwrap().ask("SCRIPT KILL").unwrap();
+        if reply == "+OK\r\n" {
+            Ok(())
+        } else {
+            Err(reply)
+        }
+    });
+    killed.unwrap();
+    until_blocking("commands to be served", GENEROUS, || {
+        let reply = client.ask("GET a").unwrap();
+        if reply == "$1\r\n1\r\n" {
+            Ok(())
+        } else {
+            Err(reply)
+        }
+    })
+    .unwrap();
+}

@@ -101,6 +101,15 @@ impl Errand {
         &self.unsent
     }
 
+    /// What it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let verification = match &self.kind {
+            Kind::Verification(verification) => verification.held_bytes(),
+            Kind::Proof | Kind::Replay(_) => 0,
+        };
+        self.unsent.capacity() + verification
+    }
+
     pub fn took(&mut self, bytes: usize) {
         self.unsent.drain(..bytes);
     }

@@ -32,7 +32,7 @@ impl<'a> Failure<'a> {
         Self {
             what,
             why: "",
-            answer: Answer::Dropped,
+            answer: Answer::Provoked,
         }
     }
 }
@@ -146,51 +146,63 @@ impl Session {
             self.end(Ending::Now);
             return;
         }
-        let limit = text(self.settings.deadline);
-        let (why, obstacle, sent) = if was_up {
-            (self.no_answer(), String::new(), self.inbox.sent())
+        if was_up {
+            let (what, answer) = self.no_answer(now);
+            self.gate.note(&what, now);
+            let failure = Failure {
+                what: &what,
+                why: "",
+                answer,
+            };
+            self.fail_overdue(failure, self.inbox.sent(), now);
         } else {
-            let why = format!("Redis can't be reached within {limit}");
-            (why, self.link.obstacle().to_owned(), self.inbox.base())
-        };
-        let note = with_reason(&why, &obstacle);
-        self.gate.note(&note, now);
-        self.fail_overdue(&why, &obstacle, sent, now);
+            let limit = text(self.settings.deadline);
+            let what = format!("Redis can't be reached within {limit}");
+            let obstacle = self.link.obstacle().to_owned();
+            self.gate.note(&with_reason(&what, &obstacle), now);
+            let failure = Failure {
+                why: &obstacle,
+                ..Failure::unanswered(&what)
+            };
+            self.fail_overdue(failure, self.inbox.base(), now);
+        }
         self.parse(now);
     }
 
-    /// Why the first command is overdue although there was a connection.
-    fn no_answer(&self) -> String {
+    /// Why the first command is overdue although there was a connection, and what that says about Redis.
+    fn no_answer(&self, now: Instant) -> (String, Answer) {
         let sent = self.inbox.sent();
         let first = self.queue.front().filter(|first| first.was_sent(sent));
         let class = first.map(|first| first.class);
         let limit = class.map_or(self.settings.deadline, |class| self.settings.limit(class));
-        let limit = text(limit);
-        match class.map(|class| class.work) {
-            Some(Work::Script) => format!(
-                "no answer from Redis within {limit}: the script may still run there and hold up all \
-                 other commands; SCRIPT KILL or FUNCTION KILL ends it if it has written nothing"
-            ),
-            _ => format!("no answer from Redis within {limit}"),
-        }
+        let mut what = format!("no answer from Redis within {}", text(limit));
+        let (script, answer) = if class.is_some_and(|class| class.work == Work::Script) {
+            ("the script may still run there", Answer::Provoked)
+        } else if self.gate.is_held_up(now) {
+            ("a script may run there", Answer::HeldUp)
+        } else {
+            return (what, Answer::Failure);
+        };
+        let _ = write!(
+            what,
+            ": {script} and hold up all other commands; SCRIPT KILL or FUNCTION KILL ends it if it has written nothing"
+        );
+        (what, answer)
     }
 
     /// Answers what is overdue with an error, and tries the rest again.
-    fn fail_overdue(&mut self, what: &str, why: &str, sent: u64, now: Instant) {
-        let failure = Failure {
-            why,
-            ..Failure::unanswered(what)
-        };
+    fn fail_overdue(&mut self, failure: Failure<'_>, sent: u64, now: Instant) {
         for _ in 0..self.queue.cut_overdue(sent, self.settings.attempts, now) {
             self.fail_first(failure, sent, now);
         }
         if self.has_state() {
-            self.fail_all(Failure::unanswered(what), now);
+            let failure = Failure { why: "", ..failure };
+            self.fail_all(failure, now);
             self.end(Ending::Now);
         }
         self.start_over(sent);
         if !self.queue.is_empty() {
-            self.try_again(what, self.retries(sent), now);
+            self.try_again(failure.what, self.retries(sent), now);
         }
     }
 
@@ -249,7 +261,7 @@ impl Session {
             return;
         }
         let mut message = with_reason(failure.what, failure.why);
-        if may_be_executed && !entry.class.only_reads {
+        if may_be_executed && entry.class.changes_data() {
             message
                 .push_str("; the command may or may not have been executed, and is not repeated");
         }

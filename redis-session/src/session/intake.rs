@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::inbox::Scan;
 use super::queue::{Bytes, Entry, Past, STILL_ARRIVING};
 use super::{Ending, RawPolicy, Session, Turn, error};
-use crate::commands::{Class, Effect, Raw};
+use crate::commands::{Class, Effect, Raw, Work};
 use crate::gate::Answer;
 use crate::resp::{Limits, ProtocolError};
 use levee_policy::breaker::{Permit, Verdict};
@@ -151,6 +151,7 @@ impl Session {
                 return;
             }
             Effect::Raw(Raw::Replconf) => class.effect = Effect::Attach,
+            Effect::Exec if self.client.calls_scripts() => class.work = Work::Script,
             Effect::Raw(_) if !self.queue.is_empty() => {
                 self.turn = Some(Turn::Command);
                 return;
@@ -161,11 +162,10 @@ impl Session {
             Effect::Blocks(wait) if !self.client.in_transaction() => {
                 wait.map(|wait| wait.saturating_add(self.settings.deadline))
             }
-            Effect::Exec if self.client.calls_scripts() => Some(self.settings.script_deadline),
             _ => Some(self.settings.limit(class)),
         };
         let deadline = time.map(|time| now.after(time));
-        if let Some(permit) = self.admit(class.effect, now) {
+        if let Some(permit) = self.admit(class, now) {
             self.enter(class, Bytes::Kept, permit, deadline, now);
         }
     }
@@ -173,7 +173,7 @@ impl Session {
     /// The command is too long to be kept: it is sent as it arrives.
     fn stream_command(&mut self, now: Instant) {
         let class = Class::of_beginning(self.inbox.command());
-        let Some(permit) = self.admit(class.effect, now) else {
+        let Some(permit) = self.admit(class, now) else {
             // The rest of it isn't waited for.
             self.accept_no_more();
             return;
@@ -188,15 +188,16 @@ impl Session {
         self.inbox.skip_rest();
     }
 
-    /// Whether a command with this effect may go out. Otherwise Levee's reply to it is set.
-    fn admit(&mut self, effect: Effect, now: Instant) -> Option<Permit> {
+    /// Whether a command may go out. Otherwise Levee's reply to it is set.
+    fn admit(&mut self, class: Class, now: Instant) -> Option<Permit> {
+        let effect = class.effect;
         if self.client.is_refused(effect) {
             self.turn = Some(Turn::Reply(
                 self.refusal("the transaction was refused", None),
             ));
             return None;
         }
-        if self.client.is_bound() {
+        if self.client.is_bound() || class.work == Work::Rescue {
             return Some(Permit::UNTRACKED);
         }
         if let Some(permit) = self.tally.shared_permit() {

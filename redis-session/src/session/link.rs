@@ -50,6 +50,8 @@ pub(super) struct Link {
     began: Instant,
     /// When it answered last.
     answered: Option<Instant>,
+    /// When the last script went out on it.
+    script: Option<Instant>,
     /// Since when an answer is awaited.
     asked: Option<Instant>,
     /// What Redis said last to commands that it did not execute.
@@ -138,6 +140,13 @@ impl Link {
         self.state = LinkState::Bare;
     }
 
+    /// What it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let errand = self.errand.as_ref().map_or(0, Errand::held_bytes);
+        let words = self.words.as_ref();
+        errand + words.map_or(0, |words| words.reply.capacity())
+    }
+
     // ---- silence
 
     pub const fn has_answered(&self) -> bool {
@@ -180,6 +189,18 @@ impl Link {
         self.second = Second::None;
         self.asked = None;
         self.answered = None;
+        self.script = None;
+    }
+
+    // ---- scripts
+
+    pub const fn script_sent(&mut self, now: Instant) {
+        self.script = Some(now);
+    }
+
+    /// All scripts that went out on it are answered. Returns when the last one went out.
+    pub const fn scripts_ended(&mut self) -> Option<Instant> {
+        self.script.take()
     }
 
     /// No connection could be made; the next attempt is due then.

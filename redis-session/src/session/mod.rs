@@ -326,8 +326,8 @@ impl Session {
         let errand = self.first_errand(proof);
         self.link.connected(errand, proof);
         self.inbox.rewind();
-        if proof != Proof::None {
-            self.gate.reachable();
+        if let Proof::Answered { at } = proof {
+            self.gate.reachable(at);
         }
         self.hold_back(now);
     }
@@ -378,7 +378,7 @@ impl Session {
         self.active = now;
         self.gate.counts.bytes_from.add(bytes as u64);
         if self.link.heard(now) {
-            self.gate.reachable();
+            self.gate.reachable(now);
         }
         self.take_replies(now);
         self.measure_silence(now);
@@ -421,13 +421,19 @@ impl Session {
             return;
         }
         let sent = self.inbox.sent();
+        let mut sends_script = false;
         for entry in self.queue.iter_mut().rev() {
             if entry.end <= before {
                 break;
             }
             if entry.end <= sent {
                 entry.attempts += 1;
+                sends_script |= entry.runs_script();
             }
+        }
+        if sends_script {
+            self.link.script_sent(now);
+            self.gate.script_sent(now);
         }
         self.let_go_of_streamed(now);
     }
@@ -465,7 +471,10 @@ impl Session {
 
     /// What the buffers take, in bytes.
     pub fn held_bytes(&self) -> usize {
-        self.inbox.capacity() + self.outbox.capacity() + self.queue.capacity_bytes()
+        self.inbox.capacity()
+            + self.outbox.capacity()
+            + self.queue.capacity_bytes()
+            + self.link.held_bytes()
     }
 
     /// Bounds what waits by what memory there is. Returns whether the bound has changed.
@@ -501,6 +510,7 @@ impl Session {
         self.abandon(now);
         self.inbox = Inbox::default();
         self.outbox = Outbox::default();
+        self.link.forget_words();
         self.turn = None;
         if may_speak {
             self.outbox.say(OUT_OF_MEMORY);
@@ -532,6 +542,7 @@ impl Session {
         if first.holds_up_others() && !self.link.is_up() {
             // It does not run yet.
             let limit = first.needed.after(self.settings.deadline);
+            let limit = self.gate.held_up_until().unwrap_or(limit).max(limit);
             return Some(first.deadline.map_or(limit, |deadline| deadline.min(limit)));
         }
         first.deadline

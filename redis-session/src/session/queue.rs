@@ -1,6 +1,6 @@
 //! The commands that are not answered, in order.
 
-use crate::commands::{Class, Effect, Raw};
+use crate::commands::{Class, Effect, Raw, Work};
 use crate::idempotency::Repeat;
 use levee_policy::breaker::Permit;
 use levee_policy::time::Instant;
@@ -73,6 +73,17 @@ impl Entry {
     /// What waits behind it could not be served before.
     pub const fn holds_up_others(&self) -> bool {
         self.blocks() || self.class.work.takes_long()
+    }
+
+    /// Redis executes it while it is busy with a script, whatever state the connection has.
+    pub fn needs_no_state(&self) -> bool {
+        let Class { work, effect, .. } = self.class;
+        !self.is_arriving() && (work == Work::Rescue || effect.needs_no_state())
+    }
+
+    /// Redis does nothing else while it executes it.
+    pub fn runs_script(&self) -> bool {
+        self.class.work == Work::Script && self.past != Past::Queued
     }
 
     /// It may be sent again, and has been as often as it may.
@@ -229,7 +240,7 @@ impl Queue {
     pub fn doubt(&mut self, sent: u64) {
         for entry in &mut self.entries {
             let is_executed = entry.was_sent(sent) && entry.past != Past::Queued;
-            if is_executed && !entry.class.only_reads {
+            if is_executed && entry.class.changes_data() {
                 entry.past = Past::InDoubt;
                 self.clear_from = self.clear_from.max(entry.number + 1);
             }

@@ -8,7 +8,7 @@ use super::pipe::Pipe;
 use super::queue::{Entry, Past};
 use super::verification::Progress;
 use super::{Ending, Session};
-use crate::commands::{Class, Effect, Raw, Work, needs_no_state};
+use crate::commands::{Class, Effect, Raw, Work};
 use crate::gate::Answer;
 use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
@@ -91,7 +91,7 @@ impl Session {
         let reply = self.outbox.reply();
         if is_error && wants_login(reply) {
             // A script could say so, too, where nobody has to log in.
-            if matches!(class.work, Work::Redis | Work::Scripts) {
+            if matches!(class.work, Work::Redis | Work::Scripts | Work::Rescue) {
                 self.gate.set_wants_login(true);
             }
         } else if self.gate.wants_login()
@@ -181,7 +181,7 @@ impl Session {
     fn answer_busy(&mut self, now: Instant) {
         let is_bare = self.link.state() == LinkState::Bare;
         while let Some(first) = self.queue.front() {
-            if is_bare && self.serves_bare(first) {
+            if is_bare && first.needs_no_state() {
                 return;
             }
             if first.past == Past::InDoubt {
@@ -214,18 +214,10 @@ impl Session {
 
     /// Redis has answered on a connection without the client's state.
     fn leave_bare(&mut self, now: Instant) {
-        if self
-            .queue
-            .front()
-            .is_none_or(|next| !self.serves_bare(next))
-        {
+        if self.queue.front().is_none_or(|next| !next.needs_no_state()) {
             self.disconnect();
             self.parse(now);
         }
-    }
-
-    fn serves_bare(&self, entry: &Entry) -> bool {
-        !entry.is_arriving() && needs_no_state(self.inbox.front_command(entry.end))
     }
 
     fn on_verified(&mut self, progress: Progress, now: Instant) {
@@ -238,6 +230,7 @@ impl Session {
             }
             Progress::Executed(reply) => {
                 self.link.finish_errand();
+                self.link.forget_words();
                 self.outbox.say(&reply);
                 self.settle_first(Answer::Reply, now);
             }
@@ -316,6 +309,17 @@ impl Session {
         }
     }
 
+    /// A script is answered.
+    fn script_ended(&mut self) {
+        let sent = self.inbox.sent();
+        let is_another = |entry: &Entry| entry.runs_script() && entry.was_sent(sent);
+        if !self.queue.iter().any(is_another)
+            && let Some(sent) = self.link.scripts_ended()
+        {
+            self.gate.script_ended(sent);
+        }
+    }
+
     /// The first command has its reply.
     fn settle_first(&mut self, answer: Answer, now: Instant) {
         let Some(entry) = self.queue.pop() else {
@@ -341,6 +345,9 @@ impl Session {
         } else if matches!(effect, Effect::Multi | Effect::Watch) {
             self.client.did_not_begin(entry.number);
             self.queue.unbind(entry.number);
+        }
+        if entry.runs_script() {
+            self.script_ended();
         }
         self.forget(&entry);
         if entry.is_arriving() {

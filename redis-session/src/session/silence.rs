@@ -56,11 +56,17 @@ impl Session {
     /// Another connection could not be made, or Redis has not answered on it, or serves nobody.
     pub fn second_failed(&mut self, check: Check<'_>, now: Instant) {
         let second = std::mem::take(&mut self.link.second);
-        if let (Second::Wanted { since, .. }, Check::Silent { why }) = (second, check) {
-            self.note_obstacle(why, now);
-            let backoff = &self.settings.backoff;
-            self.gate.unreachable(backoff, why, since, now);
-        }
+        let Second::Wanted { since, .. } = second else {
+            return;
+        };
+        let why = match check {
+            Check::Answered | Check::Refused => return,
+            Check::Silent { .. } if self.gate.is_held_up(now) => return,
+            Check::Silent { why } | Check::Failed { why } => why,
+        };
+        self.note_obstacle(why, now);
+        let backoff = &self.settings.backoff;
+        self.gate.unreachable(backoff, why, since, now);
     }
 
     /// When the connection has been silent for too long, or another one has.

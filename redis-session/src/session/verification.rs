@@ -22,7 +22,9 @@ pub(super) struct Verification {
 enum Step {
     /// WATCH, EXISTS, GETRANGE.
     Look,
-    /// MULTI, the command, EXEC.
+    /// MULTI. Without it, the command would be executed whatever was written to its key meanwhile.
+    Begin,
+    /// The command, EXEC.
     Execute,
     /// UNWATCH, since the command is not executed, for this reason.
     Forget(String),
@@ -87,12 +89,19 @@ impl Verification {
         Some((verification, question))
     }
 
+    /// What it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let replies: usize = self.replies.iter().map(Vec::capacity).sum();
+        self.value.capacity() + replies
+    }
+
     /// The next reply has come. `command` is the one that is verified.
     pub fn on_reply(&mut self, reply: &[u8], command: &[u8]) -> Progress {
         self.replies.push(reply.to_vec());
         let expected = match self.step {
-            Step::Look | Step::Execute => 3,
-            Step::Forget(_) => 1,
+            Step::Look => 3,
+            Step::Execute => 2,
+            Step::Begin | Step::Forget(_) => 1,
         };
         if self.replies.len() < expected {
             return Progress::Wait;
@@ -104,32 +113,36 @@ impl Verification {
         }
         match &self.step {
             Step::Look if first != Some(b"+OK\r\n") => Progress::Unsure(said("WATCH", first)),
-            Step::Look => self.looked(
-                second.unwrap_or_default(),
-                third.unwrap_or_default(),
-                command,
-            ),
-            Step::Execute => executed(second, third.unwrap_or_default()),
+            Step::Look => self.looked(second.unwrap_or_default(), third.unwrap_or_default()),
+            Step::Begin if first == Some(b"+OK\r\n") => {
+                self.step = Step::Execute;
+                Progress::Ask([command, &encode(&["EXEC"])].concat())
+            }
+            Step::Begin => self.forget(said("MULTI", first)),
+            Step::Execute => executed(first, second.unwrap_or_default()),
             Step::Forget(why) if first == Some(b"+OK\r\n") => Progress::Unsure(why.clone()),
             Step::Forget(why) => Progress::Unclean(why.clone()),
         }
     }
 
-    fn looked(&mut self, exists: &[u8], held: &[u8], command: &[u8]) -> Progress {
+    fn looked(&mut self, exists: &[u8], held: &[u8]) -> Progress {
         let holds_nothing = exists == b":0\r\n";
         let holds_it = exists == b":1\r\n" && held == encode_bulk(&self.value);
         if holds_nothing || holds_it {
-            self.step = Step::Execute;
-            let question = [&encode(&["MULTI"])[..], command, &encode(&["EXEC"])];
-            return Progress::Ask(question.concat());
+            self.step = Step::Begin;
+            return Progress::Ask(encode(&["MULTI"]));
         }
         let errors = [exists, held]
             .into_iter()
             .find(|reply| reply.starts_with(b"-"));
-        self.step = Step::Forget(match errors {
+        self.forget(match errors {
             Some(error) => said("a look at its key", Some(error)),
             None => "its key holds something else by now".to_owned(),
-        });
+        })
+    }
+
+    fn forget(&mut self, why: String) -> Progress {
+        self.step = Step::Forget(why);
         Progress::Ask(encode(&["UNWATCH"]))
     }
 }
@@ -168,17 +181,14 @@ mod tests {
 
     #[test]
     fn it_is_executed_again_over_nothing_or_over_its_own_value() {
-        let again = Progress::Ask(
-            [
-                encode(&["MULTI"]),
-                encode(&["SET", "k", "new"]),
-                encode(&["EXEC"]),
-            ]
-            .concat(),
-        );
+        let again = [encode(&["SET", "k", "new"]), encode(&["EXEC"])].concat();
         for held in [[":0\r\n", "$0\r\n\r\n"], [":1\r\n", "$3\r\nnew\r\n"]] {
             let [exists, value] = held;
-            assert_eq!(after("SET k new", &["+OK\r\n", exists, value]), again);
+            let looked = ["+OK\r\n", exists, value];
+            let multi = Progress::Ask(encode(&["MULTI"]));
+            assert_eq!(after("SET k new", &looked), multi);
+            let begun = after("SET k new", &[&looked[..], &["+OK\r\n"]].concat());
+            assert_eq!(begun, Progress::Ask(again.clone()));
         }
     }
 
@@ -198,7 +208,24 @@ mod tests {
         }
         // An empty value is not nothing.
         let empty = ["+OK\r\n", ":1\r\n", "$0\r\n\r\n"];
-        assert!(matches!(after("SET k ", &empty), Progress::Ask(question) if question.len() > 40));
+        let multi = Progress::Ask(encode(&["MULTI"]));
+        assert_eq!(after("SET k ", &empty), multi);
+    }
+
+    #[test]
+    fn it_is_not_executed_again_outside_a_transaction() {
+        let refused = [
+            "+OK\r\n",
+            ":0\r\n",
+            "$0\r\n\r\n",
+            "-NOPERM this user has no permissions to run the 'multi' command\r\n",
+        ];
+        let unwatch = Progress::Ask(encode(&["UNWATCH"]));
+        assert_eq!(after("SET k v", &refused), unwatch);
+        let told = after("SET k v", &[&refused[..], &["+OK\r\n"]].concat());
+        assert!(
+            matches!(told, Progress::Unsure(why) if why.contains("MULTI was answered -NOPERM"))
+        );
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Redis that says "not now": a script that takes long, data that is being loaded, a cluster that is down.
 
-use crate::play::Play;
+use crate::play::{Play, settings};
+use levee_policy::breaker::Phase;
+use levee_policy::callers::Caller;
+use levee_redis_session::gate::Check;
+use levee_redis_session::session::{Session, SessionSettings};
+use std::sync::Arc;
+use std::time::Duration;
 
 const BUSY: &str =
     "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
@@ -146,4 +152,147 @@ fn a_transaction_with_a_script_has_the_time_of_scripts() {
     play.client(&["MULTI", "GET a", "EXEC"]).sent();
     play.upstream("+OK\r\n+QUEUED\r\n").said();
     assert!(play.pass(3000).said().contains("within 3s"));
+}
+
+#[test]
+fn the_way_out_of_a_script_goes_out_in_an_outage_and_through_an_open_breaker() {
+    for line in ["SCRIPT KILL", "function kill", "FUNCTION STATS", "SHUTDOWN"] {
+        let mut play = Play::in_an_outage();
+        play.session = play.another();
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(
+            play.client(&[line]).connect(),
+            format!("*{} {line}", words.len())
+        );
+    }
+    let mut play = Play::in_an_outage();
+    let said = play.client(&["SCRIPT EXISTS x"]).said();
+    assert!(said.contains("circuit open"), "{said}");
+}
+
+/// A script of another client is under way.
+fn held_up() -> (Play, Session) {
+    let mut play = Play::new();
+    play.client(&["EVAL x 0"]).connect();
+    let another = play.another();
+    let script = std::mem::replace(&mut play.session, another);
+    (play, script)
+}
+
+const SILENT: Check<'_> = Check::Silent { why: "no answer" };
+
+#[test]
+fn silence_while_a_script_is_under_way_is_no_outage() {
+    let (mut play, _script) = held_up();
+    for _ in 0..5 {
+        play.check(SILENT);
+        assert!(play.gate.is_reachable());
+        play.pass(1000);
+    }
+    assert_eq!(play.client(&["GET a"]).connect(), "*2 GET a");
+    // Redis would say that it is busy by now.
+    play.pass(1000).check(SILENT);
+    assert!(!play.gate.is_reachable());
+}
+
+#[test]
+fn a_script_that_is_answered_explains_no_silence() {
+    let (mut play, mut script) = held_up();
+    script.replies().extend(b"+OK\r\n");
+    script.upstream_sent(5, play.now);
+    play.check(SILENT);
+    assert!(!play.gate.is_reachable());
+}
+
+#[test]
+fn that_nothing_can_be_connected_is_an_outage_whatever_is_under_way() {
+    let (mut play, _script) = held_up();
+    play.check(Check::Failed { why: "refused" });
+    assert!(!play.gate.is_reachable());
+}
+
+#[test]
+fn scripts_in_one_pipeline_are_under_way_until_the_last_is_answered() {
+    let mut play = Play::new();
+    play.client(&["EVAL x 0", "GET a", "EVAL x 0"]).connect();
+    play.upstream("+OK\r\n$-1\r\n").check(SILENT);
+    assert!(play.gate.is_reachable());
+    play.upstream("+OK\r\n").check(SILENT);
+    assert!(!play.gate.is_reachable());
+}
+
+#[test]
+fn a_transaction_that_calls_a_script_is_one() {
+    let mut play = Play::new();
+    play.client(&["MULTI", "EVAL x 0"]).connect();
+    play.upstream("+OK\r\n+QUEUED\r\n");
+    assert_eq!(play.gate.held_up_until(), None);
+    play.client(&["EXEC"]).sent();
+    assert!(play.gate.is_held_up(play.now));
+    play.upstream("*1\r\n+OK\r\n");
+    assert!(!play.gate.is_held_up(play.now));
+}
+
+#[test]
+fn what_waits_for_somebodys_script_says_nothing_about_redis_and_its_error_says_why() {
+    let (mut play, _script) = held_up();
+    for _ in 0..10 {
+        play.gate.script_sent(play.now);
+        play.session = play.another();
+        play.client(&["INCR a"]).connect();
+        let said = play.pass(3000).said();
+        assert!(said.contains("within 3s: a script may run there"), "{said}");
+    }
+    assert_eq!(play.gate.phase_now(), Phase::Closed);
+}
+
+#[test]
+fn a_script_that_takes_too_long_is_weak_evidence_of_its_caller() {
+    let take_too_long = |callers: &[u32]| {
+        let mut play = Play::new();
+        let settings = Arc::new(SessionSettings {
+            script_deadline: Duration::from_millis(500),
+            ..settings()
+        });
+        for caller in callers.iter().cycle().take(10) {
+            if play.gate.phase_now() == Phase::Open {
+                break;
+            }
+            play.session = Session::new(settings.clone(), play.gate.clone(), play.now)
+                .called_by(Caller::from_hash(*caller));
+            play.client(&["EVAL x 0"]).connect();
+            play.pass(500);
+        }
+        play.gate.phase_now()
+    };
+    assert_eq!(take_too_long(&[1]), Phase::Closed);
+    assert_eq!(take_too_long(&[1, 2]), Phase::Open);
+}
+
+#[test]
+fn the_way_out_waits_until_redis_hears_on_a_new_connection_too() {
+    let (mut play, _script) = held_up();
+    play.pass(1000).client(&["FUNCTION KILL"]);
+    assert_eq!(play.accepted(), "*1 PING");
+    for _ in 0..4 {
+        assert_eq!(play.pass(1000).said(), "");
+    }
+    assert_eq!(play.upstream(BUSY).sent(), "*2 FUNCTION KILL");
+    assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
+    // It does not wait for a Redis that is away.
+    let mut play = Play::new();
+    play.client(&["FUNCTION KILL"]).accepted();
+    let said = play.pass(3000).said();
+    assert!(said.contains("no answer from Redis within"), "{said}");
+}
+
+#[test]
+fn a_select_that_was_lost_and_meets_a_busy_redis_is_answered_so_and_the_client_stays() {
+    let mut play = with_state();
+    play.client(&["SELECT 3"]).connect();
+    play.upstream("+OK\r\n+OK\r\n+OK\r\n").sent();
+    play.lost().pass(100).connect();
+    play.upstream("+OK\r\n").upstream(BUSY).upstream(BUSY);
+    assert_eq!(play.said(), BUSY);
+    assert!(!play.session.is_over());
 }

@@ -1,10 +1,10 @@
 //! Sessions at the same Redis: its breaker, and who probes it.
 
 use crate::play::{Play, settings};
-use levee_policy::breaker::{BreakerSettings, Mode, Phase};
+use levee_policy::breaker::{BreakerSettings, Mode, Phase, Verdict};
 use levee_policy::budget::BudgetSettings;
 use levee_policy::callers::Caller;
-use levee_redis_session::gate::Check;
+use levee_redis_session::gate::{Answer, Check};
 use levee_redis_session::proof::Proof;
 use levee_redis_session::resp::encode;
 use levee_redis_session::session::Session;
@@ -216,4 +216,43 @@ fn a_client_that_leaves_decides_nothing() {
     }
     assert_eq!(play.gate.phase_now(), Phase::Closed);
     assert_eq!(play.gate.status(play.now).attempts_in_flight, 0);
+}
+
+#[test]
+fn a_redis_that_answers_not_now_is_there() {
+    let mut play = Play::new();
+    play.check(Check::Failed { why: "refused" });
+    play.pass(3000).check(Check::Failed { why: "refused" });
+    let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+    play.check(Check::Refused);
+    play.client(&["GET a"]).connect();
+    assert_eq!(play.upstream(loading).pass(3000).said(), loading);
+}
+
+#[test]
+fn an_answer_from_before_the_last_failure_ends_no_outage() {
+    let mut play = Play::new();
+    let before = play.now;
+    play.pass(1000).check(Check::Failed { why: "refused" });
+    let mut session = play.another();
+    session.inbox().extend(encode(&["GET", "a"]));
+    session.client_sent(play.now);
+    session.connected(Proof::Answered { at: before }, play.now);
+    assert!(!play.gate.is_reachable());
+}
+
+#[test]
+fn what_one_caller_brings_about_hides_no_failure_of_redis() {
+    let mut play = Play::new();
+    for _ in 0..5 {
+        for (answer, caller) in [(Answer::Provoked, 1), (Answer::Failure, 2)] {
+            let Verdict::Admit(permit) = play.gate.admit(play.now) else {
+                continue;
+            };
+            let caller = Caller::from_hash(caller);
+            play.gate.record(permit, answer, caller, 1, play.now);
+            play.pass(60);
+        }
+    }
+    assert_eq!(play.gate.phase_now(), Phase::Open);
 }

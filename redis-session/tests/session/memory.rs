@@ -109,3 +109,29 @@ fn shrinking_keeps_what_is_in_use() {
     play.upstream("$1\r\nb\r\n");
     assert_eq!(play.said(), "$1\r\nb\r\n");
 }
+
+#[test]
+fn what_levee_asks_on_its_own_account_is_counted() {
+    let mut play = Play::new();
+    let value = "v".repeat(60_000);
+    play.client(&[&format!("SET a {value}")]).connect();
+    let before = play.session.held_bytes();
+    play.lost().pass(100).connect();
+    let held = format!("+OK\r\n:1\r\n$60000\r\n{value}\r\n");
+    play.upstream(&held);
+    assert!(play.session.held_bytes() >= before + value.len());
+    assert_eq!(play.sent(), "*1 MULTI");
+    play.session.give_up_memory(play.now);
+    assert!(play.session.held_bytes() < 1000);
+}
+
+#[test]
+fn what_redis_said_in_place_of_executing_a_command_is_counted_while_it_is_kept() {
+    let mut play = Play::new();
+    let words = format!("-LOADING {}\r\n", "v".repeat(20_000));
+    play.client(&["GET a"]).connect();
+    play.upstream(&words).session.shrink();
+    assert!(play.session.held_bytes() > words.len());
+    play.session.give_up_memory(play.now);
+    assert!(play.session.held_bytes() < 1000);
+}

@@ -284,7 +284,7 @@ impl Wire {
             Err(Unproven::NotNow(_)) => self.session.second_failed(Check::Refused, now),
             Err(Unproven::NoAnswer(error)) => {
                 let why = error.to_string();
-                self.session.second_failed(Check::Silent { why: &why }, now);
+                self.session.second_failed(Check::Failed { why: &why }, now);
             }
         }
         true

@@ -36,10 +36,7 @@ pub async fn watch(gate: Arc<Gate>, client: OwnClient, part: Part, every: Durati
         let answer = answer.map(|answer| answer.map_err(|error| Problem::from(&error)));
         let check = match &answer {
             Ok(Ok(())) => Check::Answered,
-            Ok(Err(problem)) if problem.is_an_answer => Check::Refused,
-            Ok(Err(problem)) => Check::Silent {
-                why: &problem.words,
-            },
+            Ok(Err(problem)) => problem.check(),
             Err(_) => Check::Silent {
                 why: "no answer to PING",
             },
@@ -62,7 +59,26 @@ async fn ping(client: &OwnClient) -> redis::RedisResult<()> {
 struct Problem {
     /// In Redis's own words where it has answered.
     words: String,
-    is_an_answer: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    NoAnswer,
+    /// Redis executes a script, and says so at once to whoever asks.
+    Busy,
+    /// Redis serves nobody.
+    Refused,
+}
+
+impl Problem {
+    fn check(&self) -> Check<'_> {
+        match self.kind {
+            Kind::NoAnswer => Check::Failed { why: &self.words },
+            Kind::Busy => Check::Answered,
+            Kind::Refused => Check::Refused,
+        }
+    }
 }
 
 impl From<&redis::RedisError> for Problem {
@@ -70,7 +86,7 @@ impl From<&redis::RedisError> for Problem {
         let Some(code) = error.code() else {
             return Self {
                 words: error.to_string(),
-                is_an_answer: false,
+                kind: Kind::NoAnswer,
             };
         };
         let words = match (code, error.detail()) {
@@ -82,7 +98,11 @@ impl From<&redis::RedisError> for Problem {
         };
         Self {
             words,
-            is_an_answer: true,
+            kind: if code == "BUSY" {
+                Kind::Busy
+            } else {
+                Kind::Refused
+            },
         }
     }
 }

@@ -6,6 +6,8 @@ use levee_redis_session::resp::ReplyScanner;
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+const RESET: &[u8] = b"*1\r\n$5\r\nRESET\r\n";
+
 /// The longest answer that is read.
 const LONGEST: usize = 4096;
 
@@ -34,35 +36,57 @@ pub async fn connect(upstream: &Upstream, dial: Dial) -> Result<Stream, Unproven
 /// # Errors
 /// There is none, or one that says that Redis serves nobody.
 pub async fn prove(stream: &mut Stream) -> Result<(), Unproven> {
-    stream.write_all(QUESTION).await?;
-    stream.flush().await?;
-    let reply = read_reply(stream).await?;
-    match judge(&reply) {
+    ask(stream, QUESTION).await?;
+    judge_reply(&read_reply(stream, &mut Vec::new()).await?)
+}
+
+/// Makes the connection like a new one, and proves it. Redis leaves connections logged in when it begins to want a password:
+/// only after RESET they have no more rights than a new one would.
+///
+/// # Errors
+/// As for [`prove`].
+pub async fn renew(stream: &mut Stream) -> Result<(), Unproven> {
+    ask(stream, &[RESET, QUESTION].concat()).await?;
+    let mut unread = Vec::new();
+    // Redis before 6.2 does not know it, and answers with an error.
+    read_reply(stream, &mut unread).await?;
+    judge_reply(&read_reply(stream, &mut unread).await?)
+}
+
+async fn ask(stream: &mut Stream, question: &[u8]) -> io::Result<()> {
+    stream.write_all(question).await?;
+    stream.flush().await
+}
+
+fn judge_reply(reply: &[u8]) -> Result<(), Unproven> {
+    match judge(reply) {
         Judgement::Answers => Ok(()),
         Judgement::NotNow => {
-            let words = String::from_utf8_lossy(&reply).trim_end().to_owned();
+            let words = String::from_utf8_lossy(reply).trim_end().to_owned();
             Err(Unproven::NotNow(words))
         }
     }
 }
 
-async fn read_reply(stream: &mut Stream) -> io::Result<Vec<u8>> {
-    let mut reply = Vec::new();
+/// The next reply, of which `unread` may have bytes already. What is read behind it stays there.
+async fn read_reply(stream: &mut Stream, unread: &mut Vec<u8>) -> io::Result<Vec<u8>> {
     let mut scanner = ReplyScanner::default();
     let mut end = 0;
-    while reply.len() <= LONGEST {
-        if stream.read_buf(&mut reply).await? == 0 {
-            let closed = "closed by Redis";
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, closed));
-        }
-        let unscanned = reply.get(end..).unwrap_or_default();
+    loop {
         let progress = scanner
-            .advance(unscanned)
+            .advance(unread.get(end..).unwrap_or_default())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         end += progress.consumed;
         if progress.complete {
-            return Ok(reply);
+            let rest = unread.split_off(end);
+            return Ok(std::mem::replace(unread, rest));
+        }
+        if unread.len() > LONGEST {
+            return Err(io::Error::other("what Redis answered to PING is too long"));
+        }
+        if stream.read_buf(unread).await? == 0 {
+            let closed = "closed by Redis";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, closed));
         }
     }
-    Err(io::Error::other("what Redis answered to PING is too long"))
 }

@@ -2,7 +2,7 @@
 //! what others send after it, and no command waits for a connection.
 
 use super::orders::Orders;
-use super::proven::prove;
+use super::proven::{Unproven, prove, renew};
 use super::upstream::{Dial, Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::backoff::Backoff;
@@ -143,7 +143,7 @@ impl Spares {
             let Some(mut spare) = due else {
                 return;
             };
-            if ask(&mut spare.stream).await.is_ok() {
+            if within(renew(&mut spare.stream)).await.is_ok() {
                 spare.answered = self.clock.now();
                 self.lock().push_back(spare);
             }
@@ -152,7 +152,7 @@ impl Spares {
 
     async fn make(&self, dial: Dial) -> io::Result<Spare> {
         let mut stream = tokio::time::timeout(dial.within, self.upstream.connect(dial)).await??;
-        ask(&mut stream).await?;
+        within(prove(&mut stream)).await?;
         let answered = self.clock.now();
         Ok(Spare { stream, answered })
     }
@@ -162,8 +162,8 @@ impl Spares {
     }
 }
 
-/// Whether Redis answers.
-async fn ask(stream: &mut Stream) -> io::Result<()> {
-    let proof = tokio::time::timeout(WITHIN, prove(stream)).await?;
+/// Whether Redis answers in time.
+async fn within(proof: impl Future<Output = Result<(), Unproven>>) -> io::Result<()> {
+    let proof = tokio::time::timeout(WITHIN, proof).await?;
     proof.map_err(io::Error::other)
 }
