@@ -25,8 +25,8 @@ impl Session {
             return;
         }
         while let Some((begin, reason)) = self.first_that_waits(now) {
-            if begin > self.inbox.base() {
-                // Something before it is to be answered first.
+            if begin > self.inbox.base() || self.outbox.streams() {
+                // Something before it is to be answered first, or to end that the client has a part of.
                 self.limit = begin;
                 return;
             }

@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::link::LinkState;
 use super::not_now::{says_busy, says_not_executed, says_unavailable, wants_login, words};
 use super::pipe::Pipe;
-use super::queue::{Entry, Past};
+use super::queue::{Bytes, Entry, Past};
 use super::verification::Progress;
 use super::{Ending, Session};
 use crate::commands::{Class, Effect, Raw, Work};
@@ -50,7 +50,8 @@ impl Session {
             self.on_errand(now);
             return;
         }
-        let Some(first) = self.queue.front() else {
+        let Some(first) = self.first_in_flight() else {
+            // A message of a subscription, in RESP2.
             self.outbox.pass();
             return;
         };
@@ -84,6 +85,13 @@ impl Session {
         if self.link.state() == LinkState::Bare {
             self.leave_bare(now);
         }
+    }
+
+    /// The first command, if Redis has any of it.
+    fn first_in_flight(&self) -> Option<&Entry> {
+        let first = self.queue.front()?;
+        let has_begun = first.bytes != Bytes::Kept || self.inbox.sent() > self.inbox.base();
+        has_begun.then_some(first)
     }
 
     /// A client that has not logged in has its answer.

@@ -148,3 +148,19 @@ fn a_push_that_comes_before_the_proof_is_the_clients() {
     assert_eq!(play.upstream(push).said(), push);
     assert_eq!(play.upstream(PONG).sent(), "*2 INCR a");
 }
+
+#[test]
+fn nothing_is_asked_within_a_reply_of_which_the_client_has_a_part() {
+    let mut play = Play::new();
+    play.client(&["PING"]).connect();
+    play.upstream("+PONG\r\n").said();
+    // Nobody has asked for it.
+    let half = "v".repeat(70_000);
+    play.upstream(&format!("$140000\r\n{half}"));
+    assert!(play.said().ends_with(&half));
+    play.pass(5000).client(&["INCR a"]);
+    assert_eq!(play.sent(), "");
+    assert_eq!(play.upstream(&format!("{half}\r\n")).said().len(), 70_002);
+    assert_eq!(play.sent(), "*2 INCR a", "Redis has just answered");
+    assert_eq!(play.upstream(":1\r\n").said(), ":1\r\n");
+}

@@ -73,3 +73,16 @@ fn a_client_that_takes_no_replies_is_read_no_further() {
     play.said();
     assert!(play.session.wants_client());
 }
+
+#[test]
+fn a_message_is_no_reply_to_a_command_that_was_not_sent_yet() {
+    let message = "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\n1\r\n";
+    let confirmed = |name: &str| format!("*3\r\n$9\r\nsubscribe\r\n$1\r\n{name}\r\n:1\r\n");
+    let mut play = Play::new();
+    play.client(&["SUBSCRIBE a"]).connect();
+    play.upstream(&confirmed("a")).said();
+    play.client(&["SUBSCRIBE b"]);
+    assert_eq!(play.upstream(message).said(), message);
+    assert_eq!(play.sent(), "*2 SUBSCRIBE b");
+    assert_eq!(play.upstream(&confirmed("b")).said(), confirmed("b"));
+}
