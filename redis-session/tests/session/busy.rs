@@ -205,6 +205,16 @@ fn a_script_that_is_answered_explains_no_silence() {
 }
 
 #[test]
+fn nor_is_the_silence_of_another_connection() {
+    let (mut play, _script) = held_up();
+    play.client(&["GET a"]).connect();
+    play.pass(1000);
+    assert!(play.session.wants_second());
+    play.session.second_failed(SILENT, play.now);
+    assert!(play.gate.is_reachable());
+}
+
+#[test]
 fn that_nothing_can_be_connected_is_an_outage_whatever_is_under_way() {
     let (mut play, _script) = held_up();
     play.check(Check::Failed { why: "refused" });
@@ -225,8 +235,8 @@ fn scripts_in_one_pipeline_are_under_way_until_the_last_is_answered() {
 fn a_transaction_that_calls_a_script_is_one() {
     let mut play = Play::new();
     play.client(&["MULTI", "EVAL x 0"]).connect();
-    play.upstream("+OK\r\n+QUEUED\r\n");
     assert_eq!(play.gate.held_up_until(), None);
+    play.upstream("+OK\r\n+QUEUED\r\n");
     play.client(&["EXEC"]).sent();
     assert!(play.gate.is_held_up(play.now));
     play.upstream("*1\r\n+OK\r\n");

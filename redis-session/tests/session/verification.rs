@@ -213,3 +213,21 @@ fn a_connection_that_may_still_watch_the_key_is_left() {
         assert_eq!(play.connect(), "*2 GET a");
     }
 }
+
+#[test]
+fn once_it_is_executed_older_words_of_redis_answer_nothing() {
+    let mut play = lost();
+    play.upstream("+OK\r\n-LOADING x\r\n-LOADING x\r\n")
+        .pass(200);
+    play.connect();
+    play.upstream("+OK\r\n:0\r\n$0\r\n\r\n+OK\r\n").sent();
+    play.upstream("+QUEUED\r\n*1\r\n+OK\r\n");
+    assert_eq!(play.said(), "+OK\r\n");
+    play.lost().client(&["INCR b"]);
+    play.session.not_connected("refused", play.now);
+    let said = play.pass(3000).said();
+    assert!(
+        said.contains("can't be reached within 3s (refused)"),
+        "{said}"
+    );
+}
