@@ -78,10 +78,11 @@ impl Suite for GoRedis {
             .env("REDIS_PORT", port.to_string());
         stand_in::prepare(&mut command, folder, Some(port))?;
         let end = bounded::run(command, &folder.join("suite.log"), BOUND)?;
-        let mut run = match fs::read_to_string(&report) {
-            Ok(report) => read(&report)?,
-            Err(_) => Run::default(),
-        };
+        let mut run = Run::default();
+        match fs::read_to_string(&report) {
+            Ok(report) => run = read(&report)?,
+            Err(error) => run.broke_off = Some(format!("there is no report of Ginkgo: {error}")),
+        }
         if end == End::Killed {
             run.broke_off = Some(format!("killed after {BOUND:?}"));
         }
@@ -94,6 +95,13 @@ fn read(report: &str) -> Result<Run> {
     let reports: Value = serde_json::from_str(report).context("the report of Ginkgo")?;
     let mut run = Run::default();
     let suites = reports.as_array().into_iter().flatten();
+    let reasons = suites
+        .clone()
+        .filter_map(|suite| suite["SpecialSuiteFailureReasons"].as_array());
+    // Such as its time-out, after which it takes all that is left for skipped.
+    if let Some(reason) = reasons.flatten().next() {
+        run.broke_off = Some(reason.to_string());
+    }
     let specs = suites.filter_map(|suite| suite["SpecReports"].as_array());
     for spec in specs.flatten() {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -145,5 +153,14 @@ mod tests {
         expected.add("Commands should Wait", Outcome::Failed(why));
         expected.add("x", Outcome::Skipped);
         assert_eq!(read(report).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_suite_that_ginkgo_ended_broke_off() {
+        let report = r#"[{"SpecialSuiteFailureReasons": ["Suite Timeout Elapsed"], "SpecReports": [
+            {"ContainerHierarchyTexts": [], "LeafNodeType": "It", "LeafNodeText": "x", "State": "skipped"}
+        ]}]"#;
+        let why = read(report).unwrap().broke_off.unwrap();
+        assert!(why.contains("Suite Timeout Elapsed"), "{why}");
     }
 }

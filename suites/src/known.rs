@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
+/// In a row, in place of a test's name: all tests of the unit.
+pub const ALL: &str = "*";
+
 /// Why tests differ, by suite and test.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -35,10 +38,16 @@ impl Known {
         Ok(Self { reasons })
     }
 
-    /// Why this test of a suite differs, if that is known.
+    /// Why this test of a suite differs, if that is known. The row `unit: *` is for all tests of a unit.
     pub fn why(&self, suite: &str, test: &str) -> Option<&str> {
-        let key = (suite.to_owned(), test.to_owned());
-        self.reasons.get(&key).map(String::as_str)
+        let why = |test: String| self.reasons.get(&(suite.to_owned(), test));
+        let of_the_unit = || {
+            let (unit, _) = test.split_once(": ")?;
+            why(format!("{unit}: {ALL}"))
+        };
+        why(test.to_owned())
+            .or_else(of_the_unit)
+            .map(String::as_str)
     }
 
     /// The tests that are known to differ in a suite.
@@ -86,6 +95,19 @@ mod tests {
         assert_eq!(known.why("redis", test), Some("by design"));
         assert_eq!(known.why("go-redis", test), None);
         assert_eq!(known.tests_of("redis").collect::<Vec<_>>(), [test]);
+    }
+
+    #[test]
+    fn a_row_can_be_for_a_whole_unit() {
+        let page = format!(
+            "| suite | test | why |\n|---|---|---|\n{}\n{}\n",
+            row("redis", "unit/a: *", "by design"),
+            row("redis", "unit/a: x", "its own")
+        );
+        let known = Known::read(&page).unwrap();
+        assert_eq!(known.why("redis", "unit/a: x"), Some("its own"));
+        assert_eq!(known.why("redis", "unit/a: y: z"), Some("by design"));
+        assert_eq!(known.why("redis", "unit/ab: y"), None);
     }
 
     #[test]

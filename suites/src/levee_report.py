@@ -24,3 +24,7 @@ def pytest_runtest_logreport(report):
 def pytest_collectreport(report):
     if report.failed:
         _write(report.nodeid, "collect", "failed", str(report.longrepr).strip().splitlines()[-1])
+
+
+def pytest_sessionfinish(session, exitstatus):
+    _write("", "end", "", str(int(exitstatus)))

@@ -1,19 +1,19 @@
 //! Redis' own suite, in Tcl: against a server that is there, or with servers that it starts itself.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use levee_harness::process::output_of;
 use levee_harness::tool;
 use tempfile::TempDir;
 
 use crate::bounded::{self, End};
 use crate::outcome::Run;
+use crate::ports::{self, Ports};
 use crate::stand::{Stand, Way};
 use crate::stand_in;
 use crate::suite::Suite;
@@ -38,6 +38,9 @@ impl Servers {
     }
 }
 
+/// After so many seconds without the end of a test the suite gives up by itself, and says what it was at.
+const NO_PROGRESS_S: &str = "150";
+
 /// Redis' source, where the suite runs.
 #[derive(Debug)]
 pub struct Redis {
@@ -49,9 +52,8 @@ pub struct Redis {
 /// Debian's name, and one that others use.
 const TCLSH: [&str; 2] = ["tclsh8.6", "tclsh"];
 
-/// The suite starts its servers from this port on, and listens itself at one of the [`BELOW`] before it.
-const PORTS: [u16; 4] = [21_111, 11_111, 12_111, 13_111];
-const BELOW: u16 = 32;
+/// How long the suite may take to name its units.
+const LIST_BOUND: Duration = Duration::from_secs(30);
 
 /// Programs that the suite looks for in `src/`, besides the server.
 const PROGRAMS: [&str; 4] = [
@@ -110,14 +112,6 @@ impl Redis {
     }
 }
 
-/// The first of [`PORTS`] at which no other run of the suite listens.
-fn base_port() -> Result<u16> {
-    PORTS
-        .into_iter()
-        .find(|port| TcpListener::bind(("127.0.0.1", port - BELOW)).is_ok())
-        .context("the ports where Redis' suite listens are in use")
-}
-
 impl Suite for Redis {
     fn name(&self) -> &'static str {
         match self.servers {
@@ -127,18 +121,28 @@ impl Suite for Redis {
     }
 
     fn units(&self) -> Result<Vec<String>> {
-        let listed = output_of(self.helper()?.arg("--list-tests"))?;
+        let mut command = self.helper()?;
+        command.arg("--list-tests");
+        let log = self.tree.path().join("units");
+        let end = bounded::run(command, &log, LIST_BOUND)?;
+        let listed = bounded::text(&log)?;
+        ensure!(
+            end == End::ByItself && !listed.trim().is_empty(),
+            "the suite does not name its units: {listed}"
+        );
         Ok(listed.split_whitespace().map(str::to_owned).collect())
     }
 
     fn run(&self, unit: &str, way: Way, folder: &Path) -> Result<Run> {
+        let ports = Ports::take()?;
         let mut command = self.helper()?;
         // After an exception the other tests of the unit are run, too.
-        command.args(["--single", unit, "--durable", "--baseport"]);
+        command.args(["--single", unit, "--durable", "--timeout", NO_PROGRESS_S]);
+        command.arg("--baseport");
         command.args([
-            base_port()?.to_string(),
+            ports.base().to_string(),
             "--portcount".to_owned(),
-            "500".to_owned(),
+            ports::SERVERS.to_string(),
         ]);
         let stand = match self.servers {
             Servers::Given => {

@@ -112,16 +112,24 @@ impl Suite for RedisPy {
     }
 }
 
-/// Reads what the plugin wrote: a line for each phase of a test, which are set-up, call and tear-down.
+/// The exit codes of pytest with which all tests were run: they passed, some failed, there were none.
+const IN_ORDER: [&str; 3] = ["0", "1", "5"];
+
+/// Reads what the plugin wrote: a line for each phase of a test, which are set-up, call and tear-down, and one at the end.
 fn read(report: &str) -> Result<Run> {
     let mut order = Vec::new();
     let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
     let mut run = Run::default();
+    let mut has_end = false;
     for line in report.lines() {
         let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
         let text = |key: &str| line[key].as_str().unwrap_or_default();
         if text("when") == "collect" {
             run.broke_off = Some(text("says").to_owned());
+            continue;
+        }
+        if text("when") == "end" {
+            has_end = IN_ORDER.contains(&text("says"));
             continue;
         }
         let name = text("test").split_once("::").map_or("", |(_, name)| name);
@@ -141,6 +149,9 @@ fn read(report: &str) -> Result<Run> {
             }
             Some(_) => {}
         }
+    }
+    if !has_end && run.broke_off.is_none() {
+        run.broke_off = Some("pytest did not end in order".to_owned());
     }
     for name in order {
         if let Some(outcome) = outcomes.remove(&name) {
@@ -164,6 +175,7 @@ mod tests {
 {"test": "tests/test_a.py::test_b", "when": "teardown", "outcome": "passed", "says": ""}
 {"test": "tests/test_a.py::test_c", "when": "setup", "outcome": "skipped", "says": "old"}
 {"test": "tests/test_a.py::test_c", "when": "teardown", "outcome": "passed", "says": ""}
+{"test": "", "when": "end", "outcome": "", "says": "1"}
 "#;
         let mut expected = Run::default();
         let why = "ConnectionError: no".to_owned();
@@ -171,6 +183,17 @@ mod tests {
         expected.add("test_b", Outcome::Passed);
         expected.add("test_c", Outcome::Skipped);
         assert_eq!(read(report).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_at_which_pytest_breaks_off_broke_off() {
+        let phase = r#"{"test": "tests/test_a.py::test_a", "when": "setup", "outcome": "passed", "says": ""}"#;
+        let end = r#"{"test": "", "when": "end", "outcome": "", "says": "3"}"#;
+        for report in [phase.to_owned(), format!("{phase}\n{end}")] {
+            let run = read(&report).unwrap();
+            assert!(run.broke_off.is_some());
+            assert_eq!(run.passed(), 1);
+        }
     }
 
     #[test]
