@@ -7,6 +7,9 @@ use anyhow::{Context, Result, ensure};
 /// In a row, in place of a test's name: all tests of the unit.
 pub const ALL: &str = "*";
 
+/// So begins the reason of a test that also passes.
+const NOW_AND_THEN: &str = "now and then: ";
+
 /// Why tests differ, by suite and test.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -48,6 +51,12 @@ impl Known {
         why(test.to_owned())
             .or_else(of_the_unit)
             .map(String::as_str)
+    }
+
+    /// Whether this row is of a test that also passes.
+    pub fn is_unsteady(&self, suite: &str, test: &str) -> bool {
+        self.why(suite, test)
+            .is_some_and(|why| why.starts_with(NOW_AND_THEN))
     }
 
     /// The tests that are known to differ in a suite.
