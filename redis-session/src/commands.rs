@@ -140,6 +140,8 @@ pub enum Work {
     Scripts,
     /// The way out of a script that takes too long. Redis does it while it is busy, whatever state the connection has.
     Rescue,
+    /// Redis, for clients that subscribe: PUBLISH, SPUBLISH, PUBSUB.
+    Subscribers,
     /// A module: an error may have any words, whatever was executed.
     Module,
 }
@@ -152,6 +154,7 @@ impl Work {
             }
             b"SCRIPT" | b"FUNCTION" if is_rescue(name, command) => Self::Rescue,
             b"SHUTDOWN" => Self::Rescue,
+            b"PUBLISH" | b"SPUBLISH" | b"PUBSUB" => Self::Subscribers,
             b"SCRIPT" | b"FUNCTION" => Self::Scripts,
             // Commands of modules have a dot in their names.
             _ if name.contains(&b'.') => Self::Module,

@@ -53,7 +53,7 @@ mod silence;
 mod tally;
 mod verification;
 
-use crate::commands::Class;
+use crate::commands::{Class, Work};
 use crate::gate::{Answer, Gate};
 use crate::idempotency::Idempotency;
 use crate::proof::Proof;
@@ -241,6 +241,15 @@ impl Session {
     pub fn client_sent(&mut self, now: Instant) {
         self.active = now;
         self.parse(now);
+    }
+
+    /// What the client has sent is about what others subscribe to. Clients don't wait for the reply to SUBSCRIBE before they
+    /// publish on another connection, so what others have sent before is to go out first.
+    pub fn lets_others_go_first(&self) -> bool {
+        let sent = self.inbox.sent();
+        self.queue
+            .back()
+            .is_some_and(|last| last.class.work == Work::Subscribers && !last.was_sent(sent))
     }
 
     /// The client sends nothing more.

@@ -168,6 +168,10 @@ impl Queue {
         self.entries.front_mut()
     }
 
+    pub fn back(&self) -> Option<&Entry> {
+        self.entries.back()
+    }
+
     pub fn back_mut(&mut self) -> Option<&mut Entry> {
         self.entries.back_mut()
     }

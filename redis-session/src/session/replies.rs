@@ -99,7 +99,7 @@ impl Session {
         let reply = self.outbox.reply();
         if is_error && wants_login(reply) {
             // A script could say so, too, where nobody has to log in.
-            if matches!(class.work, Work::Redis | Work::Scripts | Work::Rescue) {
+            if !matches!(class.work, Work::Script | Work::Module) {
                 self.gate.set_wants_login(true);
             }
         } else if self.gate.wants_login()

@@ -86,3 +86,20 @@ fn a_message_is_no_reply_to_a_command_that_was_not_sent_yet() {
     assert_eq!(play.sent(), "*2 SUBSCRIBE b");
     assert_eq!(play.upstream(&confirmed("b")).said(), confirmed("b"));
 }
+
+#[test]
+fn what_is_for_subscribers_lets_what_others_have_sent_go_first() {
+    for (line, lets) in [
+        ("PUBLISH a 1", true),
+        ("spublish a 1", true),
+        ("PUBSUB NUMSUB a", true),
+        ("SUBSCRIBE a", false),
+        ("GET a", false),
+    ] {
+        let mut play = Play::new();
+        play.client(&[line]);
+        assert_eq!(play.session.lets_others_go_first(), lets, "{line}");
+        play.connect();
+        assert!(!play.session.lets_others_go_first());
+    }
+}

@@ -119,7 +119,13 @@ impl Wire {
             if self.session.wake_at() <= now {
                 self.session.wake(now);
             }
-            moved |= self.read_client(cx, now)?;
+            let has_read = self.read_client(cx, now)?;
+            if has_read && self.session.lets_others_go_first() {
+                // To the end of the queue: the runtime polls first what has become ready last.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            moved |= has_read;
             moved |= self.poll_upstream(cx, now);
             moved |= self.poll_second(cx, now);
             moved |= self.write_client(cx, now)?;
