@@ -7,6 +7,7 @@
 
 mod bounded;
 mod go_redis;
+mod guard;
 mod known;
 mod outcome;
 mod ports;
@@ -34,6 +35,9 @@ const USAGE: &str = "usage: LOGS redis|redis-servers SOURCE [UNIT...], LOGS redi
 fn main() -> Result<ExitCode> {
     if stand_in::is_wanted() {
         stand_in::become_server()?;
+    }
+    if guard::is_wanted() {
+        return guard::run();
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [logs, name, source, rest @ ..] = &arguments[..] else {

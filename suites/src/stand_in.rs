@@ -1,21 +1,23 @@
 //! What suites start instead of `redis-server`: the real server at another port, and a Levee at the one that the suite
 //! wants.
 //!
-//! The suites know their servers by process id, and stop, resume and kill them. So the stand-in starts Levee as a child
-//! and then becomes the real server. The kernel ends Levee with it.
+//! The suites know their servers by process id, and stop, resume and kill them. So the stand-in starts Levee beside itself
+//! and then becomes the real server. [`crate::guard`] ends Levee with it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use levee_harness::address::free_address;
 use levee_harness::{built, redis};
+
+use crate::guard;
 
 /// The real server.
 const REAL: &str = "LEVEE_SUITES_REDIS";
@@ -71,7 +73,7 @@ pub fn become_server() -> Result<()> {
 /// A server that is moved to another port.
 #[derive(Debug)]
 struct Moved {
-    config: Option<PathBuf>,
+    config: PathBuf,
     from: u16,
     to: u16,
 }
@@ -84,23 +86,18 @@ impl Moved {
             .iter()
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect();
-        let config = words
-            .first()
-            .map(PathBuf::from)
-            .filter(|path| path.is_file());
-        let text = match &config {
-            Some(path) => fs::read_to_string(path)?,
-            None => String::new(),
+        // Without a file the suites only look at what the server says of its arguments.
+        let Some(config) = words.first().map(PathBuf::from) else {
+            return Ok(None);
         };
-        let only_asks = words.iter().any(|word| {
-            ["--version", "-v", "--help", "-h", "--test-memory"].contains(&word.as_str())
-        });
+        if !config.is_file() {
+            return Ok(None);
+        }
         let settings = Settings {
             words: &words,
-            config: &text,
+            config: &fs::read_to_string(&config)?,
         };
-        if only_asks
-            || words.iter().any(|word| word == "--sentinel")
+        if words.iter().any(|word| word == "--sentinel")
             || settings.last("cluster-enabled") == Some("yes")
         {
             return Ok(None);
@@ -110,16 +107,16 @@ impl Moved {
             .trim_matches('"')
             .parse()
             .with_context(|| format!("port {port}"))?;
-        let from = match &config {
-            // CONFIG REWRITE has written where the server was moved to.
-            Some(path) => wanted(path, port),
-            None => port,
-        };
+        let before = Note::read(&config, port);
+        let from = before.map_or(port, |note| note.from);
         let is_chosen = env::var(PORT).map_or(true, |only| only == from.to_string());
         if from == 0 || !is_chosen {
             return Ok(None);
         }
-        let to = free_address()?.port();
+        let to = match before {
+            Some(note) => note.to,
+            None => free_address()?.port(),
+        };
         Ok(Some(Self { config, from, to }))
     }
 
@@ -134,10 +131,29 @@ impl Moved {
 
     /// Writes down which port the suite wants.
     fn note(&self) -> Result<()> {
-        if let Some(path) = &self.config {
-            fs::write(note_of(path), format!("{} {}", self.from, self.to))?;
-        }
-        Ok(())
+        let text = format!("{} {}", self.from, self.to);
+        Ok(fs::write(note_of(&self.config), text)?)
+    }
+}
+
+/// Where a server was before, when it had the same configuration. It stays there when it is started again: the suite
+/// compares what it says of its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Note {
+    from: u16,
+    to: u16,
+}
+
+impl Note {
+    /// Of the server with this configuration, in which now stands `port`. CONFIG REWRITE writes where it was moved to.
+    fn read(config: &Path, port: u16) -> Option<Self> {
+        let text = fs::read_to_string(note_of(config)).ok()?;
+        let (from, to) = text.split_once(' ')?;
+        let note = Self {
+            from: from.parse().ok()?,
+            to: to.parse().ok()?,
+        };
+        [note.from, note.to].contains(&port).then_some(note)
     }
 }
 
@@ -145,15 +161,6 @@ fn note_of(config: &Path) -> PathBuf {
     let mut name = config.as_os_str().to_owned();
     name.push(".wanted");
     name.into()
-}
-
-/// The port that the suite wants of the server with this configuration, in which now stands `port`.
-fn wanted(config: &Path, port: u16) -> u16 {
-    let note = fs::read_to_string(note_of(config)).unwrap_or_default();
-    match note.split_once(' ') {
-        Some((from, to)) if to == port.to_string() => from.parse().unwrap_or(port),
-        _ => port,
-    }
 }
 
 /// Settings of a server, as it reads them.
@@ -193,19 +200,14 @@ fn start_levee(moved: &Moved) -> Result<()> {
              redis: [{{name: redis, listen: '{address}', upstream: 'redis://127.0.0.1:{to}'}}]\n"
         ),
     )?;
-    let log = File::create(folder.join(format!("{name}.log")))?;
-    // This thread becomes the server, so the kernel ends Levee when the server ends.
-    let mut levee = Command::new("setpriv");
-    levee
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(built::levee()?)
-        .args(["run", "--config"])
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .context("start Levee by setpriv (Debian: util-linux)")?;
+    // A server that is started again has the same ports.
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join(format!("{name}.log")))?;
+    let mut levee = Command::new(built::levee()?);
+    levee.args(["run", "--config"]).arg(&config);
+    guard::start(&levee, log)?;
     if !until(|| TcpStream::connect(address).is_ok()) {
         bail!("Levee does not listen at {address}");
     }
@@ -246,18 +248,34 @@ mod tests {
     }
 
     #[test]
-    fn a_rewritten_configuration_still_belongs_to_the_wanted_port() -> Result<()> {
+    fn a_server_that_is_started_again_stays_where_it_was() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("redis.conf");
-        assert_eq!(wanted(&config, 21111), 21111);
+        assert_eq!(Note::read(&config, 21111), None);
+        let (from, to) = (21111, 40000);
         let moved = Moved {
-            config: Some(config.clone()),
-            from: 21111,
-            to: 40000,
+            config: config.clone(),
+            from,
+            to,
         };
         moved.note()?;
-        assert_eq!(wanted(&config, 40000), 21111);
-        assert_eq!(wanted(&config, 21112), 21112);
+        assert_eq!(Note::read(&config, 21111), Some(Note { from, to }));
+        // CONFIG REWRITE.
+        assert_eq!(Note::read(&config, 40000), Some(Note { from, to }));
+        assert_eq!(Note::read(&config, 21112), None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_server_without_a_configuration_is_left_as_it_is() -> Result<()> {
+        for words in [
+            &["--port"][..],
+            &["--port", "6380", "--loglevel"],
+            &["--version"],
+        ] {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            assert!(Moved::of(&words)?.is_none());
+        }
         Ok(())
     }
 }
