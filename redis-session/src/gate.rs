@@ -346,11 +346,11 @@ impl Gate {
     }
 
     /// The script that went out at `sent` is answered.
-    pub fn script_ended(&self, sent: Instant) {
-        self.lock().reach.script_ended(sent);
+    pub fn script_ended(&self, sent: Instant, now: Instant) {
+        self.lock().reach.script_ended(sent, now);
     }
 
-    /// Until when a script explains that Redis is silent.
+    /// How long it may make sense to wait for a Redis that a script holds up.
     pub fn held_up_until(&self) -> Option<Instant> {
         self.lock().reach.held_up_until()
     }
@@ -389,7 +389,7 @@ impl Gate {
         {
             let state = &mut *self.lock();
             match check {
-                Check::Answered | Check::Refused => state.reach.answered(now),
+                Check::Answered | Check::Refused => state.reach.answered_question(since, now),
                 Check::Silent { .. } if state.reach.is_held_up(now) => return,
                 Check::Silent { why } | Check::Failed { why } => {
                     state.reach.failed(why, since, now, now);

@@ -4,9 +4,21 @@ use levee_policy::backoff::Backoff;
 use levee_policy::time::Instant;
 use std::time::Duration;
 
-/// For so long a script makes Redis silent: then it answers `-BUSY` (`busy-reply-threshold`, 5 s by default), and a second
+/// For so long a script makes Redis silent: then it answers `-BUSY` (`busy-reply-threshold`, 5 s by default), and half a second
 /// more until that has come.
-const SCRIPT_SILENCE: Duration = Duration::from_secs(6);
+const SCRIPT_SILENCE: Duration = Duration::from_millis(5500);
+
+/// How late what has waited for it may notice that it is over.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Scripts that Redis may be executing, one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Scripts {
+    /// When the first of them can have begun.
+    since: Instant,
+    /// When the last one went out.
+    last: Instant,
+}
 
 /// It can't be reached. One client at a time tries for all.
 #[derive(Debug)]
@@ -30,8 +42,7 @@ pub struct Gone {
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     outage: Option<Outage>,
-    /// When the last script went out that Redis may still execute.
-    script: Option<Instant>,
+    scripts: Option<Scripts>,
 }
 
 impl Reach {
@@ -102,26 +113,42 @@ impl Reach {
 
     // ---- scripts
 
-    /// A script went out.
-    pub const fn script_sent(&mut self, now: Instant) {
-        self.script = Some(now);
+    /// A script went out. It explains no silence that has begun before.
+    pub fn script_sent(&mut self, now: Instant) {
+        let scripts = self.scripts.get_or_insert(Scripts {
+            since: now,
+            last: now,
+        });
+        scripts.last = now;
     }
 
-    /// The script that went out at `sent` is answered. Redis executes them one after the other.
-    pub fn script_ended(&mut self, sent: Instant) {
-        if self.script == Some(sent) {
-            self.script = None;
-        }
+    /// The script that went out at `sent` is answered. Redis executes them one after the other, so the next one begins.
+    pub fn script_ended(&mut self, sent: Instant, now: Instant) {
+        self.scripts = self
+            .scripts
+            .filter(|scripts| scripts.last != sent)
+            .map(|scripts| Scripts {
+                since: now,
+                ..scripts
+            });
     }
 
-    /// Until when a script explains that Redis is silent.
+    /// Redis has answered a question that was asked at `asked`: no script of before holds it up.
+    pub fn answered_question(&mut self, asked: Instant, now: Instant) {
+        self.answered(now);
+        self.scripts = self.scripts.filter(|scripts| asked < scripts.since);
+    }
+
+    /// How long it may make sense to wait for a Redis that a script holds up.
     pub fn held_up_until(&self) -> Option<Instant> {
-        self.script.map(|sent| sent.after(SCRIPT_SILENCE))
+        self.scripts
+            .map(|scripts| scripts.since.after(SCRIPT_SILENCE))
     }
 
     /// Redis may be silent since it executes a script.
     pub fn is_held_up(&self, now: Instant) -> bool {
-        self.held_up_until().is_some_and(|until| now < until)
+        self.held_up_until()
+            .is_some_and(|until| now < until.after(LATE))
     }
 }
 

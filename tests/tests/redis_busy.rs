@@ -117,6 +117,29 @@ fn a_client_that_is_new_can_end_a_script_of_another_with_all_defaults() {
 }
 
 #[test]
+fn clients_that_come_while_a_script_is_under_way_hear_of_no_outage() {
+    let redis = Redis::start().unwrap();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut script = sidecar.client().unwrap();
+    script.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n");
+    // Redis is silent for 5 s. Each client waits for 3 s, but for the last ones, which hear it from Redis.
+    let mut clients = Vec::new();
+    for _ in 0..15 {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let mut client = sidecar.client().unwrap();
+        client.send(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+        clients.push(client);
+    }
+    for mut client in clients {
+        let reply = client.reply().unwrap().unwrap();
+        let is_told = reply.contains("a script may run there");
+        assert!(is_told || reply.starts_with("-BUSY"), "{reply}");
+    }
+    let (killed, _) = ask_anew(&sidecar, "SCRIPT KILL");
+    assert_eq!(killed, "+OK\r\n");
+}
+
+#[test]
 fn the_way_out_of_a_script_that_levee_knows_nothing_of_is_open() {
     let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "").unwrap();
@@ -127,6 +150,7 @@ fn the_way_out_of_a_script_that_levee_knows_nothing_of_is_open() {
     let mut others: Vec<Client> = (0..8).map(|_| sidecar.client().unwrap()).collect();
     for other in &mut others {
         other.send(b"*1\r\n$4\r\nPING\r\n");
+        // Failures within 100 ms would be one to the breaker.
         std::thread::sleep(std::time::Duration::from_millis(120));
     }
     for other in &mut others {

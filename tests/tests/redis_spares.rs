@@ -90,16 +90,20 @@ fn a_silent_connection_is_not_handed_out() {
 
 #[test]
 fn a_spare_connection_is_logged_in_as_a_new_one_would_be() {
-    let redis = Redis::start().unwrap();
-    let mut direct = redis.client().unwrap();
-    let sidecar = Sidecar::before(redis.address, "").unwrap();
-    let mut client = sidecar.client().unwrap();
-    wait_for(1, &sidecar, &mut direct);
-    // From now on a new connection has to log in. Redis leaves those that are there as they are.
-    direct.ask("CONFIG SET requirepass secret").unwrap();
-    // A spare connection that was not asked for so long is not handed out.
-    std::thread::sleep(Duration::from_secs(3));
-    let reply = client.ask("CLIENT ID").unwrap();
-    assert!(reply.starts_with("-NOAUTH"), "{reply}");
-    assert_eq!(client.ask("AUTH secret").unwrap(), "+OK\r\n");
+    for options in [&[][..], &["--rename-command", "RESET", ""]] {
+        let redis = Redis::start_with(options).unwrap();
+        let mut direct = redis.client().unwrap();
+        let sidecar = Sidecar::before(redis.address, "").unwrap();
+        let mut clients = [(); 2].map(|()| sidecar.client().unwrap());
+        if options.is_empty() {
+            wait_for(1, &sidecar, &mut direct);
+        }
+        // From now on a new connection has to log in. Redis leaves those that are there as they are.
+        direct.ask("CONFIG SET requirepass secret").unwrap();
+        for client in &mut clients {
+            let reply = client.ask("CLIENT ID").unwrap();
+            assert!(reply.starts_with("-NOAUTH"), "{options:?}: {reply}");
+        }
+        assert_eq!(clients[0].ask("AUTH secret").unwrap(), "+OK\r\n");
+    }
 }

@@ -8,6 +8,7 @@ use crate::gate::Answer;
 use levee_policy::budget::Withdrawal;
 use levee_policy::time::Instant;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Why commands fail.
 #[derive(Clone, Copy, Debug)]
@@ -172,9 +173,16 @@ impl Session {
     /// Why the first command is overdue although there was a connection, and what that says about Redis.
     fn no_answer(&self, now: Instant) -> (String, Answer) {
         let sent = self.inbox.sent();
-        let first = self.queue.front().filter(|first| first.was_sent(sent));
-        let class = first.map(|first| first.class);
-        let limit = class.map_or(self.settings.deadline, |class| self.settings.limit(class));
+        let first = self.queue.front();
+        let class = first
+            .filter(|first| first.was_sent(sent))
+            .map(|first| first.class);
+        let limit = match (class, first) {
+            (Some(class), _) => self.settings.limit(class),
+            // What waits for a Redis that is held up has longer.
+            (None, Some(first)) => tenths(now.since(first.needed)).max(self.settings.deadline),
+            (None, None) => self.settings.deadline,
+        };
         let mut what = format!("no answer from Redis within {}", text(limit));
         let (script, answer) = if class.is_some_and(|class| class.work == Work::Script) {
             ("the script may still run there", Answer::Provoked)
@@ -301,6 +309,12 @@ impl Session {
             self.link.progressed();
         }
     }
+}
+
+/// In whole tenths of a second.
+fn tenths(duration: Duration) -> Duration {
+    let tenths = duration.as_millis() / 100;
+    Duration::from_millis(100 * u64::try_from(tenths).unwrap_or(u64::MAX / 100))
 }
 
 fn with_reason(what: &str, why: &str) -> String {

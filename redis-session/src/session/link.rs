@@ -181,17 +181,6 @@ impl Link {
         self.asked = None;
     }
 
-    // ---- its end
-
-    pub fn disconnect(&mut self) {
-        self.state = LinkState::Down;
-        self.errand = None;
-        self.second = Second::None;
-        self.asked = None;
-        self.answered = None;
-        self.script = None;
-    }
-
     // ---- scripts
 
     pub const fn script_sent(&mut self, now: Instant) {
@@ -201,6 +190,17 @@ impl Link {
     /// All scripts that went out on it are answered. Returns when the last one went out.
     pub const fn scripts_ended(&mut self) -> Option<Instant> {
         self.script.take()
+    }
+
+    // ---- its end
+
+    pub fn disconnect(&mut self) {
+        self.state = LinkState::Down;
+        self.errand = None;
+        self.second = Second::None;
+        self.asked = None;
+        self.answered = None;
+        self.script = None;
     }
 
     /// No connection could be made; the next attempt is due then.

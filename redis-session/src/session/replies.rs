@@ -210,14 +210,34 @@ impl Session {
         let Some(words) = first.and_then(|first| self.link.words(first.number)) else {
             return false;
         };
-        self.outbox.say(words);
-        let was_open = self.client.in_transaction();
-        self.settle_first(answer, now);
-        if was_open && !self.client.in_transaction() {
-            // Its MULTI was answered with an error.
-            self.client.refuse_transaction();
+        let begins = first.is_some_and(|first| first.class.effect == Effect::Multi);
+        if begins {
+            let words = words.to_vec();
+            self.refuse_transaction(&words, answer, now);
+        } else {
+            self.outbox.say(words);
+            self.settle_first(answer, now);
         }
         true
+    }
+
+    /// Answers a MULTI and all that belongs to it by `words`: nothing of it is executed.
+    fn refuse_transaction(&mut self, words: &[u8], answer: Answer, now: Instant) {
+        let is_open = self.client.in_transaction();
+        while let Some(first) = self.queue.front() {
+            if first.class.effect == Effect::Reset {
+                return;
+            }
+            let ends = matches!(first.class.effect, Effect::Exec | Effect::Discard);
+            self.outbox.say(words);
+            self.settle_first(answer, now);
+            if ends {
+                return;
+            }
+        }
+        if is_open {
+            self.client.refuse_transaction();
+        }
     }
 
     /// Redis has answered on a connection without the client's state.
@@ -318,13 +338,13 @@ impl Session {
     }
 
     /// A script is answered.
-    fn script_ended(&mut self) {
+    fn script_ended(&mut self, now: Instant) {
         let sent = self.inbox.sent();
         let is_another = |entry: &Entry| entry.runs_script() && entry.was_sent(sent);
         if !self.queue.iter().any(is_another)
             && let Some(sent) = self.link.scripts_ended()
         {
-            self.gate.script_ended(sent);
+            self.gate.script_ended(sent, now);
         }
     }
 
@@ -355,7 +375,7 @@ impl Session {
             self.queue.unbind(entry.number);
         }
         if entry.runs_script() {
-            self.script_ended();
+            self.script_ended(now);
         }
         self.forget(&entry);
         if entry.is_arriving() {

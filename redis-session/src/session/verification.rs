@@ -152,9 +152,12 @@ fn executed(queued: Option<&[u8]>, exec: &[u8]) -> Progress {
         Some(reply) if !reply.starts_with(b"-") => Progress::Executed(reply.to_vec()),
         Some(error) => Progress::Unsure(said("it", Some(error))),
         // EXEC ends what it refuses to execute.
-        None if exec.starts_with(b"-EXECABORT") => Progress::Unsure(said("it", queued)),
-        None if exec.starts_with(b"-") => Progress::Unclean(said("EXEC", Some(exec))),
-        None => Progress::Again,
+        None if exec.starts_with(b"-EXECABORT") => {
+            let error = queued.filter(|reply| reply.starts_with(b"-"));
+            Progress::Unsure(said("it", error.or(Some(exec))))
+        }
+        None if matches!(exec, b"*-1\r\n" | b"_\r\n") => Progress::Again,
+        None => Progress::Unclean(said("EXEC", Some(exec))),
     }
 }
 
@@ -240,7 +243,15 @@ mod tests {
             assert_eq!(with(exec), Progress::Again, "{exec}");
         }
         for exec in ["*1\r\n-ERR x\r\n", "-EXECABORT x\r\n"] {
-            assert!(matches!(with(exec), Progress::Unsure(_)), "{exec}");
+            let told = with(exec);
+            let quotes = |why: &String| why.contains('-');
+            assert!(
+                matches!(&told, Progress::Unsure(why) if quotes(why)),
+                "{exec}: {told:?}"
+            );
+        }
+        for strange in ["*0\r\n", "+OK\r\n", "-NOPERM x\r\n"] {
+            assert!(matches!(with(strange), Progress::Unclean(_)), "{strange}");
         }
     }
 

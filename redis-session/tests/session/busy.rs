@@ -247,6 +247,7 @@ fn a_transaction_that_calls_a_script_is_one() {
 fn what_waits_for_somebodys_script_says_nothing_about_redis_and_its_error_says_why() {
     let (mut play, _script) = held_up();
     for _ in 0..10 {
+        play.check(Check::Answered);
         play.gate.script_sent(play.now);
         play.session = play.another();
         play.client(&["INCR a"]).connect();
@@ -280,20 +281,80 @@ fn a_script_that_takes_too_long_is_weak_evidence_of_its_caller() {
 }
 
 #[test]
-fn the_way_out_waits_until_redis_hears_on_a_new_connection_too() {
-    let (mut play, _script) = held_up();
-    play.pass(1000).client(&["FUNCTION KILL"]);
-    assert_eq!(play.accepted(), "*1 PING");
-    for _ in 0..4 {
-        assert_eq!(play.pass(1000).said(), "");
+fn the_way_out_goes_out_at_once_and_is_waited_for() {
+    for line in ["SCRIPT KILL", "FUNCTION STATS"] {
+        let mut play = Play::new();
+        play.client(&[line]);
+        assert_eq!(play.accepted(), format!("*2 {line}"));
+        for _ in 0..9 {
+            assert_eq!(play.pass(1000).said(), "");
+        }
+        assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
     }
-    assert_eq!(play.upstream(BUSY).sent(), "*2 FUNCTION KILL");
-    assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
-    // It does not wait for a Redis that is away.
+}
+
+#[test]
+fn what_waits_for_proof_waits_as_long_as_a_script_explains_the_silence() {
+    let (mut play, _script) = held_up();
+    play.pass(1000).client(&["EVAL y 0"]);
+    assert_eq!(play.accepted(), "*1 PING");
+    assert_eq!(play.pass(4499).said(), "");
+    let said = play.pass(1).said();
+    assert!(
+        said.contains("within 4s 500ms: a script may run there"),
+        "{said}"
+    );
+    // Without one, as long as other commands.
     let mut play = Play::new();
-    play.client(&["FUNCTION KILL"]).accepted();
+    play.client(&["EVAL y 0"]).accepted();
     let said = play.pass(3000).said();
-    assert!(said.contains("no answer from Redis within"), "{said}");
+    assert!(said.contains("no answer from Redis within 3s"), "{said}");
+}
+
+#[test]
+fn scripts_that_go_out_while_redis_is_silent_explain_no_more_of_it() {
+    let mut play = Play::new();
+    let mut silent = Vec::new();
+    for second in 0..=6 {
+        let mut session = play.another();
+        std::mem::swap(&mut play.session, &mut session);
+        silent.push(session);
+        play.client(&["EVAL_RO x 0"]).connect();
+        assert_eq!(play.gate.is_held_up(play.now), second < 6, "{second}");
+        play.check(SILENT);
+        play.pass(1000);
+    }
+    assert!(!play.gate.is_reachable());
+    // An answer does.
+    play.check(Check::Answered);
+    assert!(!play.gate.is_held_up(play.now));
+    play.gate.script_sent(play.now);
+    assert!(play.gate.is_held_up(play.now));
+}
+
+#[test]
+fn scripts_that_wait_for_each_other_each_have_their_time() {
+    let (mut play, mut first) = held_up();
+    play.pass(10).client(&["EVAL y 0"]).connect();
+    play.pass(4000);
+    first.replies().extend(b"+OK\r\n");
+    first.upstream_sent(5, play.now);
+    play.pass(4000).check(SILENT);
+    assert!(play.gate.is_reachable());
+    play.upstream("+OK\r\n").check(SILENT);
+    assert!(!play.gate.is_reachable());
+}
+
+#[test]
+fn nothing_of_a_transaction_that_could_not_begin_goes_out() {
+    for inside in ["SHUTDOWN NOSAVE", "SCRIPT KILL", "RESETS"] {
+        let mut play = with_state();
+        play.client(&["MULTI", inside, "EXEC", "SCRIPT KILL"])
+            .connect();
+        play.upstream("+OK\r\n").upstream(BUSY).upstream(BUSY);
+        assert_eq!(play.said(), BUSY.repeat(3), "{inside}");
+        assert_eq!(play.sent(), "*2 SCRIPT KILL", "what is behind it");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::buffers::Share;
 use super::close::close;
 use super::orders::Orders;
-use super::proven::{self, Unproven};
+use super::proven::{self, Unproven, WAS_RESET};
 use super::spares::Spares;
 use super::upstream::{Dial, Stream, Upstream};
 use crate::clock::Clock;
@@ -38,7 +38,20 @@ type Proving = Pin<Box<dyn Future<Output = Result<Stream, Unproven>> + Send>>;
 enum Link {
     None,
     Dialing(Dialing),
-    Up(Stream),
+    Up {
+        stream: Stream,
+        /// The answer of Levee's own that comes first.
+        unread: &'static [u8],
+    },
+}
+
+impl Link {
+    const fn up(stream: Stream) -> Self {
+        Self::Up {
+            stream,
+            unread: &[],
+        }
+    }
 }
 
 /// Serves one client until its end.
@@ -216,7 +229,10 @@ impl Wire {
                     return false;
                 }
                 if let Some(spare) = self.spares.take() {
-                    self.link = Link::Up(spare.stream);
+                    self.link = Link::Up {
+                        stream: spare.stream,
+                        unread: WAS_RESET,
+                    };
                     let proof = Proof::Answered { at: spare.answered };
                     self.session.connected(proof, now);
                     return true;
@@ -226,7 +242,7 @@ impl Wire {
                 return true;
             }
             Link::Dialing(_) => self.session.wants_connection(),
-            Link::Up(_) => self.session.keeps_connection(),
+            Link::Up { .. } => self.session.keeps_connection(),
         };
         if !is_wanted {
             self.link = Link::None;
@@ -237,7 +253,7 @@ impl Wire {
             Link::Dialing(dialing) => match dialing.as_mut().poll(cx) {
                 Poll::Pending => Ok(false),
                 Poll::Ready(Ok(stream)) => {
-                    self.link = Link::Up(stream);
+                    self.link = Link::up(stream);
                     self.session.connected(Proof::None, now);
                     Ok(true)
                 }
@@ -247,7 +263,7 @@ impl Wire {
                     Ok(true)
                 }
             },
-            Link::Up(stream) => exchange(stream, &mut self.session, cx, now),
+            Link::Up { stream, unread } => exchange(stream, unread, &mut self.session, cx, now),
         };
         result.unwrap_or_else(|error| {
             self.link = Link::None;
@@ -258,7 +274,7 @@ impl Wire {
 
     /// What is still on its way on the old connection must not arrive after what goes out on the new one.
     fn replace_link(&mut self, stream: Stream) {
-        if let Link::Up(old) = std::mem::replace(&mut self.link, Link::Up(stream)) {
+        if let Link::Up { stream: old, .. } = std::mem::replace(&mut self.link, Link::up(stream)) {
             old.abort();
         }
     }
@@ -289,8 +305,12 @@ impl Wire {
             }
             Err(Unproven::NotNow(_)) => self.session.second_failed(Check::Refused, now),
             Err(Unproven::NoAnswer(error)) => {
-                let why = error.to_string();
-                self.session.second_failed(Check::Failed { why: &why }, now);
+                let why = &*error.to_string();
+                let check = match error.kind() {
+                    io::ErrorKind::TimedOut => Check::Silent { why },
+                    _ => Check::Failed { why },
+                };
+                self.session.second_failed(check, now);
             }
         }
         true
@@ -299,6 +319,7 @@ impl Wire {
 
 fn exchange(
     stream: &mut Stream,
+    unread: &mut &'static [u8],
     session: &mut Session,
     cx: &mut Context<'_>,
     now: Instant,
@@ -336,11 +357,30 @@ fn exchange(
                 ));
             }
             Poll::Ready(Ok(bytes)) => {
-                session.upstream_sent(bytes, now);
+                let bytes = bytes - remove_own(replies, bytes, unread)?;
+                if bytes > 0 {
+                    session.upstream_sent(bytes, now);
+                }
                 moved = true;
             }
             Poll::Ready(Err(error)) => return Err(error),
         }
     }
     Ok(moved)
+}
+
+/// Removes what belongs to `unread` from the last `bytes` of `replies`, and returns how much that is.
+fn remove_own(
+    replies: &mut Vec<u8>,
+    bytes: usize,
+    unread: &mut &'static [u8],
+) -> io::Result<usize> {
+    let (own, rest) = unread.split_at(bytes.min(unread.len()));
+    let at = replies.len() - bytes;
+    if replies.get(at..at + own.len()) != Some(own) {
+        return Err(io::Error::other("Redis has not reset the connection"));
+    }
+    replies.drain(at..at + own.len());
+    *unread = rest;
+    Ok(own.len())
 }

@@ -64,7 +64,10 @@ struct Problem {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    NoAnswer,
+    /// Nothing has come in the time that the client gives it.
+    Silent,
+    /// There is no connection, or it was closed.
+    Failed,
     /// Redis executes a script, and says so at once to whoever asks.
     Busy,
     /// Redis serves nobody.
@@ -74,7 +77,8 @@ enum Kind {
 impl Problem {
     fn check(&self) -> Check<'_> {
         match self.kind {
-            Kind::NoAnswer => Check::Failed { why: &self.words },
+            Kind::Silent => Check::Silent { why: &self.words },
+            Kind::Failed => Check::Failed { why: &self.words },
             Kind::Busy => Check::Answered,
             Kind::Refused => Check::Refused,
         }
@@ -86,7 +90,11 @@ impl From<&redis::RedisError> for Problem {
         let Some(code) = error.code() else {
             return Self {
                 words: error.to_string(),
-                kind: Kind::NoAnswer,
+                kind: if error.is_timeout() {
+                    Kind::Silent
+                } else {
+                    Kind::Failed
+                },
             };
         };
         let words = match (code, error.detail()) {

@@ -6,7 +6,11 @@ use levee_redis_session::resp::ReplyScanner;
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const RESET: &[u8] = b"*1\r\n$5\r\nRESET\r\n";
+/// Makes a connection like a new one.
+pub const RESET: &[u8] = b"*1\r\n$5\r\nRESET\r\n";
+
+/// The only good answer to [`RESET`].
+pub const WAS_RESET: &[u8] = b"+RESET\r\n";
 
 /// The longest answer that is read.
 const LONGEST: usize = 4096;
@@ -40,17 +44,22 @@ pub async fn prove(stream: &mut Stream) -> Result<(), Unproven> {
     judge_reply(&read_reply(stream, &mut Vec::new()).await?)
 }
 
-/// Makes the connection like a new one, and proves it. Redis leaves connections logged in when it begins to want a password:
-/// only after RESET they have no more rights than a new one would.
+/// Makes the connection like a new one, and proves it.
 ///
 /// # Errors
-/// As for [`prove`].
+/// As for [`prove`]. Or Redis does not know RESET (before 6.2), or forbids it.
 pub async fn renew(stream: &mut Stream) -> Result<(), Unproven> {
     ask(stream, &[RESET, QUESTION].concat()).await?;
     let mut unread = Vec::new();
-    // Redis before 6.2 does not know it, and answers with an error.
-    read_reply(stream, &mut unread).await?;
-    judge_reply(&read_reply(stream, &mut unread).await?)
+    let reset = read_reply(stream, &mut unread).await?;
+    judge_reply(&read_reply(stream, &mut unread).await?)?;
+    if reset == WAS_RESET && unread.is_empty() {
+        Ok(())
+    } else {
+        Err(Unproven::NotNow(
+            "Redis has not reset the connection".to_owned(),
+        ))
+    }
 }
 
 async fn ask(stream: &mut Stream, question: &[u8]) -> io::Result<()> {
@@ -82,7 +91,7 @@ async fn read_reply(stream: &mut Stream, unread: &mut Vec<u8>) -> io::Result<Vec
             return Ok(std::mem::replace(unread, rest));
         }
         if unread.len() > LONGEST {
-            return Err(io::Error::other("what Redis answered to PING is too long"));
+            return Err(io::Error::other("what Redis answered is too long"));
         }
         if stream.read_buf(unread).await? == 0 {
             let closed = "closed by Redis";

@@ -2,7 +2,7 @@
 //! what others send after it, and no command waits for a connection.
 
 use super::orders::Orders;
-use super::proven::{Unproven, prove, renew};
+use super::proven::{RESET, Unproven, renew};
 use super::upstream::{Dial, Stream, Upstream};
 use crate::clock::Clock;
 use levee_policy::backoff::Backoff;
@@ -61,11 +61,15 @@ impl Spares {
     }
 
     /// A connection on which Redis has answered lately and that is not closed, if there is one. Another takes its place.
+    ///
+    /// RESET is on its way, since Redis leaves connections logged in when it begins to want a password: the first answer is
+    /// [`WAS_RESET`](super::proven::WAS_RESET).
     pub fn take(&self) -> Option<Spare> {
         loop {
-            let spare = self.lock().pop_back()?;
+            let mut spare = self.lock().pop_back()?;
             self.wake();
-            if self.clock.now().since(spare.answered) < FRESH && spare.stream.is_quiet() {
+            let is_fresh = self.clock.now().since(spare.answered) < FRESH;
+            if is_fresh && spare.stream.is_quiet() && spare.stream.try_write_all(RESET) {
                 return Some(spare);
             }
         }
@@ -152,7 +156,7 @@ impl Spares {
 
     async fn make(&self, dial: Dial) -> io::Result<Spare> {
         let mut stream = tokio::time::timeout(dial.within, self.upstream.connect(dial)).await??;
-        within(prove(&mut stream)).await?;
+        within(renew(&mut stream)).await?;
         let answered = self.clock.now();
         Ok(Spare { stream, answered })
     }

@@ -8,7 +8,7 @@ use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -106,6 +106,14 @@ impl Stream {
     /// Closes the connection by a reset: what was not sent yet never is.
     pub fn abort(self) {
         let _ = self.socket().set_zero_linger();
+    }
+
+    /// Writes a few bytes, all at once. Returns whether that was possible.
+    pub fn try_write_all(&mut self, bytes: &[u8]) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let written = Pin::new(&mut *self).poll_write(&mut cx, bytes);
+        let is_written = matches!(written, Poll::Ready(Ok(written)) if written == bytes.len());
+        is_written && Pin::new(self).poll_flush(&mut cx).is_ready()
     }
 
     /// Whether the connection is open and there is nothing to read.
