@@ -41,6 +41,9 @@ impl Servers {
 /// After so many seconds without the end of a test the suite gives up by itself, and says what it was at.
 const NO_PROGRESS_S: &str = "150";
 
+/// Units that have Redis sleep for up to 10 s between two tests: an error there would end them.
+const SLEEPERS: [&str; 1] = ["integration/replication"];
+
 /// Redis' source, where the suite runs.
 #[derive(Debug)]
 pub struct Redis {
@@ -158,6 +161,9 @@ impl Suite for Redis {
                 // One at a time: tests that measure time are steadier.
                 command.args(["--clients", "1"]);
                 stand_in::prepare(&mut command, folder, None)?;
+                if SLEEPERS.contains(&unit) {
+                    stand_in::set_deadline(&mut command, "30s");
+                }
                 None
             }
         };

@@ -26,6 +26,9 @@ const FOLDER: &str = "LEVEE_SUITES_FOLDER";
 /// The only port that gets a Levee; unset: each.
 const PORT: &str = "LEVEE_SUITES_PORT";
 
+/// Levee's deadline, in place of the default.
+const DEADLINE: &str = "LEVEE_SUITES_DEADLINE";
+
 /// The file name by which this program is started as a stand-in.
 const NAME: &str = "redis-server";
 
@@ -44,6 +47,11 @@ pub fn prepare(command: &mut Command, folder: &Path, only: Option<u16>) -> Resul
         command.env(PORT, port.to_string());
     }
     Ok(())
+}
+
+/// Gives the Levees of `command` another deadline, such as `30s`.
+pub fn set_deadline(command: &mut Command, deadline: &str) {
+    command.env(DEADLINE, deadline);
 }
 
 /// Whether this program was started in place of a server.
@@ -187,19 +195,23 @@ impl<'a> Settings<'a> {
     }
 }
 
+/// The configuration of a Levee at `address` before a server at port `to`.
+fn config_of(address: SocketAddr, to: u16, deadline: Option<&str>) -> String {
+    let deadline = deadline.map_or_else(String::new, |deadline| format!(", deadline: {deadline}"));
+    format!(
+        "admin: {{listen: '127.0.0.1:0'}}\n\
+         redis: [{{name: redis, listen: '{address}', upstream: 'redis://127.0.0.1:{to}'{deadline}}}]\n"
+    )
+}
+
 /// Starts Levee, which ends with this process, and waits until it listens.
 fn start_levee(moved: &Moved) -> Result<()> {
     let folder = PathBuf::from(env::var_os(FOLDER).context("no folder is named")?);
     let name = format!("levee-{}-{}", moved.from, moved.to);
     let config = folder.join(format!("{name}.yaml"));
     let (address, to) = (moved.address(), moved.to);
-    fs::write(
-        &config,
-        format!(
-            "admin: {{listen: '127.0.0.1:0'}}\n\
-             redis: [{{name: redis, listen: '{address}', upstream: 'redis://127.0.0.1:{to}'}}]\n"
-        ),
-    )?;
+    let deadline = env::var(DEADLINE).ok();
+    fs::write(&config, config_of(address, to, deadline.as_deref()))?;
     // A server that is started again has the same ports.
     let log = File::options()
         .create(true)
@@ -264,6 +276,15 @@ mod tests {
         assert_eq!(Note::read(&config, 40000), Some(Note { from, to }));
         assert_eq!(Note::read(&config, 21112), None);
         Ok(())
+    }
+
+    #[test]
+    fn a_levee_has_the_defaults_unless_the_unit_needs_a_longer_deadline() {
+        let address = ([127, 0, 0, 1], 21111).into();
+        let config = config_of(address, 40000, None);
+        assert!(config.contains("upstream: 'redis://127.0.0.1:40000'}]"));
+        let config = config_of(address, 40000, Some("30s"));
+        assert!(config.contains("'redis://127.0.0.1:40000', deadline: 30s}]"));
     }
 
     #[test]
