@@ -340,14 +340,24 @@ impl Gate {
         Ok(())
     }
 
-    /// A script went out. Redis may be silent while it executes it.
+    /// A script went out on a connection that had none. Redis may be silent while it executes it.
     pub fn script_sent(&self, now: Instant) {
         self.lock().reach.script_sent(now);
     }
 
-    /// The script that went out at `sent` is answered.
-    pub fn script_ended(&self, sent: Instant, now: Instant) {
-        self.lock().reach.script_ended(sent, now);
+    /// A script is answered, and there are others on its connection.
+    pub fn script_answered(&self, now: Instant) {
+        self.lock().reach.script_answered(now);
+    }
+
+    /// All scripts of a connection are answered.
+    pub fn scripts_ended(&self, now: Instant) {
+        self.lock().reach.scripts_ended(now);
+    }
+
+    /// A connection is lost on which there were scripts.
+    pub fn scripts_left(&self) {
+        self.lock().reach.scripts_left();
     }
 
     /// How long it may make sense to wait for a Redis that a script holds up.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// For so long a script makes Redis silent: then it answers `-BUSY` (`busy-reply-threshold`, 5 s by default), and half a second
 /// more until that has come.
-const SCRIPT_SILENCE: Duration = Duration::from_millis(5500);
+pub(crate) const SCRIPT_SILENCE: Duration = Duration::from_millis(5500);
 
 /// How late what has waited for it may notice that it is over.
 const LATE: Duration = Duration::from_millis(500);
@@ -14,10 +14,10 @@ const LATE: Duration = Duration::from_millis(500);
 /// Scripts that Redis may be executing, one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Scripts {
-    /// When the first of them can have begun.
+    /// Connections on which there are scripts without an answer.
+    connections: u32,
+    /// When the one that is executed now can have begun: when the first went out, or at Redis' last answer.
     since: Instant,
-    /// When the last one went out.
-    last: Instant,
 }
 
 /// It can't be reached. One client at a time tries for all.
@@ -113,30 +113,44 @@ impl Reach {
 
     // ---- scripts
 
-    /// A script went out. It explains no silence that has begun before.
+    /// A script went out on a connection that had none. It explains no silence that has begun before.
     pub fn script_sent(&mut self, now: Instant) {
         let scripts = self.scripts.get_or_insert(Scripts {
+            connections: 0,
             since: now,
-            last: now,
         });
-        scripts.last = now;
+        scripts.connections = scripts.connections.saturating_add(1);
     }
 
-    /// The script that went out at `sent` is answered. Redis executes them one after the other, so the next one begins.
-    pub fn script_ended(&mut self, sent: Instant, now: Instant) {
-        self.scripts = self
-            .scripts
-            .filter(|scripts| scripts.last != sent)
-            .map(|scripts| Scripts {
-                since: now,
-                ..scripts
-            });
+    /// A script is answered, and there are others on its connection.
+    pub const fn script_answered(&mut self, now: Instant) {
+        if let Some(scripts) = &mut self.scripts {
+            scripts.since = now;
+        }
     }
 
-    /// Redis has answered a question that was asked at `asked`: no script of before holds it up.
+    /// All scripts of a connection are answered.
+    pub fn scripts_ended(&mut self, now: Instant) {
+        self.script_answered(now);
+        self.scripts_left();
+        self.scripts = self.scripts.filter(|scripts| scripts.connections > 0);
+    }
+
+    /// A connection is lost on which there were scripts. Redis may still execute them.
+    pub const fn scripts_left(&mut self) {
+        if let Some(scripts) = &mut self.scripts {
+            scripts.connections = scripts.connections.saturating_sub(1);
+        }
+    }
+
+    /// Redis has answered a question that was asked at `asked`.
     pub fn answered_question(&mut self, asked: Instant, now: Instant) {
         self.answered(now);
-        self.scripts = self.scripts.filter(|scripts| asked < scripts.since);
+        if let Some(scripts) = &mut self.scripts {
+            scripts.since = scripts.since.max(asked);
+        }
+        // What was left behind is not executed any more.
+        self.scripts = self.scripts.filter(|scripts| scripts.connections > 0);
     }
 
     /// How long it may make sense to wait for a Redis that a script holds up.

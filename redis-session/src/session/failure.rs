@@ -70,9 +70,12 @@ impl Session {
             why,
             ..Failure::dropped("connection lost")
         };
-        for _ in 0..self.queue.cut(sent, self.settings.attempts) {
-            self.fail_first(failure, sent, now);
-        }
+        self.fail_cut(
+            self.queue.cut(sent, self.settings.attempts),
+            failure,
+            sent,
+            now,
+        );
         if self.has_state() {
             self.fail_all(Failure::dropped("connection lost"), now);
             self.end(Ending::Now);
@@ -200,9 +203,8 @@ impl Session {
 
     /// Answers what is overdue with an error, and tries the rest again.
     fn fail_overdue(&mut self, failure: Failure<'_>, sent: u64, now: Instant) {
-        for _ in 0..self.queue.cut_overdue(sent, self.settings.attempts, now) {
-            self.fail_first(failure, sent, now);
-        }
+        let cut = self.queue.cut_overdue(sent, self.settings.attempts, now);
+        self.fail_cut(cut, failure, sent, now);
         if self.has_state() {
             let failure = Failure { why: "", ..failure };
             self.fail_all(failure, now);
@@ -239,6 +241,14 @@ impl Session {
         }
         if self.has_state() {
             self.end(Ending::Now);
+        }
+    }
+
+    /// The first `cut` commands fail. With a MULTI, its whole transaction may.
+    fn fail_cut(&mut self, cut: usize, failure: Failure<'_>, sent: u64, now: Instant) {
+        let end = self.queue.front_number() + cut as u64;
+        while self.queue.front_number() < end && !self.queue.is_empty() {
+            self.fail_first(failure, sent, now);
         }
     }
 

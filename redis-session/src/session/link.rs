@@ -50,8 +50,8 @@ pub(super) struct Link {
     began: Instant,
     /// When it answered last.
     answered: Option<Instant>,
-    /// When the last script went out on it.
-    script: Option<Instant>,
+    /// Scripts went out on it that are not answered.
+    has_scripts: bool,
     /// Since when an answer is awaited.
     asked: Option<Instant>,
     /// What Redis said last to commands that it did not execute.
@@ -183,13 +183,13 @@ impl Link {
 
     // ---- scripts
 
-    pub const fn script_sent(&mut self, now: Instant) {
-        self.script = Some(now);
+    /// Whether scripts went out on it that are not answered.
+    pub const fn has_scripts(&self) -> bool {
+        self.has_scripts
     }
 
-    /// All scripts that went out on it are answered. Returns when the last one went out.
-    pub const fn scripts_ended(&mut self) -> Option<Instant> {
-        self.script.take()
+    pub const fn set_scripts(&mut self, there_are: bool) {
+        self.has_scripts = there_are;
     }
 
     // ---- its end
@@ -200,7 +200,7 @@ impl Link {
         self.second = Second::None;
         self.asked = None;
         self.answered = None;
-        self.script = None;
+        self.has_scripts = false;
     }
 
     /// No connection could be made; the next attempt is due then.

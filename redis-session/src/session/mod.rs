@@ -57,6 +57,7 @@ use crate::commands::{Class, Work};
 use crate::gate::{Answer, Gate};
 use crate::idempotency::Idempotency;
 use crate::proof::Proof;
+use crate::reach::SCRIPT_SILENCE;
 use client::ClientState;
 use errand::Errand;
 use inbox::Inbox;
@@ -440,8 +441,8 @@ impl Session {
                 sends_script |= entry.runs_script();
             }
         }
-        if sends_script {
-            self.link.script_sent(now);
+        if sends_script && !self.link.has_scripts() {
+            self.link.set_scripts(true);
             self.gate.script_sent(now);
         }
         self.let_go_of_streamed(now);
@@ -550,7 +551,11 @@ impl Session {
         let first = self.queue.front()?;
         if first.holds_up_others() && !self.link.is_up() {
             // It does not run yet.
-            let limit = first.needed.after(self.settings.deadline);
+            let mut limit = first.needed.after(self.settings.deadline);
+            if first.class.work == Work::Rescue && self.link.is_connected() {
+                // A script of which Levee knows nothing may be why Redis is silent.
+                limit = limit.after(SCRIPT_SILENCE);
+            }
             let limit = self.gate.held_up_until().unwrap_or(limit).max(limit);
             return Some(first.deadline.map_or(limit, |deadline| deadline.min(limit)));
         }
@@ -613,6 +618,9 @@ impl Session {
 
     /// There is no connection any more. What it left incomplete is dropped.
     fn disconnect(&mut self) {
+        if self.link.has_scripts() {
+            self.gate.scripts_left();
+        }
         self.link.disconnect();
         self.outbox.disconnect();
     }

@@ -102,11 +102,10 @@ impl Entry {
     }
 
     /// It goes out only on a connection that works: should it be lost, nobody could repeat it. A subscription can be
-    /// lost, since its client hears of it; the way out of a script, too, and a Redis that is held up answers nothing. And nothing can be asked in the middle of a command.
+    /// lost, since its client hears of it. And nothing can be asked in the middle of a command.
     pub fn needs_proof(&self) -> bool {
         self.class.repeat == Repeat::Never
             && self.class.effect != Effect::Subscribe
-            && self.class.work != Work::Rescue
             && self.bytes != Bytes::Begun
     }
 

@@ -341,10 +341,14 @@ impl Session {
     fn script_ended(&mut self, now: Instant) {
         let sent = self.inbox.sent();
         let is_another = |entry: &Entry| entry.runs_script() && entry.was_sent(sent);
-        if !self.queue.iter().any(is_another)
-            && let Some(sent) = self.link.scripts_ended()
-        {
-            self.gate.script_ended(sent, now);
+        if !self.link.has_scripts() {
+            return;
+        }
+        if self.queue.iter().any(is_another) {
+            self.gate.script_answered(now);
+        } else {
+            self.link.set_scripts(false);
+            self.gate.scripts_ended(now);
         }
     }
 

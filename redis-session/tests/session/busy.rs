@@ -281,16 +281,34 @@ fn a_script_that_takes_too_long_is_weak_evidence_of_its_caller() {
 }
 
 #[test]
-fn the_way_out_goes_out_at_once_and_is_waited_for() {
+fn the_way_out_waits_until_redis_says_that_it_is_busy() {
     for line in ["SCRIPT KILL", "FUNCTION STATS"] {
         let mut play = Play::new();
         play.client(&[line]);
-        assert_eq!(play.accepted(), format!("*2 {line}"));
-        for _ in 0..9 {
-            assert_eq!(play.pass(1000).said(), "");
-        }
+        assert_eq!(play.accepted(), "*1 PING");
+        play.pass(8000).upstream(BUSY);
+        assert_eq!(play.sent(), format!("*2 {line}"));
         assert_eq!(play.upstream("+OK\r\n").said(), "+OK\r\n");
     }
+    let mut play = Play::new();
+    play.client(&["SCRIPT KILL"]).accepted();
+    assert_eq!(play.pass(8499).said(), "");
+    let said = play.pass(1).said();
+    assert!(
+        said.contains("no answer from Redis within 8s 500ms"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_way_out_finds_another_connection_where_one_is_dead() {
+    let mut play = Play::new();
+    play.client(&["PING"]).connect();
+    play.upstream("+PONG\r\n").said();
+    play.pass(5000).client(&["SCRIPT KILL"]);
+    assert_eq!(play.sent(), "*1 PING");
+    play.pass(1000);
+    assert_eq!(play.second(), "*2 SCRIPT KILL");
 }
 
 #[test]
@@ -325,11 +343,24 @@ fn scripts_that_go_out_while_redis_is_silent_explain_no_more_of_it() {
         play.pass(1000);
     }
     assert!(!play.gate.is_reachable());
-    // An answer does.
+    // An answer moves the time, and what clients have left behind explains nothing then.
+    play.check(Check::Answered);
+    assert!(play.gate.is_held_up(play.now));
+    for session in silent.iter_mut().chain([&mut play.session]) {
+        session.abandon(play.now);
+    }
+    assert!(play.gate.is_held_up(play.now));
     play.check(Check::Answered);
     assert!(!play.gate.is_held_up(play.now));
-    play.gate.script_sent(play.now);
-    assert!(play.gate.is_held_up(play.now));
+}
+
+#[test]
+fn scripts_of_one_pipeline_each_have_their_time() {
+    let mut play = Play::new();
+    play.client(&["EVAL x 0", "EVAL y 0"]).connect();
+    play.pass(4000).upstream("+OK\r\n");
+    play.pass(4000).check(SILENT);
+    assert!(play.gate.is_reachable());
 }
 
 #[test]
@@ -343,6 +374,23 @@ fn scripts_that_wait_for_each_other_each_have_their_time() {
     assert!(play.gate.is_reachable());
     play.upstream("+OK\r\n").check(SILENT);
     assert!(!play.gate.is_reachable());
+}
+
+#[test]
+fn commands_behind_a_transaction_that_is_refused_as_a_whole_have_their_own_time() {
+    let mut play = with_state();
+    play.client(&["MULTI", "SET a 1", "EXEC"]);
+    for tenth in 0..30 {
+        if tenth == 20 {
+            play.client(&["GET a", "GET b"]);
+        }
+        if play.session.wants_connection() {
+            play.connect();
+            play.upstream("-LOADING x\r\n");
+        }
+        play.pass(100);
+    }
+    assert_eq!(play.said(), "-LOADING x\r\n".repeat(3));
 }
 
 #[test]

@@ -303,7 +303,9 @@ impl Wire {
                     self.replace_link(stream);
                 }
             }
-            Err(Unproven::NotNow(_)) => self.session.second_failed(Check::Refused, now),
+            Err(Unproven::NotNow(_) | Unproven::NoReset) => {
+                self.session.second_failed(Check::Refused, now);
+            }
             Err(Unproven::NoAnswer(error)) => {
                 let why = &*error.to_string();
                 let check = match error.kind() {
@@ -378,6 +380,8 @@ fn remove_own(
     let (own, rest) = unread.split_at(bytes.min(unread.len()));
     let at = replies.len() - bytes;
     if replies.get(at..at + own.len()) != Some(own) {
+        // It is nobody's.
+        replies.truncate(at);
         return Err(io::Error::other("Redis has not reset the connection"));
     }
     replies.drain(at..at + own.len());

@@ -23,6 +23,9 @@ pub enum Unproven {
     /// Redis serves nobody, in its own words.
     #[error("{0}")]
     NotNow(String),
+    /// Redis does not know RESET (before 6.2), or has renamed it.
+    #[error("Redis has not reset the connection")]
+    NoReset,
 }
 
 /// Connects, and waits for an answer. The caller bounds how long it takes.
@@ -47,7 +50,7 @@ pub async fn prove(stream: &mut Stream) -> Result<(), Unproven> {
 /// Makes the connection like a new one, and proves it.
 ///
 /// # Errors
-/// As for [`prove`]. Or Redis does not know RESET (before 6.2), or forbids it.
+/// As for [`prove`]. Or Redis does not reset it.
 pub async fn renew(stream: &mut Stream) -> Result<(), Unproven> {
     ask(stream, &[RESET, QUESTION].concat()).await?;
     let mut unread = Vec::new();
@@ -56,9 +59,7 @@ pub async fn renew(stream: &mut Stream) -> Result<(), Unproven> {
     if reset == WAS_RESET && unread.is_empty() {
         Ok(())
     } else {
-        Err(Unproven::NotNow(
-            "Redis has not reset the connection".to_owned(),
-        ))
+        Err(Unproven::NoReset)
     }
 }
 

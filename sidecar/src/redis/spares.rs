@@ -23,6 +23,9 @@ const WITHIN: Duration = Duration::from_millis(500);
 /// How long an answer counts: a question that is due, and the attempt to make another connection before it.
 const FRESH: Duration = Duration::from_secs(3);
 
+/// Where Redis knows no RESET, it is tried again after so long: it may be another one by then.
+const WITHOUT_RESET: Duration = Duration::from_mins(1);
+
 /// The spare connections of one upstream. There are some only while clients are connected and Redis can be reached.
 #[derive(Debug)]
 pub struct Spares {
@@ -96,13 +99,17 @@ impl Spares {
             let now = self.clock.now();
             let is_short = self.lock().len() < wanted.spares;
             if is_short && next <= now {
-                if let Ok(spare) = self.make(wanted.dial).await {
-                    self.lock().push_back(spare);
-                    failures = 0;
-                } else {
-                    let wait = wanted.backoff.wait(failures, self.gate.random());
-                    next = self.clock.now().after(wait);
-                    failures += 1;
+                match self.make(wanted.dial).await {
+                    Ok(spare) => {
+                        self.lock().push_back(spare);
+                        failures = 0;
+                    }
+                    Err(Unproven::NoReset) => next = self.clock.now().after(WITHOUT_RESET),
+                    Err(_) => {
+                        let wait = wanted.backoff.wait(failures, self.gate.random());
+                        next = self.clock.now().after(wait);
+                        failures += 1;
+                    }
                 }
                 continue;
             }
@@ -154,8 +161,9 @@ impl Spares {
         }
     }
 
-    async fn make(&self, dial: Dial) -> io::Result<Spare> {
-        let mut stream = tokio::time::timeout(dial.within, self.upstream.connect(dial)).await??;
+    async fn make(&self, dial: Dial) -> Result<Spare, Unproven> {
+        let connecting = tokio::time::timeout(dial.within, self.upstream.connect(dial)).await;
+        let mut stream = connecting.map_err(io::Error::from)??;
         within(renew(&mut stream)).await?;
         let answered = self.clock.now();
         Ok(Spare { stream, answered })
@@ -167,7 +175,8 @@ impl Spares {
 }
 
 /// Whether Redis answers in time.
-async fn within(proof: impl Future<Output = Result<(), Unproven>>) -> io::Result<()> {
-    let proof = tokio::time::timeout(WITHIN, proof).await?;
-    proof.map_err(io::Error::other)
+async fn within(proof: impl Future<Output = Result<(), Unproven>>) -> Result<(), Unproven> {
+    tokio::time::timeout(WITHIN, proof)
+        .await
+        .map_err(io::Error::from)?
 }
