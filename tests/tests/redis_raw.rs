@@ -18,13 +18,22 @@ fn a_monitor_sees_commands_of_others_until_its_reset_and_then_is_a_client() {
     std::thread::sleep(std::time::Duration::from_millis(500));
     for number in 0..3 {
         direct.ask(&format!("SET seen {number}")).unwrap();
-        let line = monitor.reply().unwrap().unwrap();
+        // It also hears of Levee's own checks, now and then.
+        let mut lines = std::iter::from_fn(|| monitor.reply().unwrap());
+        let line = lines.find(|line| {
+            !["\"RESET\"\r\n", "\"PING\"\r\n"]
+                .iter()
+                .any(|own| line.ends_with(own))
+        });
+        let line = line.unwrap();
         assert!(
             line.ends_with(&format!("\"SET\" \"seen\" \"{number}\"\r\n")),
             "{line}"
         );
     }
-    assert_eq!(monitor.ask("RESET").unwrap(), "+RESET\r\n");
+    assert!(monitor.send(b"*1\r\n$5\r\nRESET\r\n"));
+    let mut lines = std::iter::from_fn(|| monitor.reply().unwrap());
+    assert!(lines.any(|line| line == "+RESET\r\n"));
     assert_eq!(
         monitor.ask("GET seen").unwrap(),
         "$1\r\n2\r\n",
