@@ -107,3 +107,23 @@ fn a_spare_connection_is_logged_in_as_a_new_one_would_be() {
         assert_eq!(clients[0].ask("AUTH secret").unwrap(), "+OK\r\n");
     }
 }
+
+/// Redis refuses PSYNC on a connection to which it still owes a reply, such as that to Levee's own RESET.
+#[test]
+fn a_replica_may_begin_with_psync_on_a_spare_connection() {
+    let options = [
+        "--enable-debug-command",
+        "yes",
+        "--repl-diskless-sync",
+        "no",
+    ];
+    let redis = Redis::start_with(&options).unwrap();
+    let mut direct = redis.client().unwrap();
+    let sidecar = Sidecar::before(redis.address, "").unwrap();
+    let mut client = sidecar.client().unwrap();
+    wait_for(1, &sidecar, &mut direct);
+    // So that Redis reads all at once that it is sent in the meantime.
+    assert!(direct.command("DEBUG SLEEP 0.3"));
+    let reply = client.ask("PSYNC ? -1").unwrap();
+    assert!(reply.starts_with("+FULLRESYNC"), "{reply}");
+}

@@ -395,6 +395,11 @@ impl Session {
         self.tally.flush(&self.gate, now);
     }
 
+    /// Whether a raw pipe begins with these bytes. Redis refuses SYNC and PSYNC on a connection to which it still owes a reply.
+    pub fn begins_pipe(&self) -> bool {
+        self.queue.raw().is_some_and(|raw| !raw.is_answered())
+    }
+
     /// Bytes for the upstream.
     pub fn to_upstream(&self) -> &[u8] {
         if let Some(errand) = self.link.errand() {

@@ -331,7 +331,9 @@ fn exchange(
         // Redis then closes, after its last reply. Whether this fails, the read says.
         let _ = Pin::new(&mut *stream).poll_shutdown(cx);
     }
-    while !session.hangs_up() && !session.to_upstream().is_empty() {
+    // Levee's own question is answered before a pipe begins.
+    let is_early = !unread.is_empty() && session.begins_pipe();
+    while !is_early && !session.hangs_up() && !session.to_upstream().is_empty() {
         match Pin::new(&mut *stream).poll_write(cx, session.to_upstream()) {
             // Where writing fails, the read decides: the reply may still say why.
             Poll::Pending | Poll::Ready(Err(_)) => break,
