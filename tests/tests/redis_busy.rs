@@ -5,11 +5,10 @@ use levee_harness::redis::{Client, Redis};
 use levee_harness::sidecar::Sidecar;
 use levee_harness::wait::{GENEROUS, until_blocking};
 
-/// A script that does not end by itself, in Redis itself.
-fn endless(redis: &Redis) -> Client {
-    let mut direct = redis.client().unwrap();
-    assert!(direct.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n"));
-    direct
+/// `client` runs a script that does not end by itself.
+fn endless(mut client: Client) -> Client {
+    assert!(client.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n"));
+    client
 }
 
 fn wait_until_busy(redis: &Redis) {
@@ -32,7 +31,7 @@ fn a_client_with_state_hears_that_redis_is_busy_and_can_end_the_script() {
     for command in ["SELECT 9", "CLIENT SETNAME me", "SET a 1"] {
         assert_eq!(client.ask(command).unwrap(), "+OK\r\n", "{command}");
     }
-    let mut script = endless(&redis);
+    let mut script = endless(redis.client().unwrap());
     // Redis is silent at first, so the connection is given up.
     until_blocking("the script to run", GENEROUS, || {
         let reply = client.ask("GET a").unwrap();
@@ -102,8 +101,7 @@ fn kill_anew(sidecar: &Sidecar) -> (String, u32) {
 fn a_client_that_is_new_can_end_a_script_of_another_with_all_defaults() {
     let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "").unwrap();
-    let mut script = sidecar.client().unwrap();
-    script.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n");
+    let mut script = endless(sidecar.client().unwrap());
     let mut waits = sidecar.client().unwrap();
     let busy = std::thread::spawn(move || {
         // The first gets its error after 3 s.
@@ -127,8 +125,7 @@ fn a_client_that_is_new_can_end_a_script_of_another_with_all_defaults() {
 fn clients_that_come_while_a_script_is_under_way_hear_of_no_outage() {
     let redis = Redis::start().unwrap();
     let sidecar = Sidecar::before(redis.address, "").unwrap();
-    let mut script = sidecar.client().unwrap();
-    script.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n");
+    let _script = endless(sidecar.client().unwrap());
     // Redis is silent for 5 s. Each client waits for 3 s, but for the last ones, which hear it from Redis.
     let mut clients = Vec::new();
     for _ in 0..15 {
@@ -152,7 +149,7 @@ fn the_way_out_of_a_script_that_levee_knows_nothing_of_is_open() {
     let sidecar = Sidecar::before(redis.address, "").unwrap();
     let mut client = sidecar.client().unwrap();
     assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
-    let _script = endless(&redis);
+    let _script = endless(redis.client().unwrap());
     // The breaker opens while Redis is silent.
     let mut others: Vec<Client> = (0..8).map(|_| sidecar.client().unwrap()).collect();
     for other in &mut others {

@@ -31,7 +31,7 @@ fn a_monitor_sees_commands_of_others_until_its_reset_and_then_is_a_client() {
             "{line}"
         );
     }
-    assert!(monitor.send(b"*1\r\n$5\r\nRESET\r\n"));
+    assert!(monitor.command("RESET"));
     let mut lines = std::iter::from_fn(|| monitor.reply().unwrap());
     assert!(lines.any(|line| line == "+RESET\r\n"));
     assert_eq!(
